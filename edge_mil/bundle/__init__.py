@@ -1,0 +1,29 @@
+"""The exported folder: its manifest, its checksums, reading and writing it."""
+
+from edge_mil.bundle.manifest import (
+    SCHEMA_VERSION,
+    AggregatorSpec,
+    ExtractorSpec,
+    InputSpec,
+    Licences,
+    Manifest,
+    TaskSpec,
+    TissueSpec,
+)
+from edge_mil.bundle.reading import Bundle, open_bundle
+from edge_mil.bundle.writing import pack_bundle, write_bundle
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "AggregatorSpec",
+    "Bundle",
+    "ExtractorSpec",
+    "InputSpec",
+    "Licences",
+    "Manifest",
+    "TaskSpec",
+    "TissueSpec",
+    "open_bundle",
+    "pack_bundle",
+    "write_bundle",
+]

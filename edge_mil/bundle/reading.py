@@ -1,0 +1,135 @@
+"""Open a bundle, folder or zip, and verify every byte before anything is parsed."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_mil.bundle.manifest import Manifest
+from edge_mil.errors import BundleError
+
+MANIFEST_FILE = "bundle.json"
+SIGNATURE_FILE = "signature"
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A verified bundle.
+
+    Attributes:
+        path: The folder, or the `.milb` file.
+        manifest: What `bundle.json` says.
+        digest: "sha256:" and 64 hex digits of `bundle.json`'s own bytes.
+    """
+
+    path: Path
+    manifest: Manifest
+    digest: str
+
+    def read(self, name: str) -> bytes:
+        """Return a file's bytes, verified again, since a folder may change while it is open.
+
+        Raises:
+            BundleError: The bundle has no such file, or it was changed.
+        """
+        expected = self.manifest.files.get(name)
+        if expected is None:
+            raise BundleError(f"{self.path.name} has no {name}; this bundle was exported without it.")
+        data = _read(self.path, name)
+        if hashlib.sha256(data).hexdigest() != expected:
+            raise _changed(self.path, name)
+        return data
+
+    def has(self, name: str) -> bool:
+        """Say whether the manifest lists the file."""
+        return name in self.manifest.files
+
+
+def open_bundle(path: str | Path) -> Bundle:
+    """Open and verify a bundle: a folder, or one uncompressed zip of it (`.milb`).
+
+    Raises:
+        BundleError: It cannot be read, a file is missing, unlisted or was changed, or the
+            manifest is not in order.
+        BundleVersionError: It was written by a newer edge_mil.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise BundleError(f"There is no bundle at {path}; check the path, or export one first.")
+    if path.is_dir() and not (path / MANIFEST_FILE).is_file():
+        raise BundleError(
+            f"{path} holds no {MANIFEST_FILE}, so it is no bundle, or its export was cut off; "
+            "export it again."
+        )
+    data = _read(path, MANIFEST_FILE)
+    manifest = Manifest.from_json(data)
+    present = set(_names(path)) - {MANIFEST_FILE, SIGNATURE_FILE}
+    for name in sorted(manifest.files):
+        if name not in present:
+            raise BundleError(
+                f"{path.name} lacks {name}, which its bundle.json lists; copy the whole bundle again."
+            )
+        if hashlib.sha256(_read(path, name)).hexdigest() != manifest.files[name]:
+            raise _changed(path, name)
+    for name in sorted(present - set(manifest.files)):
+        raise BundleError(
+            f"{path.name} holds {name}, which its bundle.json does not list; "
+            "remove the file, or copy the bundle again from its source."
+        )
+    for name in _graphs(manifest):
+        if name not in manifest.files:
+            raise BundleError(f"bundle.json names the graph {name} but no such file; export it again.")
+    return Bundle(path, manifest, "sha256:" + hashlib.sha256(data).hexdigest())
+
+
+def _graphs(manifest: Manifest) -> Iterator[str]:
+    yield from manifest.aggregator.graphs.values()
+    if manifest.extractor is not None:
+        yield from manifest.extractor.graphs.values()
+
+
+def _changed(path: Path, name: str) -> BundleError:
+    return BundleError(
+        f"{name} of {path.name} was changed after its export: its SHA-256 is not the one in "
+        "bundle.json. Do not use it; copy the bundle again from its source.",
+        file=name,
+    )
+
+
+def _names(path: Path) -> list[str]:
+    if path.is_dir():
+        files = (p.relative_to(path) for p in path.rglob("*") if p.is_file())
+        # What a file browser leaves behind is no part of a bundle.
+        return [p.as_posix() for p in files if not p.name.startswith(".")]
+    with _zip(path) as archive:
+        return [n for n in archive.namelist() if not n.endswith("/")]
+
+
+def _read(path: Path, name: str) -> bytes:
+    if path.is_dir():
+        inside = path / name
+        if not inside.resolve().is_relative_to(path.resolve()):
+            raise BundleError(f"bundle.json lists {name}, which lies outside of the bundle.")
+        try:
+            return inside.read_bytes()
+        except OSError as error:
+            raise BundleError(f"{inside} cannot be read ({error.strerror}).") from error
+    with _zip(path) as archive:
+        try:
+            return archive.read(name)
+        except KeyError:
+            raise BundleError(f"{path.name} holds no {name}, so it is no edge_mil bundle.") from None
+        except (zipfile.BadZipFile, OSError) as error:
+            raise BundleError(f"{name} of {path.name} cannot be read ({error}); copy it again.") from error
+
+
+def _zip(path: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, OSError) as error:
+        raise BundleError(
+            f"{path} is neither a folder nor a bundle packed by `edge-mil bundle pack` ({error})."
+        ) from error

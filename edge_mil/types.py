@@ -1,0 +1,253 @@
+"""Values that travel between layers: checked when made, never changed after."""
+
+from __future__ import annotations
+
+import enum
+import math
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_mil.errors import FrameError, InvalidInstancesError, PixelSizeError, PositionError
+
+UInt8Array: TypeAlias = npt.NDArray[np.uint8]
+Float32Array: TypeAlias = npt.NDArray[np.float32]
+Float64Array: TypeAlias = npt.NDArray[np.float64]
+
+RESEARCH_USE_ONLY = "Research use only. Not for diagnosis."
+"""Said by every output that holds a score."""
+
+MIN_MPP, MAX_MPP = 0.01, 20.0
+"""Bounds of a believable pixel size, um/px: a 100x oil objective on a 1 um sensor, and a macro lens."""
+
+
+class Verdict(enum.IntEnum):
+    """What became of one field; the numbers are those of `edge_mil.v1.Verdict`."""
+
+    ACCEPTED = 1
+    DUPLICATE = 2
+    BLANK = 3
+    BLURRED = 4
+    MOVING = 5
+    SATURATED = 6
+    UNLOCATED = 7
+    OUT_OF_DISTRIBUTION = 8
+    DROPPED = 9
+
+
+REFUSED = frozenset(
+    {
+        Verdict.BLURRED,
+        Verdict.MOVING,
+        Verdict.SATURATED,
+        Verdict.UNLOCATED,
+        Verdict.OUT_OF_DISTRIBUTION,
+        Verdict.DROPPED,
+    }
+)
+"""Verdicts after which another picture of the same place may fare better."""
+
+
+def check_mpp(mpp: float, what: str = "The pixel size") -> float:
+    """Return `mpp` (um/px) when it can be a real pixel size.
+
+    Raises:
+        PixelSizeError: It is not finite, not positive, or outside of MIN_MPP to MAX_MPP.
+    """
+    if not (math.isfinite(mpp) and MIN_MPP <= mpp <= MAX_MPP):
+        raise PixelSizeError(
+            f"{what} is {mpp:g} um/px, which is outside of {MIN_MPP:g} to {MAX_MPP:g}; "
+            "give the size of one camera pixel on the slide in micrometres (20x is often 0.5).",
+            mpp=mpp,
+        )
+    return mpp
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """One field of view as the camera gave it.
+
+    Attributes:
+        pixels: RGB uint8, shape (h, w, 3), C-contiguous.
+        x_um: Stage x of the field's centre, um, x right; None without a stage.
+        y_um: Stage y of the field's centre, um, y down; None without a stage.
+        place: Name of the place, for independent fields; "" otherwise. Never with a position.
+        capture_time_s: Seconds since the epoch; 0 when the camera does not say.
+        name: Where the frame came from, for people (a file's name); "" when unknown.
+
+    Raises:
+        FrameError: The array is not RGB uint8.
+        PositionError: Half a position, a position that is not finite, or a position and a place.
+    """
+
+    pixels: UInt8Array
+    x_um: float | None = None
+    y_um: float | None = None
+    place: str = ""
+    capture_time_s: float = 0.0
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        """Check the frame here, so that no later layer has to."""
+        shape = self.pixels.shape
+        if self.pixels.dtype != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:
+            raise FrameError(
+                f"A frame must be RGB uint8 of shape (height, width, 3), got {self.pixels.dtype} "
+                f"{shape}; convert it before sending."
+            )
+        if (self.x_um is None) != (self.y_um is None):
+            raise PositionError("A field has only one of stage x and y; send both, or neither.")
+        if self.x_um is not None and self.y_um is not None:
+            if not (math.isfinite(self.x_um) and math.isfinite(self.y_um)):
+                raise PositionError(
+                    f"The stage position ({self.x_um}, {self.y_um}) um is not finite; "
+                    "read the stage again before sending the field."
+                )
+            if self.place:
+                raise PositionError(
+                    f"The field has a stage position and the place {self.place!r}; send one."
+                )
+
+    @property
+    def height_px(self) -> int:
+        """Rows of the frame."""
+        return int(self.pixels.shape[0])
+
+    @property
+    def width_px(self) -> int:
+        """Columns of the frame."""
+        return int(self.pixels.shape[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A rectangle of the slide, stage um; x and y are its top left corner."""
+
+    x_um: float
+    y_um: float
+    width_um: float
+    height_um: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class InstanceBatch:
+    """Some instances of one slide, embedded and ready to be pooled.
+
+    Attributes:
+        values: What is pooled, one row per instance, shape (n, l), float32. n may be 0.
+        attention_logits: Attention before the softmax, shape (n, k), float32; k channels
+            (heads, branches or classes), 0 for a pooling without attention (mean, max).
+
+    Raises:
+        InvalidInstancesError: The shapes disagree, or a number is not finite.
+    """
+
+    values: Float32Array
+    attention_logits: Float32Array
+
+    def __post_init__(self) -> None:
+        """Check the batch here, so that no later layer has to."""
+        rows, logits = self.values.shape, self.attention_logits.shape
+        if len(rows) != 2 or len(logits) != 2 or rows[0] != logits[0]:
+            raise InvalidInstancesError(
+                f"Expected values (n, l) and attention logits (n, k), got {rows} and {logits}."
+            )
+        # An overflowed half-precision engine answers inf or NaN, and a single one would spoil
+        # the score of the whole slide.
+        if not (np.isfinite(self.values).all() and np.isfinite(self.attention_logits).all()):
+            raise InvalidInstancesError(
+                "An embedding or attention logit is not finite; compare this engine with its "
+                "FP32 ONNX model before using it, and look for NaN in the features."
+            )
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+@dataclass(frozen=True, slots=True)
+class SlideScore:
+    """What the model says of the slide, given the instances seen so far.
+
+    Attributes:
+        classes: Names of the outputs; as many as logits.
+        logits: Bag logits before sigmoid or softmax.
+        probabilities: Their softmax, or sigmoid; empty for survival and regression.
+        instances: How many instances the bag holds.
+        value: Regression value or survival risk; None otherwise.
+        hazards: Hazard of each interval; survival only.
+        survival: Survival curve; survival only.
+        pooled: Pooled vector, flat; only where the model has no classifier.
+    """
+
+    classes: tuple[str, ...]
+    logits: tuple[float, ...]
+    probabilities: tuple[float, ...]
+    instances: int
+    value: float | None = None
+    hazards: tuple[float, ...] = ()
+    survival: tuple[float, ...] = ()
+    pooled: tuple[float, ...] = ()
+
+    def as_json(self) -> dict[str, object]:
+        """Return the `score` object of `design.md`, section 6."""
+        out: dict[str, object] = {
+            "classes": list(self.classes),
+            "logits": list(self.logits),
+            "probabilities": list(self.probabilities),
+        }
+        if self.value is not None:
+            out["value"] = self.value
+        for name in ("hazards", "survival", "pooled"):
+            if numbers := getattr(self, name):
+                out[name] = list(numbers)
+        return out
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """One number that a verdict rests on.
+
+    Attributes:
+        name: What was measured, as "tissue_share"; its unit ends the name where it has one.
+        value: The number.
+        threshold: What it was compared with; NaN when it is reported only.
+        passed: Whether the field passed.
+    """
+
+    name: str
+    value: float
+    threshold: float = math.nan
+    passed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class FieldResult:
+    """The answer to one field.
+
+    Attributes:
+        sequence: Number that the client gave the field.
+        verdict: What became of it.
+        measures: Every gate's number and threshold, also when accepted.
+        score: Running score after this field; None while the bag is empty.
+        revision: Counts the changes of the bag; the score is a function of it.
+        fields_held: Fields whose instances are in the bag.
+        coverage: Share held of the tissue cells known so far, 0 to 1.
+        cells_added: New instances; 0 with ACCEPTED when pixels wait for the rest of a cell.
+        cells_improved: Instances replaced by better ones.
+        cells_held: Instances that this field shows and that were held before.
+        timings_s: Seconds by stage: receive, queue, decode, gate, extract, fold, commit.
+    """
+
+    sequence: int
+    verdict: Verdict
+    measures: tuple[Measure, ...] = ()
+    score: SlideScore | None = None
+    revision: int = 0
+    fields_held: int = 0
+    coverage: float = 0.0
+    cells_added: int = 0
+    cells_improved: int = 0
+    cells_held: int = 0
+    timings_s: dict[str, float] = field(default_factory=dict)
