@@ -1,7 +1,7 @@
 """Every error that edge_mil raises on purpose, in one tree, one level deep.
 
 * EdgeMilError
-  - BundleError              a bundle is missing a part, was changed, or does not fit its own manifest
+  - BundleError              a bundle lacks a part, was changed, or does not fit its own manifest
   - BundleVersionError       a bundle was written by a newer edge_mil
   - BundleNotReadyError      the service still loads the bundle
   - UnknownBundleError       the service has no bundle of that name or digest

@@ -20,7 +20,7 @@ RESEARCH_USE_ONLY = "Research use only. Not for diagnosis."
 """Said by every output that holds a score."""
 
 MIN_MPP, MAX_MPP = 0.01, 20.0
-"""Bounds of a believable pixel size, um/px: a 100x oil objective on a 1 um sensor, and a macro lens."""
+"""Bounds of a believable pixel size, um/px: a 100x objective on a 1 um sensor; a macro lens."""
 
 
 class Verdict(enum.IntEnum):

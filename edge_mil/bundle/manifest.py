@@ -1,4 +1,4 @@
-"""`bundle.json` as values: parsed strictly, so that a misspelt key is an error and not a default."""
+"""`bundle.json` as values, parsed strictly: a misspelt key is an error, not a default."""
 
 from __future__ import annotations
 
@@ -207,7 +207,9 @@ class Manifest:
         try:
             raw = json.loads(data)
         except ValueError as error:
-            raise BundleError(f"bundle.json is not JSON ({error}); export the bundle again.") from error
+            raise BundleError(
+                f"bundle.json is not JSON ({error}); export the bundle again."
+            ) from error
         version = raw.get("schema_version") if isinstance(raw, dict) else None
         if not isinstance(version, int) or isinstance(version, bool):
             raise BundleError("bundle.json names no schema_version, so this is no edge_mil bundle.")
@@ -266,6 +268,8 @@ def _parse_dataclass(kind: type, raw: Any, at: str) -> Any:
         and f.default_factory is dataclasses.MISSING
     )
     if unknown or missing:
-        what = f"has an unknown key {prefix}{unknown[0]}" if unknown else f"lacks {prefix}{missing[0]}"
+        what = (
+            f"has an unknown key {prefix}{unknown[0]}" if unknown else f"lacks {prefix}{missing[0]}"
+        )
         raise BundleError(f"bundle.json {what}; export the bundle again with this edge_mil.")
     return kind(**{name: _parse(hints[name], raw[name], prefix + name) for name in raw})

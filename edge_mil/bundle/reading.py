@@ -37,7 +37,9 @@ class Bundle:
         """
         expected = self.manifest.files.get(name)
         if expected is None:
-            raise BundleError(f"{self.path.name} has no {name}; this bundle was exported without it.")
+            raise BundleError(
+                f"{self.path.name} has no {name}; this bundle was exported without it."
+            )
         data = _read(self.path, name)
         if hashlib.sha256(data).hexdigest() != expected:
             raise _changed(self.path, name)
@@ -70,7 +72,8 @@ def open_bundle(path: str | Path) -> Bundle:
     for name in sorted(manifest.files):
         if name not in present:
             raise BundleError(
-                f"{path.name} lacks {name}, which its bundle.json lists; copy the whole bundle again."
+                f"{path.name} lacks {name}, which its bundle.json lists; "
+                "copy the whole bundle again."
             )
         if hashlib.sha256(_read(path, name)).hexdigest() != manifest.files[name]:
             raise _changed(path, name)
@@ -81,7 +84,9 @@ def open_bundle(path: str | Path) -> Bundle:
         )
     for name in _graphs(manifest):
         if name not in manifest.files:
-            raise BundleError(f"bundle.json names the graph {name} but no such file; export it again.")
+            raise BundleError(
+                f"bundle.json names the graph {name} but no such file; export it again."
+            )
     return Bundle(path, manifest, "sha256:" + hashlib.sha256(data).hexdigest())
 
 
@@ -121,9 +126,13 @@ def _read(path: Path, name: str) -> bytes:
         try:
             return archive.read(name)
         except KeyError:
-            raise BundleError(f"{path.name} holds no {name}, so it is no edge_mil bundle.") from None
+            raise BundleError(
+                f"{path.name} holds no {name}, so it is no edge_mil bundle."
+            ) from None
         except (zipfile.BadZipFile, OSError) as error:
-            raise BundleError(f"{name} of {path.name} cannot be read ({error}); copy it again.") from error
+            raise BundleError(
+                f"{name} of {path.name} cannot be read ({error}); copy it again."
+            ) from error
 
 
 def _zip(path: Path) -> zipfile.ZipFile:

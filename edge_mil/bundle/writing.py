@@ -30,7 +30,11 @@ def write_bundle(manifest: Manifest, files: Mapping[str, bytes], out: str | Path
         BundleError: The folder holds something that is no bundle, or cannot be written.
     """
     out = Path(out)
-    if out.exists() and not (out / MANIFEST_FILE).is_file() and (out.is_file() or any(out.iterdir())):
+    if (
+        out.exists()
+        and not (out / MANIFEST_FILE).is_file()
+        and (out.is_file() or any(out.iterdir()))
+    ):
         raise BundleError(f"{out} exists and is no bundle; name another --out, or remove it first.")
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     made = out.with_name(f".{out.name}.{os.getpid()}")
@@ -45,7 +49,9 @@ def write_bundle(manifest: Manifest, files: Mapping[str, bytes], out: str | Path
             shutil.rmtree(out)
         made.rename(out)
     except OSError as error:
-        raise BundleError(f"{out} cannot be written ({error.strerror}); name another --out.") from error
+        raise BundleError(
+            f"{out} cannot be written ({error.strerror}); name another --out."
+        ) from error
     finally:
         shutil.rmtree(made, ignore_errors=True)
     return dataclasses.replace(bundle, path=out)

@@ -1,0 +1,198 @@
+"""A bundle that runs: its graphs loaded into a backend, its pooling beside them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from edge_mil.aggregators import AttentionAggregator, Classifier, MaxAggregator, MeanAggregator
+from edge_mil.backends import open_backend
+from edge_mil.bundle import Bundle, InputSpec
+from edge_mil.errors import (
+    BundleError,
+    InvalidFeaturesError,
+    InvalidInstancesError,
+    NotThereYetError,
+    UsageError,
+)
+from edge_mil.protocols import Aggregator, Network
+from edge_mil.types import Float32Array, InstanceBatch, UInt8Array
+
+MAX_BATCH = 32
+"""Tiles of one run: ONNX Runtime is as fast at 8 as at 32 (`runtime.md`, section 4)."""
+
+PRECISIONS = {"cpu": {"fp32": "fp32", "int8": "int8-cpu"}}
+"""What a backend runs for a precision: a key of `ExtractorSpec.graphs`."""
+
+
+class Model:
+    """The networks and the pooling of one bundle, ready to run.
+
+    Attributes:
+        bundle: The verified bundle.
+        aggregator: Its pooling.
+        precision: fp32 or int8.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        extractor: Network | None,
+        attend: Network,
+        aggregator: Aggregator[Any],
+    ) -> None:
+        self.bundle, self.aggregator = bundle, aggregator
+        self.precision = "fp32"
+        self.backend = ""
+        self._extractor, self._attend = extractor, attend
+        self._feature_dim = bundle.manifest.aggregator.feature_dim
+
+    @classmethod
+    def load(
+        cls,
+        bundle: Bundle,
+        *,
+        backend: str = "cpu",
+        precision: str = "fp32",
+        threads: int | None = None,
+        extractor: bool = True,
+    ) -> Model:
+        """Load a bundle's graphs.
+
+        Args:
+            bundle: From `open_bundle`.
+            backend: As `open_backend` names it.
+            precision: fp32 or int8.
+            threads: Threads of one run; None takes as many as there are cores.
+            extractor: False leaves the extractor out: enough to score saved features.
+
+        Raises:
+            BundleError: The bundle lacks a graph, or the backend cannot run one.
+            NotThereYetError: The head, or the backend, belongs to a later release.
+        """
+        spec, task = bundle.manifest.aggregator, bundle.manifest.task
+        if spec.incremental != "mergeable" or task.kind not in ("classification", "pooling"):
+            raise NotThereYetError(
+                f"{spec.architecture} is a {spec.incremental} head for {task.kind}, which this "
+                "release does not run; mergeable classification heads it does."
+            )
+        runner = open_backend(backend, threads=threads)
+
+        def load(name: str) -> Network:
+            return runner.load(bundle.read(name), label=f"{name} of {bundle.manifest.name}")
+
+        tiles = None
+        if extractor and bundle.manifest.extractor is not None:
+            tiles = load(_graph(bundle, backend, precision))
+        graphs = spec.graphs
+        head = Classifier(
+            task.classes,
+            task.probabilities,
+            load(graphs["classify"]) if "classify" in graphs else None,
+            task.kind,
+        )
+        model = cls(bundle, tiles, load(graphs["attend"]), _pooling(bundle, head))
+        model.precision, model.backend = precision, runner.describe()
+        return model
+
+    @property
+    def input(self) -> InputSpec | None:
+        """What an instance is made from; None for an aggregator-only bundle."""
+        return self.bundle.manifest.input
+
+    def extract(self, tiles: UInt8Array) -> Float32Array:
+        """Run the extractor.
+
+        Args:
+            tiles: RGB uint8, shape (n, h, w, 3); any n.
+
+        Returns:
+            Features, float32, shape (n, d).
+
+        Raises:
+            BundleError: The bundle has no extractor.
+            InvalidInstancesError: A feature is not finite.
+        """
+        if self._extractor is None:
+            raise BundleError(
+                f"{self.bundle.manifest.name} has no extractor, so it scores saved features only "
+                "(edge-mil score); export it with an extractor to score images."
+            )
+        if len(tiles) == 0:
+            return np.empty((0, self._feature_dim), dtype=np.float32)
+        parts = [
+            self._extractor.run({"tiles": tiles[at : at + MAX_BATCH]})["features"]
+            for at in range(0, len(tiles), MAX_BATCH)
+        ]
+        features = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        if not np.isfinite(features).all():
+            raise InvalidInstancesError(
+                f"The extractor of {self.bundle.manifest.name} gave a feature that is not finite; "
+                "export it again and compare it with its FP32 model."
+            )
+        return features
+
+    def attend(self, features: Float32Array) -> InstanceBatch:
+        """Run the per-instance part of the aggregator.
+
+        Args:
+            features: float32, shape (n, d); any n, 0 too.
+
+        Raises:
+            InvalidFeaturesError: Another width, or a number that is not finite.
+        """
+        if features.ndim != 2 or features.shape[1] != self._feature_dim:
+            raise InvalidFeaturesError(
+                f"The features have shape {features.shape} and {self.bundle.manifest.name} wants "
+                f"(n, {self._feature_dim}); they come from another extractor.",
+                expected=self._feature_dim,
+            )
+        if not np.isfinite(features).all():
+            row = int(np.argmin(np.isfinite(features).all(axis=1)))
+            raise InvalidFeaturesError(
+                f"Row {row} of the features holds NaN or infinity; extract that tile again, or "
+                "remove the row.",
+                row=row,
+            )
+        spec = self.bundle.manifest.aggregator
+        if len(features) == 0:
+            empty = np.empty((0, spec.value_dim), dtype=np.float32)
+            return InstanceBatch(empty, np.empty((0, spec.channels), dtype=np.float32))
+        single = np.ascontiguousarray(features, dtype=np.float32)
+        found = self._attend.run({"features": single})
+        logits = found.get("attention_logits")
+        if logits is None:
+            logits = np.empty((len(features), 0), dtype=np.float32)
+        return InstanceBatch(found["values"], logits)
+
+    def close(self) -> None:
+        """Give the graphs back."""
+        self._attend.close()
+        if self._extractor is not None:
+            self._extractor.close()
+
+
+def _graph(bundle: Bundle, backend: str, precision: str) -> str:
+    """Return the extractor's file for a backend and precision."""
+    spec = bundle.manifest.extractor
+    if precision not in ("fp32", "int8"):
+        raise UsageError(f"There is no precision {precision!r}; name fp32 or int8.")
+    key = PRECISIONS[backend][precision]
+    if spec is None or key not in spec.graphs:
+        raise BundleError(
+            f"{bundle.manifest.name} has no {precision} extractor; use --precision fp32, or "
+            "export it with --precision fp32,int8 --calibration DIR."
+        )
+    return spec.graphs[key]
+
+
+def _pooling(bundle: Bundle, head: Classifier) -> Aggregator[Any]:
+    spec = bundle.manifest.aggregator
+    if spec.pooling == "attention":
+        return AttentionAggregator(spec.channels, spec.value_dim, head)
+    if spec.pooling == "mean":
+        return MeanAggregator(spec.value_dim, head)
+    if spec.pooling == "max":
+        return MaxAggregator(spec.value_dim, head)
+    raise NotThereYetError(f"The pooling {spec.pooling!r} is not there yet in this release.")
