@@ -1,0 +1,1 @@
+"""The wire as Python, generated from proto/ by `make proto` and never edited."""
