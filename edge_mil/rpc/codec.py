@@ -1,0 +1,181 @@
+"""Message <-> value. Written by hand, so that generated types stay at the edge of the house.
+
+Importable with grpcio, protobuf and numpy alone: the light client uses it too. Pictures are in
+`frames`, which imports OpenCV where it decodes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Literal, TypeAlias, cast
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from edge_mil.types import FieldResult, Measure, Region, SlideScore, Verdict
+from edge_mil.v1 import edge_mil_pb2 as pb
+
+Stage: TypeAlias = Literal["receive", "decode", "gate", "extract", "fold", "commit", "queue"]
+
+STAGES: tuple[Stage, ...] = ("receive", "decode", "gate", "extract", "fold", "commit", "queue")
+"""Stages that `v1.Timings` names."""
+
+NANOS = 1_000_000_000
+
+
+def encode_result(result: FieldResult) -> pb.FieldResult:
+    """Return the answer to one field, as durable as the message that carries it.
+
+    The session stores these bytes, so the same value always gives the same message. Its
+    `timings_s["commit"]`, where present, is written too; a stored copy cannot know it.
+    """
+    message = pb.FieldResult(
+        sequence=result.sequence,
+        verdict=encode_verdict(result.verdict),
+        measures=[encode_measure(measure) for measure in result.measures],
+        tiles=result.cells_added + result.cells_improved,
+        durable=True,
+        cells_added=result.cells_added,
+        cells_improved=result.cells_improved,
+        cells_held=result.cells_held,
+    )
+    message.score.CopyFrom(
+        encode_score(
+            result.score,
+            revision=result.revision,
+            fields=result.fields_held,
+            coverage=result.coverage,
+            as_of_sequence=result.sequence,
+        )
+    )
+    add_timings(message, result.timings_s)
+    return message
+
+
+def decode_result(message: pb.FieldResult) -> FieldResult:
+    """Return the value of an answer that holds a verdict (not an error)."""
+    timings: dict[str, float] = {
+        stage: _seconds(getattr(message.timings, stage))
+        for stage in STAGES
+        if message.timings.HasField(stage)
+    }
+    return FieldResult(
+        sequence=message.sequence,
+        verdict=Verdict(message.verdict),
+        measures=tuple(decode_measure(measure) for measure in message.measures),
+        score=decode_score(message.score),
+        revision=message.score.revision,
+        fields_held=message.score.fields,
+        coverage=message.score.coverage,
+        cells_added=message.cells_added,
+        cells_improved=message.cells_improved,
+        cells_held=message.cells_held,
+        timings_s=timings,
+    )
+
+
+def encode_verdict(verdict: Verdict) -> pb.Verdict.ValueType:
+    """Return the verdict's number, which is the same on the wire."""
+    return cast("pb.Verdict.ValueType", int(verdict))
+
+
+def add_timings(message: pb.FieldResult, timings_s: Mapping[str, float]) -> None:
+    """Write the seconds of each stage that `v1.Timings` names into an answer."""
+    for stage in STAGES:
+        if stage in timings_s:
+            getattr(message.timings, stage).CopyFrom(duration(timings_s[stage]))
+
+
+def encode_measure(measure: Measure) -> pb.Measure:
+    """Return one number that a verdict rests on."""
+    return pb.Measure(
+        name=measure.name,
+        value=measure.value,
+        threshold=measure.threshold,
+        passed=measure.passed,
+    )
+
+
+def decode_measure(message: pb.Measure) -> Measure:
+    """Return one number that a verdict rests on."""
+    return Measure(message.name, message.value, message.threshold, message.passed)
+
+
+def encode_score(
+    score: SlideScore | None,
+    *,
+    revision: int,
+    fields: int,
+    coverage: float,
+    as_of_sequence: int = 0,
+) -> pb.Score:
+    """Return the score message; None gives one without classes, which means no score yet."""
+    message = pb.Score(
+        revision=revision, fields=fields, coverage=coverage, as_of_sequence=as_of_sequence
+    )
+    if score is None:
+        return message
+    message.instances = score.instances
+    for at, (name, logit) in enumerate(zip(score.classes, score.logits, strict=True)):
+        entry = message.classes.add(name=name, logit=logit)
+        if score.probabilities:
+            entry.probability = score.probabilities[at]
+    if score.value is not None:
+        message.value = score.value
+    message.pooled.extend(score.pooled)
+    message.hazards.extend(score.hazards)
+    message.survival.extend(score.survival)
+    return message
+
+
+def decode_score(message: pb.Score) -> SlideScore | None:
+    """Return the score, None where there is none yet."""
+    if not (message.classes or message.pooled or message.HasField("value")):
+        return None
+    return SlideScore(
+        classes=tuple(entry.name for entry in message.classes),
+        logits=tuple(entry.logit for entry in message.classes),
+        probabilities=tuple(
+            entry.probability for entry in message.classes if entry.HasField("probability")
+        ),
+        instances=message.instances,
+        value=message.value if message.HasField("value") else None,
+        hazards=tuple(message.hazards),
+        survival=tuple(message.survival),
+        pooled=tuple(message.pooled),
+    )
+
+
+def encode_regions(regions: Iterable[Region]) -> list[pb.Region]:
+    """Return the tissue outline as messages."""
+    return [
+        pb.Region(x_um=r.x_um, y_um=r.y_um, width_um=r.width_um, height_um=r.height_um)
+        for r in regions
+    ]
+
+
+def decode_regions(messages: Iterable[pb.Region]) -> tuple[Region, ...]:
+    """Return the tissue outline, stage um; the caller checks that the numbers are finite."""
+    return tuple(Region(m.x_um, m.y_um, m.width_um, m.height_um) for m in messages)
+
+
+def duration(seconds: float) -> Duration:
+    """Return seconds as a protobuf duration."""
+    whole = math.floor(seconds)
+    return Duration(seconds=whole, nanos=min(NANOS - 1, round((seconds - whole) * NANOS)))
+
+
+def timestamp(seconds: float) -> Timestamp:
+    """Return seconds since the epoch as a protobuf timestamp."""
+    whole = math.floor(seconds)
+    return Timestamp(seconds=whole, nanos=min(NANOS - 1, round((seconds - whole) * NANOS)))
+
+
+def epoch_seconds(message: Timestamp) -> float:
+    """Return a protobuf timestamp as seconds since the epoch."""
+    return message.seconds + message.nanos / NANOS
+
+
+def _seconds(message: Duration) -> float:
+    return message.seconds + message.nanos / NANOS

@@ -1,0 +1,328 @@
+"""Header and bytes <-> `Frame`: sizes are checked before a decoder sees anything.
+
+The light client uses the encoding half; OpenCV is imported where pictures are decoded.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from edge_mil.errors import FrameError, NotThereYetError, PositionError, ProtocolError
+from edge_mil.rpc.codec import epoch_seconds, timestamp
+from edge_mil.types import Frame, UInt8Array
+from edge_mil.v1 import edge_mil_pb2 as pb
+
+MAX_CHUNK_BYTES = 1 << 20
+"""Above this glibc maps each buffer anew, below it the messages cost more (`serving.md`, 1.1)."""
+
+MAX_FRAME_BYTES = 64 << 20
+MAX_FRAME_PIXELS = 40_000_000
+MAX_NAME_BYTES = 256
+
+RAW_CHANNELS = {
+    pb.PIXEL_FORMAT_RGB8: 3,
+    pb.PIXEL_FORMAT_BGR8: 3,
+    pb.PIXEL_FORMAT_BGRA8: 4,
+    pb.PIXEL_FORMAT_MONO8: 1,
+}
+"""Bytes of one pixel of the formats that this release reads."""
+
+JPEG_EOI = b"\xff\xd9"
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSize:
+    """Size of a compressed picture as its own header says it."""
+
+    width: int
+    height: int
+
+
+def encode_header(frame: Frame, sequence: int, *, dropped_before: int = 0) -> pb.FieldHeader:
+    """Return the header of a frame that is sent raw, RGB8, rows tight."""
+    header = pb.FieldHeader(
+        sequence=sequence,
+        pixel_format=pb.PIXEL_FORMAT_RGB8,
+        encoding=pb.ENCODING_RAW,
+        width=frame.width_px,
+        height=frame.height_px,
+        total_bytes=frame.width_px * frame.height_px * 3,
+        place=frame.place,
+        dropped_before=dropped_before,
+        stage_settled=True,
+    )
+    if frame.x_um is not None and frame.y_um is not None:
+        header.stage_x_um, header.stage_y_um = frame.x_um, frame.y_um
+    if frame.capture_time_s:
+        header.capture_time.CopyFrom(timestamp(frame.capture_time_s))
+    if frame.name:
+        header.extra["name"] = frame.name[:MAX_NAME_BYTES]
+    return header
+
+
+def encode_chunks(
+    pixels: UInt8Array, chunk_bytes: int = MAX_CHUNK_BYTES
+) -> Iterator[pb.FieldChunk]:
+    """Yield the chunks of a raw frame; each is one copy, which protobuf's `bytes` cannot avoid."""
+    payload = np.ascontiguousarray(pixels).reshape(-1).data
+    for offset in range(0, len(payload), chunk_bytes):
+        yield pb.FieldChunk(offset=offset, data=bytes(payload[offset : offset + chunk_bytes]))
+
+
+def check_header(header: pb.FieldHeader) -> None:
+    """Check what a client that follows the protocol cannot get wrong.
+
+    Raises:
+        ProtocolError: No sequence number, no bytes, or raw bytes that cannot be this picture.
+    """
+    if header.sequence == 0:
+        raise ProtocolError("A field has sequence number 0; numbers start at 1.", field="sequence")
+    if header.encoding == pb.ENCODING_SHARED_MEMORY:
+        return
+    if header.total_bytes == 0:
+        raise ProtocolError(
+            f"Field {header.sequence} declares 0 bytes; total_bytes is the size of what follows.",
+            field="total_bytes",
+        )
+    channels = RAW_CHANNELS.get(header.pixel_format)
+    if header.encoding != pb.ENCODING_RAW or channels is None:
+        return
+    tight = header.width * channels
+    stride = header.row_stride or tight
+    if stride < tight or header.total_bytes != stride * header.height:
+        raise ProtocolError(
+            f"Field {header.sequence} declares {header.width} x {header.height} px of {channels} "
+            f"bytes in rows of {stride} bytes and {header.total_bytes} bytes in all; raw pixels "
+            "need rows of at least the width, and rows x height bytes in all.",
+            field="total_bytes",
+            width=header.width,
+            height=header.height,
+            row_stride=stride,
+            total_bytes=header.total_bytes,
+        )
+
+
+def check_limits(header: pb.FieldHeader) -> None:
+    """Check what the field asks of this server.
+
+    Raises:
+        FrameError: It is too large, or of a format that this release does not read.
+        NotThereYetError: It uses a part of the protocol that this release lacks.
+        PositionError: The place's name is too long.
+    """
+    if header.encoding == pb.ENCODING_SHARED_MEMORY:
+        raise NotThereYetError("Shared memory is not there yet: send the field in chunks.")
+    if header.replaces_sequence:
+        raise NotThereYetError(
+            "Replacing a field by another is not there yet: remove the old one (RemoveField), "
+            "then send the new one."
+        )
+    if header.encoding not in (pb.ENCODING_RAW, pb.ENCODING_JPEG, pb.ENCODING_PNG):
+        raise FrameError(
+            f"Field {header.sequence} has encoding {_name(pb.Encoding, header.encoding)}; send "
+            "RAW, JPEG or PNG.",
+            reason="ENCODING_UNSUPPORTED",
+        )
+    if header.encoding == pb.ENCODING_RAW and header.pixel_format not in RAW_CHANNELS:
+        raise FrameError(
+            f"Field {header.sequence} has pixel format "
+            f"{_name(pb.PixelFormat, header.pixel_format)}; convert it to RGB8, BGR8, BGRA8 or "
+            "MONO8.",
+            reason="PIXEL_FORMAT_UNSUPPORTED",
+        )
+    pixels = header.width * header.height
+    if header.total_bytes > MAX_FRAME_BYTES or not 0 < pixels <= MAX_FRAME_PIXELS:
+        raise FrameError(
+            f"Field {header.sequence} is {header.width} x {header.height} px in "
+            f"{header.total_bytes} bytes; the limits are {MAX_FRAME_PIXELS / 1e6:g} million pixels "
+            f"and {MAX_FRAME_BYTES >> 20} MiB, and no side may be 0.",
+            reason="TOO_MANY_PIXELS",
+            width=header.width,
+            height=header.height,
+            total_bytes=header.total_bytes,
+        )
+    if len(header.place.encode()) > MAX_NAME_BYTES:
+        raise PositionError(
+            f"The place of field {header.sequence} has a name of more than {MAX_NAME_BYTES} bytes; "
+            "use a shorter one."
+        )
+
+
+def identity(header: pb.FieldHeader, payload_crc: int) -> int:
+    """Return a CRC-32 of the payload and of what decides where it goes on the slide.
+
+    The same number with another identity is another field, which is a conflict.
+    """
+    what = (
+        header.pixel_format,
+        header.encoding,
+        header.width,
+        header.height,
+        header.row_stride,
+        header.stage_x_um if header.HasField("stage_x_um") else None,
+        header.stage_y_um if header.HasField("stage_y_um") else None,
+        header.place,
+    )
+    return zlib.crc32(repr(what).encode(), payload_crc)
+
+
+def check_payload(header: pb.FieldHeader, payload: UInt8Array) -> int:
+    """Return the payload's CRC-32 when it is the one that was declared.
+
+    Raises:
+        FrameError: It is another, or a JPEG declares none.
+    """
+    crc = zlib.crc32(payload.data)
+    if header.HasField("crc32"):
+        if crc != header.crc32:
+            raise FrameError(
+                f"Field {header.sequence} has CRC-32 {crc:08x} and its header says "
+                f"{header.crc32:08x}; its bytes were changed on the way, send it again.",
+                reason="CRC_MISMATCH",
+            )
+    elif header.encoding == pb.ENCODING_JPEG:
+        # A flipped byte in the middle of a JPEG still decodes, to another picture.
+        raise FrameError(
+            f"Field {header.sequence} is a JPEG without crc32; send the zlib CRC-32 of its bytes.",
+            reason="CRC_REQUIRED",
+        )
+    return crc
+
+
+def decode_frame(header: pb.FieldHeader, payload: UInt8Array) -> Frame:
+    """Return the frame; raw RGB8 stays where it is, so `payload` must not be written again.
+
+    Raises:
+        FrameError: The bytes are not the picture that the header declares.
+        PositionError: Half a position, one that is not finite, or a position and a place.
+        DependencyError: OpenCV is needed and not installed.
+    """
+    if header.encoding == pb.ENCODING_RAW:
+        pixels = _raw(header, payload)
+    else:
+        pixels = _picture(header, payload)
+    has_x, has_y = header.HasField("stage_x_um"), header.HasField("stage_y_um")
+    return Frame(
+        pixels=pixels,
+        x_um=header.stage_x_um if has_x else None,
+        y_um=header.stage_y_um if has_y else None,
+        place=header.place,
+        capture_time_s=epoch_seconds(header.capture_time),
+        name=header.extra.get("name", ""),
+    )
+
+
+def _raw(header: pb.FieldHeader, payload: UInt8Array) -> UInt8Array:
+    channels = RAW_CHANNELS[header.pixel_format]
+    stride = header.row_stride or header.width * channels
+    rows = payload[: stride * header.height].reshape(header.height, stride)
+    pixels = rows[:, : header.width * channels].reshape(header.height, header.width, channels)
+    if header.pixel_format == pb.PIXEL_FORMAT_RGB8:
+        return np.ascontiguousarray(pixels)
+    import cv2
+
+    code = {
+        pb.PIXEL_FORMAT_BGR8: cv2.COLOR_BGR2RGB,
+        pb.PIXEL_FORMAT_BGRA8: cv2.COLOR_BGRA2RGB,
+        pb.PIXEL_FORMAT_MONO8: cv2.COLOR_GRAY2RGB,
+    }[header.pixel_format]
+    converted: UInt8Array = cv2.cvtColor(np.ascontiguousarray(pixels), code).astype(
+        np.uint8, copy=False
+    )
+    return converted
+
+
+def _picture(header: pb.FieldHeader, payload: UInt8Array) -> UInt8Array:
+    data = payload.tobytes()
+    jpeg = header.encoding == pb.ENCODING_JPEG
+    size = jpeg_size(data) if jpeg else png_size(data)
+    if (size.width, size.height) != (header.width, header.height):
+        raise FrameError(
+            f"Field {header.sequence} is declared as {header.width} x {header.height} px and the "
+            f"picture itself is {size.width} x {size.height}; send the size of the picture.",
+            reason="SIZE_MISMATCH",
+        )
+    # Some decoders fill the missing rows of a cut-off JPEG with grey instead of refusing it.
+    if jpeg and JPEG_EOI not in data[-64:]:
+        raise _undecodable(header, "its end is missing")
+    import cv2
+
+    try:
+        picture = cv2.imdecode(payload, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error as error:
+        raise _undecodable(header, "the decoder refuses it") from error
+    if picture is None or picture.shape[:2] != (header.height, header.width):
+        raise _undecodable(header, "it is truncated or corrupt")
+    rgb: UInt8Array = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+    return rgb
+
+
+def jpeg_size(data: bytes) -> ImageSize:
+    """Return the size in a JPEG's frame header, without decoding anything.
+
+    Raises:
+        FrameError: It is no JPEG of one or three components with 8 bits.
+    """
+    at = 2
+    if not data.startswith(b"\xff\xd8"):
+        raise _bad_picture("The field is no JPEG: it does not start as one.")
+    while at + 9 < len(data):
+        if data[at] != 0xFF:
+            break
+        marker = data[at + 1]
+        if marker == 0xFF:
+            at += 1
+            continue
+        (length,) = struct.unpack_from(">H", data, at + 2)
+        # SOF0 to SOF15 without DHT, JPG and DAC, which share the range.
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            bits, height, width, components = struct.unpack_from(">BHHB", data, at + 4)
+            if bits != 8 or components not in (1, 3):
+                raise _bad_picture(
+                    f"The field is a JPEG of {components} components with {bits} bits; send grey "
+                    "or colour (YCbCr) with 8 bits."
+                )
+            return ImageSize(width, height)
+        at += 2 + max(length, 2)
+    raise _bad_picture("The field is a truncated or corrupt JPEG: it has no frame header.")
+
+
+def png_size(data: bytes) -> ImageSize:
+    """Return the size in a PNG's header, without decoding anything.
+
+    Raises:
+        FrameError: It is no PNG of 8 bits without transparency.
+    """
+    if not data.startswith(PNG_SIGNATURE) or data[12:16] != b"IHDR" or len(data) < 33:
+        raise _bad_picture("The field is no PNG, or a truncated one: it has no header.")
+    width, height, bits, colour = struct.unpack_from(">IIBB", data, 16)
+    if bits > 8 or colour in (4, 6):
+        raise _bad_picture(
+            f"The field is a PNG with {bits} bits of colour type {colour}; send 8 bits without "
+            "transparency."
+        )
+    return ImageSize(width, height)
+
+
+def _bad_picture(message: str) -> FrameError:
+    return FrameError(message, reason="DECODE_FAILED")
+
+
+def _undecodable(header: pb.FieldHeader, why: str) -> FrameError:
+    kind = "JPEG" if header.encoding == pb.ENCODING_JPEG else "PNG"
+    return FrameError(
+        f"Field {header.sequence} cannot be decoded as {kind}: {why}; send it again.",
+        reason="DECODE_FAILED",
+    )
+
+
+def _name(kind: object, number: int) -> str:
+    """Return an enum value's name, or its number when this release does not know it."""
+    values: dict[int, str] = {int(v): k for k, v in kind.items()}  # type: ignore[attr-defined]
+    return values.get(number, str(number))
