@@ -1,0 +1,42 @@
+"""From a frame to instances: the global grid, tissue, resampling, slots; pictures of results."""
+
+from edge_mil.imaging.grid import Box, Cell, GridGeometry
+from edge_mil.imaging.heat_map import lay_over, paint_heat_map
+from edge_mil.imaging.mosaic import FieldView, Mosaic, Part
+from edge_mil.imaging.outline import cells_inside, tissue_outline
+from edge_mil.imaging.resample import resample_cell
+from edge_mil.imaging.slots import (
+    Rank,
+    Slot,
+    SlotBook,
+    SlotView,
+    bring_to_tile,
+    check_field_mpp,
+    sharpness,
+)
+from edge_mil.imaging.thumbnail import thumbnail
+from edge_mil.imaging.tissue import TissueTest, tissue_share
+
+__all__ = [
+    "Box",
+    "Cell",
+    "FieldView",
+    "GridGeometry",
+    "Mosaic",
+    "Part",
+    "Rank",
+    "Slot",
+    "SlotBook",
+    "SlotView",
+    "TissueTest",
+    "bring_to_tile",
+    "cells_inside",
+    "check_field_mpp",
+    "lay_over",
+    "paint_heat_map",
+    "resample_cell",
+    "sharpness",
+    "thumbnail",
+    "tissue_outline",
+    "tissue_share",
+]

@@ -1,0 +1,151 @@
+"""The global grid of a slide: where fields lie on the lattice, and which pixels a cell covers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from edge_mil.errors import PixelSizeError
+from edge_mil.types import check_mpp
+
+Cell: TypeAlias = tuple[int, int]
+"""A cell of the grid: column i to the right, row j down. It is the id of the instance."""
+
+MAX_ENLARGEMENT = 1.5
+"""A camera coarser than this many times the model's pixel would invent detail."""
+
+EDGE_EPSILON_PX = 1e-4
+"""Slack of a cell's edge: float noise must not make a box one pixel larger (1e5 px are safe)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """Camera pixels of the lattice: columns x0 to x1 and rows y0 to y1, ends excluded."""
+
+    x0: int
+    y0: int
+    x1: int
+    y1: int
+
+    @property
+    def width_px(self) -> int:
+        """Columns."""
+        return self.x1 - self.x0
+
+    @property
+    def height_px(self) -> int:
+        """Rows."""
+        return self.y1 - self.y0
+
+
+@dataclass(frozen=True, slots=True)
+class GridGeometry:
+    """The session's lattice of camera pixels, and the grid of cells that lies over it.
+
+    Lattice pixel (X, Y) covers [X mpp, (X+1) mpp) by [Y mpp, (Y+1) mpp) of the stage, um. Cell
+    (i, j) covers [i w, (i+1) w) by [j h, (j+1) h) with w = tile_w x target_mpp and h likewise.
+
+    Attributes:
+        mpp: Pixel size of the camera, um/px.
+        tile_h: Rows of a model tile.
+        tile_w: Columns of a model tile.
+        target_mpp: Pixel size of a model tile, um/px.
+
+    Raises:
+        PixelSizeError: A pixel size is impossible, or the camera is too coarse for the model.
+    """
+
+    mpp: float
+    tile_h: int
+    tile_w: int
+    target_mpp: float
+
+    def __post_init__(self) -> None:
+        """Check the pixel sizes once, before any field."""
+        check_mpp(self.mpp)
+        check_mpp(self.target_mpp, "The model's pixel size")
+        if self.mpp > MAX_ENLARGEMENT * self.target_mpp:
+            raise PixelSizeError(
+                f"The camera is at {self.mpp:g} um/px and the model wants {self.target_mpp:g}, "
+                f"more than {MAX_ENLARGEMENT:g} times finer; use a stronger objective, or a "
+                f"bundle made for about {self.mpp:g} um/px.",
+                mpp=self.mpp,
+                target_mpp=self.target_mpp,
+            )
+
+    @property
+    def scale(self) -> float:
+        """Camera pixels per model pixel; above 1 when tiles are shrunk."""
+        return self.target_mpp / self.mpp
+
+    @property
+    def cell_w_px(self) -> float:
+        """Width of a cell in camera pixels, seldom whole."""
+        return self.tile_w * self.target_mpp / self.mpp
+
+    @property
+    def cell_h_px(self) -> float:
+        """Height of a cell in camera pixels, seldom whole."""
+        return self.tile_h * self.target_mpp / self.mpp
+
+    @property
+    def cell_w_um(self) -> float:
+        """Width of a cell on the stage, um."""
+        return self.tile_w * self.target_mpp
+
+    @property
+    def cell_h_um(self) -> float:
+        """Height of a cell on the stage, um."""
+        return self.tile_h * self.target_mpp
+
+    def place(self, width_px: int, height_px: int, x_um: float, y_um: float) -> tuple[int, int]:
+        """Return the lattice pixel (X, Y) of a field's top left corner.
+
+        Args:
+            width_px: Columns of the field.
+            height_px: Rows of the field.
+            x_um: Stage x of the field's centre, um.
+            y_um: Stage y of the field's centre, um.
+        """
+        return (
+            math.floor(x_um / self.mpp - width_px / 2 + 0.5 + EDGE_EPSILON_PX),
+            math.floor(y_um / self.mpp - height_px / 2 + 0.5 + EDGE_EPSILON_PX),
+        )
+
+    def box(self, i: int, j: int) -> Box:
+        """Return the smallest box of whole camera pixels that covers cell (i, j)."""
+        x0, x1 = _covering(i, self.cell_w_px)
+        y0, y1 = _covering(j, self.cell_h_px)
+        return Box(x0, y0, x1, y1)
+
+    def phase(self, i: int, j: int) -> tuple[float, float]:
+        """Return how far the cell's own corner lies inside of its box, pixels (x, y), 0 to 1."""
+        box = self.box(i, j)
+        return i * self.cell_w_px - box.x0, j * self.cell_h_px - box.y0
+
+    def cells_touching(self, x0: int, y0: int, width_px: int, height_px: int) -> list[Cell]:
+        """Return the cells whose boxes share pixels with a rectangle of the lattice.
+
+        Row by row, left to right. Where cells have no whole number of pixels the boxes of
+        neighbours share a column or row, which counts for both.
+        """
+        columns = _touching(x0, x0 + width_px, self.cell_w_px)
+        rows = _touching(y0, y0 + height_px, self.cell_h_px)
+        return [(i, j) for j in rows for i in columns]
+
+
+def _covering(index: int, size_px: float) -> tuple[int, int]:
+    return (
+        math.floor(index * size_px + EDGE_EPSILON_PX),
+        math.ceil((index + 1) * size_px - EDGE_EPSILON_PX),
+    )
+
+
+def _touching(start: int, end: int, size_px: float) -> range:
+    first, last = math.floor(start / size_px) - 1, math.floor(end / size_px) + 1
+    while _covering(first, size_px)[1] <= start:
+        first += 1
+    while _covering(last, size_px)[0] >= end:
+        last -= 1
+    return range(first, last + 1)
