@@ -14,7 +14,7 @@ from edge_mil.imaging.slots import (
     check_field_mpp,
     sharpness,
 )
-from edge_mil.imaging.thumbnail import thumbnail
+from edge_mil.imaging.thumbnail import thumbnail_jpeg
 from edge_mil.imaging.tissue import TissueTest, tissue_share
 
 __all__ = [
@@ -36,7 +36,7 @@ __all__ = [
     "paint_heat_map",
     "resample_cell",
     "sharpness",
-    "thumbnail",
+    "thumbnail_jpeg",
     "tissue_outline",
     "tissue_share",
 ]

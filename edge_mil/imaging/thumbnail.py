@@ -14,7 +14,7 @@ JPEG_QUALITY = 80
 """About 10 KB for a stained field of 256 px."""
 
 
-def thumbnail(pixels: UInt8Array, long_side_px: int = THUMBNAIL_PX) -> bytes:
+def thumbnail_jpeg(pixels: UInt8Array, long_side_px: int = THUMBNAIL_PX) -> bytes:
     """Return a JPEG of an RGB uint8 image (h, w, 3); small ones are not enlarged."""
     height, width = pixels.shape[:2]
     shrink = min(1.0, long_side_px / max(height, width))
