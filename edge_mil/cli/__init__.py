@@ -1,0 +1,145 @@
+"""`edge-mil`: find the command, import only that one, turn what was foreseen into one sentence."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from edge_mil import __version__
+from edge_mil.cli.later import LATER, not_there_yet
+from edge_mil.errors import DependencyError, EdgeMilError
+from edge_mil.types import RESEARCH_USE_ONLY
+
+COMMANDS = {
+    "demo": "play a slide through a real service and end with a report; needs nothing else",
+    "serve": "score the fields that clients send, over gRPC",
+    "stream": "play a slide, or a folder of images, to a service as a camera would",
+    "slide": "score a whole slide file offline: the reference for a live run",
+    "score": "score saved features",
+    "bundle": "show, verify or pack a bundle",
+    "session": "list, show, report on or export the sessions of a service",
+    "bench": "measure this machine; without a name, list what can be measured",
+}
+"""Command -> its line in the help. The module edge_mil.cli.COMMAND has `add_parser`."""
+
+PACKAGES = {
+    "cv2": "device",
+    "onnxruntime": "device",
+    "openslide": "device",
+    "h5py": "device",
+    "grpc_health": "device",
+    "grpc_reflection": "device",
+    "grpc_status": "device",
+    "google.rpc": "device",
+    "edge_mil_export": "export",
+    "torch": "export",
+    "timm": "export",
+    "onnx": "export",
+    "onnxscript": "export",
+    "safetensors": "export",
+    "tqdm": "export",
+    "openvino": "openvino",
+}
+"""Import name -> the extra of edge-mil that installs it."""
+
+EXIT_MISTAKE = 2
+EXIT_INTERRUPTED = 130
+"""128 + SIGINT, as shells count."""
+EXIT_PIPE_CLOSED = 141
+"""128 + SIGPIPE: the reader of our output (`| head`) went away."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that answers a mistake with one sentence, and never guesses options."""
+
+    def __init__(self, *args: object, **options: object) -> None:
+        options.setdefault("allow_abbrev", False)
+        super().__init__(*args, **options)  # type: ignore[arg-type]
+
+    def error(self, message: str) -> NoReturn:
+        """Print the sentence and end with exit code 2."""
+        self.exit(EXIT_MISTAKE, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: Arguments after the program's name; None takes those of the process.
+
+    Returns:
+        Exit code: 0, or 2 for a user's mistake.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _run(words)
+        sys.stdout.flush()
+    except EdgeMilError as error:
+        print(f"edge-mil: {error}", file=sys.stderr)
+        return EXIT_MISTAKE
+    except KeyboardInterrupt:
+        print("edge-mil: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # Python would complain once more when it flushes at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_PIPE_CLOSED
+    return code
+
+
+def _run(words: list[str]) -> int:
+    command = next((word for word in words if not word.startswith("-")), "")
+    if command in LATER and not {"-h", "--help"} & set(words):
+        raise not_there_yet(command)
+    parser = _parser(command)
+    if not words:
+        parser.print_help()
+        return 0
+    try:
+        arguments = parser.parse_args(words)
+        code: int = arguments.run(arguments)
+    except ModuleNotFoundError as error:
+        raise missing_package(error, command) from error
+    return code
+
+
+def _parser(chosen: str) -> argparse.ArgumentParser:
+    """Return the parser of every command's name, and of the chosen one's arguments."""
+    parser = Parser(
+        prog="edge-mil",
+        description="Live slide-level scores beside the microscope. " + RESEARCH_USE_ONLY,
+        epilog="edge-mil COMMAND --help says more about each. "
+        "Models become bundles with edge-mil-export.",
+    )
+    parser.add_argument("--version", action="version", version=f"edge-mil {__version__}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, line in COMMANDS.items():
+        if name == chosen:
+            try:
+                module = importlib.import_module(f"edge_mil.cli.{name}")
+            except ModuleNotFoundError as error:
+                raise missing_package(error, name) from error
+            module.add_parser(subparsers)
+        else:
+            subparsers.add_parser(name, help=line)
+    for name, (will, _) in LATER.items():
+        text = f"not in this release: will {will}"
+        subparsers.add_parser(name, help=text, description=f"This is {text}.")
+    return parser
+
+
+def missing_package(error: ModuleNotFoundError, command: str) -> Exception:
+    """Return the error that names the install command; a missing module of ours is a fault."""
+    name = error.name or ""
+    known = next((package for package in PACKAGES if f"{name}.".startswith(f"{package}.")), None)
+    if known is None:
+        return error
+    return DependencyError(
+        f"edge-mil {command} needs {known}, which is not installed; "
+        f'run: pip install "edge-mil[{PACKAGES[known]}]"',
+        package=known,
+    )

@@ -1,0 +1,38 @@
+"""The commands whose names are kept for a later release: asked for, each says so in a sentence."""
+
+from __future__ import annotations
+
+from edge_mil.errors import NotThereYetError
+
+LATER = {
+    "judge": (
+        "judge each image of a folder alone: its verdict and the numbers behind it",
+        "the imaging release",
+    ),
+    "calibrate": (
+        "measure flat field, white balance, pixel size, gates and stain of a microscope",
+        "the imaging release",
+    ),
+    "engine": ("build, list and clear TensorRT engines", "the TensorRT and Jetson release"),
+    "tune": (
+        "measure every backend and precision on this device and keep the fastest within the bound",
+        "the TensorRT and Jetson release",
+    ),
+    "heads": (
+        "list the aggregators with their papers, incremental classes and costs",
+        "the release that brings every MIL head",
+    ),
+    "doctor": (
+        "say what this device can run, what is missing and the command that mends it",
+        "the TensorRT and Jetson release",
+    ),
+}
+"""Command -> what it will do, and the release that brings it."""
+
+
+def not_there_yet(command: str) -> NotThereYetError:
+    """Return the sentence that says what the command will do, and that it comes later."""
+    will, release = LATER[command]
+    return NotThereYetError(
+        f"edge-mil {command} is not in this release: it will {will}, and comes with {release}."
+    )
