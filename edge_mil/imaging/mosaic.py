@@ -46,9 +46,8 @@ class FieldView:
         glass: Cells that are complete now and show none.
         parts: New pixels of cells that still lack some; also of a BLANK field.
         sources: Newly complete cell, glass too -> every field that gave it pixels, this one last.
-        held: Cells held before that the field shows at least a part of.
-        measures: `tissue_share`: the largest of its cells, with the threshold; and
-            `field_tissue_share`: of the whole field, where it was measured.
+        held: How many cells held before the field shows, wholly or in part.
+        measures: `tissue_share`: the largest among the cells in it, with the threshold.
     """
 
     sequence: int
@@ -58,7 +57,7 @@ class FieldView:
     glass: tuple[Cell, ...]
     parts: tuple[Part, ...]
     sources: dict[Cell, tuple[int, ...]]
-    held: tuple[Cell, ...]
+    held: int
     measures: tuple[Measure, ...]
 
 
@@ -100,16 +99,25 @@ class Mosaic:
     """
 
     def __init__(
-        self, geometry: GridGeometry, tissue: TissueTest, outline: Sequence[Region] = ()
+        self,
+        geometry: GridGeometry,
+        *,
+        background: tuple[float, ...],
+        min_difference: float,
+        min_share: float,
+        outline: Sequence[Region] = (),
     ) -> None:
         """Begin with no cell known.
 
         Args:
             geometry: The session's grid.
-            tissue: The test of cells, fixed for the session.
+            background: Colour of empty glass, RGB 0 to 255.
+            min_difference: Grey levels darker than it that make a pixel tissue.
+            min_share: Share of tissue pixels that makes a cell tissue.
             outline: Where the tissue is, when it is known before; only coverage uses it.
         """
-        self.geometry, self.tissue = geometry, tissue
+        self.geometry = geometry
+        self.tissue = TissueTest(background, min_difference, min_share)
         self._held: dict[Cell, tuple[int, ...]] = {}
         self._glass: dict[Cell, tuple[int, ...]] = {}
         self._partial: dict[Cell, _Partial] = {}
@@ -120,12 +128,12 @@ class Mosaic:
 
     @property
     def held(self) -> int:
-        """Complete tissue cells: the instances of the bag."""
+        """How many complete tissue cells there are: the instances of the bag."""
         return len(self._held)
 
     @property
     def waiting(self) -> int:
-        """Cells of which pixels wait for the rest."""
+        """How many cells wait for the rest of their pixels."""
         return len(self._partial)
 
     def cells(self) -> list[Cell]:
@@ -252,7 +260,7 @@ class _Look:
         self.glass: list[Cell] = []
         self.parts: list[Part] = []
         self.sources: dict[Cell, tuple[int, ...]] = {}
-        self.held: list[Cell] = []
+        self.held = 0
         self.largest = 0.0
 
     def view(self) -> FieldView:
@@ -277,7 +285,7 @@ class _Look:
             glass=tuple(self.glass),
             parts=tuple(self.parts),
             sources=self.sources,
-            held=tuple(self.held),
+            held=self.held,
             measures=(Measure("tissue_share", self.largest, test.min_share, shows_tissue),),
         )
 
@@ -291,7 +299,7 @@ class _Look:
         status = self.mosaic._status(cell)  # noqa: SLF001 - one module, two halves of one class
         if isinstance(status, bool):
             if status:
-                self.held.append(cell)
+                self.held += 1
                 # Wholly in view it is tissue, as decided on its tile; else its part decides.
                 self._found(self.test.min_share if whole else self.test.share(shown))
         elif whole and status is None:

@@ -121,7 +121,10 @@ class SlotBook:
         self,
         tile_h: int,
         tile_w: int,
-        tissue: TissueTest,
+        *,
+        background: tuple[float, ...],
+        min_difference: float,
+        min_share: float,
         mpp: float | None = None,
         outline: Sequence[Region] = (),
     ) -> None:
@@ -130,11 +133,14 @@ class SlotBook:
         Args:
             tile_h: Rows of a model tile.
             tile_w: Columns of a model tile.
-            tissue: The test, here of the whole field.
+            background: Colour of empty glass, RGB 0 to 255.
+            min_difference: Grey levels darker than it that make a pixel tissue.
+            min_share: Share of tissue pixels that makes the whole field tissue.
             mpp: Pixel size of the camera, um/px; needed for fields that have a position.
             outline: Where the tissue is, when it is known before; only coverage uses it.
         """
-        self.tile_h, self.tile_w, self.tissue, self.mpp = tile_h, tile_w, tissue, mpp
+        self.tile_h, self.tile_w, self.mpp = tile_h, tile_w, mpp
+        self.tissue = TissueTest(background, min_difference, min_share)
         self._outline = tuple(outline)
         self._expected: set[Slot] = set()
         self._taken: dict[Slot, list[tuple[Rank, int]]] = {}
