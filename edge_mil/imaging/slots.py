@@ -102,6 +102,8 @@ class SlotView:
         tile: The instance, RGB uint8, shape (tile_h, tile_w, 3).
         rank: How good it is.
         replaces: Number of the field whose instance it takes the place of; None when it is new.
+        candidate: Whether it is worth keeping: it could stand for the slot, were the better ones
+            removed. A blank field is not, nor one of the very pixels of an earlier one.
         measures: `tissue_share` with its threshold, and `sharpness`.
     """
 
@@ -111,6 +113,7 @@ class SlotView:
     tile: UInt8Array
     rank: Rank
     replaces: int | None
+    candidate: bool
     measures: tuple[Measure, ...]
 
 
@@ -163,27 +166,28 @@ class SlotBook:
         digest = hashlib.sha256(np.ascontiguousarray(frame.pixels).data).hexdigest()
         rank = Rank(-math.floor(math.log(sharp) / math.log(SHARPNESS_STEP)), distance_um, digest)
         verdict, replaces = Verdict.ACCEPTED, None
-        best = self._taken.get(slot)
+        ranked = self._taken.get(slot, [])
         if share < self.tissue.min_share:
             verdict = Verdict.BLANK
-        elif best is not None:
-            if rank < best[0][0]:
-                replaces = best[0][1]
+        elif ranked:
+            if rank < ranked[0][0]:
+                replaces = ranked[0][1]
             else:
                 verdict = Verdict.DUPLICATE
+        candidate = verdict is not Verdict.BLANK and all(r != rank for r, _ in ranked)
         measures = (
             Measure("tissue_share", share, self.tissue.min_share, verdict is not Verdict.BLANK),
             Measure("sharpness", sharp),
         )
-        return SlotView(sequence, verdict, slot, tile, rank, replaces, measures)
+        return SlotView(sequence, verdict, slot, tile, rank, replaces, candidate, measures)
 
     def apply(self, view: SlotView) -> None:
-        """Take what `judge` found; only an ACCEPTED field changes anything."""
-        if view.verdict is Verdict.ACCEPTED:
+        """Take what `judge` found; only a candidate changes anything."""
+        if view.candidate:
             self.restore(view.sequence, view.slot, view.rank)
 
     def restore(self, sequence: int, slot: Slot, rank: Rank) -> None:
-        """Put back a field that was accepted, also one that was replaced later."""
+        """Put back a candidate, the best of its slot or not."""
         self._taken.setdefault(slot, []).append((rank, sequence))
         self._taken[slot].sort()
 
@@ -192,7 +196,7 @@ class SlotBook:
 
         Returns:
             The slot whose instance changes, None when the field was not the best of any; and the
-            number of the accepted field that stands for it again, None when the slot is empty.
+            number of the candidate that stands for it again, None when the slot is empty.
         """
         for slot, ranked in list(self._taken.items()):
             if all(number != sequence for _, number in ranked):

@@ -1,0 +1,19 @@
+"""One slide being read: its bag, its live score, its records."""
+
+from edge_mil.session.folder import SessionFolder, SessionSummary, default_state_folder
+from edge_mil.session.ledger import StoredAnswer
+from edge_mil.session.session import Session
+from edge_mil.session.settings import SessionSettings
+from edge_mil.session.views import FieldRecord, HeatMap, Standing
+
+__all__ = [
+    "FieldRecord",
+    "HeatMap",
+    "Session",
+    "SessionFolder",
+    "SessionSettings",
+    "SessionSummary",
+    "Standing",
+    "StoredAnswer",
+    "default_state_folder",
+]

@@ -1,0 +1,85 @@
+"""The bag of one session: a running state, and the states of the fields to fold it again from."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from edge_mil.errors import EmptyBagError
+from edge_mil.protocols import Aggregator
+from edge_mil.types import SlideScore
+
+
+class Bag:
+    """Folds the fields' states in the order of their sequence numbers.
+
+    That order is what makes a restart equal to the bit: the live path and the path from the store
+    are the same sequence of merges. Nothing is ever subtracted: after a dominant field, taking
+    its mass off again leaves no correct digit (`aggregators.md`, section 3).
+
+    Attributes:
+        total: State of the whole bag.
+        fields: How many fields it was folded from.
+    """
+
+    def __init__(
+        self, aggregator: Aggregator[Any], stored: Callable[[], Iterable[tuple[int, bytes]]]
+    ) -> None:
+        """Start with the empty bag.
+
+        Args:
+            aggregator: The model's pooling.
+            stored: Gives (sequence, state) of the fields in the bag, in order.
+        """
+        self._aggregator, self._stored = aggregator, stored
+        self.total: Any = aggregator.initial_state()
+        self.fields = 0
+        self._last = 0
+        self._score: SlideScore | None = None
+        self._scored = False
+
+    def with_changes(self, changes: Mapping[int, Any | None]) -> Bag:
+        """Return the bag after fields came, changed (a state) or went (None); this one stays."""
+        after = Bag(self._aggregator, self._stored)
+        sequences = sorted(changes)
+        if all(s > self._last and changes[s] is not None for s in sequences):
+            after.total, after.fields, after._last = self.total, self.fields, self._last
+            for sequence in sequences:
+                after._fold(sequence, changes[sequence])
+        else:
+            after._fold_all(changes)
+        return after
+
+    def load(self) -> None:
+        """Fold what is stored."""
+        self._fold_all({})
+
+    def score(self) -> SlideScore | None:
+        """Return the score, None while there is none."""
+        if not self._scored:
+            with contextlib.suppress(EmptyBagError):
+                self._score = self._aggregator.score(self.total)
+            self._scored = True
+        return self._score
+
+    @property
+    def instances(self) -> int:
+        """How many instances the bag holds."""
+        return self._aggregator.instances(self.total)
+
+    def _fold_all(self, changes: Mapping[int, Any | None]) -> None:
+        self.total, self.fields, self._last = self._aggregator.initial_state(), 0, 0
+        waiting = sorted(s for s in changes if changes[s] is not None)
+        for sequence, data in self._stored():
+            while waiting and waiting[0] <= sequence:
+                self._fold(waiting[0], changes[waiting.pop(0)])
+            if sequence not in changes:
+                self._fold(sequence, self._aggregator.from_bytes(data))
+        for sequence in waiting:
+            self._fold(sequence, changes[sequence])
+
+    def _fold(self, sequence: int, state: Any) -> None:
+        self.total = self._aggregator.merge(self.total, state)
+        self.fields += 1
+        self._last = sequence

@@ -1,0 +1,143 @@
+"""Cells of the global grid as places."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edge_mil.bundle import InputSpec
+from edge_mil.errors import FrameError, PositionError
+from edge_mil.imaging import Cell, FieldView, GridGeometry, Mosaic, Part
+from edge_mil.session.settings import SessionSettings
+from edge_mil.session.survey import Look, Removal, Survey
+from edge_mil.store import InstanceKind, InstanceRow, PartRow
+from edge_mil.types import Frame, Region
+
+
+def check_size(frame: Frame, size: tuple[int, int] | None) -> tuple[int, int]:
+    """Return the frame's (height, width), which is that of the session's first field.
+
+    Raises:
+        FrameError: It is another.
+    """
+    found = (frame.height_px, frame.width_px)
+    if size is not None and found != size:
+        raise FrameError(
+            f"The field is {found[1]} x {found[0]} px and this session's fields are {size[1]} x "
+            f"{size[0]}; was the camera's binning or region changed? Open a new session for it.",
+            width=found[1],
+            height=found[0],
+        )
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    view: FieldView
+    size: tuple[int, int]
+
+
+class GridSurvey(Survey):
+    """Counts cells; `edge_mil.imaging.Mosaic` knows which are held."""
+
+    def __init__(
+        self, spec: InputSpec, settings: SessionSettings, frame_size: tuple[int, int] | None
+    ) -> None:
+        self._geometry = GridGeometry(
+            settings.mpp, spec.tile_height_px, spec.tile_width_px, spec.mpp
+        )
+        tissue = spec.tissue
+        self._mosaic = Mosaic(
+            self._geometry,
+            background=tissue.background,
+            min_difference=tissue.min_difference,
+            min_share=tissue.min_share,
+            outline=settings.tissue,
+        )
+        self._size = frame_size
+        self._owner: dict[str, int] = {}
+
+    def look(self, sequence: int, frame: Frame) -> Look:
+        """Judge a field; see `Survey.look`."""
+        check_size(frame, self._size)
+        if frame.x_um is None or frame.y_um is None:
+            raise PositionError(
+                "The field has no stage position, and finding it by its picture is not there yet "
+                "in this release; send the stage position of the field's centre, um."
+            )
+        view = self._mosaic.look(frame.pixels, frame.x_um, frame.y_um, sequence)
+        held = InstanceKind.HELD
+        rows = tuple(_row(c, sequence, held, view.sources[c]) for c in view.cells)
+        glass = tuple(_row(c, sequence, InstanceKind.GLASS, view.sources[c]) for c in view.glass)
+        return Look(
+            verdict=view.verdict,
+            measures=view.measures,
+            tiles=view.tiles,
+            rows=rows,
+            glass=glass,
+            parts=tuple(_part_row(sequence, part) for part in view.parts),
+            finished=tuple(row.place for row in rows + glass if len(row.sources) > 1),
+            added=len(rows),
+            held=view.held,
+            token=_Seen(view, (frame.height_px, frame.width_px)),
+        )
+
+    def apply(self, look: Look) -> None:
+        """Hold what the field brought."""
+        seen = look.token
+        assert isinstance(seen, _Seen)
+        self._size = seen.size
+        self._mosaic.apply(seen.view)
+        for row in look.rows:
+            self._owner[row.place] = row.sequence
+
+    def remove(self, sequence: int) -> Removal:
+        """Forget every cell that the field gave pixels to, whoever completed it."""
+        removed, _ = self._mosaic.remove(sequence)
+        dropped = tuple(_key(cell) for cell in removed)
+        owners = {self._owner.pop(place) for place in dropped if place in self._owner}
+        return Removal(dropped=dropped, touched=tuple(sorted(owners - {sequence})))
+
+    def restore(self, instances: Sequence[InstanceRow], parts: Sequence[PartRow]) -> None:
+        """Hold again what is stored."""
+        for row in instances:
+            tissue = row.kind is InstanceKind.HELD
+            self._mosaic.restore_cell(*_cell(row.place), tissue, row.sources)
+            if tissue:
+                self._owner[row.place] = row.sequence
+        for part in parts:
+            x, y, width, height = part.box
+            pixels = np.frombuffer(part.pixels, np.uint8).reshape(height, width, 3)
+            i, j = _cell(part.place)
+            self._mosaic.restore_part(part.sequence, Part(i, j, x, y, pixels))
+
+    def coverage(self) -> float:
+        """Return held over known tissue cells."""
+        return self._mosaic.coverage()
+
+    def extent(self, place: str) -> Region | None:
+        """Return where a cell lies."""
+        i, j = _cell(place)
+        width, height = self._geometry.cell_w_um, self._geometry.cell_h_um
+        return Region(i * width, j * height, width, height)
+
+
+def _key(cell: Cell) -> str:
+    return f"{cell[0]}:{cell[1]}"
+
+
+def _cell(place: str) -> Cell:
+    column, row = place.split(":")
+    return int(column), int(row)
+
+
+def _row(cell: Cell, sequence: int, kind: InstanceKind, sources: tuple[int, ...]) -> InstanceRow:
+    return InstanceRow(_key(cell), sequence, kind, sources)
+
+
+def _part_row(sequence: int, part: Part) -> PartRow:
+    height, width = part.pixels.shape[:2]
+    box = (part.x, part.y, width, height)
+    return PartRow(_key((part.i, part.j)), sequence, box, part.pixels.tobytes())

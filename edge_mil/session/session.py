@@ -1,0 +1,461 @@
+"""One slide being read: its places, its bag, its live score, its durable records."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tempfile
+import time
+import zlib
+from collections import Counter
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_mil.bundle import Bundle, open_bundle
+from edge_mil.errors import BundleError, SequenceError, SessionClosedError, SessionStateError
+from edge_mil.imaging import thumbnail_jpeg
+from edge_mil.pipeline import Model
+from edge_mil.session.answers import read_answer, write_answer
+from edge_mil.session.bag import Bag
+from edge_mil.session.evidence import Evidence
+from edge_mil.session.ledger import Ledger, StoredAnswer
+from edge_mil.session.places import open_survey
+from edge_mil.session.settings import SessionSettings
+from edge_mil.session.survey import Look
+from edge_mil.session.views import FieldRecord, HeatMap, Standing
+from edge_mil.store import Change, FieldRow, InstanceKind, InstanceRow, SessionFile
+from edge_mil.types import FieldResult, Frame, InstanceBatch, SlideScore, Verdict
+
+DIGEST, SETTINGS, CREATED, STATE = "bundle_digest", "settings", "created", "state"
+"""Names in the file's meta table."""
+FRAME_SIZE = "frame_size"
+
+
+class Session:
+    """One reading of one slide; `submit`, `add`, `remove` and `close` from one thread at a time.
+
+    In process::
+
+        with edge_mil.Session("bundle", mpp=0.5) as session:
+            print(session.add(frame).verdict, session.score())
+
+    Attributes:
+        session_id: Name of the session.
+        model: The networks and the pooling.
+        settings: What it was opened with.
+        created: Seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        model: Model | Bundle | str | Path,
+        mpp: float | None = None,
+        *,
+        settings: SessionSettings | None = None,
+        store: SessionFile | None = None,
+        session_id: str = "",
+    ) -> None:
+        """Open a session, or go on with the one that `store` holds.
+
+        Args:
+            model: A loaded model, a bundle, or the path of one.
+            mpp: Pixel size of the camera on the slide, um/px; or `settings` says it.
+            settings: All settings, in place of `mpp`.
+            store: The session's file; None keeps the records in a temporary one.
+            session_id: Name of the session.
+
+        Raises:
+            PixelSizeError: The pixel size is unknown, impossible, or does not fit the bundle.
+            BundleError: The bundle cannot be read, or has no extractor.
+            StoreError: The stored session cannot be read, or is of another bundle.
+        """
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        if store is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="edge-mil-")
+            store = SessionFile(Path(self._temporary.name) / "session.db")
+        self.session_id = session_id
+        self.model = model if isinstance(model, Model) else _load(model)
+        self._store = store
+        meta = store.meta()
+        if SETTINGS in meta:
+            self.settings = SessionSettings.from_json(meta[SETTINGS])
+        else:
+            self.settings = settings or SessionSettings(mpp=mpp)  # type: ignore[arg-type] # it refuses None
+        self.created = float(meta.get(CREATED, time.time()))
+        self._frame_size: tuple[int, int] | None = None
+        if FRAME_SIZE in meta:
+            height, width = json.loads(meta[FRAME_SIZE])
+            self._frame_size = (height, width)
+        self._survey = open_survey(self.model, self.settings, self._frame_size)
+        self._bag = Bag(self.model.aggregator, self._stored_states)
+        self._ledger = Ledger(store)
+        self._revision = 0
+        self._verdicts: Counter[Verdict] = Counter()
+        self._closed = meta.get(STATE) == "closed"
+        self._released = False
+        if SETTINGS in meta:
+            self._restore(meta)
+        else:
+            self._write_meta()
+        self._standing = self._stand()
+
+    @staticmethod
+    def check(model: Model, settings: SessionSettings) -> None:
+        """Check that a session could be opened so, without opening one.
+
+        Raises:
+            BundleError: The bundle has no extractor.
+            PixelSizeError: The pixel size does not fit the bundle.
+            UsageError: Independent fields, and a bundle whose instances are cells.
+        """
+        open_survey(model, settings, None)
+
+    # Fields
+
+    def add(self, frame: Frame, sequence: int | None = None) -> FieldResult:
+        """Judge, fold and store one field; return when it is durable.
+
+        A number sent before is answered as it was then, and nothing is folded.
+
+        Raises:
+            SequenceError: The number was used for other pixels.
+            FrameError: The frame's size is not the session's.
+            PositionError: It lacks a position or a place.
+            SessionClosedError: The session is closed.
+            StoreError: It could not be stored; the session must be opened again.
+        """
+        sequence = self._ledger.last + 1 if sequence is None else sequence
+        crc = zlib.crc32(np.ascontiguousarray(frame.pixels).data)
+        before = self._ledger.answer(sequence)
+        if before is not None:
+            if before.payload_crc != crc:
+                raise self._ledger.conflict(sequence)
+            before.durable.result()
+            return read_answer(before.answer)
+        result, durable = self.submit(sequence, frame, payload_crc=crc)
+        durable.result()
+        return result
+
+    def submit(
+        self, sequence: int, frame: Frame, *, payload_crc: int = 0
+    ) -> tuple[FieldResult, Future[None]]:
+        """Judge and fold one field; the future is done when it is durable.
+
+        Args:
+            sequence: The client's number, 1 and up, not used before.
+            frame: The field.
+            payload_crc: CRC-32 of what the client sent, to know the number's second coming.
+
+        Raises:
+            SequenceError: The number was used before, or is no number.
+            FrameError: The frame's size is not the session's.
+            PositionError: It lacks a position or a place.
+            SessionClosedError: The session is closed.
+        """
+        self._must_be_open()
+        self._ledger.must_be_new(sequence)
+        timings: dict[str, float] = {}
+        clock = _Clock(timings)
+        look = self._survey.look(sequence, frame)
+        clock("gate")
+        features = self.model.extract(look.tiles)
+        batch = self.model.attend(features)
+        clock("extract")
+        changes = self._changes(sequence, look, batch)
+        bag = self._bag.with_changes(changes) if changes else self._bag
+        score = bag.score()
+        clock("fold")
+        jpeg = thumbnail_jpeg(frame.pixels) if look.verdict is Verdict.ACCEPTED else b""
+        clock("thumbnail")
+
+        # From here on nothing can fail: what is in memory follows what is queued for the disk.
+        self._survey.apply(look)
+        self._bag = bag
+        self._revision += bool(changes)
+        result = FieldResult(
+            sequence=sequence,
+            verdict=look.verdict,
+            measures=look.measures,
+            score=score,
+            revision=self._revision,
+            fields_held=bag.fields,
+            coverage=self._survey.coverage(),
+            cells_added=look.added,
+            cells_improved=look.improved,
+            cells_held=look.held,
+            timings_s=timings,
+        )
+        answer = write_answer(result)
+        state = changes.get(sequence)
+        meta = {"revision": str(self._revision)}
+        if self._frame_size is None and not self.settings.independent:
+            self._frame_size = (frame.height_px, frame.width_px)
+            meta[FRAME_SIZE] = json.dumps(self._frame_size)
+        to_bytes = self.model.aggregator.to_bytes
+        change = Change(
+            field=FieldRow(
+                sequence,
+                int(look.verdict),
+                payload_crc,
+                _header(frame, self.settings.mpp),
+                answer,
+                None if state is None else to_bytes(state),
+            ),
+            instances=look.glass + _with_arrays(look.rows, features, batch.attention_logits),
+            parts=look.parts,
+            thumbnail=jpeg,
+            kinds=dict.fromkeys(look.displaced, InstanceKind.CANDIDATE),
+            states={s: None for _, s in look.displaced},
+            finished_places=look.finished,
+            meta=meta,
+        )
+        durable = self._store.append(change)
+        self._ledger.note(sequence, StoredAnswer(payload_crc, answer, durable))
+        self._verdicts[look.verdict] += 1
+        self._standing = self._stand()
+        return result, durable
+
+    def stored(self, sequence: int) -> StoredAnswer | None:
+        """Return the answer that a number got before, None for a new number."""
+        return self._ledger.answer(sequence)
+
+    def remove(self, sequence: int, reason: str = "") -> Standing:
+        """Take a field's pixels and instances out of the bag; durable when it returns.
+
+        Its record stays, flagged. Removing it again changes nothing.
+
+        Raises:
+            SequenceError: There is no such field.
+            SessionClosedError: The session is closed.
+            StoreError: It could not be stored.
+        """
+        self._must_be_open()
+        if sequence not in self._ledger:
+            raise SequenceError(
+                f"The session has no field {sequence} to remove; list its fields first.",
+                sequence=sequence,
+            )
+        self._store.flush()
+        removal = self._survey.remove(sequence)
+        changes: dict[int, Any | None] = {sequence: None}
+        for touched in removal.touched:
+            changes[touched] = self._state_without(touched, removal.dropped, removal.kinds)
+        bag = self._bag.with_changes(changes)
+        self._revision += 1
+        to_bytes = self.model.aggregator.to_bytes
+        states = {s: None if v is None else to_bytes(v) for s, v in changes.items()}
+        event = json.dumps({"sequence": sequence, "reason": reason})
+        self._store.append(
+            Change(
+                kinds=removal.kinds,
+                states=states,
+                dropped_places=removal.dropped,
+                removed=sequence,
+                event=("remove", event),
+                meta={"revision": str(self._revision)},
+            )
+        ).result()
+        self._bag = bag
+        self._standing = self._stand()
+        return self.standing()
+
+    # What others see
+
+    def standing(self) -> Standing:
+        """Return where the session stands; from any thread."""
+        contiguous, beyond = self._ledger.durable()
+        return dataclasses.replace(
+            self._standing, durable_sequence=contiguous, durable_beyond=beyond
+        )
+
+    def score(self) -> SlideScore | None:
+        """Return the score of the bag, None while there is none yet."""
+        return self._standing.score
+
+    def fields(self) -> list[FieldRecord]:
+        """Return every field in the order of sequence numbers; from any thread."""
+        return self._evidence().fields()
+
+    def top_fields(self, count: int, class_name: str = "") -> list[FieldRecord]:
+        """Return the fields that moved the logit of a class most, largest influence first."""
+        return self._evidence().top_fields(count, class_name)
+
+    def heat_map(self, class_name: str = "") -> HeatMap:
+        """Return each cell's influence on the logit of a class."""
+        return self._evidence().heat_map(class_name, self._standing.revision)
+
+    def thumbnail(self, sequence: int) -> bytes:
+        """Return a small JPEG of an accepted field.
+
+        Raises:
+            SequenceError: None is kept of that field.
+        """
+        jpeg = self._store.thumbnail(sequence)
+        if jpeg is None:
+            raise SequenceError(
+                f"No picture is kept of field {sequence}; accepted fields have one.",
+                sequence=sequence,
+            )
+        return jpeg
+
+    # The end
+
+    def close(self) -> Standing:
+        """End the session: it takes no more fields, and stays readable. Again is harmless."""
+        if not self._closed:
+            self._store.append(Change(meta={STATE: "closed"}, event=("close", "{}"))).result()
+            self._closed = True
+            self._standing = self._stand()
+        return self.standing()
+
+    def release(self) -> None:
+        """Let the file go; the session can be opened again."""
+        if self._released:
+            return
+        self._released = True
+        self._store.close()
+        if self._temporary is not None:
+            self._temporary.cleanup()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    # Inside
+
+    def _must_be_open(self) -> None:
+        if self._released:
+            raise SessionStateError("The session was let go in this process; open it again.")
+        if self._closed:
+            raise SessionClosedError(
+                f"Session {self.session_id or 'here'} is closed and takes no more fields; "
+                "open a new one."
+            )
+
+    def _evidence(self) -> Evidence:
+        self._store.flush()
+        return Evidence(self.model, self._store, self._survey.extent)
+
+    def _stored_states(self) -> list[tuple[int, bytes]]:
+        self._store.flush()
+        return list(self._store.states())
+
+    def _changes(self, sequence: int, look: Look, batch: InstanceBatch) -> dict[int, Any | None]:
+        """Return the states that the field brings or takes away."""
+        held = [row.kind is InstanceKind.HELD for row in look.rows]
+        changes: dict[int, Any | None] = {s: None for _, s in look.displaced}
+        if any(held):
+            chosen = np.flatnonzero(held)
+            kept = InstanceBatch(batch.values[chosen], batch.attention_logits[chosen])
+            aggregator = self.model.aggregator
+            changes[sequence] = aggregator.update(aggregator.initial_state(), kept)
+        return changes
+
+    def _state_without(self, sequence: int, dropped: tuple[str, ...], kinds: Any) -> Any | None:
+        """Fold a field again from its stored features, less what goes."""
+        gone, rows = set(dropped), []
+        for row in self._store.instances(sequence):
+            kind = kinds.get((row.place, row.sequence), row.kind)
+            if kind is InstanceKind.HELD and row.place not in gone:
+                rows.append(np.frombuffer(row.features or b"", dtype="<f4"))
+        if not rows:
+            return None
+        aggregator = self.model.aggregator
+        return aggregator.update(aggregator.initial_state(), self.model.attend(np.stack(rows)))
+
+    def _stand(self) -> Standing:
+        return Standing(
+            score=self._bag.score(),
+            revision=self._revision,
+            instances=self._bag.instances,
+            fields_held=self._bag.fields,
+            coverage=self._survey.coverage(),
+            verdicts=dict(self._verdicts),
+            last_sequence=self._ledger.last,
+            closed=self._closed,
+        )
+
+    def _write_meta(self) -> None:
+        self._store.append(
+            Change(
+                meta={
+                    DIGEST: self.model.bundle.digest,
+                    "bundle_name": self.model.bundle.manifest.name,
+                    "session_id": self.session_id,
+                    SETTINGS: self.settings.to_json(),
+                    CREATED: repr(self.created),
+                    STATE: "open",
+                    "precision": self.model.precision,
+                }
+            )
+        ).result()
+
+    def _restore(self, meta: dict[str, str]) -> None:
+        if meta.get(DIGEST) != self.model.bundle.digest:
+            raise BundleError(
+                f"The session was opened with bundle {meta.get('bundle_name')} "
+                f"{meta.get(DIGEST, '')[:19]}, not with {self.model.bundle.digest[:19]}; serve "
+                "that bundle to go on with it.",
+                session=meta.get(DIGEST, ""),
+                bundle=self.model.bundle.digest,
+            )
+        self.session_id = self.session_id or meta.get("session_id", "")
+        removed = set()
+        for row in self._store.fields():
+            if row.removed:
+                removed.add(row.sequence)
+            self._ledger.note_durable(row.sequence, row.payload_crc)
+            self._verdicts[Verdict(row.verdict)] += 1
+        self._revision = int(meta.get("revision", 0))
+        instances = self._store.instances(arrays=False)
+        kept = [i for i in instances if i.sequence not in removed]
+        self._survey.restore(kept, self._store.parts())
+        self._bag.load()
+
+
+class _Clock:
+    """Notes the seconds since its last call under a name."""
+
+    def __init__(self, timings: dict[str, float]) -> None:
+        self._timings, self._at = timings, time.perf_counter()
+
+    def __call__(self, name: str) -> None:
+        now = time.perf_counter()
+        self._timings[name] = now - self._at
+        self._at = now
+
+
+def _load(model: Bundle | str | Path) -> Model:
+    return Model.load(model if isinstance(model, Bundle) else open_bundle(model))
+
+
+def _header(frame: Frame, mpp: float) -> str:
+    return json.dumps(
+        {
+            "x_um": frame.x_um,
+            "y_um": frame.y_um,
+            "width_um": frame.width_px * mpp,
+            "height_um": frame.height_px * mpp,
+            "place": frame.place,
+            "name": frame.name,
+            "capture_time_s": frame.capture_time_s,
+        }
+    )
+
+
+def _with_arrays(
+    rows: tuple[InstanceRow, ...], features: Any, logits: Any
+) -> tuple[InstanceRow, ...]:
+    return tuple(
+        dataclasses.replace(
+            row,
+            features=feature.astype("<f4").tobytes(),
+            attention_logits=logit.astype("<f4").tobytes(),
+        )
+        for row, feature, logit in zip(rows, features, logits, strict=True)
+    )

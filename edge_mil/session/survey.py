@@ -1,0 +1,91 @@
+"""What a bundle counts as places: the seam between cells of a grid and whole fields."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from edge_mil.store import InstanceKind, InstanceRow, PartRow
+from edge_mil.types import Frame, Measure, Region, UInt8Array, Verdict
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Look:
+    """What one field shows, before anything is changed.
+
+    Attributes:
+        verdict: What becomes of the field.
+        measures: The numbers behind it.
+        tiles: What to extract, RGB uint8, shape (n, h, w, 3).
+        rows: One row for each tile, without its arrays yet.
+        glass: Rows of complete cells without tissue.
+        parts: Pixels to keep for cells that are not complete.
+        finished: Places that are complete now.
+        displaced: Earlier fields whose instance gives way to this field's.
+        added: Places that are held for the first time.
+        improved: Places held before, whose instance this field replaces.
+        held: Places that it shows and that stay as they are.
+        token: The survey's own, for `apply`.
+    """
+
+    verdict: Verdict
+    measures: tuple[Measure, ...]
+    tiles: UInt8Array
+    rows: tuple[InstanceRow, ...] = ()
+    glass: tuple[InstanceRow, ...] = ()
+    parts: tuple[PartRow, ...] = ()
+    finished: tuple[str, ...] = ()
+    displaced: tuple[tuple[str, int], ...] = ()
+    added: int = 0
+    improved: int = 0
+    held: int = 0
+    token: object = None
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """What goes, and what comes back, when a field is removed.
+
+    Attributes:
+        dropped: Places whose instance goes, whoever showed it.
+        kinds: (place, sequence) -> new kind: the next best candidate of a slot comes back.
+        touched: Fields whose state must be folded again from what they still hold.
+    """
+
+    dropped: tuple[str, ...] = ()
+    kinds: Mapping[tuple[str, int], InstanceKind] = field(default_factory=dict)
+    touched: tuple[int, ...] = ()
+
+
+class Survey(ABC):
+    """Knows which places of the slide are held; judges fields against that."""
+
+    @abstractmethod
+    def look(self, sequence: int, frame: Frame) -> Look:
+        """Judge a field; changes nothing.
+
+        Raises:
+            FrameError: Its size is not the session's.
+            PositionError: It has no position, or no place, where one is needed.
+        """
+
+    @abstractmethod
+    def apply(self, look: Look) -> None:
+        """Hold what the field brought."""
+
+    @abstractmethod
+    def remove(self, sequence: int) -> Removal:
+        """Forget a field."""
+
+    @abstractmethod
+    def restore(self, instances: Sequence[InstanceRow], parts: Sequence[PartRow]) -> None:
+        """Hold again what is stored, after a restart."""
+
+    @abstractmethod
+    def coverage(self) -> float:
+        """Return the share held of the tissue known so far, 0 to 1."""
+
+    @abstractmethod
+    def extent(self, place: str) -> Region | None:
+        """Return where a place lies, stage um; None where it has no position."""

@@ -1,0 +1,104 @@
+"""What a session tells others: values, taken at one moment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from edge_mil.types import FieldResult, Float32Array, SlideScore, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where the session stands.
+
+    Attributes:
+        score: Score of the bag; None while it is empty.
+        revision: Counts the changes of the bag; the score is a function of it.
+        instances: Instances in the bag.
+        fields_held: Fields whose instances are in the bag.
+        coverage: Share held of the tissue cells known so far, 0 to 1.
+        verdicts: How many fields got each verdict.
+        last_sequence: Largest sequence number answered; 0 before the first.
+        durable_sequence: Every number up to it is answered.
+        durable_beyond: Answered numbers above it.
+        closed: Whether the session takes no more fields.
+    """
+
+    score: SlideScore | None = None
+    revision: int = 0
+    instances: int = 0
+    fields_held: int = 0
+    coverage: float = 0.0
+    verdicts: Mapping[Verdict, int] = field(default_factory=dict)
+    last_sequence: int = 0
+    durable_sequence: int = 0
+    durable_beyond: tuple[int, ...] = ()
+    closed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FieldRecord:
+    """One field as the session remembers it.
+
+    Attributes:
+        result: The answer that it got.
+        cells: Instances of it that are in the bag now.
+        x_um: Stage x of its centre; None without a stage.
+        y_um: Stage y of its centre; None without a stage.
+        width_um: Its width on the slide.
+        height_um: Its height on the slide.
+        place: Its place, for independent fields.
+        name: The client's name for it.
+        capture_time_s: Seconds since the epoch; 0 when unknown.
+        removed: Whether it was removed by hand.
+        attention_share: Share of the bag's attention on its instances, mean over the channels.
+        influence: Logit of the asked class with it minus without it; None when it holds nothing.
+    """
+
+    result: FieldResult
+    cells: int
+    x_um: float | None
+    y_um: float | None
+    width_um: float
+    height_um: float
+    place: str
+    name: str
+    capture_time_s: float
+    removed: bool
+    attention_share: float = 0.0
+    influence: float | None = None
+
+    @property
+    def sequence(self) -> int:
+        """The client's number."""
+        return self.result.sequence
+
+    @property
+    def verdict(self) -> Verdict:
+        """What became of it."""
+        return self.result.verdict
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HeatMap:
+    """Influence of each cell on the score of one class.
+
+    Attributes:
+        class_name: The class.
+        origin_x_um: Stage x of the top left corner of values[0, 0].
+        origin_y_um: Stage y of the same.
+        um_per_column: Width of a cell on the slide.
+        um_per_row: Height of a cell on the slide.
+        values: Logit with the cell minus without it, float32, shape (rows, columns); NaN where
+            there is no instance.
+        revision: Of the bag that it was computed from.
+    """
+
+    class_name: str
+    origin_x_um: float
+    origin_y_um: float
+    um_per_column: float
+    um_per_row: float
+    values: Float32Array
+    revision: int

@@ -1,0 +1,21 @@
+"""Sessions on disk: one SQLite file each; what was acknowledged is in it."""
+
+from edge_mil.store.reading import SessionReader
+from edge_mil.store.records import (
+    Change,
+    FieldRow,
+    InstanceKind,
+    InstanceRow,
+    PartRow,
+)
+from edge_mil.store.session_file import SessionFile
+
+__all__ = [
+    "Change",
+    "FieldRow",
+    "InstanceKind",
+    "InstanceRow",
+    "PartRow",
+    "SessionFile",
+    "SessionReader",
+]

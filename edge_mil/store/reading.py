@@ -1,0 +1,112 @@
+"""Reads one session's file: every call opens, reads and closes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from edge_mil.errors import StoreError
+from edge_mil.store.records import FieldRow, InstanceKind, InstanceRow, PartRow
+
+BUSY_S = 5.0
+
+
+class SessionReader:
+    """A session's records, also while a service writes them."""
+
+    def __init__(self, path: str | Path) -> None:
+        """Name the file.
+
+        Raises:
+            StoreError: There is no such file.
+        """
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise StoreError(f"There is no session file at {self.path}; check --state and the id.")
+
+    def meta(self) -> dict[str, str]:
+        """Return the session's names and values."""
+        return dict(self._rows("SELECT name, value FROM meta"))
+
+    def fields(self) -> list[FieldRow]:
+        """Return every field, in the order of sequence numbers, without its state."""
+        rows = self._rows(
+            "SELECT sequence, verdict, payload_crc, header, answer, NULL, removed FROM field"
+            " ORDER BY sequence"
+        )
+        return [FieldRow(r[0], r[1], r[2], r[3], r[4], r[5], bool(r[6])) for r in rows]
+
+    def answer(self, sequence: int) -> bytes | None:
+        """Return the stored answer of a field."""
+        rows = self._rows("SELECT answer FROM field WHERE sequence = ?", sequence)
+        return next((row[0] for row in rows), None)
+
+    def states(self) -> Iterator[tuple[int, bytes]]:
+        """Yield (sequence, state) of the fields in the bag, in the order of sequence numbers."""
+        yield from self._rows(
+            "SELECT sequence, state FROM field WHERE state IS NOT NULL AND NOT removed"
+            " ORDER BY sequence"
+        )
+
+    def instances(self, sequence: int | None = None, *, arrays: bool = True) -> list[InstanceRow]:
+        """Return the rows of a field, or of all, ordered by field and place.
+
+        Args:
+            sequence: The field; None for all.
+            arrays: False leaves features and logits out.
+        """
+        columns = "features, attention_logits" if arrays else "NULL, NULL"
+        where = "" if sequence is None else "WHERE sequence = ?"
+        rows = self._rows(
+            f"SELECT place, sequence, kind, sources, note, {columns} FROM instance {where}"  # noqa: S608 - no user text
+            " ORDER BY sequence, place",
+            *(() if sequence is None else (sequence,)),
+        )
+        return [
+            InstanceRow(r[0], r[1], InstanceKind(r[2]), tuple(json.loads(r[3])), *r[4:])
+            for r in rows
+        ]
+
+    def parts(self) -> list[PartRow]:
+        """Return the pixels of unfinished cells, in the order of arrival."""
+        rows = self._rows("SELECT place, sequence, box, pixels FROM part ORDER BY rowid")
+        return [PartRow(r[0], r[1], _box(r[2]), r[3]) for r in rows]
+
+    def thumbnail(self, sequence: int) -> bytes | None:
+        """Return the JPEG of a field."""
+        rows = self._rows("SELECT jpeg FROM thumbnail WHERE sequence = ?", sequence)
+        return next((row[0] for row in rows), None)
+
+    def events(self) -> list[tuple[float, str, str]]:
+        """Return what was done by hand: (seconds since the epoch, kind, JSON)."""
+        return [tuple(r) for r in self._rows("SELECT time, kind, body FROM event ORDER BY number")]
+
+    def _rows(self, sql: str, *arguments: object) -> list[Any]:
+        """Open, read, close: a reader that stays open keeps the log from being reset."""
+        try:
+            with contextlib.closing(self._connect()) as connection:
+                return connection.execute(sql, arguments).fetchall()
+        except sqlite3.Error as error:
+            raise StoreError(f"The session file {self.path} cannot be read ({error}).") from error
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self.path, isolation_level=None, check_same_thread=False, timeout=BUSY_S
+        )
+        for pragma in (
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            "wal_autocheckpoint=0",
+            "trusted_schema=OFF",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+        return connection
+
+
+def _box(text: str) -> tuple[int, int, int, int]:
+    x, y, width, height = json.loads(text)
+    return x, y, width, height

@@ -1,0 +1,113 @@
+"""What one durable step writes: all of it, or nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+class InstanceKind(enum.IntEnum):
+    """What a row of the table `instance` is."""
+
+    GLASS = 0
+    """A complete cell without tissue: known, and never an instance."""
+    HELD = 1
+    """An instance of the bag."""
+    CANDIDATE = 2
+    """A field that could be its slot's instance, were the best one removed."""
+
+
+@dataclass(frozen=True, slots=True)
+class FieldRow:
+    """One answered field.
+
+    Attributes:
+        sequence: The client's number.
+        verdict: Number of the verdict.
+        payload_crc: CRC-32 of what the client sent.
+        header: JSON of position, size and time.
+        answer: The answer as it was sent.
+        state: The aggregator's state of its instances; None when it has none in the bag.
+        removed: Whether it was removed by hand.
+    """
+
+    sequence: int
+    verdict: int
+    payload_crc: int
+    header: str
+    answer: bytes
+    state: bytes | None
+    removed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceRow:
+    """One place of the slide, as one field showed it.
+
+    Attributes:
+        place: Key of the cell or slot.
+        sequence: Field that it belongs to.
+        kind: Instance, candidate or glass.
+        sources: Sequence numbers of the fields that gave it pixels.
+        note: JSON that the session needs to judge the place again.
+        features: float32, little-endian; None for glass.
+        attention_logits: float32, little-endian; None for glass.
+    """
+
+    place: str
+    sequence: int
+    kind: InstanceKind
+    sources: tuple[int, ...]
+    note: str = ""
+    features: bytes | None = None
+    attention_logits: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PartRow:
+    """Pixels of a cell that is not complete.
+
+    Attributes:
+        place: Key of the cell.
+        sequence: Field that gave them.
+        box: x, y, width and height inside the cell's box, camera pixels.
+        pixels: RGB uint8, row-major.
+    """
+
+    place: str
+    sequence: int
+    box: tuple[int, int, int, int]
+    pixels: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One durable step.
+
+    Attributes:
+        field: A new field; None when the step adds none.
+        instances: Rows to write, replacing those of the same place and field.
+        parts: Pixels to keep.
+        thumbnail: JPEG of the field.
+        kinds: (place, sequence) -> its new kind.
+        states: Sequence -> new state of an earlier field.
+        dropped_places: Places whose rows go, whoever wrote them.
+        finished_places: Places that are complete: their parts go.
+        removed: Sequence of a field that is removed by hand: its parts go, its row is flagged.
+        event: (kind, JSON) for the log.
+        meta: Names and values to set.
+    """
+
+    field: FieldRow | None = None
+    instances: tuple[InstanceRow, ...] = ()
+    parts: tuple[PartRow, ...] = ()
+    thumbnail: bytes = b""
+    kinds: Mapping[tuple[str, int], InstanceKind] = dataclasses.field(default_factory=dict)
+    states: Mapping[int, bytes | None] = dataclasses.field(default_factory=dict)
+    dropped_places: tuple[str, ...] = ()
+    finished_places: tuple[str, ...] = ()
+    removed: int | None = None
+    event: tuple[str, str] | None = None
+    meta: Mapping[str, str] = dataclasses.field(default_factory=dict)
