@@ -1,0 +1,18 @@
+"""Sources of frames: the virtual microscope and folders of images."""
+
+from edge_mil.cameras.folder import ImageFolder, read_image
+from edge_mil.cameras.opening import open_camera, parse_fov
+from edge_mil.cameras.plan import ScanPlan, serpentine
+from edge_mil.cameras.slide_file import SlideFile
+from edge_mil.cameras.virtual_microscope import VirtualMicroscope
+
+__all__ = [
+    "ImageFolder",
+    "ScanPlan",
+    "SlideFile",
+    "VirtualMicroscope",
+    "open_camera",
+    "parse_fov",
+    "read_image",
+    "serpentine",
+]

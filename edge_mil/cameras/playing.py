@@ -1,0 +1,59 @@
+"""Frames read ahead in two threads and handed out in order, no faster than asked."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import time
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+from edge_mil.types import Frame
+
+Place = TypeVar("Place", bound=Hashable)
+
+READERS = 2
+"""One OpenSlide handle is thread-safe, and a field of 5 Mpx takes it 90 ms (`serving.md`, 6.2)."""
+
+READ_AHEAD = 4
+"""Frames read before they are wanted: enough to hide a slow read, few enough for memory."""
+
+
+def play(
+    route: Iterable[Place], read: Callable[[Place], Frame], fps: float | None
+) -> Iterator[Frame]:
+    """Yield the frame of each place, in order, stamped with the time at which it is handed out.
+
+    A place that follows itself is read once. Closing the generator ends the threads.
+
+    Args:
+        route: Places to visit.
+        read: Reads one place; called in other threads, two at a time. What it raises is raised
+            here, when the turn of that frame comes.
+        fps: Upper limit of frames per second; None for none.
+    """
+    with ThreadPoolExecutor(READERS, thread_name_prefix="camera") as pool:
+        waiting: collections.deque[Future[Frame]] = collections.deque()
+        places, last = iter(route), None
+        next_s = time.monotonic()
+        try:
+            while True:
+                while len(waiting) < READ_AHEAD:
+                    try:
+                        place = next(places)
+                    except StopIteration:
+                        break
+                    if last is None or last[0] != place:
+                        last = place, pool.submit(read, place)
+                    waiting.append(last[1])
+                if not waiting:
+                    return
+                frame = waiting.popleft().result()
+                if fps is not None:
+                    time.sleep(max(0.0, next_s - time.monotonic()))
+                    next_s = max(next_s, time.monotonic() - 1 / fps) + 1 / fps
+                yield dataclasses.replace(frame, capture_time_s=time.time())
+        finally:
+            for future in waiting:
+                future.cancel()

@@ -1,0 +1,153 @@
+"""A whole-slide image as one large picture: OpenSlide, level 0, its pixel size."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edge_mil.errors import DependencyError, PixelSizeError, SourceError
+from edge_mil.types import UInt8Array, check_mpp
+
+if TYPE_CHECKING:
+    import openslide
+
+MAX_ANISOTROPY = 0.01
+"""x and y pixel sizes may differ by this share; scanners round to three digits."""
+
+OPAQUE = 255
+
+
+class SlideFile:
+    """An archived slide. Coordinates are level-0 pixels, (0, 0) the top left corner.
+
+    Reading is safe from several threads.
+
+    Attributes:
+        path: The file.
+        mpp: Pixel size of level 0, um/px.
+        width_px: Columns of level 0.
+        height_px: Rows of level 0.
+    """
+
+    def __init__(self, path: Path, mpp: float | None = None) -> None:
+        """Open a slide.
+
+        Args:
+            path: Any file that OpenSlide reads.
+            mpp: Pixel size of level 0, um/px; None takes the file's own.
+
+        Raises:
+            SourceError: The file is not there, or OpenSlide cannot read it.
+            PixelSizeError: The pixel size is unknown, impossible or not square.
+            DependencyError: OpenSlide is not installed.
+        """
+        self.path = path
+        self._slide = _open(path)
+        try:
+            self.width_px, self.height_px = self._slide.dimensions
+            self.mpp = _pixel_size(self._slide, path) if mpp is None else check_mpp(mpp, "--mpp")
+        except (PixelSizeError, SourceError):
+            self._slide.close()
+            raise
+
+    def read(self, x: int, y: int, width_px: int, height_px: int) -> UInt8Array:
+        """Return a part of level 0, RGB uint8 (height_px, width_px, 3); nothing is white.
+
+        Raises:
+            SourceError: That part of the file is damaged.
+        """
+        return self._read(x, y, 0, width_px, height_px)
+
+    def overview(self, long_side_px: int) -> tuple[UInt8Array, float]:
+        """Return the whole slide as a small picture, and level-0 pixels per pixel of it.
+
+        The smallest level whose long side is at least `long_side_px` is read, else level 0 in
+        bands, and thinned to about that size.
+
+        Raises:
+            SourceError: A part of the file is damaged.
+        """
+        wanted = max(1.0, max(self.width_px, self.height_px) / long_side_px)
+        level = max(0, self._slide.get_best_level_for_downsample(wanted))
+        width, height = self._slide.level_dimensions[level]
+        zoom = self._slide.level_downsamples[level]
+        step = max(1, int(wanted / zoom))
+        rows = []
+        band_px = max(step, (1024 // step) * step)
+        for top in range(0, height, band_px):
+            band = self._read(0, round(top * zoom), level, width, min(band_px, height - top))
+            rows.append(band[::step, ::step])
+        return np.concatenate(rows), zoom * step
+
+    def close(self) -> None:
+        """Let the file go."""
+        self._slide.close()
+
+    def _read(self, x: int, y: int, level: int, width: int, height: int) -> UInt8Array:
+        import openslide
+
+        try:
+            picture = self._slide.read_region((x, y), level, (width, height))
+        except openslide.OpenSlideError as error:
+            raise SourceError(
+                f"{self.path.name} is damaged at ({x}, {y}): {error}; copy the file again.",
+                file=self.path,
+            ) from error
+        rgba = np.asarray(picture)
+        colours, alpha = rgba[:, :, :3], rgba[:, :, 3:]
+        if int(alpha.min()) == OPAQUE:
+            return np.ascontiguousarray(colours)
+        # Beyond what was scanned a slide is transparent black; glass is white.
+        opaque = alpha.astype(np.uint16)
+        mixed = (colours * opaque + OPAQUE * (OPAQUE - opaque) + OPAQUE // 2) // OPAQUE
+        return mixed.astype(np.uint8)
+
+
+def _open(path: Path) -> openslide.OpenSlide:
+    try:
+        import openslide
+    except (ImportError, OSError) as error:
+        raise DependencyError(
+            "Slides need OpenSlide, which is not installed; run pip install 'edge-mil[device]'."
+        ) from error
+    if not path.exists():
+        raise SourceError(f"There is no slide {path}; check the path.", file=path)
+    try:
+        return openslide.OpenSlide(path)
+    except openslide.OpenSlideUnsupportedFormatError as error:
+        raise SourceError(
+            f"{path.name} is no slide that OpenSlide reads; give a slide file (svs, ndpi, mrxs, "
+            "tiled tiff, ...) or a folder of images.",
+            file=path,
+        ) from error
+    except (openslide.OpenSlideError, OSError) as error:
+        raise SourceError(
+            f"{path.name} cannot be read ({error}); it may be truncated: copy it again.", file=path
+        ) from error
+
+
+def _pixel_size(slide: openslide.OpenSlide, path: Path) -> float:
+    sizes = []
+    for name in ("openslide.mpp-x", "openslide.mpp-y"):
+        try:
+            sizes.append(float(slide.properties[name]))
+        except (KeyError, ValueError):
+            sizes.append(math.nan)
+    x, y = sizes
+    if not (math.isfinite(x) and math.isfinite(y) and x > 0 and y > 0):
+        raise PixelSizeError(
+            f"{path.name} does not say its pixel size; give it with --mpp, in micrometres per "
+            "pixel of its full resolution (a 20x scan is often 0.5, a 40x scan 0.25).",
+            file=path,
+        )
+    if abs(x - y) > MAX_ANISOTROPY * max(x, y):
+        raise PixelSizeError(
+            f"{path.name} has pixels of {x:g} by {y:g} um, which are not square; resample it to "
+            "square pixels, or give --mpp when the file is wrong.",
+            x=x,
+            y=y,
+        )
+    return check_mpp((x + y) / 2, f"The pixel size of {path.name}")
