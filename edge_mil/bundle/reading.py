@@ -23,11 +23,14 @@ class Bundle:
         path: The folder, or the `.milb` file.
         manifest: What `bundle.json` says.
         digest: "sha256:" and 64 hex digits of `bundle.json`'s own bytes.
+        absent: Extractor graphs that stayed behind when the bundle was packed, because they may
+            not be passed on. Empty for a whole bundle.
     """
 
     path: Path
     manifest: Manifest
     digest: str
+    absent: tuple[str, ...] = ()
 
     def read(self, name: str) -> bytes:
         """Return a file's bytes, verified again, since a folder may change while it is open.
@@ -40,10 +43,41 @@ class Bundle:
             raise BundleError(
                 f"{self.path.name} has no {name}; this bundle was exported without it."
             )
+        if name in self.absent:
+            raise BundleError(
+                f"{name} did not travel with {self.path.name}, since its licence does not let it "
+                "be passed on: saved features can be scored, images cannot. Unzip the bundle, put "
+                f"your own export of {self.extractor_name} into the folder as {name} (SHA-256 "
+                f"{expected}) and run edge-mil bundle verify.",
+                file=name,
+                sha256=expected,
+            )
         data = _read(self.path, name)
         if hashlib.sha256(data).hexdigest() != expected:
             raise _changed(self.path, name)
         return data
+
+    def manifest_bytes(self) -> bytes:
+        """Return `bundle.json` as it stands: the digest is that of these very bytes.
+
+        Raises:
+            BundleError: It was changed since the bundle was opened.
+        """
+        data = _read(self.path, MANIFEST_FILE)
+        if _digest(data) != self.digest:
+            raise _changed(self.path, MANIFEST_FILE)
+        return data
+
+    def signature(self) -> bytes | None:
+        """Return the signature that travels with the bundle, unchecked; None without one."""
+        if SIGNATURE_FILE in _names(self.path):
+            return _read(self.path, SIGNATURE_FILE)
+        return None
+
+    @property
+    def extractor_name(self) -> str:
+        """The extractor as it was exported, "timm:resnet18"; "" without one."""
+        return self.manifest.extractor.name if self.manifest.extractor else ""
 
     def has(self, name: str) -> bool:
         """Say whether the manifest lists the file."""
@@ -53,12 +87,17 @@ class Bundle:
 def open_bundle(path: str | Path) -> Bundle:
     """Open and verify a bundle: a folder, or one uncompressed zip of it (`.milb`).
 
+    The extractor's graphs may be absent where the manifest says that they may not be passed on
+    (`redistributable` false); those that are there are verified all the same.
+
     Raises:
         BundleError: It cannot be read, a file is missing, unlisted or was changed, or the
             manifest is not in order.
         BundleVersionError: It was written by a newer edge_mil.
     """
     path = Path(path)
+    if not path.name:  # "." and "..": messages name the folder
+        path = path.resolve()
     if not path.exists():
         raise BundleError(f"There is no bundle at {path}; check the path, or export one first.")
     if path.is_dir() and not (path / MANIFEST_FILE).is_file():
@@ -69,14 +108,16 @@ def open_bundle(path: str | Path) -> Bundle:
     data = _read(path, MANIFEST_FILE)
     manifest = Manifest.from_json(data)
     present = set(_names(path)) - {MANIFEST_FILE, SIGNATURE_FILE}
-    for name in sorted(manifest.files):
+    may_be_absent = set() if manifest.redistributable else set(extractor_files(manifest))
+    absent = tuple(sorted(may_be_absent & set(manifest.files) - present))
+    for name in sorted(set(manifest.files) - set(absent)):
         if name not in present:
             raise BundleError(
                 f"{path.name} lacks {name}, which its bundle.json lists; "
                 "copy the whole bundle again."
             )
         if hashlib.sha256(_read(path, name)).hexdigest() != manifest.files[name]:
-            raise _changed(path, name)
+            raise _foreign(path, name) if name in may_be_absent else _changed(path, name)
     for name in sorted(present - set(manifest.files)):
         raise BundleError(
             f"{path.name} holds {name}, which its bundle.json does not list; "
@@ -87,13 +128,30 @@ def open_bundle(path: str | Path) -> Bundle:
             raise BundleError(
                 f"bundle.json names the graph {name} but no such file; export it again."
             )
-    return Bundle(path, manifest, "sha256:" + hashlib.sha256(data).hexdigest())
+    return Bundle(path, manifest, _digest(data), absent)
+
+
+def extractor_files(manifest: Manifest) -> tuple[str, ...]:
+    """Return the names of the extractor's graphs: what may be under a licence of its own."""
+    return tuple(manifest.extractor.graphs.values()) if manifest.extractor else ()
+
+
+def _digest(data: bytes) -> str:
+    return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
 def _graphs(manifest: Manifest) -> Iterator[str]:
     yield from manifest.aggregator.graphs.values()
-    if manifest.extractor is not None:
-        yield from manifest.extractor.graphs.values()
+    yield from extractor_files(manifest)
+
+
+def _foreign(path: Path, name: str) -> BundleError:
+    return BundleError(
+        f"{name} of {path.name} is not the file that this bundle was made with: its SHA-256 is not "
+        "the one in bundle.json. Export the same extractor again with the versions that "
+        "model_card.md names, or ask the bundle's author for the file.",
+        file=name,
+    )
 
 
 def _changed(path: Path, name: str) -> BundleError:
@@ -124,12 +182,17 @@ def _read(path: Path, name: str) -> bytes:
             raise BundleError(f"{inside} cannot be read ({error.strerror}).") from error
     with _zip(path) as archive:
         try:
+            if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
+                raise BundleError(
+                    f"{path.name} is a compressed zip, and a bundle is packed without compression; "
+                    "unzip it and use the folder, or pack that with edge-mil bundle pack."
+                )
             return archive.read(name)
         except KeyError:
             raise BundleError(
                 f"{path.name} holds no {name}, so it is no edge_mil bundle."
             ) from None
-        except (zipfile.BadZipFile, OSError) as error:
+        except (zipfile.BadZipFile, OSError, RuntimeError) as error:  # RuntimeError: encrypted
             raise BundleError(
                 f"{name} of {path.name} cannot be read ({error}); copy it again."
             ) from error

@@ -11,8 +11,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from edge_mil.bundle.manifest import Manifest
-from edge_mil.bundle.reading import MANIFEST_FILE, Bundle, open_bundle
-from edge_mil.errors import BundleError, NotThereYetError
+from edge_mil.bundle.reading import (
+    MANIFEST_FILE,
+    SIGNATURE_FILE,
+    Bundle,
+    extractor_files,
+    open_bundle,
+)
+from edge_mil.errors import BundleError
 
 ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 """Date of every member, so that the same bundle packs to the same bytes."""
@@ -60,25 +66,41 @@ def write_bundle(manifest: Manifest, files: Mapping[str, bytes], out: str | Path
 def pack_bundle(bundle: Bundle, out: str | Path) -> Path:
     """Write the bundle as one uncompressed zip; its digest stays the same.
 
+    Where the extractor may not be passed on (`redistributable` false) its graphs stay behind.
+    `bundle.json` travels as it is, with their digests, so that the receiver's own export can take
+    their place and be compared.
+
+    Args:
+        bundle: From `open_bundle`.
+        out: The file; an earlier one is replaced when the new one is whole.
+
     Raises:
-        NotThereYetError: The extractor may not be passed on.
-        BundleError: The file cannot be written.
+        BundleError: The file cannot be written, or is the bundle itself.
     """
-    if not bundle.manifest.redistributable:
-        raise NotThereYetError(
-            f"The extractor of {bundle.manifest.name} may not be passed on (redistributable is "
-            "false), and packing a bundle without its extractor is not there yet."
-        )
     out = Path(out)
+    if out.is_dir() or out.resolve() == bundle.path.resolve():
+        raise BundleError(f"{out} is a folder or the bundle itself; name another --out.")
+    left_out = set() if bundle.manifest.redistributable else set(extractor_files(bundle.manifest))
+    names = sorted(set(bundle.manifest.files) - left_out)
     partial = out.with_name(out.name + ".part")
     try:
         with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
-            members = {name: bundle.read(name) for name in sorted(bundle.manifest.files)}
-            members[MANIFEST_FILE] = bundle.manifest.to_json()
-            for name, data in members.items():
+
+            def add(name: str, data: bytes) -> None:
                 archive.writestr(zipfile.ZipInfo(name, ZIP_TIME), data)
+
+            for name in names:
+                add(name, bundle.read(name))
+            signature = bundle.signature()
+            if signature is not None:
+                add(SIGNATURE_FILE, signature)
+            # The bytes themselves: written anew they could differ, and with them the digest.
+            add(MANIFEST_FILE, bundle.manifest_bytes())
         partial.replace(out)
     except OSError as error:
+        raise BundleError(
+            f"{out} cannot be written ({error.strerror}); name another --out."
+        ) from error
+    finally:
         partial.unlink(missing_ok=True)
-        raise BundleError(f"{out} cannot be written ({error.strerror}).") from error
     return out
