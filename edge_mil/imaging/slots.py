@@ -153,6 +153,15 @@ class SlotBook:
         """Slots that have an instance: the size of the bag."""
         return len(self._taken)
 
+    def slot_of(self, x_um: float, y_um: float, width_px: int, height_px: int) -> tuple[int, int]:
+        """Return the slot that holds the centre of a field of this size.
+
+        Raises:
+            PixelSizeError: The session has no pixel size.
+        """
+        width_um, height_um = self._slot_um(height_px, width_px)
+        return _slot_of(x_um, width_um), _slot_of(y_um, height_um)
+
     def judge(self, frame: Frame, sequence: int) -> SlotView:
         """Say what a field brings, without taking it.
 
@@ -244,7 +253,7 @@ class SlotBook:
                 "independent fields and give each a place (edge-mil stream --independent)."
             )
         width_um, height_um = self._slot_um(frame.height_px, frame.width_px)
-        column, row = _slot_of(frame.x_um, width_um), _slot_of(frame.y_um, height_um)
+        column, row = self.slot_of(frame.x_um, frame.y_um, frame.width_px, frame.height_px)
         distance_um = math.hypot(
             frame.x_um - (column + 0.5) * width_um, frame.y_um - (row + 0.5) * height_um
         )

@@ -1,0 +1,104 @@
+"""`edge-mil slide`: the score of a whole slide file, offline."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_mil.bundle import open_bundle
+from edge_mil.cameras import SlideFile, parse_fov
+from edge_mil.errors import UsageError
+from edge_mil.pipeline.model import Model
+from edge_mil.pipeline.slide import SlideReading, score_slide
+from edge_mil.types import RESEARCH_USE_ONLY
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add `slide` and its arguments."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "slide",
+        help="score a whole slide file offline: the reference for a live run",
+        description="Score every complete tissue cell of a slide's full resolution (or one field "
+        "per slot, for bundles that take whole fields): what a clean live pass must equal. "
+        + RESEARCH_USE_ONLY,
+    )
+    parser.add_argument("bundle", help="bundle: a directory or its .milb")
+    parser.add_argument("slide", type=Path, help="a slide file that OpenSlide reads")
+    parser.add_argument("--mpp", type=float, help="pixel size, um/px; default: the slide's own")
+    parser.add_argument("--fov", metavar="WxH", help="field in pixels; bundles of fields only")
+    parser.add_argument("--backend", default="cpu", help="cpu or tensorrt (default: cpu)")
+    parser.add_argument("--precision", default="fp32", help="fp32 or int8 (default: fp32)")
+    parser.add_argument(
+        "--features",
+        type=Path,
+        metavar="OUT.npz",
+        help="also write the features, for edge-mil score",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Score the slide and print the result.
+
+    Raises:
+        EdgeMilError: The bundle, the slide or an option does not fit; the message says which.
+    """
+    field_px = parse_fov(arguments.fov) if arguments.fov else None
+    out = arguments.features
+    if out is not None and out.suffix != ".npz":
+        raise UsageError(f"--features writes an .npz file, got {out.name}.")
+    bundle = open_bundle(arguments.bundle)
+    slide = SlideFile(arguments.slide, arguments.mpp)
+    try:
+        model = Model.load(bundle, backend=arguments.backend, precision=arguments.precision)
+        try:
+            reading = score_slide(model, slide, field_px, keep_features=out is not None)
+        finally:
+            model.close()
+    finally:
+        slide.close()
+    if out is not None:
+        _write(reading, out)
+    if arguments.json:
+        print(json.dumps(_document(reading, bundle.digest), indent=2))
+    else:
+        _print(reading, bundle.manifest.name, bundle.digest, arguments.slide.name)
+    return 0
+
+
+def _document(reading: SlideReading, digest: str) -> dict[str, object]:
+    return {
+        "score": reading.score.as_json() if reading.score else None,
+        "instances": reading.instances,
+        "bundle": digest,
+        # Offline every complete tissue cell is taken.
+        "coverage": 1.0 if reading.instances else 0.0,
+        "notice": RESEARCH_USE_ONLY,
+    }
+
+
+def _write(reading: SlideReading, out: Path) -> None:
+    assert reading.features is not None
+    try:
+        np.savez(out, features=reading.features, positions=reading.positions)
+    except OSError as error:
+        raise UsageError(f"{out} cannot be written ({error}); give another place.") from error
+
+
+def _print(reading: SlideReading, name: str, digest: str, slide: str) -> None:
+    score = reading.score
+    print(f"{slide}: {reading.instances} instances")
+    if score is None:
+        print("No score: the slide shows no tissue, or less than the model needs.")
+    else:
+        numbers = score.probabilities or score.logits
+        for label, number in zip(score.classes, numbers, strict=False):
+            print(f"  {label:20} {number:8.4f}")
+    print(f"Bundle {name}, {digest}. {RESEARCH_USE_ONLY}")
+    sys.stdout.flush()

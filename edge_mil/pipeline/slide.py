@@ -1,0 +1,116 @@
+"""A whole slide file to its score, offline: the reference for a live run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from edge_mil.cameras import SlideFile
+from edge_mil.errors import BundleError, UsageError
+from edge_mil.imaging import GridGeometry, check_field_mpp
+from edge_mil.pipeline.model import Model
+from edge_mil.pipeline.slide_cells import slot_fields, tissue_cells
+from edge_mil.types import Float32Array, Float64Array, SlideScore, UInt8Array
+
+BATCH = 32
+"""Tiles extracted and folded at once."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SlideReading:
+    """What a whole slide came to.
+
+    Attributes:
+        score: The score; None while the bag is empty, or smaller than the head needs.
+        instances: Cells, or fields, of the bag.
+        positions: Centres of the instances, um (x, y), float64, shape (n, 2).
+        features: Their features, float32, shape (n, d); None unless they were asked for.
+    """
+
+    score: SlideScore | None
+    instances: int
+    positions: Float64Array
+    features: Float32Array | None
+
+
+def score_slide(
+    model: Model,
+    slide: SlideFile,
+    field_px: tuple[int, int] | None = None,
+    *,
+    keep_features: bool = False,
+) -> SlideReading:
+    """Score a whole slide.
+
+    Args:
+        model: A bundle with an extractor.
+        slide: An open slide.
+        field_px: Width and height of a field, level-0 pixels; for bundles of fields only.
+        keep_features: Also return the features of all instances.
+
+    Raises:
+        BundleError: The bundle has no extractor.
+        PixelSizeError: The slide's pixel size does not fit the bundle.
+        UsageError: The bundle takes fields, and their size was not given or does not fit.
+        SourceError: A part of the slide is damaged.
+    """
+    state = model.aggregator.initial_state()
+    centres: list[tuple[float, float]] = []
+    kept: list[Float32Array] = []
+    for tiles, places in _batches(_instances(model, slide, field_px)):
+        features = model.extract(tiles)
+        state = model.aggregator.update(state, model.attend(features))
+        centres += places
+        if keep_features:
+            kept.append(features)
+    empty = np.empty((0, model.bundle.manifest.aggregator.feature_dim), dtype=np.float32)
+    return SlideReading(
+        score=model.aggregator.scores([state])[0],
+        instances=len(centres),
+        positions=np.array(centres, dtype=np.float64).reshape(-1, 2),
+        features=np.concatenate([empty, *kept]) if keep_features else None,
+    )
+
+
+def _instances(
+    model: Model, slide: SlideFile, field_px: tuple[int, int] | None
+) -> Iterator[tuple[UInt8Array, tuple[float, float]]]:
+    """Yield each instance's tile and its centre, um."""
+    spec = model.input
+    if spec is None:
+        raise BundleError(
+            f"{model.bundle.manifest.name} has no extractor, so it scores saved features only "
+            "(edge-mil score); export it with an extractor to score slides."
+        )
+    if spec.instances == "grid":
+        geometry = GridGeometry(slide.mpp, spec.tile_height_px, spec.tile_width_px, spec.mpp)
+        width, height = geometry.cell_w_um, geometry.cell_h_um
+        for (i, j), tile in tissue_cells(slide, geometry, spec.tissue):
+            yield tile, ((i + 0.5) * width, (j + 0.5) * height)
+        return
+    check_field_mpp(slide.mpp, spec.mpp)
+    if field_px is None:
+        raise UsageError(
+            f"{model.bundle.manifest.name} takes whole fields as instances, so edge-mil slide "
+            "needs their size: --fov WIDTHxHEIGHT in camera pixels, as 1024x768."
+        )
+    tile_px = spec.tile_height_px, spec.tile_width_px
+    for view, centre in slot_fields(slide, field_px, tile_px, spec.tissue):
+        yield view.tile, centre
+
+
+def _batches(
+    instances: Iterator[tuple[UInt8Array, tuple[float, float]]],
+) -> Iterator[tuple[UInt8Array, list[tuple[float, float]]]]:
+    tiles: list[UInt8Array] = []
+    places: list[tuple[float, float]] = []
+    for tile, place in instances:
+        tiles.append(tile)
+        places.append(place)
+        if len(tiles) == BATCH:
+            yield np.stack(tiles), places
+            tiles, places = [], []
+    if tiles:
+        yield np.stack(tiles), places
