@@ -12,7 +12,8 @@ from pathlib import Path
 
 from edge_mil.errors import SessionNotFoundError
 from edge_mil.pipeline import Model
-from edge_mil.session.session import CREATED, DIGEST, SETTINGS, STATE, Session
+from edge_mil.session.record import BUNDLE_NAME, CREATED, DIGEST, SETTINGS, STATE
+from edge_mil.session.session import Session
 from edge_mil.session.settings import SessionSettings
 from edge_mil.store import SessionFile, SessionReader
 
@@ -120,7 +121,7 @@ class SessionFolder:
         return SessionSummary(
             session_id=session_id,
             path=reader.path,
-            bundle_name=meta["bundle_name"],
+            bundle_name=meta[BUNDLE_NAME],
             bundle_digest=meta[DIGEST],
             settings=SessionSettings.from_json(meta[SETTINGS]),
             created=float(meta[CREATED]),

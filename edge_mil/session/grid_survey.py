@@ -95,8 +95,9 @@ class GridSurvey(Survey):
 
     def remove(self, sequence: int) -> Removal:
         """Forget every cell that the field gave pixels to, whoever completed it."""
-        removed, _ = self._mosaic.remove(sequence)
-        dropped = tuple(_key(cell) for cell in removed)
+        # Not only tissue cells: glass that it helped to see is unknown again too.
+        _, again = self._mosaic.remove(sequence)
+        dropped = tuple(_key(cell) for cell in again)
         owners = {self._owner.pop(place) for place in dropped if place in self._owner}
         return Removal(dropped=dropped, touched=tuple(sorted(owners - {sequence})))
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from edge_mil.bundle import Bundle, open_bundle
-from edge_mil.errors import BundleError, SequenceError, SessionClosedError, SessionStateError
+from edge_mil.errors import SequenceError, SessionClosedError, SessionStateError
 from edge_mil.imaging import thumbnail_jpeg
 from edge_mil.pipeline import Model
 from edge_mil.session.answers import read_answer, write_answer
@@ -23,15 +23,22 @@ from edge_mil.session.bag import Bag
 from edge_mil.session.evidence import Evidence
 from edge_mil.session.ledger import Ledger, StoredAnswer
 from edge_mil.session.places import open_survey
+from edge_mil.session.record import (
+    CREATED,
+    FRAME_SIZE,
+    REVISION,
+    SETTINGS,
+    STATE,
+    check_same,
+    field_header,
+    opening,
+    with_arrays,
+)
 from edge_mil.session.settings import SessionSettings
 from edge_mil.session.survey import Look
 from edge_mil.session.views import FieldRecord, HeatMap, Standing
-from edge_mil.store import Change, FieldRow, InstanceKind, InstanceRow, SessionFile
+from edge_mil.store import Change, FieldRow, InstanceKind, SessionFile
 from edge_mil.types import FieldResult, Frame, InstanceBatch, SlideScore, Verdict
-
-DIGEST, SETTINGS, CREATED, STATE = "bundle_digest", "settings", "created", "state"
-"""Names in the file's meta table."""
-FRAME_SIZE = "frame_size"
 
 
 class Session:
@@ -76,30 +83,44 @@ class Session:
         if store is None:
             self._temporary = tempfile.TemporaryDirectory(prefix="edge-mil-")
             store = SessionFile(Path(self._temporary.name) / "session.db")
+        self._store, self._released = store, False
+        self._frame_size: tuple[int, int] | None = None
+        self._removed: set[int] = set()
+        self._verdicts: Counter[Verdict] = Counter()
+        self._revision = 0
         self.session_id = session_id
+        try:
+            self._begin(model, settings, mpp)
+        except BaseException:
+            self.release()  # the file is this session's: whoever is refused may try again
+            raise
+
+    def _begin(
+        self,
+        model: Model | Bundle | str | Path,
+        settings: SessionSettings | None,
+        mpp: float | None,
+    ) -> None:
         self.model = model if isinstance(model, Model) else _load(model)
-        self._store = store
+        store = self._store
         meta = store.meta()
         if SETTINGS in meta:
             self.settings = SessionSettings.from_json(meta[SETTINGS])
         else:
             self.settings = settings or SessionSettings(mpp=mpp)  # type: ignore[arg-type] # it refuses None
         self.created = float(meta.get(CREATED, time.time()))
-        self._frame_size: tuple[int, int] | None = None
         if FRAME_SIZE in meta:
             height, width = json.loads(meta[FRAME_SIZE])
             self._frame_size = (height, width)
         self._survey = open_survey(self.model, self.settings, self._frame_size)
         self._bag = Bag(self.model.aggregator, self._stored_states)
         self._ledger = Ledger(store)
-        self._revision = 0
-        self._verdicts: Counter[Verdict] = Counter()
         self._closed = meta.get(STATE) == "closed"
-        self._released = False
         if SETTINGS in meta:
             self._restore(meta)
         else:
-            self._write_meta()
+            opened = opening(self.model, self.settings, self.session_id, self.created)
+            store.append(Change(meta=opened)).result()
         self._standing = self._stand()
 
     @staticmethod
@@ -190,7 +211,7 @@ class Session:
         )
         answer = write_answer(result)
         state = changes.get(sequence)
-        meta = {"revision": str(self._revision)}
+        meta = {REVISION: str(self._revision)}
         if self._frame_size is None and not self.settings.independent:
             self._frame_size = (frame.height_px, frame.width_px)
             meta[FRAME_SIZE] = json.dumps(self._frame_size)
@@ -200,11 +221,11 @@ class Session:
                 sequence,
                 int(look.verdict),
                 payload_crc,
-                _header(frame, self.settings.mpp),
+                field_header(frame, self.settings.mpp),
                 answer,
                 None if state is None else to_bytes(state),
             ),
-            instances=look.glass + _with_arrays(look.rows, features, batch.attention_logits),
+            instances=look.glass + with_arrays(look.rows, features, batch.attention_logits),
             parts=look.parts,
             thumbnail=jpeg,
             kinds=dict.fromkeys(look.displaced, InstanceKind.CANDIDATE),
@@ -238,6 +259,8 @@ class Session:
                 f"The session has no field {sequence} to remove; list its fields first.",
                 sequence=sequence,
             )
+        if sequence in self._removed:
+            return self.standing()
         self._store.flush()
         removal = self._survey.remove(sequence)
         changes: dict[int, Any | None] = {sequence: None}
@@ -255,10 +278,11 @@ class Session:
                 dropped_places=removal.dropped,
                 removed=sequence,
                 event=("remove", event),
-                meta={"revision": str(self._revision)},
+                meta={REVISION: str(self._revision)},
             )
         ).result()
         self._bag = bag
+        self._removed.add(sequence)
         self._standing = self._stand()
         return self.standing()
 
@@ -380,40 +404,17 @@ class Session:
             closed=self._closed,
         )
 
-    def _write_meta(self) -> None:
-        self._store.append(
-            Change(
-                meta={
-                    DIGEST: self.model.bundle.digest,
-                    "bundle_name": self.model.bundle.manifest.name,
-                    "session_id": self.session_id,
-                    SETTINGS: self.settings.to_json(),
-                    CREATED: repr(self.created),
-                    STATE: "open",
-                    "precision": self.model.precision,
-                }
-            )
-        ).result()
-
     def _restore(self, meta: dict[str, str]) -> None:
-        if meta.get(DIGEST) != self.model.bundle.digest:
-            raise BundleError(
-                f"The session was opened with bundle {meta.get('bundle_name')} "
-                f"{meta.get(DIGEST, '')[:19]}, not with {self.model.bundle.digest[:19]}; serve "
-                "that bundle to go on with it.",
-                session=meta.get(DIGEST, ""),
-                bundle=self.model.bundle.digest,
-            )
+        check_same(meta, self.model)
         self.session_id = self.session_id or meta.get("session_id", "")
-        removed = set()
         for row in self._store.fields():
             if row.removed:
-                removed.add(row.sequence)
+                self._removed.add(row.sequence)
             self._ledger.note_durable(row.sequence, row.payload_crc)
             self._verdicts[Verdict(row.verdict)] += 1
-        self._revision = int(meta.get("revision", 0))
+        self._revision = int(meta.get(REVISION, 0))
         instances = self._store.instances(arrays=False)
-        kept = [i for i in instances if i.sequence not in removed]
+        kept = [i for i in instances if i.sequence not in self._removed]
         self._survey.restore(kept, self._store.parts())
         self._bag.load()
 
@@ -432,30 +433,3 @@ class _Clock:
 
 def _load(model: Bundle | str | Path) -> Model:
     return Model.load(model if isinstance(model, Bundle) else open_bundle(model))
-
-
-def _header(frame: Frame, mpp: float) -> str:
-    return json.dumps(
-        {
-            "x_um": frame.x_um,
-            "y_um": frame.y_um,
-            "width_um": frame.width_px * mpp,
-            "height_um": frame.height_px * mpp,
-            "place": frame.place,
-            "name": frame.name,
-            "capture_time_s": frame.capture_time_s,
-        }
-    )
-
-
-def _with_arrays(
-    rows: tuple[InstanceRow, ...], features: Any, logits: Any
-) -> tuple[InstanceRow, ...]:
-    return tuple(
-        dataclasses.replace(
-            row,
-            features=feature.astype("<f4").tobytes(),
-            attention_logits=logit.astype("<f4").tobytes(),
-        )
-        for row, feature, logit in zip(rows, features, logits, strict=True)
-    )
