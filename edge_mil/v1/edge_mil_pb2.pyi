@@ -984,7 +984,9 @@ class FieldHeader(google.protobuf.message.Message):
     @property
     def shared_memory(self) -> global___SharedMemoryRef: ...
     @property
-    def extra(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]: ...
+    def extra(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
+        """"name": where the frame came from, for people"""
+
     def __init__(
         self,
         *,
@@ -1183,7 +1185,7 @@ class FieldResult(google.protobuf.message.Message):
     tiles: builtins.int
     attention_share: builtins.float
     durable: builtins.bool
-    """true for every verdict; false only with error"""
+    """false with error, and for a field that the client aborted: its number may be sent again"""
     cells_added: builtins.int
     """0 with ACCEPTED: its pixels wait for the rest of a cell"""
     cells_improved: builtins.int
@@ -1564,6 +1566,12 @@ class FieldSummary(google.protobuf.message.Message):
     CAPTURE_TIME_FIELD_NUMBER: builtins.int
     MEASURES_FIELD_NUMBER: builtins.int
     INFLUENCE_FIELD_NUMBER: builtins.int
+    WIDTH_UM_FIELD_NUMBER: builtins.int
+    HEIGHT_UM_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    CELLS_ADDED_FIELD_NUMBER: builtins.int
+    CELLS_IMPROVED_FIELD_NUMBER: builtins.int
+    CELLS_HELD_FIELD_NUMBER: builtins.int
     sequence: builtins.int
     verdict: global___Verdict.ValueType
     cells: builtins.int
@@ -1577,6 +1585,15 @@ class FieldSummary(google.protobuf.message.Message):
     """of the session, after this field"""
     influence: builtins.float
     """logit with this field minus logit without it; GetTopFields only"""
+    width_um: builtins.float
+    """of the field on the slide"""
+    height_um: builtins.float
+    name: builtins.str
+    """FieldHeader.extra["name"]"""
+    cells_added: builtins.int
+    """as it was answered"""
+    cells_improved: builtins.int
+    cells_held: builtins.int
     @property
     def score(self) -> global___Score:
         """of the session, after this field"""
@@ -1601,9 +1618,15 @@ class FieldSummary(google.protobuf.message.Message):
         capture_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         measures: collections.abc.Iterable[global___Measure] | None = ...,
         influence: builtins.float | None = ...,
+        width_um: builtins.float = ...,
+        height_um: builtins.float = ...,
+        name: builtins.str = ...,
+        cells_added: builtins.int = ...,
+        cells_improved: builtins.int = ...,
+        cells_held: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_attention_share", b"_attention_share", "_influence", b"_influence", "_stage_x_um", b"_stage_x_um", "_stage_y_um", b"_stage_y_um", "attention_share", b"attention_share", "capture_time", b"capture_time", "influence", b"influence", "score", b"score", "stage_x_um", b"stage_x_um", "stage_y_um", b"stage_y_um"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_attention_share", b"_attention_share", "_influence", b"_influence", "_stage_x_um", b"_stage_x_um", "_stage_y_um", b"_stage_y_um", "attention_share", b"attention_share", "capture_time", b"capture_time", "cells", b"cells", "coverage", b"coverage", "influence", b"influence", "measures", b"measures", "place", b"place", "removed", b"removed", "score", b"score", "sequence", b"sequence", "stage_x_um", b"stage_x_um", "stage_y_um", b"stage_y_um", "verdict", b"verdict"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_attention_share", b"_attention_share", "_influence", b"_influence", "_stage_x_um", b"_stage_x_um", "_stage_y_um", b"_stage_y_um", "attention_share", b"attention_share", "capture_time", b"capture_time", "cells", b"cells", "cells_added", b"cells_added", "cells_held", b"cells_held", "cells_improved", b"cells_improved", "coverage", b"coverage", "height_um", b"height_um", "influence", b"influence", "measures", b"measures", "name", b"name", "place", b"place", "removed", b"removed", "score", b"score", "sequence", b"sequence", "stage_x_um", b"stage_x_um", "stage_y_um", b"stage_y_um", "verdict", b"verdict", "width_um", b"width_um"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_attention_share", b"_attention_share"]) -> typing.Literal["attention_share"] | None: ...
     @typing.overload
@@ -1766,6 +1789,7 @@ class GetHeatmapResponse(google.protobuf.message.Message):
     ROWS_FIELD_NUMBER: builtins.int
     VALUES_F32LE_FIELD_NUMBER: builtins.int
     CLASS_NAME_FIELD_NUMBER: builtins.int
+    UM_PER_ROW_FIELD_NUMBER: builtins.int
     revision: builtins.int
     origin_x_um: builtins.float
     origin_y_um: builtins.float
@@ -1775,6 +1799,8 @@ class GetHeatmapResponse(google.protobuf.message.Message):
     values_f32le: builtins.bytes
     """little-endian float32, row-major, logits; NaN = not visited"""
     class_name: builtins.str
+    um_per_row: builtins.float
+    """height of a cell; um_per_cell is its width"""
     def __init__(
         self,
         *,
@@ -1786,8 +1812,9 @@ class GetHeatmapResponse(google.protobuf.message.Message):
         rows: builtins.int = ...,
         values_f32le: builtins.bytes = ...,
         class_name: builtins.str = ...,
+        um_per_row: builtins.float = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["class_name", b"class_name", "columns", b"columns", "origin_x_um", b"origin_x_um", "origin_y_um", b"origin_y_um", "revision", b"revision", "rows", b"rows", "um_per_cell", b"um_per_cell", "values_f32le", b"values_f32le"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["class_name", b"class_name", "columns", b"columns", "origin_x_um", b"origin_x_um", "origin_y_um", b"origin_y_um", "revision", b"revision", "rows", b"rows", "um_per_cell", b"um_per_cell", "um_per_row", b"um_per_row", "values_f32le", b"values_f32le"]) -> None: ...
 
 global___GetHeatmapResponse = GetHeatmapResponse
 

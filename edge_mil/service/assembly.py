@@ -1,0 +1,78 @@
+"""Header and chunks to the bytes of one field, by the rules of the stream."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from edge_mil.errors import EdgeMilError, ProtocolError
+from edge_mil.rpc.frames import check_header, check_limits
+from edge_mil.types import UInt8Array
+from edge_mil.v1 import edge_mil_pb2 as pb
+
+
+class Assembly:
+    """One field under way: its buffer is made at the header and handed on when it is full.
+
+    Attributes:
+        header: What the client declared.
+        refused: Why the field cannot be taken; its bytes are then read and forgotten, and the
+            stream goes on.
+        payload: The bytes so far, uint8, shape (total_bytes,); empty when refused.
+        started: When the header came, seconds of the monotonic clock.
+    """
+
+    def __init__(self, header: pb.FieldHeader) -> None:
+        """Check the header and make the buffer.
+
+        Raises:
+            ProtocolError: The header contradicts itself, which ends the stream.
+        """
+        check_header(header)
+        self.header = header
+        self.refused: EdgeMilError | None = None
+        self.started = time.monotonic()
+        self._received = 0
+        try:
+            check_limits(header)
+        except EdgeMilError as error:
+            self.refused = error
+        # Not zeroed, and never used for a second field: the frame's pixels are these bytes.
+        size = 0 if self.refused else header.total_bytes
+        self.payload: UInt8Array = np.empty(size, dtype=np.uint8)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every byte has come."""
+        shared = self.header.encoding == pb.ENCODING_SHARED_MEMORY
+        return shared or self._received == self.header.total_bytes
+
+    def add(self, chunk: pb.FieldChunk) -> None:
+        """Take the next chunk.
+
+        Raises:
+            ProtocolError: It does not follow the one before, or goes beyond the field's end.
+        """
+        # Reading `data` copies it, so it is read once.
+        data = chunk.data
+        if chunk.offset != self._received:
+            raise ProtocolError(
+                f"A chunk of field {self.header.sequence} has offset {chunk.offset} and "
+                f"{self._received} bytes came before it; send chunks in order, without gaps.",
+                field="offset",
+                offset=chunk.offset,
+                received=self._received,
+            )
+        end = self._received + len(data)
+        if end > self.header.total_bytes:
+            raise ProtocolError(
+                f"The chunks of field {self.header.sequence} hold {end} bytes and its header says "
+                f"{self.header.total_bytes}; total_bytes is the sum of the chunks.",
+                field="data",
+                total_bytes=self.header.total_bytes,
+                received=end,
+            )
+        if not self.refused:
+            self.payload[self._received : end] = np.frombuffer(data, dtype=np.uint8)
+        self._received = end

@@ -1,0 +1,119 @@
+"""ModelService and CalibrationService: what this device can run."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+from edge_mil import __version__
+from edge_mil.errors import NotThereYetError, SessionStateError
+from edge_mil.rpc.frames import MAX_CHUNK_BYTES, MAX_FRAME_BYTES, MAX_FRAME_PIXELS
+from edge_mil.service.boundary import streaming, unary
+from edge_mil.service.hosted import MAX_LIVE_SESSIONS, SessionHosts
+from edge_mil.service.models import FAILED, READY, STARTING, UNLOADED, ModelShelf
+from edge_mil.service.opening import PROTOCOL_VERSIONS
+from edge_mil.service.paging import page_of
+from edge_mil.service.stream import CREDITS
+from edge_mil.session.folder import new_id
+from edge_mil.v1 import edge_mil_pb2 as pb
+from edge_mil.v1 import edge_mil_pb2_grpc as rpc
+
+PROTOCOL_REVISION = 1
+FEATURES = ("raw", "jpeg", "png", "independent")
+PROGRESS_EVERY_S = 1.0
+"""Pause between the messages of LoadModel; clients are promised one every 5 s."""
+
+
+class ModelServicer(rpc.ModelServiceServicer):
+    """The bundles of this server."""
+
+    def __init__(self, models: ModelShelf, hosts: SessionHosts) -> None:
+        self._models, self._hosts = models, hosts
+        self._instance = new_id()
+
+    @unary
+    async def GetServerInfo(  # noqa: N802 # the wire names it
+        self, _request: pb.GetServerInfoRequest, _: Any
+    ) -> pb.GetServerInfoResponse:
+        """Return which server this is, and its limits."""
+        return pb.GetServerInfoResponse(
+            server_version=__version__,
+            instance_id=self._instance,
+            protocol_versions=PROTOCOL_VERSIONS,
+            protocol_revision=PROTOCOL_REVISION,
+            features=FEATURES,
+            max_frame_bytes=MAX_FRAME_BYTES,
+            max_frame_pixels=MAX_FRAME_PIXELS,
+            max_chunk_bytes=MAX_CHUNK_BYTES,
+            max_sessions=MAX_LIVE_SESSIONS,
+            preferred_credits=CREDITS,
+        )
+
+    @unary
+    async def ListModels(  # noqa: N802
+        self, request: pb.ListModelsRequest, _: Any
+    ) -> pb.ListModelsResponse:
+        """Return every bundle, ready or not."""
+        page, token = page_of(
+            self._models.bundles, request.page_size, request.page_token, lambda b: b.name
+        )
+        return pb.ListModelsResponse(models=[b.info() for b in page], next_page_token=token)
+
+    @streaming
+    async def LoadModel(  # noqa: N802
+        self, request: pb.LoadModelRequest, _: Any
+    ) -> AsyncIterator[pb.LoadModelResponse]:
+        """Load a bundle that was unloaded, or wait for one that is loading."""
+        hosted = self._models.pick(request.bundle_id, request.bundle_digest)
+        loop = asyncio.get_running_loop()
+        loading: asyncio.Future[None] | None = None
+        if hosted.state in (FAILED, UNLOADED):
+            hosted.state = STARTING
+            loading = loop.run_in_executor(hosted.worker, hosted.load)
+        while hosted.state == STARTING:
+            yield pb.LoadModelResponse(state=hosted.state, model=hosted.info())
+            with contextlib.suppress(asyncio.TimeoutError):
+                waiting = loading or loop.create_future()
+                await asyncio.wait_for(asyncio.shield(waiting), PROGRESS_EVERY_S)
+        if hosted.state == FAILED and hosted.error is not None:
+            raise hosted.error
+        if hosted.state == READY:
+            yield pb.LoadModelResponse(state=READY, progress=1.0, model=hosted.info())
+
+    @unary
+    async def UnloadModel(  # noqa: N802
+        self, request: pb.UnloadModelRequest, _: Any
+    ) -> pb.UnloadModelResponse:
+        """Give a bundle's memory back."""
+        hosted = self._models.pick(request.bundle_id, "")
+        used = self._hosts.uses(hosted)
+        if used or hosted.state == STARTING:
+            why = f"{len(used)} sessions use it" if used else "it is still loading"
+            raise SessionStateError(
+                f"Bundle {hosted.name} cannot be unloaded now: {why}; try again later.",
+                reason="BUNDLE_IN_USE",
+            )
+        await self._hosts.release_all(hosted)
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(hosted.worker, hosted.unload)
+        return pb.UnloadModelResponse()
+
+
+class CalibrationServicer(rpc.CalibrationServiceServicer):
+    """Its calls are on the wire already; measuring comes with the imaging release."""
+
+    @unary
+    async def Calibrate(  # noqa: N802
+        self, _request: AsyncIterator[pb.CalibrateRequest], _: Any
+    ) -> pb.CalibrateResponse:
+        """Refuse in one sentence."""
+        raise NotThereYetError("Calibration is not there yet: it comes with the imaging release.")
+
+    @unary
+    async def ListCalibrations(  # noqa: N802
+        self, _request: pb.ListCalibrationsRequest, _: Any
+    ) -> pb.ListCalibrationsResponse:
+        """Refuse in one sentence."""
+        raise NotThereYetError("Calibration is not there yet: it comes with the imaging release.")

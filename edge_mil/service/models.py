@@ -1,0 +1,246 @@
+"""The bundles of this server: loading, ready or failed, each with one thread that runs it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from edge_mil.bundle import Bundle, open_bundle
+from edge_mil.errors import (
+    BundleNotReadyError,
+    EdgeMilError,
+    SessionStateError,
+    UnknownBundleError,
+    UsageError,
+)
+from edge_mil.pipeline import Model
+from edge_mil.v1 import edge_mil_pb2 as pb
+
+LOG = logging.getLogger("edge_mil.service")
+
+STARTING, READY, FAILED, UNLOADED = "STARTING", "READY", "FAILED", "UNLOADED"
+MPP_TOLERANCE = 0.1
+"""Relative difference that a bundle of whole fields allows the camera (`design.md`, section 3)."""
+
+INSTANCE_KINDS = {"grid": pb.INSTANCE_KIND_GRID, "field": pb.INSTANCE_KIND_FIELD}
+TASK_KINDS = {
+    "classification": pb.TASK_KIND_CLASSIFICATION,
+    "regression": pb.TASK_KIND_REGRESSION,
+    "survival": pb.TASK_KIND_SURVIVAL,
+    "pooling": pb.TASK_KIND_POOLING,
+}
+
+Loader = Callable[[Bundle], Model]
+
+
+class HostedBundle:
+    """One bundle: where it lies, what became of loading it, and the thread that runs it.
+
+    Attributes:
+        path: Folder or `.milb` file.
+        bundle: The verified bundle; None until it was opened.
+        model: The loaded model; None unless it is READY.
+        state: STARTING, READY, FAILED or UNLOADED.
+        error: Why it is FAILED.
+        worker: Its one thread: whoever runs the model or changes a session does it there.
+    """
+
+    def __init__(self, path: Path, loader: Loader) -> None:
+        self.path = path
+        self.bundle: Bundle | None = None
+        self.model: Model | None = None
+        self.state = STARTING
+        self.error: EdgeMilError | None = None
+        self.worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"model-{path.name}")
+        self._loader = loader
+
+    @property
+    def name(self) -> str:
+        """The bundle's own name; the file's until it is known."""
+        return self.bundle.manifest.name if self.bundle else self.path.stem
+
+    @property
+    def digest(self) -> str:
+        """The bundle's digest, "" until it is known."""
+        return self.bundle.digest if self.bundle else ""
+
+    def open(self) -> None:
+        """Read and verify the bundle; slow."""
+        self.bundle = open_bundle(self.path)
+
+    def load(self) -> None:
+        """Load the model; slow. The state tells how it went, and so does the exception.
+
+        Raises:
+            EdgeMilError: The bundle cannot be read or run.
+        """
+        try:
+            if self.bundle is None:
+                self.open()
+            assert self.bundle is not None
+            self.model = self._loader(self.bundle)
+        except EdgeMilError as error:
+            self.state, self.error = FAILED, error
+            raise
+        self.state, self.error = READY, None
+
+    def unload(self) -> None:
+        """Give the memory back."""
+        model, self.model, self.state = self.model, None, UNLOADED
+        if model is not None:
+            model.close()
+
+    def close(self) -> None:
+        """Give everything back; the bundle can no longer be used."""
+        self.worker.shutdown(wait=True, cancel_futures=True)
+        self.unload()
+
+    def ready(self) -> Model:
+        """Return the model.
+
+        Raises:
+            BundleNotReadyError: It is still loading, or was unloaded.
+            EdgeMilError: Loading it failed.
+        """
+        if self.model is not None:
+            return self.model
+        if self.state == FAILED and self.error is not None:
+            raise self.error
+        if self.state == UNLOADED:
+            raise SessionStateError(
+                f"Bundle {self.name} is unloaded; load it (LoadModel), then ask again.",
+                reason="BUNDLE_UNLOADED",
+            )
+        raise BundleNotReadyError(
+            f"Bundle {self.name} is still loading; ask again in a second.", retry_after_s=1
+        )
+
+    def info(self) -> pb.ModelInfo:
+        """Return what clients are told of it."""
+        message = pb.ModelInfo(bundle_id=self.name, bundle_digest=self.digest, state=self.state)
+        if self.error is not None:
+            message.detail = str(self.error)
+        if self.model is not None:
+            message.detail = self.model.backend
+            message.precision = self.model.precision
+        if self.bundle is not None:
+            describe(self.bundle, message)
+        return message
+
+
+class ModelShelf:
+    """Every bundle of this server, by name."""
+
+    def __init__(self, paths: Iterable[Path], loader: Loader) -> None:
+        self.bundles = [HostedBundle(path, loader) for path in paths]
+
+    async def load_all(self, ready: Callable[[HostedBundle], Awaitable[None]]) -> None:
+        """Load one after the other, the first named first; tell of each.
+
+        Raises:
+            EdgeMilError: One cannot be loaded.
+            UsageError: Two have one name.
+        """
+        loop = asyncio.get_running_loop()
+        for at, hosted in enumerate(self.bundles):
+            await loop.run_in_executor(hosted.worker, hosted.open)
+            for other in self.bundles[:at]:
+                if other.name == hosted.name:
+                    raise UsageError(
+                        f"{other.path} and {hosted.path} are both named {hosted.name}; clients "
+                        "could not tell them apart. Serve one of them."
+                    )
+        for hosted in self.bundles:
+            await loop.run_in_executor(hosted.worker, hosted.load)
+            await ready(hosted)
+
+    def pick(self, name: str, digest: str) -> HostedBundle:
+        """Return the bundle that a client asks for; "" takes the only one.
+
+        Raises:
+            UnknownBundleError: There is none of that name.
+            UsageError: None is named and there are several.
+            SessionStateError: It is there with another digest.
+        """
+        known = ", ".join(hosted.name for hosted in self.bundles)
+        if not name:
+            named = [hosted for hosted in self.bundles if digest and hosted.digest == digest]
+            if not named and len(self.bundles) != 1:
+                raise UsageError(
+                    f"This service has several bundles ({known}); name the one to use.",
+                    field="bundle_id",
+                )
+            hosted = (named or self.bundles)[0]
+        else:
+            found = [hosted for hosted in self.bundles if hosted.name == name]
+            if not found:
+                if any(hosted.bundle is None and not hosted.error for hosted in self.bundles):
+                    raise BundleNotReadyError(
+                        f"The service is still opening its bundles, so it cannot say whether "
+                        f"{name} is among them; ask again in a second.",
+                        retry_after_s=1,
+                    )
+                raise UnknownBundleError(
+                    f"This service has no bundle {name!r}; it has {known}.", bundles=known
+                )
+            hosted = found[0]
+        if digest and hosted.bundle is not None and hosted.digest != digest:
+            raise SessionStateError(
+                f"Bundle {hosted.name} is loaded here with digest {hosted.digest[:19]}..., not "
+                f"{digest[:19]}...; serve that version, or ask for this one.",
+                reason="BUNDLE_DIGEST_MISMATCH",
+                loaded=hosted.digest,
+                asked=digest,
+            )
+        return hosted
+
+    def by_digest(self, digest: str) -> HostedBundle:
+        """Return the bundle of a stored session.
+
+        Raises:
+            UnknownBundleError: It is not among those served.
+            BundleNotReadyError: It may be, once it is loaded.
+        """
+        for hosted in self.bundles:
+            if hosted.digest == digest:
+                return hosted
+        if any(hosted.bundle is None and not hosted.error for hosted in self.bundles):
+            raise BundleNotReadyError(
+                "The service is still opening its bundles; ask again in a second.", retry_after_s=1
+            )
+        raise UnknownBundleError(
+            f"The session needs bundle {digest[:19]}..., which this service does not have; start "
+            "it with that --bundle too.",
+            digest=digest,
+        )
+
+    def close(self) -> None:
+        """Give every model back."""
+        for hosted in self.bundles:
+            hosted.close()
+
+
+def describe(bundle: Bundle, message: pb.ModelInfo) -> None:
+    """Write what a bundle's manifest says into a message."""
+    manifest = bundle.manifest
+    message.title = f"{manifest.name} {manifest.version}".strip()
+    message.version = manifest.version
+    message.class_names.extend(manifest.task.classes)
+    message.feature_dim = manifest.aggregator.feature_dim
+    message.intended_use = manifest.intended_use
+    message.task = TASK_KINDS[manifest.task.kind]
+    message.architecture = manifest.aggregator.architecture
+    if manifest.input is None:
+        return
+    spec = manifest.input
+    message.expected_mpp, message.mpp_tolerance = spec.mpp, MPP_TOLERANCE
+    message.instances = INSTANCE_KINDS[spec.instances]
+    message.tile_width_px, message.tile_height_px = spec.tile_width_px, spec.tile_height_px
+    if spec.tile_width_px == spec.tile_height_px:
+        message.tile_px = spec.tile_width_px
+    message.tissue.background.extend(spec.tissue.background)
+    message.tissue.min_difference = spec.tissue.min_difference
+    message.tissue.min_share = spec.tissue.min_share

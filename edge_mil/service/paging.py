@@ -1,0 +1,32 @@
+"""Lists in pages: the token is the last entry that was given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+Entry = TypeVar("Entry")
+
+MAX_PAGE = 500
+"""Fields of one answer: a message stays well under gRPC's 4 MiB."""
+
+
+def page_of(
+    entries: Sequence[Entry], size: int, token: str, key: Callable[[Entry], str] = str
+) -> tuple[list[Entry], str]:
+    """Return the entries after the one that the token names, and the token of the next page.
+
+    Args:
+        entries: All of them, in a fixed order.
+        size: How many to give; 0 and anything above MAX_PAGE take that.
+        token: "" for the first page. One that names nothing any more starts again.
+        key: Names an entry.
+    """
+    size = min(size or MAX_PAGE, MAX_PAGE)
+    start = 0
+    if token:
+        keys = [key(entry) for entry in entries]
+        start = keys.index(token) + 1 if token in keys else 0
+    page = list(entries[start : start + size])
+    more = start + size < len(entries)
+    return page, key(page[-1]) if page and more else ""

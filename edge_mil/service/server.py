@@ -1,0 +1,197 @@
+"""The server: one process, gRPC on an event loop, models and stores in threads beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from edge_mil.bundle import Bundle
+from edge_mil.errors import EdgeMilError, ServiceUnavailableError
+from edge_mil.pipeline import Model
+from edge_mil.rpc.frames import MAX_CHUNK_BYTES
+from edge_mil.service.folding import Folder
+from edge_mil.service.hosted import SessionHosts
+from edge_mil.service.listening import DEFAULT_ADDRESS, listening, parse_address
+from edge_mil.service.model_service import CalibrationServicer, ModelServicer
+from edge_mil.service.models import HostedBundle, ModelShelf
+from edge_mil.service.session_service import SessionServicer
+from edge_mil.service.view_service import ViewServicer
+from edge_mil.session import SessionFolder
+from edge_mil.v1 import edge_mil_pb2 as pb
+from edge_mil.v1 import edge_mil_pb2_grpc as rpc
+
+LOG = logging.getLogger("edge_mil.service")
+
+OPTIONS = (
+    ("grpc.max_receive_message_length", MAX_CHUNK_BYTES + 4096),
+    ("grpc.max_metadata_size", 16 << 10),
+    # Two servers on one port would silently share its connections.
+    ("grpc.so_reuseport", 0),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+)
+"""`serving.md`, section 1.4."""
+
+DECODERS = 2
+"""One decoder falls behind a camera of 30 fps (`serving.md`, 1.1)."""
+STOP_GRACE_S = 5.0
+SWITCH_INTERVAL_S = 0.0005
+"""Python's 5 ms let one thread of pure Python hold the loop for 16 ms (`serving.md`, 1.5)."""
+MMAP_THRESHOLD_BYTES, TRIM_THRESHOLD_BYTES = 64 << 20, 256 << 20
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Names of mallopt's parameters in malloc.h."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """What `edge-mil serve` is asked for.
+
+    Attributes:
+        bundles: Folders or `.milb` files.
+        state: Where sessions are kept.
+        listen: `unix:PATH` or `HOST:PORT`.
+        precision: fp32 or int8.
+        threads: Threads of one run of a network; None takes as many as there are cores.
+    """
+
+    bundles: tuple[Path, ...]
+    state: Path
+    listen: str = DEFAULT_ADDRESS
+    precision: str = "fp32"
+    threads: int | None = None
+
+
+def tune_process() -> None:
+    """Set the allocator and the thread switch for frames of 15 MB in pieces of 1 MiB."""
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    # musl and macOS have no mallopt; nothing is lost there but speed.
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
+        libc.mallopt(M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES)
+
+
+def run_server(settings: ServerSettings, tell: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Args:
+        settings: What to serve, and where.
+        tell: Is told in one line each when the port is open and when a bundle is ready.
+
+    Raises:
+        ListenError: The address cannot be opened.
+        BundleError: A bundle cannot be read or run.
+    """
+    tune_process()
+    asyncio.run(_Server(settings, tell).run())
+
+
+class _Server:
+    def __init__(self, settings: ServerSettings, tell: Callable[[str], None]) -> None:
+        self._settings, self._tell = settings, tell
+        self._models = ModelShelf(settings.bundles, self._load)
+        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined] # made at import
+
+    def _load(self, bundle: Bundle) -> Model:
+        return Model.load(
+            bundle, precision=self._settings.precision, threads=self._settings.threads
+        )
+
+    async def run(self) -> None:
+        """Open the port, load the bundles, wait for a signal, drain."""
+        stopping = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for name in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(name, stopping.set)
+        address = parse_address(self._settings.listen)
+        hosts = SessionHosts(SessionFolder(self._settings.state), self._models)
+        decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
+        server = grpc.aio.server(options=OPTIONS, compression=grpc.Compression.NoCompression)
+        await self._add_services(server, hosts, Folder(decoders), stopping)
+        try:
+            with listening(server, address) as where:
+                await server.start()
+                self._tell(f"listening at {where}, sessions in {self._settings.state}")
+                await self._serve(server, hosts, stopping)
+        finally:
+            decoders.shutdown(wait=True, cancel_futures=True)
+            await hosts.release_all()
+            self._models.close()
+
+    async def _serve(
+        self, server: grpc.aio.Server, hosts: SessionHosts, stopping: asyncio.Event
+    ) -> None:
+        loading = asyncio.ensure_future(self._load_bundles())
+        asked = asyncio.ensure_future(stopping.wait())
+        try:
+            await asyncio.wait({loading, asked}, return_when=asyncio.FIRST_COMPLETED)
+            if loading.done():
+                # A bundle that cannot run is a mistake of whoever started the service.
+                loading.result()
+            await asked
+            self._tell("stopping")
+        finally:
+            loading.cancel()
+            asked.cancel()
+            stopping.set()
+            await self._health.enter_graceful_shutdown()
+            hosts.end_streams(
+                ServiceUnavailableError(
+                    "The service is stopping; what was answered is kept, come back for the rest.",
+                    retry_after_s=1,
+                )
+            )
+            await server.stop(STOP_GRACE_S)
+            with contextlib.suppress(asyncio.CancelledError, EdgeMilError):
+                await loading
+
+    async def _load_bundles(self) -> None:
+        async def tell(hosted: HostedBundle) -> None:
+            await self._set_health(hosted.name, serving=True)
+            self._tell(f"{hosted.name} READY ({hosted.digest[:19]}...)")
+
+        await self._models.load_all(tell)
+        for name in self._services:
+            await self._set_health(name, serving=True)
+
+    async def _set_health(self, name: str, *, serving: bool) -> None:
+        status = health_pb2.HealthCheckResponse
+        await self._health.set(name, status.SERVING if serving else status.NOT_SERVING)
+
+    async def _add_services(
+        self,
+        server: grpc.aio.Server,
+        hosts: SessionHosts,
+        folder: Folder,
+        stopping: asyncio.Event,
+    ) -> None:
+        models = self._models
+        rpc.add_ModelServiceServicer_to_server(ModelServicer(models, hosts), server)
+        rpc.add_SessionServiceServicer_to_server(SessionServicer(models, hosts, folder), server)
+        rpc.add_ViewServiceServicer_to_server(ViewServicer(hosts, stopping), server)
+        rpc.add_CalibrationServiceServicer_to_server(CalibrationServicer(), server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        for name in self._services:
+            await self._set_health(name, serving=False)
+        reflection.enable_server_reflection(
+            (*self._services[1:], health.SERVICE_NAME, reflection.SERVICE_NAME), server
+        )
+
+    @property
+    def _services(self) -> tuple[str, ...]:
+        """Return the names that health knows: "" is the whole server."""
+        return ("", *(s.full_name for s in pb.DESCRIPTOR.services_by_name.values()))
