@@ -55,9 +55,7 @@ def manifest(*, redistributable: bool = True, extractor: bool = True) -> Manifes
     )
 
 
-def sample_bundle(
-    folder: Path, *, redistributable: bool = True, extractor: bool = True
-) -> Bundle:
+def sample_bundle(folder: Path, *, redistributable: bool = True, extractor: bool = True) -> Bundle:
     """Write a bundle whose graphs are a few bytes each, and open it."""
     files = {"attend.onnx": b"attend", "classify.onnx": b"classify", "model_card.md": b"# card\n"}
     if extractor:
