@@ -20,13 +20,12 @@ def thumbnail_jpeg(pixels: UInt8Array, long_side_px: int = THUMBNAIL_PX) -> byte
     shrink = min(1.0, long_side_px / max(height, width))
     size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
     small = pixels
-    if size != (width, height):
-        # Close to the size by whole steps first: averaging every pixel of a large frame into
-        # fractional areas takes five times as long, for a picture that no one measures.
-        step = max(1, int(1 / shrink / 2))
-        small = cv2.resize(pixels[::step, ::step], size, interpolation=cv2.INTER_AREA).astype(
-            np.uint8, copy=False
-        )
+    # By halves while it can be: the mean of 2 x 2 pixels is five times as fast as fractional areas.
+    while max(small.shape[:2]) >= 2 * long_side_px and min(small.shape[:2]) >= 2:
+        half = (small.shape[1] // 2, small.shape[0] // 2)
+        small = np.asarray(cv2.resize(small, half, interpolation=cv2.INTER_LINEAR), np.uint8)
+    if (small.shape[1], small.shape[0]) != size:
+        small = np.asarray(cv2.resize(small, size, interpolation=cv2.INTER_AREA), np.uint8)
     encoded = cv2.imencode(
         ".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
     )[1]
