@@ -65,6 +65,7 @@ RETRY_AFTER_S: Mapping[type[EdgeMilError], float] = MappingProxyType(
 """When to try again, where the error itself does not say."""
 
 INTERNAL_MESSAGE = "The service failed in a way that it did not foresee; its log has the details."
+INTERNAL_METADATA = ((REASON_KEY, "INTERNAL"),)
 
 
 def code_of(error: EdgeMilError) -> grpc.StatusCode:

@@ -44,7 +44,9 @@ def unary(
             await abort(context, error)
         except Exception:
             LOG.exception("%s failed", method.__name__)
-            await context.abort(grpc.StatusCode.INTERNAL, status.INTERNAL_MESSAGE)
+            await context.abort(
+                grpc.StatusCode.INTERNAL, status.INTERNAL_MESSAGE, status.INTERNAL_METADATA
+            )
             raise
 
     return call
@@ -64,7 +66,9 @@ def streaming(
             await abort(context, error)
         except Exception:
             LOG.exception("%s failed", method.__name__)
-            await context.abort(grpc.StatusCode.INTERNAL, status.INTERNAL_MESSAGE)
+            await context.abort(
+                grpc.StatusCode.INTERNAL, status.INTERNAL_MESSAGE, status.INTERNAL_METADATA
+            )
             raise
 
     return call

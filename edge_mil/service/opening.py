@@ -14,8 +14,8 @@ from edge_mil.v1 import edge_mil_pb2 as pb
 
 PROTOCOL_VERSIONS = ("edge_mil.v1",)
 MAX_LABELS = 32
-MAX_REGIONS = 100_000
-"""An outline in cells of a large slide has some ten thousand rectangles."""
+MAX_REGIONS = 25_000
+"""As many as fit into one message of 1 MiB."""
 
 
 def settings_of(request: pb.OpenSessionRequest) -> SessionSettings:

@@ -1,0 +1,26 @@
+"""The light client: pure Python on grpcio, protobuf and numpy, on Windows too."""
+
+from edge_mil.client.client import Client
+from edge_mil.client.field_stream import FieldStream, StreamSummary
+from edge_mil.client.session import ClientSession
+from edge_mil.client.values import (
+    FieldInfo,
+    HeatMap,
+    ModelInfo,
+    ScoreInfo,
+    ServerInfo,
+    SessionInfo,
+)
+
+__all__ = [
+    "Client",
+    "ClientSession",
+    "FieldInfo",
+    "FieldStream",
+    "HeatMap",
+    "ModelInfo",
+    "ScoreInfo",
+    "ServerInfo",
+    "SessionInfo",
+    "StreamSummary",
+]

@@ -1,0 +1,264 @@
+"""One session of the service: send fields, read scores and evidence, close."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+from edge_mil.client.field_stream import GIVE_UP_AFTER_S, FieldStream, StreamSummary
+from edge_mil.client.values import (
+    FieldInfo,
+    HeatMap,
+    ScoreInfo,
+    SessionInfo,
+    field_info,
+    heat_map,
+    score_info,
+    session_info,
+    state_name,
+)
+from edge_mil.client.wire import Wire, error_of
+from edge_mil.errors import RemoteError
+from edge_mil.rpc.codec import duration
+from edge_mil.types import FieldResult, Frame, SlideScore
+from edge_mil.v1 import edge_mil_pb2 as pb
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedSession:
+    """A session at its end.
+
+    Attributes:
+        info: Where it stands.
+        report: The service's report, parsed.
+        report_json: The same as canonical JSON, to be kept.
+    """
+
+    info: SessionInfo
+    report: dict[str, Any]
+    report_json: bytes
+
+    @property
+    def score(self) -> SlideScore | None:
+        """The last score; None when there was none."""
+        return self.info.score
+
+
+class ClientSession:
+    """One slide being read by the service.
+
+    Attributes:
+        session_id: Its id, to resume it.
+        opened: Where it stood when it was opened or resumed.
+    """
+
+    def __init__(self, wire: Wire, opened: SessionInfo) -> None:
+        self._wire, self.opened = wire, opened
+        self.session_id = opened.session_id
+
+    def info(self) -> SessionInfo:
+        """Return where the session stands.
+
+        Raises:
+            ServiceUnavailableError: The service cannot be reached.
+            RemoteError: It refuses.
+        """
+        request = pb.GetSessionRequest(session_id=self.session_id)
+        found = self._wire.call(lambda s: self._wire.sessions.GetSession(request, timeout=s))
+        return session_info(found.session)
+
+    def stream(
+        self,
+        *,
+        live: bool = False,
+        takeover: bool = False,
+        on_result: Callable[[FieldResult, Frame], None] | None = None,
+        on_error: Callable[[RemoteError, Frame], None] | None = None,
+        on_disconnected: Callable[[str], None] | None = None,
+        on_resumed: Callable[[], None] | None = None,
+        give_up_after_s: float = GIVE_UP_AFTER_S,
+    ) -> FieldStream:
+        """Start a stream of fields that resumes by itself; use it in a `with` block.
+
+        Args:
+            live: `send` never waits: when the service is behind the oldest frame is dropped and
+                counted. Otherwise `send` waits, also while the service is away.
+            takeover: End another client's stream to this session.
+            on_result: Called with each answer and its frame, in order, in another thread.
+            on_error: Called where a field could not be judged; the stream goes on.
+            on_disconnected: Called with a sentence when the service goes away.
+            on_resumed: Called when it is back.
+            give_up_after_s: How long it may be away.
+        """
+        return FieldStream(
+            self._wire,
+            self.session_id,
+            live=live,
+            takeover=takeover,
+            on_result=on_result,
+            on_error=on_error,
+            on_disconnected=on_disconnected,
+            on_resumed=on_resumed,
+            give_up_after_s=give_up_after_s,
+        )
+
+    def send_frames(
+        self,
+        frames: Iterable[Frame],
+        on_result: Callable[[FieldResult, Frame], None] | None = None,
+        *,
+        on_error: Callable[[RemoteError, Frame], None] | None = None,
+        on_disconnected: Callable[[str], None] | None = None,
+        on_resumed: Callable[[], None] | None = None,
+        takeover: bool = False,
+        give_up_after_s: float = GIVE_UP_AFTER_S,
+    ) -> StreamSummary:
+        """Send every frame of a source that can wait, and return when all are answered.
+
+        Raises:
+            ServiceUnavailableError: The service stayed away for too long.
+            RemoteError: It refuses the stream.
+        """
+        with self.stream(
+            takeover=takeover,
+            on_result=on_result,
+            on_error=on_error,
+            on_disconnected=on_disconnected,
+            on_resumed=on_resumed,
+            give_up_after_s=give_up_after_s,
+        ) as stream:
+            for frame in frames:
+                stream.send(frame)
+            return stream.finish()
+
+    def score(self) -> ScoreInfo:
+        """Return the newest durable score.
+
+        Raises:
+            ServiceUnavailableError: The service cannot be reached.
+            RemoteError: It refuses.
+        """
+        request = pb.GetScoreRequest(session_id=self.session_id)
+        found = self._wire.call(lambda s: self._wire.views.GetScore(request, timeout=s))
+        return score_info(found.score, found.bundle_digest)
+
+    def watch(self, *, after_revision: int = 0, min_interval_s: float = 0.0) -> Iterator[ScoreInfo]:
+        """Yield the score at each change until the session is closed.
+
+        Raises:
+            ServiceUnavailableError: The service went away.
+            RemoteError: It refuses.
+        """
+        request = pb.WatchScoreRequest(
+            session_id=self.session_id,
+            after_revision=after_revision,
+            min_interval=duration(min_interval_s),
+        )
+        call: Any = self._wire.views.WatchScore(request)
+        try:
+            for found in call:
+                yield score_info(
+                    found.score,
+                    found.bundle_digest,
+                    state_name(found.state),
+                    heartbeat=found.heartbeat,
+                )
+        except grpc.RpcError as error:
+            raise error_of(error, self._wire.address) from error
+        finally:
+            call.cancel()
+
+    def fields(self) -> list[FieldInfo]:
+        """Return every answered field, by number.
+
+        Raises:
+            ServiceUnavailableError: The service cannot be reached.
+            RemoteError: It refuses.
+        """
+        found: list[FieldInfo] = []
+        request = pb.ListFieldsRequest(session_id=self.session_id)
+        while True:
+            page = self._wire.call(lambda s: self._wire.views.ListFields(request, timeout=s))
+            found += [field_info(message) for message in page.fields]
+            if not page.next_page_token:
+                return found
+            request.page_token = page.next_page_token
+
+    def top_fields(self, count: int = 10, class_name: str = "") -> list[FieldInfo]:
+        """Return the fields that move a class' logit most; "" takes the last class.
+
+        Raises:
+            ServiceUnavailableError: The service cannot be reached.
+            RemoteError: It refuses.
+        """
+        request = pb.GetTopFieldsRequest(
+            session_id=self.session_id, count=count, class_name=class_name
+        )
+        found = self._wire.call(lambda s: self._wire.views.GetTopFields(request, timeout=s))
+        return [field_info(message) for message in found.fields]
+
+    def thumbnail(self, sequence: int) -> bytes:
+        """Return a small JPEG of an accepted field.
+
+        Raises:
+            ServiceUnavailableError: The service cannot be reached.
+            RemoteError: None is kept of that field.
+        """
+        request = pb.GetFieldThumbnailRequest(session_id=self.session_id, sequence=sequence)
+        found = self._wire.call(lambda s: self._wire.views.GetFieldThumbnail(request, timeout=s))
+        return found.jpeg
+
+    def heat_map(self, class_name: str = "") -> HeatMap:
+        """Return each cell's influence on a class' logit; "" takes the last class.
+
+        Raises:
+            ServiceUnavailableError: The service cannot be reached.
+            RemoteError: It refuses.
+        """
+        request = pb.GetHeatmapRequest(session_id=self.session_id, class_name=class_name)
+        return heat_map(self._wire.call(lambda s: self._wire.views.GetHeatmap(request, timeout=s)))
+
+    def remove_field(self, sequence: int, reason: str) -> ScoreInfo:
+        """Take a field out of the score; its record stays.
+
+        Raises:
+            ServiceUnavailableError: The service cannot be reached.
+            RemoteError: There is no such field, or the session is closed.
+        """
+        request = pb.RemoveFieldRequest(
+            session_id=self.session_id,
+            sequence=sequence,
+            request_id=str(uuid.uuid4()),
+            reason=reason,
+        )
+        found = self._wire.call(lambda s: self._wire.sessions.RemoveField(request, timeout=s))
+        return score_info(found.score, self.opened.model.digest)
+
+    def close(self, *, expected_fields: int = 0) -> ClosedSession:
+        """End the session; again it is the same.
+
+        Args:
+            expected_fields: Refuse when the service holds another number; 0 does not ask.
+
+        Raises:
+            ServiceUnavailableError: The service cannot be reached.
+            RemoteError: Fields are missing.
+        """
+        request = pb.CloseSessionRequest(
+            session_id=self.session_id,
+            request_id=str(uuid.uuid4()),
+            expected_fields=expected_fields,
+        )
+        found = self._wire.call(
+            lambda s: self._wire.sessions.CloseSession(request, timeout=s),
+            timeout_s=self._wire.timeouts.close_s,
+            connect_s=self._wire.timeouts.close_s,
+        )
+        return ClosedSession(
+            session_info(found.session), json.loads(found.report_json), found.report_json
+        )
