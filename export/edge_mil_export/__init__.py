@@ -1,0 +1,1 @@
+"""PyTorch to bundles: read checkpoints, export graphs, quantise, compare. Needs torch."""

@@ -1,0 +1,30 @@
+"""The heads that are imported: one small file for each family, found by signature."""
+
+from edge_mil_export.architectures import (
+    acmil,
+    amlab,
+    clam,
+    ins,
+    mambamil,
+    mean_max,
+    mhim,
+    millab,
+)
+from edge_mil_export.architectures.head import ACTIVATION, AttentionHead, Head, Option, Options
+from edge_mil_export.architectures.layout import Layout
+from edge_mil_export.architectures.registry import architecture, build_head, names
+
+__all__ = [
+    "ACTIVATION",
+    "AttentionHead",
+    "Head",
+    "Layout",
+    "Option",
+    "Options",
+    "architecture",
+    "build_head",
+    "names",
+]
+
+FAMILIES = (acmil, amlab, clam, ins, mambamil, mean_max, mhim, millab)
+"""Importing a family registers its heads."""

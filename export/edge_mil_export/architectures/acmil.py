@@ -1,0 +1,106 @@
+"""ABMIL as ACMIL and AEM write it, and ACMIL's own gated head of several branches."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from edge_mil_export.architectures.head import AttentionHead, GatedAttention, Options, gated
+from edge_mil_export.architectures.layout import Layout
+from edge_mil_export.architectures.registry import architecture
+
+
+class DimReduction(nn.Module):
+    """relu(fc1 x) without a bias, then residual blocks h + relu(W2 relu(W1 h)), if there are any.
+
+    Source:
+        dazhangyu123/ACMIL, architecture/network.py; `aggregators.md`, 4.1 and 4.7.
+    """
+
+    def __init__(self, layout: Layout, prefix: str) -> None:
+        super().__init__()
+        self.fc1 = layout.linear(f"{prefix}.fc1", bias=False)
+        width = self.fc1.out_features
+        self.blocks = nn.ModuleList(
+            nn.Sequential(
+                layout.linear(f"{prefix}.resBlocks.{i}.block.0", width, width, bias=False),
+                nn.ReLU(),
+                layout.linear(f"{prefix}.resBlocks.{i}.block.2", width, width, bias=False),
+                nn.ReLU(),
+            )
+            for i in layout.indices(f"{prefix}.resBlocks.")
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return embeddings (n, l) of features (n, d)."""
+        h: torch.Tensor = torch.relu(self.fc1(x))
+        for block in self.blocks:
+            h = h + block(h)
+        return h
+
+
+def _attention(layout: Layout, width: int) -> GatedAttention:
+    return gated(
+        layout,
+        "attention.attention_V.0",
+        "attention.attention_U.0",
+        "attention.attention_weights",
+        width,
+    )
+
+
+@architecture(
+    "abmil_acmil",
+    keys=(
+        "dimreduction.fc1.weight",
+        "attention.attention_weights.weight",
+        "classifier.fc.weight",
+    ),
+    row=140,
+    aliases={"aem_abmil": {}},
+)
+class AbmilAcmil(AttentionHead):
+    """Gated ABMIL in the repositories of ACMIL and AEM (whose entropy term is a loss only).
+
+    Source:
+        dazhangyu123/ACMIL, architecture/transformer.py, `ABMIL`; `aggregators.md`, 4.1.
+    """
+
+    def __init__(self, layout: Layout, options: Options) -> None:
+        super().__init__(layout, options)
+        embed = DimReduction(layout, "dimreduction")
+        width = embed.fc1.out_features
+        attention = _attention(layout, width)
+        classifier = layout.linear("classifier.fc", attention.channels * width)
+        self.assemble(embed, attention, classifier, feature_dim=embed.fc1.in_features)
+
+
+@architecture(
+    "acmil_ga",
+    keys=("Slide_classifier.fc.weight", "attention.attention_weights.weight"),
+    row=110,
+)
+class AcmilGa(AttentionHead):
+    """ACMIL with gated attention: the score is that of the mean of its branches.
+
+    The branches' own classifiers (`classifier.t.fc`) and the masking help training only.
+
+    Source:
+        Zhang et al. 2024, arXiv:2311.07125; dazhangyu123/ACMIL, architecture/transformer.py,
+        `ACMIL_GA`; `aggregators.md`, 4.4.
+    """
+
+    training_only = ("classifier.",)
+
+    def __init__(self, layout: Layout, options: Options) -> None:
+        super().__init__(layout, options)
+        embed = DimReduction(layout, "dimreduction")
+        width = embed.fc1.out_features
+        attention = _attention(layout, width)
+        classifier = layout.linear("Slide_classifier.fc", width)
+        self.assemble(embed, attention, classifier, feature_dim=embed.fc1.in_features)
+
+    def classify(self, pooled: torch.Tensor) -> torch.Tensor:
+        """Return the logits of the mean of the branches."""
+        logits: torch.Tensor = self.classifier(pooled.mean(dim=1))
+        return logits

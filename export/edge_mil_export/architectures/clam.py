@@ -1,0 +1,83 @@
+"""CLAM with one branch (SB) and with one for each class (MB)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from edge_mil_export.architectures.head import AttentionHead, GatedAttention, Options, gated
+from edge_mil_export.architectures.layout import Layout
+from edge_mil_export.architectures.registry import architecture
+from edge_mil_export.errors import ArchitectureError
+
+
+def _attention(layout: Layout, width: int) -> GatedAttention:
+    """Return the attention network; its index is 3, or 2 where there was no dropout before it."""
+    for index in layout.indices("attention_net."):
+        at = f"attention_net.{index}"
+        if f"{at}.attention_c.weight" in layout:
+            names = (f"{at}.attention_a.0", f"{at}.attention_b.0", f"{at}.attention_c")
+            return gated(layout, *names, width)
+        if f"{at}.module.0.weight" in layout:
+            last = max(layout.indices(f"{at}.module."))
+            return gated(layout, f"{at}.module.0", "", f"{at}.module.{last}", width)
+    raise ArchitectureError("it lacks attention_net.3.attention_a.0.weight")
+
+
+class _Clam(AttentionHead):
+    """`relu(attention_net.0 x)`, gated or plain attention, a classifier.
+
+    Source:
+        Lu et al. 2021, doi:10.1038/s41551-020-00682-w; mahmoodlab/CLAM, models/model_clam.py
+        (layout only); `aggregators.md`, 4.2.
+    """
+
+    training_only = ("instance_classifiers.",)
+
+    def _assemble(self, layout: Layout, classifier: Sequence[str]) -> None:
+        first = layout.linear("attention_net.0")
+        width = first.out_features
+        attention = _attention(layout, width)
+        rows = [layout.linear(name, width) for name in classifier]
+        if attention.channels not in (1, len(rows)) or (len(rows) > 1 and attention.channels == 1):
+            raise ArchitectureError(
+                f"it has {attention.channels} attention channels and {len(rows)} classifiers"
+            )
+        stacked = nn.Linear(width, sum(row.out_features for row in rows))
+        with torch.no_grad():
+            stacked.weight.copy_(torch.cat([row.weight for row in rows]))
+            stacked.bias.copy_(torch.cat([row.bias for row in rows]))
+        embed = nn.Sequential(first, nn.ReLU())
+        self.assemble(embed, attention, stacked, feature_dim=first.in_features)
+
+
+@architecture(
+    "clam_mb",
+    keys=("attention_net.0.weight", "classifiers.0.weight"),
+    row=20,
+)
+class ClamMb(_Clam):
+    """One attention channel and one row of the classifier for each class."""
+
+    def __init__(self, layout: Layout, options: Options) -> None:
+        super().__init__(layout, options)
+        self._assemble(layout, [f"classifiers.{i}" for i in layout.indices("classifiers.")])
+
+    def classify(self, pooled: torch.Tensor) -> torch.Tensor:
+        """Return logit c from the pooled vector of channel c."""
+        return (pooled * self.classifier.weight).sum(dim=2) + self.classifier.bias
+
+
+@architecture(
+    "clam_sb",
+    keys=("attention_net.0.weight", "classifiers.weight"),
+    row=30,
+)
+class ClamSb(_Clam):
+    """One attention channel for all classes."""
+
+    def __init__(self, layout: Layout, options: Options) -> None:
+        super().__init__(layout, options)
+        self._assemble(layout, ["classifiers"])

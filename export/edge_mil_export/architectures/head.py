@@ -1,0 +1,218 @@
+"""What an architecture is to the exporter: a head cut where the bag ends."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from edge_mil.errors import UsageError
+from edge_mil_export.architectures.layout import Layout
+
+Options = Mapping[str, str]
+"""Options of a head, complete and checked: name -> value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """Something that the file cannot tell.
+
+    Attributes:
+        name: As `--arch-option` names it.
+        values: What it may be.
+        changes: What depends on it, for the question: "the embedding of each instance".
+        default: Taken when it is not given; "" asks.
+    """
+
+    name: str
+    values: tuple[str, ...]
+    changes: str
+    default: str = ""
+
+
+ACTIVATION = Option("activation", ("relu", "gelu"), "the embedding of each instance")
+"""`design.md`, section 4."""
+
+
+class Head(nn.Module):
+    """One architecture, rebuilt from a state dict alone: attend, pool, classify.
+
+    `attend` and `classify` become `attend.onnx` and `classify.onnx`; the pooling between them runs
+    in NumPy on the device, where the state lives. A constructor takes every tensor that it needs
+    from the layout, and sets `feature_dim`, `value_dim`, `channels` and `outputs`.
+
+    Attributes:
+        feature_dim: Width d of a feature.
+        value_dim: Width l of what is pooled.
+        channels: Attention channels k; 0 without attention.
+        outputs: Logits c.
+        pooling: attention, mean or max.
+    """
+
+    options: ClassVar[tuple[Option, ...]] = ()
+    """What the file cannot tell."""
+    training_only: ClassVar[tuple[str, ...]] = ()
+    """Prefixes of keys that the bag's score does not need."""
+    sigmoid: ClassVar[bool] = False
+    """Probabilities are the sigmoid of the logits also where there are several outputs."""
+
+    feature_dim: int
+    value_dim: int
+    channels: int
+    outputs: int
+
+    def __init__(self, layout: Layout, options: Options) -> None:
+        """Build the layers."""
+        super().__init__()
+        self.pooling = "attention"
+
+    @abstractmethod
+    def attend(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return values (n, l) and attention logits (n, k) of features (n, d), all float32.
+
+        Without attention the logits are not looked at: return the values twice.
+        """
+
+    def classify(self, pooled: torch.Tensor) -> torch.Tensor:
+        """Return logits (b, c) of pooled vectors (b, k, l); by default they are the logits."""
+        return pooled.flatten(1)
+
+    @property
+    def has_classifier(self) -> bool:
+        """Whether there is anything to do after the pooling."""
+        return type(self).classify is not Head.classify
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Return the logits (c,) of a whole bag (n, d): the reference for the cut-up graphs."""
+        values, attention_logits = self.attend(features)
+        if self.pooling == "mean":
+            pooled = values.mean(dim=0, keepdim=True)
+        elif self.pooling == "max":
+            pooled = values.amax(dim=0, keepdim=True)
+        else:
+            pooled = torch.softmax(attention_logits, dim=0).T @ values
+        return self.classify(pooled[None])[0]
+
+    def describe(self) -> str:
+        """Say in a few words what was read from the file, beyond the sizes."""
+        return ""
+
+    @classmethod
+    def full_name(cls, name: str, options: Options) -> str:
+        """Return the architecture's name, which may depend on its options."""
+        return name
+
+
+class AttentionHead(Head):
+    """Embed each instance, pool the embeddings by attention, classify the channels side by side."""
+
+    def assemble(
+        self,
+        embed: nn.Module,
+        attention: GatedAttention,
+        classifier: nn.Linear,
+        *,
+        feature_dim: int,
+        before_classifier: nn.Module | None = None,
+    ) -> None:
+        """Take the parts; sizes follow from them.
+
+        Args:
+            embed: Features (n, d) to embeddings (n, l).
+            attention: Embeddings to attention logits (n, k).
+            classifier: Pooled channels, flat (b, k * l), to logits (b, c).
+            feature_dim: Width d of a feature.
+            before_classifier: What the pooled channels pass first, flat; nothing when None.
+        """
+        self.embed, self.attention, self.classifier = embed, attention, classifier
+        self.before_classifier = before_classifier or nn.Identity()
+        self.feature_dim, self.value_dim = feature_dim, attention.branch.in_features
+        self.channels, self.outputs = attention.channels, classifier.out_features
+
+    def attend(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return embeddings and attention logits."""
+        h = self.embed(features)
+        return h, self.attention(h)
+
+    def classify(self, pooled: torch.Tensor) -> torch.Tensor:
+        """Return the logits."""
+        logits: torch.Tensor = self.classifier(self.before_classifier(pooled.flatten(1)))
+        return logits
+
+    def describe(self) -> str:
+        """Say whether the attention has a gate."""
+        return "plain attention" if self.attention.gate is None else "gated attention"
+
+
+class GatedAttention(nn.Module):
+    """Attention logits w . (tanh(V h) * sigmoid(U h)), or without the gate w . tanh(V h).
+
+    MHIM-MIL puts another activation in the place of the tanh.
+
+    Source:
+        Ilse, Tomczak and Welling 2018, arXiv:1802.04712, eq. 8 and 9.
+    """
+
+    def __init__(
+        self, branch: nn.Linear, gate: nn.Linear | None, last: nn.Linear, bend: nn.Module
+    ) -> None:
+        super().__init__()
+        self.branch, self.gate, self.last, self.bend = branch, gate, last, bend
+
+    def forward(self, h: torch.Tensor) -> torch.Tensor:
+        """Return logits (n, k) of embeddings (n, l)."""
+        hidden = self.bend(self.branch(h))
+        if self.gate is not None:
+            hidden = hidden * torch.sigmoid(self.gate(h))
+        logits: torch.Tensor = self.last(hidden)
+        return logits
+
+    @property
+    def channels(self) -> int:
+        """Attention channels k."""
+        return self.last.out_features
+
+
+def gated(
+    layout: Layout,
+    branch: str,
+    gate: str,
+    last: str,
+    width: int,
+    *,
+    bias: bool | None = True,
+    bend: str = "tanh",
+) -> GatedAttention:
+    """Build the attention network of eq. 8 or 9; `gate` "" is the one without a gate.
+
+    Args:
+        layout: The state dict.
+        branch: Prefix of the layer before the tanh.
+        gate: Prefix of the layer before the sigmoid, or "".
+        last: Prefix of the last layer.
+        width: Width of an embedding.
+        bias: As `Layout.linear` takes it.
+        bend: Activation of the branch.
+    """
+    first = layout.linear(branch, width, bias=bias)
+    hidden = first.out_features
+    second = layout.linear(gate, width, hidden, bias=bias) if gate else None
+    return GatedAttention(
+        first, second, layout.linear(last, hidden, bias=bias), activation(bend)
+    )
+
+
+def activation(name: str) -> nn.Module:
+    """Return an activation by the name that options give it; gelu is the exact one, by erf.
+
+    Raises:
+        UsageError: There is none of that name.
+    """
+    found = {"relu": nn.ReLU, "gelu": nn.GELU, "tanh": nn.Tanh}.get(name)
+    if found is None:
+        raise UsageError(f"There is no activation {name!r}; name relu, gelu or tanh.")
+    return found()

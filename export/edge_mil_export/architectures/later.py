@@ -1,0 +1,61 @@
+"""Heads that are recognised by their keys and that a later release brings.
+
+Source:
+    `aggregators.md`, section 2, the table of signatures.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class LaterHead:
+    """A signature without a head.
+
+    Attributes:
+        name: As `--arch` will take it.
+        keys: Key patterns that all must be there; "a|b" is either.
+        row: Row of the signature table.
+        reason: What to say instead of "not there yet"; may hold {file}.
+    """
+
+    name: str
+    keys: tuple[str, ...]
+    row: int
+    reason: str = ""
+
+
+LATER = (
+    LaterHead(
+        "dtfd",
+        ("dim_reduction.fc1.weight", "att_classifier.attention.attention_weights.weight"),
+        10,
+    ),
+    LaterHead("mil_fc", ("fc.0.weight", "classifier.weight"), 40),
+    LaterHead("mil_fc_mc", ("fc.0.weight", "classifiers.weight"), 40),
+    LaterHead("mhim_dsmil", ("online_encoder.b_classifier.fcc.weight",), 60),
+    LaterHead("mhim_transmil", ("online_encoder.cls_token",), 70),
+    LaterHead(
+        "rrtmil", ("cr_msa.attn.phi|*cr_msa.attn.phi*", "patch_to_emb.0.weight"), 90
+    ),
+    LaterHead("dsmil", ("b_classifier.fcc.weight",), 100),
+    LaterHead("acmil_mha", ("Slide_classifier.fc.weight", "sub_attention.0.q_proj.weight"), 120),
+    LaterHead("aem_mha", ("dimreduction.fc1.weight", "attention.q_proj.weight", "q"), 130),
+    LaterHead("transmil", ("_fc1.0.weight", "pos_layer.proj.weight", "layer1.attn.to_qkv.weight"),
+              190),
+    LaterHead("mambamil", ("_fc1.0.weight", "layers.0.1.A_log|layers.0.*.A_log"), 200),
+    LaterHead("wikg", ("W_head.weight", "readout.gate_nn.0.weight"), 210),
+    LaterHead("ilra", ("gab_blocks.0.latent",), 220),
+    LaterHead("otsurv", ("prototype_embeddings.weight",), 230),
+    LaterHead(
+        "hopfield", ("*pooling_weights", "*hopfield.association_core.in_proj_weight"), 240
+    ),
+    LaterHead(
+        "dsmil_init",
+        ("b_classifier.q.weight|b_classifier.q.0.weight", "b_classifier.v.1.weight"),
+        400,
+        "{file} holds only parts of DSMIL with which its training starts (b_classifier.q and "
+        "b_classifier.v); it is no classifier, so export the checkpoint that the training wrote.",
+    ),
+)

@@ -1,0 +1,57 @@
+"""ABMIL and gated ABMIL as MambaMIL's repository writes them."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from edge_mil_export.architectures.head import (
+    ACTIVATION,
+    AttentionHead,
+    Options,
+    activation,
+    gated,
+)
+from edge_mil_export.architectures.layout import Layout
+from edge_mil_export.architectures.registry import architecture
+
+
+class _Mambamil(AttentionHead):
+    """One embedding layer, attention, a classifier.
+
+    Source:
+        isyangshu/MambaMIL, models/ABMIL.py; `aggregators.md`, 4.1.
+    """
+
+    options = (ACTIVATION,)
+    names: tuple[str, str, str]
+
+    def __init__(self, layout: Layout, options: Options) -> None:
+        super().__init__(layout, options)
+        first = layout.linear("feature.0")
+        width = first.out_features
+        attention = gated(layout, *self.names, width)
+        classifier = layout.linear("classifier.0", attention.channels * width)
+        embed = nn.Sequential(first, activation(options["activation"]))
+        self.assemble(embed, attention, classifier, feature_dim=first.in_features)
+
+
+@architecture(
+    "abmil_mambamil",
+    keys=("feature.0.weight", "attention.2.weight", "classifier.0.weight"),
+    row=170,
+)
+class AbmilMambamil(_Mambamil):
+    """`DAttention`; the official forward fails on one instance, where ours returns it."""
+
+    names = ("attention.0", "", "attention.2")
+
+
+@architecture(
+    "gabmil_mambamil",
+    keys=("feature.0.weight", "attention_weights.weight", "classifier.0.weight"),
+    row=160,
+)
+class GabmilMambamil(_Mambamil):
+    """The gated one. No official output was at hand: tested against the paper's formula."""
+
+    names = ("attention_V.0", "attention_U.0", "attention_weights")
