@@ -80,7 +80,12 @@ class _Partial:
         known = self.known[part.y : part.y + height, part.x : part.x + width]
         new = ~known
         self.known_px += int(np.count_nonzero(new))
-        self.tissue_px += int(np.count_nonzero(test.mask(part.pixels)[new]))
+        # The first part of a cell is all new, and most parts are first ones.
+        self.tissue_px += (
+            int(np.count_nonzero(test.mask(part.pixels)[new]))
+            if self.parts
+            else test.count(part.pixels)
+        )
         known[...] = True
         self.parts.append((sequence, part))
 
@@ -334,10 +339,13 @@ class _Look:
         self.parts.append(Part(*cell, x + x_new, y + y_new, new.copy()))
 
     def _completed(self, cell: Cell, pixels: UInt8Array, sources: tuple[int, ...]) -> None:
+        self.sources[cell] = sources
+        if self.test.is_surely_glass(pixels):
+            self.glass.append(cell)
+            return
         tile = resample_cell(pixels, self.geometry, *cell)
         share = self.test.share(tile)
         self._found(share)
-        self.sources[cell] = sources
         if share >= self.test.min_share:
             self.complete.append((cell, tile))
         else:

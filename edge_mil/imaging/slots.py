@@ -171,7 +171,7 @@ class SlotBook:
         """
         slot, distance_um = self._locate(frame)
         tile = bring_to_tile(frame.pixels, self.tile_h, self.tile_w)
-        share, sharp = self.tissue.share(frame.pixels), sharpness(tile)
+        share, sharp = self.tissue.share(tile), sharpness(tile)
         digest = hashlib.sha256(np.ascontiguousarray(frame.pixels).data).hexdigest()
         rank = Rank(-math.floor(math.log(sharp) / math.log(SHARPNESS_STEP)), distance_um, digest)
         verdict, replaces = Verdict.ACCEPTED, None

@@ -174,6 +174,8 @@ def _read_block(
     for cell in cells:
         box = geometry.box(*cell)
         part = pixels[box.y0 - first.y0 : box.y1 - first.y0, box.x0 - first.x0 : box.x1 - first.x0]
+        if test.is_surely_glass(part):
+            continue
         tile = resample_cell(part, geometry, *cell)
         if test.share(tile) >= test.min_share:
             found.append((cell, tile))

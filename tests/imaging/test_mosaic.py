@@ -301,3 +301,11 @@ def test_fields_left_of_and_above_the_origin_are_places_too() -> None:
         if left <= i * 16 <= left + 24 and top <= j * 16 <= top + 24
     }
     assert set(view.cells) == wanted
+
+
+def test_a_share_of_nothing_takes_every_cell() -> None:
+    geometry = GridGeometry(0.5, TILE, TILE, 0.5)
+    mosaic = Mosaic(geometry, background=(GLASS,) * 3, min_difference=25, min_share=0)
+    view = show(mosaic, (0, 0, 32, 32), 1, np.full((32, 32, 3), GLASS, np.uint8))
+    assert view.verdict is Verdict.ACCEPTED
+    assert len(view.cells) == 4
