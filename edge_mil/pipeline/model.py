@@ -133,8 +133,8 @@ class Model:
             )
         return features
 
-    def attend(self, features: Float32Array) -> InstanceBatch:
-        """Run the per-instance part of the aggregator.
+    def check_features(self, features: Float32Array) -> None:
+        """Check a whole bag at once, so that a message names the row in the file.
 
         Args:
             features: float32, shape (n, d); any n, 0 too.
@@ -155,6 +155,17 @@ class Model:
                 "remove the row.",
                 row=row,
             )
+
+    def attend(self, features: Float32Array) -> InstanceBatch:
+        """Run the per-instance part of the aggregator.
+
+        Args:
+            features: float32, shape (n, d); any n, 0 too.
+
+        Raises:
+            InvalidFeaturesError: Another width, or a number that is not finite.
+        """
+        self.check_features(features)
         spec = self.bundle.manifest.aggregator
         if len(features) == 0:
             empty = np.empty((0, spec.value_dim), dtype=np.float32)

@@ -1,0 +1,158 @@
+"""`edge-mil score`: saved features to the score that a live run would end on."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from edge_mil.bundle import Bundle, open_bundle
+from edge_mil.errors import InvalidFeaturesError
+from edge_mil.pipeline.features import FeaturesFile, read_features
+from edge_mil.pipeline.model import Model
+from edge_mil.pipeline.replay import Replay, arrival, read_operations
+from edge_mil.types import RESEARCH_USE_ONLY, SlideScore
+
+FILE_SUFFIXES = re.compile(r"\.(onnx|pt|pth|ts|torchscript)$")
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add `score` and its arguments."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "score",
+        help="score saved features",
+        description="Score a bag of saved features: .npz, .h5 as TRIDENT and CLAM write it, or a "
+        ".pt tensor; array `features` (N, D). " + RESEARCH_USE_ONLY,
+    )
+    parser.add_argument("bundle", help="bundle: a directory or its .milb")
+    parser.add_argument("features", type=Path, help="a features file")
+    parser.add_argument(
+        "--stream", type=_positive, metavar="K", help="fold K instances at a time, as live"
+    )
+    parser.add_argument(
+        "--shuffle", type=_seed, metavar="SEED", help="let the instances arrive in another order"
+    )
+    parser.add_argument(
+        "--operations",
+        type=Path,
+        metavar="OPS.json",
+        help="add, replace and remove fields; a score after each",
+    )
+    parser.add_argument("--attention", action="store_true", help="print each instance's weight")
+    parser.add_argument("--backend", default="cpu", help="cpu or tensorrt (default: cpu)")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Score the file and print the result.
+
+    Raises:
+        EdgeMilError: The bundle, the features or an option does not fit; the message says which.
+    """
+    bundle = open_bundle(arguments.bundle)
+    saved = read_features(arguments.features)
+    _check_encoder(saved, bundle, arguments.features.name)
+    rows = len(saved.features)
+    operations = read_operations(arguments.operations, rows) if arguments.operations else None
+    model = Model.load(bundle, backend=arguments.backend, extractor=False)
+    try:
+        replay = Replay(model, saved.features, step=arguments.stream)
+        scores: list[SlideScore | None] | None = None
+        if operations is None:
+            replay.stream(arrival(rows, arguments.shuffle))
+        else:
+            scores = []
+            for operation in operations:
+                replay.apply(operation)
+                scores.append(replay.score())
+        score = replay.score()
+        attention = replay.attention() if arguments.attention else None
+    finally:
+        model.close()
+    document: dict[str, Any] = {
+        "score": _as_json(score),
+        "instances": replay.instances,
+        "bundle": bundle.digest,
+    }
+    if attention is not None:
+        document["attention"] = attention
+    if scores is not None:
+        document["scores"] = [_as_json(one) for one in scores]
+    if arguments.json:
+        print(json.dumps(document))
+    else:
+        _print(bundle, arguments.features.name, replay.instances, score)
+        _print_more(document, scores)
+    return 0
+
+
+def _as_json(score: SlideScore | None) -> dict[str, object] | None:
+    return score.as_json() if score else None
+
+
+def _print(bundle: Bundle, name: str, instances: int, score: SlideScore | None) -> None:
+    print(f"{name}, {instances} instances, by {bundle.manifest.name} ({bundle.digest[:19]})")
+    if score is None:
+        print("No score yet: the bag holds no instance.")
+    else:
+        width = max((len(c) for c in score.classes), default=5)
+        chances = score.probabilities or (None,) * len(score.logits)
+        print(f"{'class':{max(width, 5)}}  {'logit':>10}  probability")
+        for label, logit, chance in zip(score.classes, score.logits, chances, strict=True):
+            shown = "" if chance is None else f"{chance:.4f}"
+            print(f"{label:{max(width, 5)}}  {logit:10.4f}  {shown}")
+    print(RESEARCH_USE_ONLY)
+
+
+def _print_more(document: dict[str, Any], scores: list[SlideScore | None] | None) -> None:
+    """Print what was asked for beside the score."""
+    for at, score in enumerate(scores or ()):
+        logits = ", ".join(f"{x:.4f}" for x in score.logits) if score else "no score"
+        held = score.instances if score else 0
+        print(f"after operation {at}: {held} instances, logits {logits}")
+    for channel, weights in enumerate(document.get("attention", ())):
+        top = sorted(range(len(weights)), key=lambda i: -weights[i])[:5]
+        most = ", ".join(f"{i}: {weights[i]:.4f}" for i in top)
+        print(f"attention of channel {channel}, largest by row: {most or 'none'}")
+
+
+def _check_encoder(saved: FeaturesFile, bundle: Bundle, name: str) -> None:
+    """Refuse features of another extractor than the bundle's, where both are named.
+
+    Raises:
+        InvalidFeaturesError: The names differ.
+    """
+    extractor = bundle.manifest.extractor
+    if not saved.encoder or extractor is None:
+        return
+    if _encoder(saved.encoder) != _encoder(extractor.name):
+        raise InvalidFeaturesError(
+            f"{name} was made by the encoder {saved.encoder} and {bundle.manifest.name} takes "
+            f"features of {extractor.name}; extract them again, or name the bundle that fits.",
+            encoder=saved.encoder,
+            extractor=extractor.name,
+        )
+
+
+def _encoder(name: str) -> str:
+    """Return an encoder's name bare: without "timm:", folder, suffix, case and pretrained tag."""
+    bare = name.rsplit("/", 1)[-1].rsplit(":", 1)[-1].lower()
+    bare = FILE_SUFFIXES.sub("", bare).split(".")[0]
+    return bare.replace("-", "_")
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return number
+
+
+def _seed(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{text} is negative")
+    return number
