@@ -12,3 +12,12 @@ mkdir -p "$out/edge_mil/v1"
 PATH="$(dirname "$python"):$PATH" "$python" -m grpc_tools.protoc -I"$root/proto" \
     --python_out="$out" --grpc_python_out="$out" --mypy_out=quiet:"$out" --mypy_grpc_out=quiet:"$out" \
     "$root/proto/edge_mil/v1/edge_mil.proto"
+
+digest=$("$python" -c 'import hashlib, sys; print(hashlib.sha256(open(sys.argv[1], "rb").read()).hexdigest())' \
+    "$root/proto/edge_mil/v1/edge_mil.proto")
+cat > "$out/edge_mil/v1/__init__.py" <<END
+"""The wire as Python: generated from proto/ by \`make proto\`, never edited."""
+
+SOURCE_SHA256 = "$digest"
+"""Of the .proto that this was generated from; a test compares it."""
+END
