@@ -173,9 +173,7 @@ def _positions(arrays: Mapping[str, AnyArray], rows: int, name: str) -> Float64A
     return places
 
 
-def _group(
-    arrays: Mapping[str, AnyArray], rows: int, name: str
-) -> npt.NDArray[np.int64] | None:
+def _group(arrays: Mapping[str, AnyArray], rows: int, name: str) -> npt.NDArray[np.int64] | None:
     if "group" not in arrays:
         return None
     array = np.asarray(arrays["group"])

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -187,14 +187,14 @@ def _operation(item: object, at: int, count: int) -> Operation:
     if not _is_number(field):
         raise UsageError(f"Operation {at} names no field by a number.")
     if kind == "remove":
-        return Operation(kind, int(field), ())
+        return Operation(kind, field, ())
     if not (isinstance(rows, Sequence) and all(_is_number(row) for row in rows)):
         raise UsageError(f"Operation {at} has no list of row numbers.")
     wrong = next((row for row in rows if not 0 <= row < count), None)
     if wrong is not None:
         raise UsageError(f"Operation {at} names row {wrong}, and the file has 0 to {count - 1}.")
-    return Operation(kind, int(field), tuple(dict.fromkeys(rows)))
+    return Operation(kind, field, tuple(dict.fromkeys(rows)))
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)

@@ -12,7 +12,7 @@ import pickle
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -54,7 +54,7 @@ class _Storage:
 class _Unpickler(pickle.Unpickler):
     """Builds arrays from `data.pkl`; a name that it does not know is an error, never an import."""
 
-    def __init__(self, archive: zipfile.ZipFile, root: str, order: str) -> None:
+    def __init__(self, archive: zipfile.ZipFile, root: str, order: Literal["<", ">"]) -> None:
         super().__init__(io.BytesIO(archive.read(f"{root}data.pkl")))
         self._archive, self._root, self._order = archive, root, order
 

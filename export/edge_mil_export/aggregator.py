@@ -157,8 +157,11 @@ class _Attend(nn.Module):
         self.head = head
 
     def forward(self, features: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-        found = self.head.attend(features)
-        return found if self.head.channels else found[0]
+        values, logits = self.head.attend(features)
+        if values is features:
+            # An input that is an output as well would lose its name to it.
+            values = features.clone()
+        return (values, logits) if self.head.channels else values
 
 
 class _Classify(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -75,11 +76,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"edge-mil-export {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     aggregator_command.add_parser(subparsers)
-    try:
-        from edge_mil_export import bundle_command
-    except ImportError:
-        pass
-    else:
+    if importlib.util.find_spec("edge_mil_export.bundle_command"):
+        bundle_command = importlib.import_module("edge_mil_export.bundle_command")
         bundle_command.add_parser(subparsers)
     return parser
 

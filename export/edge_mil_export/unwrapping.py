@@ -26,9 +26,7 @@ CLAM's own loader does, and breaks these checkpoints."""
 CLAM_LOSS = "instance_loss_fn."
 
 
-def unwrap(
-    loaded: Mapping[Any, Any], *, name: str, weights: str | None
-) -> dict[str, torch.Tensor]:
+def unwrap(loaded: Mapping[Any, Any], *, name: str, weights: str | None) -> dict[str, torch.Tensor]:
     """Return the state dict inside of what a file holds.
 
     Args:
@@ -81,9 +79,7 @@ def _holds_state(value: object) -> bool:
     )
 
 
-def _inner(
-    inside: Mapping[Any, Any], name: str, weights: str | None
-) -> Mapping[Any, Any] | None:
+def _inner(inside: Mapping[Any, Any], name: str, weights: str | None) -> Mapping[Any, Any] | None:
     """Return what lies one wrapper further in; None where there is no wrapper."""
     student, teacher = inside.get("model"), inside.get("teacher")
     if _holds_state(teacher):

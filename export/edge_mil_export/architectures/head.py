@@ -201,9 +201,7 @@ def gated(
     first = layout.linear(branch, width, bias=bias)
     hidden = first.out_features
     second = layout.linear(gate, width, hidden, bias=bias) if gate else None
-    return GatedAttention(
-        first, second, layout.linear(last, hidden, bias=bias), activation(bend)
-    )
+    return GatedAttention(first, second, layout.linear(last, hidden, bias=bias), activation(bend))
 
 
 def activation(name: str) -> nn.Module:

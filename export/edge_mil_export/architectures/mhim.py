@@ -69,9 +69,7 @@ class AbmilMhimRepo(AttentionHead):
             last = nn.Identity()
         classifier = layout.linear("classifier", attention.channels * width, bias=None)
         embed = nn.Sequential(before, first, activation(options["activation"]), after)
-        self.assemble(
-            embed, attention, classifier, feature_dim=feature_dim, before_classifier=last
-        )
+        self.assemble(embed, attention, classifier, feature_dim=feature_dim, before_classifier=last)
 
 
 @architecture(
@@ -95,9 +93,7 @@ class MhimAbmil(AttentionHead):
 
     options = (
         ACTIVATION,
-        Option(
-            "attention_activation", ("relu", "gelu", "tanh"), "the attention of each instance"
-        ),
+        Option("attention_activation", ("relu", "gelu", "tanh"), "the attention of each instance"),
         Option("merge_test", ("true", "false"), "the pooled vector", "false"),
     )
     training_only = ("merge.",)

@@ -13,8 +13,8 @@ import torch
 
 from edge_mil.errors import NotThereYetError, UsageError
 from edge_mil_export.architectures.head import Head
-from edge_mil_export.architectures.layout import SHOWN_KEYS, Layout
 from edge_mil_export.architectures.later import LATER, LaterHead
+from edge_mil_export.architectures.layout import SHOWN_KEYS, Layout
 from edge_mil_export.errors import ArchitectureError
 
 NEAREST = 3
@@ -121,9 +121,7 @@ def _named(name: str) -> Architecture:
         raise NotThereYetError(f"{name} is not there yet: it comes with the next release.")
     close = difflib.get_close_matches(name, names(), 1)
     hint = f"did you mean {close[0]}? " if close else ""
-    raise UsageError(
-        f"There is no architecture {name!r}; {hint}--arch takes {', '.join(names())}."
-    )
+    raise UsageError(f"There is no architecture {name!r}; {hint}--arch takes {', '.join(names())}.")
 
 
 def _detected(state: Mapping[str, torch.Tensor], file: str) -> Architecture:
