@@ -119,8 +119,9 @@ def _draw(kind: NucleusKind, angle: float, rng: np.random.Generator) -> Float32A
     rim = 1.0 - kind.vesicular * np.clip(depth_map * 1.6, 0.0, 1.0)
     size = 2 * reach + 1
     grain = rng.standard_normal((size, size)).astype(np.float32)
-    grain = cv2.GaussianBlur(grain, (0, 0), 1.1)
-    grain = cv2.resize(grain / grain.std(), (side, side), interpolation=cv2.INTER_LINEAR)
-    shade = np.clip(rim * (1.0 + kind.texture * 0.5 * grain), 0.25, 1.6)
+    soft = cv2.GaussianBlur(grain, (0, 0), 1.1)
+    chromatin = cv2.resize(soft / soft.std(), (side, side), interpolation=cv2.INTER_LINEAR)
+    shade = np.clip(rim * (1.0 + kind.texture * 0.5 * chromatin), 0.25, 1.6)
     full = mask.astype(np.float32) * shade.astype(np.float32) * rng.uniform(*kind.density)
-    return cv2.resize(full, (size, size), interpolation=cv2.INTER_AREA).astype(np.float32)
+    small = cv2.resize(full, (size, size), interpolation=cv2.INTER_AREA)
+    return np.asarray(small, dtype=np.float32)

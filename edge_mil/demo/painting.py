@@ -259,7 +259,7 @@ def _tissue_depth(rng: np.random.Generator, rows: int, columns: int) -> Float32A
     field += 0.015 * smooth_noise(rng, rows, columns, 6.0)
     mask = (field > 0.0).astype(np.uint8)
     mask[:3], mask[-3:], mask[:, :3], mask[:, -3:] = 0, 0, 0, 0
-    return cv2.distanceTransform(mask, cv2.DIST_L2, 3).astype(np.float32)
+    return np.asarray(cv2.distanceTransform(mask, cv2.DIST_L2, 3), dtype=np.float32)
 
 
 def _spots(
@@ -280,9 +280,7 @@ def _spots(
     return out
 
 
-def _place_glands(
-    rng: np.random.Generator, tissue: np.ndarray, taken: np.ndarray
-) -> list[_Gland]:
+def _place_glands(rng: np.random.Generator, tissue: np.ndarray, taken: np.ndarray) -> list[_Gland]:
     """Return glands that keep clear of each other, of the edge and of what is taken."""
     blocked = (~tissue | taken).astype(np.uint8)
     free = cv2.distanceTransform(1 - blocked, cv2.DIST_L2, 3)

@@ -35,14 +35,12 @@ def smooth_noise(
     return fine.astype(np.float32, copy=False)
 
 
-def cloud_noise(
-    rng: np.random.Generator, height: int, width: int, grain_px: float
-) -> Float32Array:
+def cloud_noise(rng: np.random.Generator, height: int, width: int, grain_px: float) -> Float32Array:
     """Return noise with detail at three sizes, `grain_px` the largest; float32 (height, width)."""
     total = smooth_noise(rng, height, width, grain_px)
     for octave in (2, 4):
-        total = total + smooth_noise(rng, height, width, grain_px / octave) / octave
-    return total.astype(np.float32, copy=False)
+        total += smooth_noise(rng, height, width, grain_px / octave) / np.float32(octave)
+    return total
 
 
 def fibres(rng: np.random.Generator, height: int, width: int) -> Float32Array:
@@ -71,7 +69,7 @@ def _drawn_out(grain: Float32Array, direction: float) -> Float32Array:
     kernel = np.exp(-((along / (half * 0.55)) ** 2) - (across / FIBRE_WIDTH_PX) ** 2)
     padded = np.pad(grain, half, mode="wrap")
     smeared = cv2.filter2D(padded, cv2.CV_32F, kernel)[half:-half, half:-half]
-    return (smeared / smeared.std()).astype(np.float32, copy=False)
+    return np.asarray(smeared / smeared.std(), dtype=np.float32)
 
 
 def _everywhere(tile: Float32Array, height: int, width: int) -> Float32Array:

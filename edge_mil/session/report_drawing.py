@@ -83,7 +83,7 @@ def slide_svg(
         f'width="{width:g}" height="{height:g}" preserveAspectRatio="none"/>',
     ]
     if heat_map is not None:
-        parts.append('<g class="heat">' + _cells(heat_map) + "</g>")
+        parts.append('<g class="heat">' + cells_svg(heat_map) + "</g>")
     outlines = []
     for number, place in marks:
         outlines.append(
@@ -100,7 +100,8 @@ def slide_svg(
     return "".join(parts) + "</svg>"
 
 
-def _cells(heat_map: HeatMap) -> str:
+def cells_svg(heat_map: HeatMap) -> str:
+    """Return one coloured rectangle for each cell that changed the score; stage um."""
     wide, high = heat_map.um_per_column, heat_map.um_per_row
     parts = []
     for row, line in enumerate(heat_map.values):

@@ -27,8 +27,7 @@ section.cards { display: grid; grid-template-columns: 1.5fr 1fr 1fr 1fr; gap: 14
 section.two { display: grid; grid-template-columns: 1.25fr 1fr; gap: 26px; }
 .slide { margin: 8px 0; border: 1px solid var(--line); border-radius: 8px; overflow: hidden; }
 .slide svg { display: block; width: 100%; height: auto; }
-svg text { font: 12px system-ui, "DejaVu Sans", Arial, sans-serif; fill: #44505c; }
-.slide svg text { font-size: inherit; font-family: inherit; fill: revert-layer; }
+.legend text, .two text { font-size: 12px; fill: #44505c; }
 .legend { display: flex; gap: 22px; align-items: center; }
 .legend svg { flex: none; }
 .legend p { margin: 0; color: var(--soft); font-size: 13px; }

@@ -1,0 +1,155 @@
+"""From a session of the service to what its report shows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from edge_mil import __version__
+from edge_mil.bundle import Bundle
+from edge_mil.cameras import SlideFile
+from edge_mil.client import ClientSession, FieldInfo, SessionInfo
+from edge_mil.session.report import ReportContent, TopField
+from edge_mil.session.report_drawing import HistoryPoint, SlidePicture
+from edge_mil.session.views import HeatMap
+from edge_mil.types import FieldResult, Region, UInt8Array
+
+PICTURE_PX = 1600
+"""Long side of the slide's picture: sharp on a page 1100 px wide, some 300 KB."""
+PICTURE_QUALITY = 85
+TOP_FIELDS = 8
+MODEL_CARD = "model_card.md"
+
+
+def gather(
+    session: ClientSession,
+    info: SessionInfo,
+    answers: Sequence[FieldResult],
+    slide: SlideFile,
+    bundle: Bundle,
+    warning: str,
+) -> ReportContent:
+    """Ask the service for its evidence and put the report together.
+
+    Args:
+        session: The session, closed or not.
+        info: Where it stands.
+        answers: Every answer, in order.
+        slide: What was played, for its picture.
+        bundle: The model.
+        warning: A sentence that stands above everything; "" for none.
+
+    Raises:
+        ServiceUnavailableError: The service went away.
+    """
+    class_name = bundle.manifest.task.classes[-1]
+    index = len(bundle.manifest.task.classes) - 1
+    top = session.top_fields(TOP_FIELDS, class_name) if info.score else []
+    return ReportContent(
+        title=slide.path.name,
+        subtitle=f"Read on {_date(info.created_s)} by edge_mil {__version__}, "
+        f"{len(answers)} fields over gRPC",
+        bundle_name=f"{bundle.manifest.name} {bundle.manifest.version}",
+        bundle_digest=bundle.digest,
+        class_name=class_name,
+        score=info.score,
+        coverage=info.coverage,
+        history=tuple(
+            HistoryPoint(a.sequence, a.verdict.name, _value(a, index), a.coverage) for a in answers
+        ),
+        verdicts=info.fields,
+        picture=_picture(slide),
+        heat_map=_heat_map(session, class_name) if info.score else None,
+        top_fields=tuple(
+            TopField(f.sequence, f.influence or 0.0, f.cells, _thumbnail(session, f), _region(f))
+            for f in top
+        ),
+        settings={
+            "session": session.session_id,
+            "pixel size": f"{info.mpp:g} um/px ({info.mpp_source})",
+            "slide": f"{slide.width_px} x {slide.height_px} px, "
+            f"{slide.width_px * slide.mpp / 1000:.2f} x "
+            f"{slide.height_px * slide.mpp / 1000:.2f} mm",
+            "instances": _instances(bundle),
+            "aggregator": f"{bundle.manifest.aggregator.architecture}, "
+            f"{bundle.manifest.aggregator.incremental}",
+            "extractor": bundle.manifest.extractor.name if bundle.manifest.extractor else "none",
+        },
+        about_model=about_model(bundle),
+        warning=warning,
+    )
+
+
+def about_model(bundle: Bundle) -> tuple[str, ...]:
+    """Return the intended use, and the paragraphs of the model card without its headings."""
+    said = [bundle.manifest.intended_use]
+    if MODEL_CARD in bundle.manifest.files:
+        for block in bundle.read(MODEL_CARD).decode().split("\n\n"):
+            text = " ".join(block.split())
+            if text and not text.startswith(("#", "|", "-")) and text not in said:
+                said.append(text)
+    return tuple(said)
+
+
+def _picture(slide: SlideFile) -> SlidePicture:
+    overview, _ = slide.overview(PICTURE_PX)
+    shrink = min(1.0, PICTURE_PX / max(overview.shape[:2]))
+    size = (max(1, round(overview.shape[1] * shrink)), max(1, round(overview.shape[0] * shrink)))
+    small = cv2.resize(overview, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+    region = Region(0.0, 0.0, slide.width_px * slide.mpp, slide.height_px * slide.mpp)
+    return SlidePicture(_jpeg(small), region)
+
+
+def _jpeg(pixels: UInt8Array) -> bytes:
+    encoded = cv2.imencode(
+        ".jpg",
+        cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR),
+        [cv2.IMWRITE_JPEG_QUALITY, PICTURE_QUALITY],
+    )[1]
+    return encoded.tobytes()
+
+
+def _heat_map(session: ClientSession, class_name: str) -> HeatMap:
+    found = session.heat_map(class_name)
+    return HeatMap(
+        found.class_name,
+        found.origin_x_um,
+        found.origin_y_um,
+        found.um_per_column,
+        found.um_per_row,
+        found.values,
+        found.revision,
+    )
+
+
+def _thumbnail(session: ClientSession, field: FieldInfo) -> bytes:
+    return session.thumbnail(field.sequence)
+
+
+def _region(field: FieldInfo) -> Region | None:
+    if field.x_um is None or field.y_um is None:
+        return None
+    left, top = field.x_um - field.width_um / 2, field.y_um - field.height_um / 2
+    return Region(left, top, field.width_um, field.height_um)
+
+
+def _value(answer: FieldResult, index: int) -> float | None:
+    if answer.score is None:
+        return None
+    return (answer.score.probabilities or answer.score.logits)[index]
+
+
+def _instances(bundle: Bundle) -> str:
+    spec = bundle.manifest.input
+    if spec is None:
+        return "saved features"
+    return (
+        f"{spec.instances}: {spec.tile_width_px} x {spec.tile_height_px} px at {spec.mpp:g} um/px"
+    )
+
+
+def _date(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
