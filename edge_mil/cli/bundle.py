@@ -138,6 +138,12 @@ def _wants(spec: InputSpec) -> str:
     return f"{what} {size} at {spec.mpp:g} um/px ({um}), {spec.color_order}, {normalised}, {stain}"
 
 
+def _passing_on(manifest: Manifest) -> str:
+    if manifest.redistributable:
+        return "yes"
+    return "without the extractor" if manifest.extractor else "ask the author of the weights"
+
+
 def _numbers(values: tuple[float, ...]) -> str:
     return ", ".join(f"{value:g}" for value in values)
 
@@ -155,7 +161,7 @@ def _rows(bundle: Bundle) -> Iterator[tuple[str, str]]:
     yield "aggregator", f"{head.architecture} {options}".strip()
     yield "its kind", f"{head.incremental}, {head.pooling}, {head.channels} attention channels"
     yield "its licence", manifest.licences.aggregator or "not stated"
-    yield "may be passed on", "yes" if manifest.redistributable else "without the extractor"
+    yield "may be passed on", _passing_on(manifest)
     yield "intended use", manifest.intended_use
     yield "made by", manifest.created_by or "not stated"
     for name in sorted(manifest.files):

@@ -9,11 +9,15 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from edge_mil.errors import UsageError
+from edge_mil.bundle import open_bundle
+from edge_mil.errors import StoreError, UsageError
+from edge_mil.pipeline import Model
 from edge_mil.session import SessionFolder, SessionSummary, default_state_folder
 from edge_mil.session.answers import read_answer
 from edge_mil.session.exporting import export_session
-from edge_mil.session.record import REVISION
+from edge_mil.session.record import PRECISION, REVISION
+from edge_mil.session.report import render_report
+from edge_mil.session.reporting import gather_report
 from edge_mil.store import SessionReader
 from edge_mil.types import RESEARCH_USE_ONLY, FieldResult, Verdict
 
@@ -47,6 +51,19 @@ def add_parser(subparsers: Any) -> None:
     verb("show", "Show one session: its fields, its coverage, its score.").set_defaults(
         run=run_show
     )
+    report = verb(
+        "report",
+        "Write the session's report: one HTML page with the slide as far as it was seen, its heat "
+        "map, the score over time and the top fields.",
+    )
+    report.add_argument(
+        "--bundle",
+        metavar="BUNDLE",
+        required=True,
+        help="the bundle that the session was read with",
+    )
+    report.add_argument("--out", metavar="FILE", type=Path, help="default: edge-mil-ID.html")
+    report.set_defaults(run=run_report)
     export = verb(
         "export",
         "Write fields and cells as CSV, features as .npz, thumbnails as JPEG into a folder. "
@@ -101,6 +118,38 @@ def run_show(arguments: argparse.Namespace) -> int:
     if not standing["current"]:
         print("          Fields were removed since; edge-mil session report folds them again.")
     print(RESEARCH_USE_ONLY)
+    return 0
+
+
+def run_report(arguments: argparse.Namespace) -> int:
+    """Write the session's page, and say where.
+
+    Raises:
+        StoreError: The page cannot be written.
+    """
+    folder = _folder(arguments)
+    summary = folder.summary(arguments.session)
+    reader = folder.reader(arguments.session)
+    precision = reader.meta().get(PRECISION, "fp32")
+    bundle = open_bundle(arguments.bundle)
+    model = Model.load(bundle, precision=precision, extractor=False)
+    try:
+        content = gather_report(reader, summary, model)
+    finally:
+        model.close()
+    out = arguments.out or Path(f"edge-mil-{summary.session_id}.html")
+    try:
+        out.write_text(render_report(content), encoding="utf-8")
+    except OSError as error:
+        raise StoreError(
+            f"The report cannot be written to {out} ({error.strerror}); name another --out."
+        ) from error
+    if arguments.json:
+        score = content.score.as_json() if content.score else None
+        written = {"session": summary.session_id, "file": str(out), "score": score}
+        print(json.dumps({**written, "coverage": content.coverage, "bundle": bundle.digest}))
+        return 0
+    print(out)
     return 0
 
 

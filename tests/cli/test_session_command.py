@@ -176,3 +176,61 @@ def test_a_state_directory_that_does_not_exist_is_one_sentence(
 ) -> None:
     assert main(["session", "list", "--state", str(state)]) == 2
     assert "check --state" in capsys.readouterr().err
+
+
+def report(session: Session, state: Path, tmp_path: Path, out: Path) -> int:
+    words = ["session", "report", session.session_id, "--state", str(state), "--json"]
+    return main([*words, "--bundle", str(tmp_path / "b"), "--out", str(out)])
+
+
+def test_the_report_has_the_score_as_it_stands_after_a_removal(
+    state: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    session = read_slide(state, tmp_path / "b")
+    session.remove(2)
+    standing = session.standing()
+    out = tmp_path / "report.html"
+    # The session is still held by its service: the report only reads.
+    assert report(session, state, tmp_path, out) == 0
+    written = json.loads(capsys.readouterr().out)
+    assert standing.score is not None
+    assert written["score"] == standing.score.as_json()
+    assert written["coverage"] == standing.coverage
+    page = out.read_text(encoding="utf-8")
+    assert "Research use only." in page
+    assert page.count("data:image/jpeg;base64,") == 1  # the slide as far as it was seen
+    session.release()
+
+
+def test_the_report_of_independent_fields_has_no_map(
+    state: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = Model.load(write_small_bundle(tmp_path / "b", instances="field"))
+    session = SessionFolder(state).create(model, SessionSettings(mpp=MPP, independent=True))
+    for place in ("a", "b"):
+        session.add(Frame(field(SLIDE, 40 * ord(place) % 400, 0).pixels, place=place))
+    session.release()
+    assert report(session, state, tmp_path, tmp_path / "report.html") == 0
+    assert json.loads(capsys.readouterr().out)["score"] is not None
+
+
+def test_a_report_needs_the_bundle_that_the_session_was_read_with(
+    state: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    session = read_slide(state, tmp_path / "a")
+    session.release()
+    write_small_bundle(tmp_path / "b", seed=1)
+    assert report(session, state, tmp_path, tmp_path / "report.html") == 2
+    assert "The session was opened with bundle small" in capsys.readouterr().err
+
+
+def test_a_report_of_a_session_without_fields_says_that_there_is_no_score(
+    state: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = Model.load(write_small_bundle(tmp_path / "b"))
+    session = SessionFolder(state).create(model, SessionSettings(mpp=MPP))
+    session.release()
+    out = tmp_path / "report.html"
+    assert report(session, state, tmp_path, out) == 0
+    assert json.loads(capsys.readouterr().out)["score"] is None
+    assert "no score yet" in out.read_text(encoding="utf-8")

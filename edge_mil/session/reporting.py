@@ -1,0 +1,145 @@
+"""From a session's records to what its report shows; beside a running service too."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Sequence
+
+from edge_mil import __version__
+from edge_mil.bundle import Bundle
+from edge_mil.errors import SessionStateError
+from edge_mil.imaging.collage import collage
+from edge_mil.pipeline import Model
+from edge_mil.session.answers import read_answer
+from edge_mil.session.bag import Bag
+from edge_mil.session.evidence import Evidence
+from edge_mil.session.folder import SessionSummary
+from edge_mil.session.places import open_survey
+from edge_mil.session.record import FRAME_SIZE, check_same
+from edge_mil.session.report import ReportContent, TopField
+from edge_mil.session.report_drawing import HistoryPoint, SlidePicture
+from edge_mil.session.views import FieldRecord, HeatMap
+from edge_mil.store import SessionReader
+from edge_mil.types import FieldResult, Region
+
+TOP_FIELDS = 8
+PICTURE_PX = 1600
+"""Long side of the picture: sharp on a page 1100 px wide."""
+MODEL_CARD = "model_card.md"
+
+
+def gather_report(reader: SessionReader, summary: SessionSummary, model: Model) -> ReportContent:
+    """Fold the session again and collect what its report shows; changes nothing.
+
+    Args:
+        reader: The session's records.
+        summary: What the session was opened with.
+        model: The model that it was read with; its extractor is not needed.
+
+    Raises:
+        BundleError: The model is another one.
+        StoreError: The records cannot be read.
+    """
+    meta = reader.meta()
+    check_same(meta, model)
+    size = json.loads(meta[FRAME_SIZE]) if FRAME_SIZE in meta else None
+    survey = open_survey(model, summary.settings, (size[0], size[1]) if size else None)
+    rows = reader.fields()
+    removed = {row.sequence for row in rows if row.removed}
+    kept = [row for row in reader.instances(arrays=False) if row.sequence not in removed]
+    survey.restore(kept, reader.parts())
+    bag = Bag(model.aggregator, lambda: list(reader.states()))
+    bag.load()
+    score = bag.score()
+    answers = [read_answer(row.answer) for row in rows]
+    evidence = Evidence(model, reader, survey.extent)
+    bundle, settings = model.bundle, summary.settings
+    class_name = bundle.manifest.task.classes[-1]
+    records = evidence.fields()
+    return ReportContent(
+        title=settings.slide_label or f"Session {summary.session_id}",
+        subtitle=f"Read on {_date(summary.created)}, reported by edge_mil {__version__}, "
+        f"{len(answers)} fields",
+        bundle_name=f"{bundle.manifest.name} {bundle.manifest.version}",
+        bundle_digest=bundle.digest,
+        class_name=class_name,
+        score=score,
+        coverage=survey.coverage(),
+        history=_history(answers),
+        verdicts=Counter(answer.verdict.name for answer in answers),
+        picture=_picture(reader, records),
+        heat_map=_heat_map(evidence, class_name, bag) if score else None,
+        top_fields=_top(reader, evidence, class_name) if score else (),
+        settings={
+            "session": summary.session_id,
+            "state": "closed" if summary.closed else "open: it may still change",
+            "pixel size": f"{settings.mpp:g} um/px ({settings.mpp_source})",
+            "precision": model.precision,
+            "removed by hand": ", ".join(str(s) for s in sorted(removed)) or "no field",
+        },
+        about_model=about_model(bundle),
+    )
+
+
+def about_model(bundle: Bundle) -> tuple[str, ...]:
+    """Return the intended use, and the paragraphs of the model card without its headings."""
+    said = [bundle.manifest.intended_use]
+    if bundle.has(MODEL_CARD):
+        for block in bundle.read(MODEL_CARD).decode().split("\n\n"):
+            text = " ".join(block.split())
+            if text and not text.startswith(("#", "|", "-")) and text not in said:
+                said.append(text)
+    return tuple(said)
+
+
+def _history(answers: Sequence[FieldResult]) -> tuple[HistoryPoint, ...]:
+    points = []
+    for answer in answers:
+        values = (answer.score.probabilities or answer.score.logits) if answer.score else ()
+        value = values[-1] if values else None
+        points.append(HistoryPoint(answer.sequence, answer.verdict.name, value, answer.coverage))
+    return tuple(points)
+
+
+def _picture(reader: SessionReader, records: Sequence[FieldRecord]) -> SlidePicture | None:
+    """Return the accepted fields' small pictures laid on one sheet; None without positions."""
+    pictures = []
+    for record in records:
+        region = _region(record)
+        jpeg = reader.thumbnail(record.sequence) if region and not record.removed else None
+        if region and jpeg:
+            pictures.append((jpeg, region))
+    return SlidePicture(*collage(pictures, PICTURE_PX)) if pictures else None
+
+
+def _heat_map(evidence: Evidence, class_name: str, bag: Bag) -> HeatMap | None:
+    try:
+        return evidence.heat_map(class_name, bag.fields)
+    except SessionStateError:  # independent fields have no positions, so there is no map
+        return None
+
+
+def _top(reader: SessionReader, evidence: Evidence, class_name: str) -> tuple[TopField, ...]:
+    return tuple(
+        TopField(
+            record.sequence,
+            record.influence or 0.0,
+            record.cells,
+            reader.thumbnail(record.sequence) or b"",
+            _region(record),
+        )
+        for record in evidence.top_fields(TOP_FIELDS, class_name)
+    )
+
+
+def _region(record: FieldRecord) -> Region | None:
+    if record.x_um is None or record.y_um is None:
+        return None
+    left, top = record.x_um - record.width_um / 2, record.y_um - record.height_um / 2
+    return Region(left, top, record.width_um, record.height_um)
+
+
+def _date(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
