@@ -76,7 +76,9 @@ def test_an_open_network_is_refused_and_the_tunnel_named(listen: str) -> None:
         parse_address(listen)
 
 
-@pytest.mark.parametrize("listen", ["", "50051", ":50051", "127.0.0.1:", "127.0.0.1:99999", "unix:"])
+@pytest.mark.parametrize(
+    "listen", ["", "50051", ":50051", "127.0.0.1:", "127.0.0.1:99999", "unix:"]
+)
 def test_what_is_no_address_is_refused(listen: str) -> None:
     with pytest.raises(ListenError):
         parse_address(listen)

@@ -19,7 +19,7 @@ FIELDS = 6
 
 
 @pytest.fixture(scope="module")
-def read(service) -> tuple[str, list[pb.FieldResult]]:  # noqa: ANN001 - the folder's fixture
+def read(service) -> tuple[str, list[pb.FieldResult]]:
     """One session with some fields, and its answers."""
     with service.channel as channel:
         session = open_session(channel).session_id

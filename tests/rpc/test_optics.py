@@ -1,0 +1,55 @@
+"""The pixel size from what a client says: precedence, agreement, nonsense."""
+
+from __future__ import annotations
+
+import pytest
+
+from edge_mil.errors import NotThereYetError, PixelSizeError
+from edge_mil.rpc.optics import resolve_mpp
+from edge_mil.v1.edge_mil_pb2 import Optics
+
+GOOD = {
+    "declared": (Optics(mpp=0.25), 0.25, "declared"),
+    "optics": (Optics(camera_pixel_um=3.45, objective_magnification=10), 0.345, "optics"),
+    "binning": (Optics(camera_pixel_um=5, objective_magnification=20, binning=2), 0.5, "optics"),
+    "tube": (Optics(camera_pixel_um=5, objective_magnification=20, tube_factor=0.5), 0.5, "optics"),
+    "both agree": (
+        Optics(mpp=0.26, camera_pixel_um=5, objective_magnification=20),
+        0.26,
+        "declared",
+    ),
+}
+
+
+@pytest.mark.parametrize(("optics", "mpp", "source"), GOOD.values(), ids=GOOD.keys())
+def test_the_first_source_given_counts(optics: Optics, mpp: float, source: str) -> None:
+    assert resolve_mpp(optics) == (pytest.approx(mpp), source)
+
+
+BAD = {
+    "nothing": (Optics(), "PIXEL_SIZE_UNKNOWN"),
+    "half": (Optics(camera_pixel_um=5), ""),
+    "negative": (Optics(camera_pixel_um=-5, objective_magnification=20), ""),
+    "zero": (Optics(mpp=0.0), ""),
+    "infinite": (Optics(mpp=float("inf")), ""),
+    "disagree": (
+        Optics(mpp=0.5, camera_pixel_um=5, objective_magnification=20),
+        "OPTICS_MISMATCH",
+    ),
+    "just too far": (
+        Optics(mpp=1.0, camera_pixel_um=10.51, objective_magnification=10),
+        "OPTICS_MISMATCH",
+    ),
+}
+
+
+@pytest.mark.parametrize(("optics", "reason"), BAD.values(), ids=BAD.keys())
+def test_it_is_never_guessed(optics: Optics, reason: str) -> None:
+    with pytest.raises(PixelSizeError) as caught:
+        resolve_mpp(optics)
+    assert caught.value.details.get("reason", "") == reason
+
+
+def test_a_calibration_is_not_there_yet() -> None:
+    with pytest.raises(NotThereYetError):
+        resolve_mpp(Optics(mpp=0.5, calibration_id="c"))
