@@ -18,7 +18,8 @@ from edge_mil.errors import (
     StoreError,
 )
 from edge_mil.rpc.codec import add_timings, encode_result
-from edge_mil.rpc.frames import check_payload, decode_frame, identity
+from edge_mil.rpc.frames import check_payload, identity
+from edge_mil.rpc.pictures import decode_frame
 from edge_mil.rpc.status import to_field_error
 from edge_mil.service.assembly import Assembly
 from edge_mil.service.hosted import HostedSession

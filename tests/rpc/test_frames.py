@@ -17,13 +17,11 @@ from edge_mil.rpc.frames import (
     check_header,
     check_limits,
     check_payload,
-    decode_frame,
     encode_chunks,
     encode_header,
     identity,
-    jpeg_size,
-    png_size,
 )
+from edge_mil.rpc.pictures import decode_frame, jpeg_size, png_size
 from edge_mil.types import Frame
 from edge_mil.v1 import edge_mil_pb2 as pb
 
