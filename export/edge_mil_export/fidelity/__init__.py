@@ -1,0 +1,1 @@
+"""How far an exported extractor moves slide scores: bags, measures, the report of a bundle."""

@@ -1,0 +1,92 @@
+"""Measure an FP32 graph, make both INT8 dialects, and measure those too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+
+from edge_mil.types import Float32Array
+from edge_mil_export.extractors.source import ExtractorSource
+from edge_mil_export.fidelity.bags import Bag, FidelitySet
+from edge_mil_export.fidelity.measures import Agreement, BagScorer, compare
+from edge_mil_export.fidelity.report import Fidelity
+from edge_mil_export.graphs import ExtractorGraph, open_graph
+from edge_mil_export.onnx_graphs import resolve_constants
+from edge_mil_export.progress import progress
+from edge_mil_export.quantize.calibration import Calibrator
+from edge_mil_export.quantize.ladder import Climb, climb
+from edge_mil_export.quantize.placing import DIALECTS
+from edge_mil_export.quantize.sensitivity import Sensitivity, layer_sensitivities
+
+BATCH = 8
+SENSITIVITY_TILES = 8
+
+
+def measure(
+    source: ExtractorSource,
+    graph: ExtractorGraph,
+    scorer: BagScorer,
+    on: FidelitySet,
+    *,
+    int8: bool,
+    max_difference: float,
+) -> Fidelity:
+    """Compare every graph of an export with the original, on the slide score.
+
+    Args:
+        source: The original.
+        graph: Its FP32 graph.
+        scorer: The bundle's head.
+        on: Calibration tiles and held-back bags.
+        int8: Also make and measure the INT8 dialects.
+        max_difference: What a slide score may move by.
+
+    Raises:
+        QuantizationError: A dialect has no form that holds; the message names the layers.
+    """
+    reference = [
+        np.concatenate(
+            [source.features(bag.tiles[at : at + BATCH]) for at in range(0, len(bag.tiles), BATCH)]
+        )
+        for bag in progress(on.bags, f"{source.framework} FP32", "bag")
+    ]
+    fp32 = compare(reference, bag_features(graph.data, on.bags), scorer)
+    climbs = _climb_both(graph.model, reference, scorer, on, max_difference) if int8 else {}
+    between = None
+    if climbs:
+        cpu, trt = (bag_features(climbs[dialect].data, on.bags) for dialect in DIALECTS)
+        between = compare(cpu, trt, scorer)
+    return Fidelity(source.framework, graph.max_error, fp32, climbs, between, max_difference, on)
+
+
+def bag_features(data: bytes, bags: Sequence[Bag]) -> list[Float32Array]:
+    """Return the features (n, d) of each bag, by a graph in ONNX Runtime."""
+    graph = open_graph(data)
+    return [graph.features(bag.tiles, batch=BATCH) for bag in bags]
+
+
+def _climb_both(
+    model: onnx.ModelProto,
+    reference: list[Float32Array],
+    scorer: BagScorer,
+    on: FidelitySet,
+    max_difference: float,
+) -> dict[str, Climb]:
+    resolved = resolve_constants(model)
+    assert on.calibration is not None
+    calibrator = Calibrator(resolved, on.calibration)
+
+    def judge(data: bytes) -> Agreement:
+        return compare(reference, bag_features(data, on.bags), scorer)
+
+    def sensitivity(dialect: str) -> list[Sensitivity]:
+        assert on.calibration is not None
+        some = on.calibration[:SENSITIVITY_TILES]
+        return layer_sensitivities(resolved, calibrator.statistics("MinMax"), dialect, some)
+
+    return {
+        dialect: climb(resolved, calibrator, dialect, judge, sensitivity, max_difference)
+        for dialect in DIALECTS
+    }

@@ -1,0 +1,49 @@
+"""The bundle's own head, run whole on a bag, as the judge of every extractor graph."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edge_mil.backends import open_backend
+from edge_mil.types import Float32Array, Float64Array
+
+if TYPE_CHECKING:
+    from edge_mil_export.aggregator import ExportedAggregator
+
+
+class HeadScorer:
+    """Scores bags with the head that goes into the bundle."""
+
+    def __init__(self, aggregator: ExportedAggregator) -> None:
+        self._module, self._kind = aggregator.module, aggregator.task.probabilities
+        self._attend = None
+        if aggregator.spec.channels and "attend.onnx" in aggregator.graphs:
+            self._attend = open_backend("cpu").load(
+                aggregator.graphs["attend.onnx"], label="attend.onnx"
+            )
+
+    def score(self, features: Float32Array) -> Float64Array:
+        """Return probabilities (c,); without a classifier the pooled vector at unit length."""
+        import torch
+
+        with torch.no_grad():
+            found = self._module(torch.from_numpy(np.ascontiguousarray(features)))
+        logits = found.detach().double().numpy().ravel()
+        if self._kind == "softmax":
+            powers = np.exp(logits - logits.max())
+            shares: Float64Array = powers / powers.sum()
+            return shares
+        if self._kind == "sigmoid":
+            odds: Float64Array = 1 / (1 + np.exp(-logits))
+            return odds
+        unit: Float64Array = logits / max(float(np.linalg.norm(logits)), 1e-12)
+        return unit
+
+    def attention_logits(self, features: Float32Array) -> Float32Array | None:
+        """Return attention logits (n, k); None without attention."""
+        if self._attend is None:
+            return None
+        given = np.ascontiguousarray(features)
+        return self._attend.run({"features": given}).get("attention_logits")

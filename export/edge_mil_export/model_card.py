@@ -1,0 +1,70 @@
+"""`model_card.md`: what a bundle is made from, how it was measured, under which terms."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edge_mil.bundle import Manifest
+
+LINES = {"fp32": "FP32 graph", "int8-cpu": "INT8, cpu dialect", "int8-trt": "INT8, trt dialect"}
+
+
+def write_card(
+    manifest: Manifest, summary: str, fidelity: dict[str, Any], weights: dict[str, str]
+) -> bytes:
+    """Return the card.
+
+    Args:
+        manifest: The bundle's.
+        summary: One line on the aggregator.
+        fidelity: From `Fidelity.document`.
+        weights: extractor, aggregator -> the file that the weights came from.
+    """
+    spec, given = manifest.extractor, manifest.input
+    assert spec is not None
+    assert given is not None
+    on = fidelity["measured_on"]
+    rows = [
+        f"| {LINES[key]} | {figures['score_difference_mean']:.4f} | "
+        f"{figures['score_difference_max']:.4f} | {figures['class_flips']} | "
+        f"{figures['centred_cosine_min']:.4f} | {figures.get('form', {}).get('name', '')} |"
+        for key, figures in fidelity["comparisons"].items()
+    ]
+    tile = f"{given.tile_width_px}x{given.tile_height_px}"
+    passed_on = "yes" if manifest.redistributable else "no, `pack` leaves it out"
+    lines = [
+        f"# {manifest.name}",
+        "",
+        manifest.intended_use,
+        "",
+        "## What it is",
+        "",
+        f"- Extractor: {spec.name}, features of width {spec.feature_dim}; "
+        f"weights: {weights['extractor']}",
+        f"- Aggregator: {summary}; weights: {weights['aggregator']}",
+        f"- Instances: {given.instances}, {tile} px at {given.mpp:g} um/px",
+        f"- Outputs: {', '.join(manifest.task.classes)} ({manifest.task.probabilities})",
+        f"- Written by {manifest.created_by}",
+        "",
+        "## How near the exported graphs are to the original",
+        "",
+        f"Against {fidelity['reference']}, on {len(on['bags'])} bags ({on['tiles']} tiles) of "
+        f"{on['source']}. The table is about the export, not about how good the model is.",
+        "",
+        "| graph | score moved, mean | max | class flips | centred cosine, min | form |",
+        "| --- | --- | --- | --- | --- | --- |",
+        *rows,
+        "",
+        "## Terms",
+        "",
+        f"- Extractor: {manifest.licences.extractor}",
+        f"- Aggregator: {manifest.licences.aggregator}",
+        f"- May the extractor be passed on: {passed_on}",
+        "",
+        "## Limits",
+        "",
+        "What it was trained on, its metrics and their limits are not in the checkpoints: ask "
+        "their authors, and measure on your own slides before relying on a score.",
+        "",
+    ]
+    return "\n".join(lines).encode()

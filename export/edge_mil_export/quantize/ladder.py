@@ -1,0 +1,140 @@
+"""The ladder: each dialect takes the first form whose slide scores stay where FP32 puts them.
+
+Networks have opposite needs (EfficientNet-Lite0 wants MinMax and an FP32 stem, ResNet-18 in the
+trt dialect percentiles and any stem), so it is a search on held-back bags, not a constant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import onnx
+
+from edge_mil_export.errors import QuantizationError
+from edge_mil_export.fidelity.measures import Agreement
+from edge_mil_export.onnx_graphs import GraphView
+from edge_mil_export.progress import progress
+from edge_mil_export.quantize.calibration import Calibrator
+from edge_mil_export.quantize.placing import quantize
+from edge_mil_export.quantize.sensitivity import Sensitivity
+
+MEAN_SHARE = 0.25
+"""The mean should stay below this share of the maximum allowed: 0.005 of 0.02."""
+NAMED_LAYERS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """One form: how ranges are found, and how many layers after the image stay FP32."""
+
+    method: str
+    fp32_layers: int
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        first = {0: "INT8 stem", 1: "FP32 stem"}.get(
+            self.fp32_layers, f"first {self.fp32_layers} layers FP32"
+        )
+        return f"{self.method}, {first}"
+
+
+RUNGS = (
+    Rung("MinMax", 0),
+    Rung("Percentile", 0),
+    Rung("MinMax", 1),
+    Rung("MinMax", 2),
+    Rung("Percentile", 1),
+    Rung("Percentile", 2),
+)
+"""`runtime.md`, section 7: two calibrations serve all of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """A rung and what it came to."""
+
+    rung: Rung
+    agreement: Agreement
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Climb:
+    """What a dialect stopped at.
+
+    Attributes:
+        dialect: cpu or trt.
+        chosen: The rung taken, and its figures.
+        data: Its graph.
+        tried: All rungs tried, in order.
+    """
+
+    dialect: str
+    chosen: Tried
+    data: bytes
+    tried: tuple[Tried, ...]
+
+
+def climb(
+    model: onnx.ModelProto,
+    calibrator: Calibrator,
+    dialect: str,
+    judge: Callable[[bytes], Agreement],
+    sensitivity: Callable[[str], list[Sensitivity]],
+    max_difference: float,
+) -> Climb:
+    """Try rung after rung.
+
+    Stops at the first that holds the mean (a quarter of the maximum) and the maximum. Where none
+    holds the mean, the smallest mean that holds the maximum is taken.
+
+    Args:
+        model: The FP32 graph, from `resolve_constants`.
+        calibrator: Of that model.
+        dialect: cpu or trt.
+        judge: Compares a graph with the original on the held-back bags.
+        sensitivity: Measures what each layer costs in a dialect, worst first.
+        max_difference: What a slide score may move by.
+
+    Raises:
+        QuantizationError: No rung holds; the message names the layers that hurt most.
+    """
+    view, tried, best = GraphView(model), [], None
+    for rung in progress(RUNGS, f"INT8 for {dialect}", "form"):
+        kept = view.first_layers(rung.fp32_layers)
+        data = quantize(
+            model, calibrator.statistics(rung.method), dialect, kept
+        ).SerializeToString()
+        found = Tried(rung, judge(data))
+        tried.append(found)
+        if found.agreement.score_difference_max > max_difference:
+            continue
+        mean = found.agreement.score_difference_mean
+        if best is None or mean < best[0].agreement.score_difference_mean:
+            best = found, data
+        if mean <= MEAN_SHARE * max_difference:
+            best = found, data
+            break
+    if best is None:
+        raise _nothing_holds(dialect, tried, sensitivity(dialect), max_difference)
+    return Climb(dialect, best[0], best[1], tuple(tried))
+
+
+def _nothing_holds(
+    dialect: str, tried: list[Tried], layers: list[Sensitivity], max_difference: float
+) -> QuantizationError:
+    nearest = min(tried, key=lambda found: found.agreement.score_difference_max)
+    total = sum(layer.error for layer in layers) or 1.0
+    named = ", ".join(
+        f"{layer.name} ({layer.error / total:.0%} of the error)" for layer in layers[:NAMED_LAYERS]
+    )
+    return QuantizationError(
+        f"No INT8 form for {dialect} keeps the slide score within {max_difference:g}: the nearest "
+        f"({nearest.rung.name}) moves it by up to {nearest.agreement.score_difference_max:.3g} "
+        f"(mean {nearest.agreement.score_difference_mean:.3g}); the layers that hurt most are "
+        f"{named}. Export with --precision fp32, calibrate on tiles nearer to the slides, or allow "
+        "more with --max-score-difference.",
+        dialect=dialect,
+        layers=",".join(layer.name for layer in layers[:NAMED_LAYERS]),
+    )
