@@ -6,12 +6,13 @@ hold beside tensors (configurations, arguments) becomes an empty stand-in.
 
 from __future__ import annotations
 
+import io
 import pickletools
 import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from edge_mil_export.errors import CheckpointError
 from edge_mil_export.unwrapping import unwrap
@@ -113,11 +114,11 @@ def _load_zip(path: Path) -> Mapping[Any, Any]:
         raise CheckpointError(
             f"{path.name} is a zip file that torch.save did not write; name the checkpoint itself."
         )
-    import torch
-
     try:
-        found = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except (RuntimeError, ValueError, EOFError, KeyError, IndexError) as error:
+        with zipfile.ZipFile(path) as archive:
+            member = next(name for name in archive.namelist() if name.endswith("data.pkl"))
+            found = _named_classes(io.BytesIO(archive.read(member)), 1)
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
         raise _cut_short(path) from error
     return _read_weights_only(path, found)
 
@@ -129,31 +130,41 @@ def _load_legacy(path: Path, start: bytes) -> Mapping[Any, Any]:
             f"{path.name} is a pickle that torch.save did not write, so it is no state dict; save "
             "model.state_dict() with torch.save, and export that."
         )
-    found: list[str] = []
-    with path.open("rb") as file:
-        try:
-            for _ in range(LEGACY_PICKLES):
-                for operation, argument, _position in pickletools.genops(file):
-                    if operation.name == "GLOBAL":
-                        found.append(str(argument).replace(" ", "."))
-        except ValueError as error:  # pickletools' only error
-            raise _cut_short(path) from error
-    known = ("torch.", "collections.")
-    return _read_weights_only(path, [name for name in found if not name.startswith(known)])
+    try:
+        with path.open("rb") as file:
+            found = _named_classes(file, LEGACY_PICKLES)
+    except (OSError, ValueError) as error:
+        raise _cut_short(path) from error
+    return _read_weights_only(path, found)
 
 
-def _read_weights_only(path: Path, unknown: list[str]) -> Mapping[Any, Any]:
+def _named_classes(file: IO[bytes], pickles: int) -> list[str]:
+    """Return the classes and functions that pickles name, without running them.
+
+    Raises:
+        ValueError: The bytes are no pickle.
+    """
+    return [
+        str(argument).replace(" ", ".")
+        for _ in range(pickles)
+        for operation, argument, _position in pickletools.genops(file)
+        if operation.name == "GLOBAL"
+    ]
+
+
+def _read_weights_only(path: Path, named: list[str]) -> Mapping[Any, Any]:
     """Read with `weights_only=True`; classes that torch does not know become stand-ins.
 
     ACMIL and AEM pickle their configuration beside the weights. The unpickler builds `StandIn`
-    wherever the file names such a class, and so never imports or calls anything of the file's.
+    wherever the file names a class that torch does not allow, and so never imports or calls
+    anything of the file's.
     """
     import pickle
 
     import torch
 
     stand_ins: list[Any] = [
-        (type(name.rsplit(".", 1)[-1], (StandIn,), {}), name) for name in dict.fromkeys(unknown)
+        (type(name.rsplit(".", 1)[-1], (StandIn,), {}), name) for name in dict.fromkeys(named)
     ]
     try:
         with torch.serialization.safe_globals(stand_ins):

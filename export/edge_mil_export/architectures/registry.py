@@ -104,10 +104,8 @@ def build_head(
         head = found.build(layout, complete)
         layout.finish()
     except ArchitectureError as error:
-        hint = "" if name is None else " Leave --arch out to have the architecture detected."
         raise ArchitectureError(
-            f"{file} does not fit {found.name}: {error}; export a checkpoint of the authors' "
-            f"layout, or name the right --arch (one of {', '.join(names())}).{hint}"
+            f"{file} does not fit {found.name}: {error}; {_advice(state, found)}"
         ) from error
     head.eval().requires_grad_(requires_grad=False)
     return found.build.full_name(found.name, complete), head, complete
@@ -125,12 +123,10 @@ def _named(name: str) -> Architecture:
 
 
 def _detected(state: Mapping[str, torch.Tensor], file: str) -> Architecture:
-    candidates: list[Architecture | LaterHead] = [*_REGISTERED.values(), *LATER]
-    for candidate in sorted(candidates, key=lambda c: c.row):
-        if not all(_is_there(pattern, state) for pattern in candidate.keys):
-            continue
-        if isinstance(candidate, Architecture):
-            return candidate
+    candidate = _first_match(state)
+    if isinstance(candidate, Architecture):
+        return candidate
+    if candidate is not None:
         raise NotThereYetError(
             candidate.reason.format(file=file)
             or f"{file} looks like {candidate.name}; that head is not there yet, it comes with the "
@@ -140,6 +136,26 @@ def _detected(state: Mapping[str, torch.Tensor], file: str) -> Architecture:
         f"The architecture of {file} cannot be told from its keys; nearest are "
         f"{_nearest(state)}. Name it with --arch NAME if it is one of {', '.join(names())}."
     )
+
+
+def _candidates() -> list[Architecture | LaterHead]:
+    """Return every signature, those of the table in its order."""
+    return sorted([*_REGISTERED.values(), *LATER], key=lambda candidate: candidate.row)
+
+
+def _first_match(state: Mapping[str, torch.Tensor]) -> Architecture | LaterHead | None:
+    for candidate in _candidates():
+        if all(_is_there(pattern, state) for pattern in candidate.keys):
+            return candidate
+    return None
+
+
+def _advice(state: Mapping[str, torch.Tensor], tried: Architecture) -> str:
+    """Say what to do with a file that does not fit the architecture that was tried."""
+    likely = _first_match(state)
+    if likely is not None and likely.name != tried.name:
+        return f"its keys look like {likely.name}, so name that --arch, or none."
+    return f"its keys begin with {', '.join(sorted(state)[:SHOWN_KEYS])}."
 
 
 def _is_there(pattern: str, state: Mapping[str, torch.Tensor]) -> bool:
@@ -164,8 +180,7 @@ def _nearest(state: Mapping[str, torch.Tensor]) -> str:
         here = 1 - len(missing(candidate)) / len(candidate.keys)
         return here, len(words & found) / max(len(words | found), 1)
 
-    candidates: list[Architecture | LaterHead] = [*_REGISTERED.values(), *LATER]
-    ranked = sorted(candidates, key=likeness, reverse=True)[:NEAREST]
+    ranked = sorted(_candidates(), key=likeness, reverse=True)[:NEAREST]
     near = "; ".join(
         f"{c.name} (it lacks {', '.join(key.split('|')[0] for key in missing(c)[:SHOWN_KEYS])})"
         for c in ranked
