@@ -25,8 +25,8 @@ import numpy as np
 
 from edge_mil.bundle import InputSpec, open_bundle
 from edge_mil.client import Client
-from edge_mil.demo import BUNDLE
-from edge_mil.demo.serving import running_service
+from edge_mil.demo.playing import BUNDLE
+from edge_mil.demo.service_process import ServiceProcess
 from edge_mil.errors import BundleError, UsageError
 from edge_mil.pipeline import Model
 from edge_mil.session import Session
@@ -130,11 +130,8 @@ def _shares(model: Model, args: argparse.Namespace) -> dict[str, float]:
     count = args.fields
     best = {"extractor": 0.0, "in_process": 0.0, "grpc": 0.0}
     with tempfile.TemporaryDirectory(prefix="edge-mil-bench-") as state:
-        options = ["--precision", args.precision]
-        with (
-            running_service(Path(args.bundle), Path(state), options) as address,
-            Client(address) as client,
-        ):
+        service = ServiceProcess(Path(args.bundle), Path(state), "--precision", args.precision)
+        with service, Client(service.address) as client:
             tiles = 0
             for number in range(args.rounds + 1):
                 frames = list(_fields(spec, count, seed=number))

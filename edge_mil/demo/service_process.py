@@ -29,14 +29,15 @@ class ServiceProcess:
         address: Where it listens, as a client takes it.
     """
 
-    def __init__(self, bundle: Path, state: Path) -> None:
+    def __init__(self, bundle: Path, state: Path, *options: str) -> None:
         """Name what to serve; nothing is started yet.
 
         Args:
             bundle: The bundle.
             state: Folder for the sessions; the log and the socket lie there too.
+            options: Further options of `edge-mil serve`.
         """
-        self._bundle, self._state = bundle, state
+        self._bundle, self._state, self._options = bundle, state, options
         self.address = _address(state)
         self._log = state / "serve.log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -49,7 +50,7 @@ class ServiceProcess:
         """
         command = [sys.executable, "-m", "edge_mil.cli", "serve"]
         command += ["--bundle", str(self._bundle), "--listen", self.address]
-        command += ["--state", str(self._state)]
+        command += ["--state", str(self._state), *self._options]
         with self._log.open("wb") as log:
             # A session of its own: Ctrl-C is for the demo, which then ends the service in order.
             self._process = subprocess.Popen(
