@@ -9,7 +9,7 @@ from importlib import metadata
 from types import ModuleType
 from typing import Any
 
-from edge_mil.errors import DependencyError, UsageError
+from edge_mil.errors import UsageError
 
 GROUP = "edge_mil.bench"
 """Entry points: name -> a module with `add_parser(subparsers)`, as every command has.
@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     Raises:
         UsageError: There is no benchmark of that name.
-        DependencyError: Its package is not installed.
+        DependencyError: It needs a package that is not installed.
     """
     from edge_mil.cli import Parser, missing_package
 
@@ -58,11 +58,6 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     name = arguments.name
     if name not in installed:
-        if name in LINES:
-            raise DependencyError(
-                f"edge-mil bench {name} needs the exporter, which is not installed; "
-                'run: pip install "edge-mil[export]"'
-            )
         raise UsageError(
             f"There is no benchmark {name!r}; there are {', '.join(sorted(installed))}."
         )
@@ -84,11 +79,10 @@ def _installed() -> dict[str, str]:
 
 
 def _print_list(installed: dict[str, str], *, as_json: bool) -> None:
-    names = sorted({**LINES, **installed})
-    rows = [(name, LINES.get(name, installed.get(name, "")), name in installed) for name in names]
+    rows = [(name, LINES.get(name, installed[name])) for name in sorted(installed)]
     if as_json:
-        listed = [{"name": n, "measures": line, "installed": here} for n, line, here in rows]
+        listed = [{"name": name, "measures": line} for name, line in rows]
         print(json.dumps({"benchmarks": listed}))
         return
-    for name, line, here in rows:
-        print(f"{name:10} {line}" + ("" if here else ' (needs: pip install "edge-mil[export]")'))
+    for name, line in rows:
+        print(f"{name:10} {line}")
