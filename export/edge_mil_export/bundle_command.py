@@ -1,4 +1,4 @@
-"""`edge-mil-export bundle`: an extractor and an aggregator to a bundle, measured before it is one."""
+"""`edge-mil-export bundle`: an extractor and an aggregator to a bundle, measured first."""
 
 from __future__ import annotations
 

@@ -160,7 +160,8 @@ def _cut(pixels: UInt8Array, height: int, width: int) -> UInt8Array:
 
 def _sample(tiles: Iterator[UInt8Array]) -> UInt8Array:
     """Return the tiles, or 1024 of them, each as likely as any other (reservoir sampling)."""
-    rng, kept = np.random.default_rng(0), []
+    rng = np.random.default_rng(0)
+    kept: list[UInt8Array] = []
     for number, tile in enumerate(tiles):
         if len(kept) < MAX_TILES_PER_SLIDE:
             kept.append(tile)

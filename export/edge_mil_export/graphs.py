@@ -178,7 +178,7 @@ def _trace_script(module: nn.Module, sample: torch.Tensor) -> onnx.ModelProto:
     torch.onnx.export(
         module,
         (sample,),
-        out,
+        out,  # type: ignore[arg-type]  # the older exporter takes a file
         dynamo=False,
         opset_version=LEGACY_OPSET,
         input_names=["image"],

@@ -1,4 +1,4 @@
-"""Read an ONNX graph whoever wrote it: constants as initialisers, producers and consumers by name."""
+"""Read an ONNX graph whoever wrote it: constants resolved, producers and consumers by name."""
 
 from __future__ import annotations
 

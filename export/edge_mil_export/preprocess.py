@@ -34,7 +34,7 @@ def fuse_preprocessing(
     weights = {tensor.name for tensor in graph.initializer}
     old = next(i for i in graph.input if i.name not in weights)
     graph.input.remove(old)
-    shape = ["n", *tile_px, 3]
+    shape: list[str | int | None] = ["n", *tile_px, 3]
     graph.input.insert(0, helper.make_tensor_value_info(INPUT, TensorProto.UINT8, shape))
     planes = old.name if normalisation is None else "tiles_planes"
     nodes = [

@@ -111,7 +111,7 @@ def checked_features(found: object, count: int, name: str) -> Float32Array:
             f"{name} gives features of shape {found.shape}, not (n, d): its pooling is missing; "
             "export it with the pooling."
         )
-    features = found.reshape(found.shape[:2]).astype(np.float32, copy=False)
+    features: Float32Array = found.reshape(found.shape[:2]).astype(np.float32, copy=False)
     if not np.isfinite(features).all():
         raise ExtractorError(
             f"{name} gives features that are NaN or infinite, so its weights are damaged or its "

@@ -136,7 +136,7 @@ def _fit_positions(module: nn.Module, state: dict[str, torch.Tensor]) -> None:
         return
     if given.ndim != 3 or given.shape[-1] != own.shape[-1]:
         return
-    from timm.layers import resample_abs_pos_embed
+    from timm.layers import resample_abs_pos_embed  # type: ignore[attr-defined]
 
     prefix = 0 if getattr(module, "no_embed_class", False) else module.num_prefix_tokens
     state["pos_embed"] = resample_abs_pos_embed(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_mil.types import UInt8Array
+from edge_mil.types import Float32Array, UInt8Array
 from edge_mil_export.calibration_images import FileTiles, TileMaker, spread
 from edge_mil_export.errors import CalibrationError
 from edge_mil_export.fidelity.generated import paint_tiles
@@ -19,6 +19,7 @@ MIN_TILES = 16
 BAG_TILES = 16
 """Tiles of a bag that is made up of single tiles."""
 MIN_BAG_TILES = 8
+MIN_JUDGED_BAGS = 8
 MAX_BAGS = 32
 MAX_JUDGED_TILES = 384
 """Of images; slides are judged whole (up to 1024 tiles each)."""
@@ -32,10 +33,25 @@ class Bag:
     Attributes:
         name: The slide, the image, or which of the bags.
         tiles: uint8, shape (n, h, w, 3).
+        parts: Strips that are scored as bags of their own beside the whole; 1 for none.
     """
 
     name: str
     tiles: UInt8Array
+    parts: int = 1
+
+    def scored(self) -> list[tuple[str, int]]:
+        """Return name and number of tiles of each bag that `split_features` gives."""
+        if self.parts == 1:
+            return [(self.name, len(self.tiles))]
+        strips = np.array_split(np.arange(len(self.tiles)), self.parts)
+        names = [f"{self.name}, part {k} of {self.parts}" for k in range(1, self.parts + 1)]
+        sizes = [len(strip) for strip in strips]
+        return [(self.name, len(self.tiles)), *zip(names, sizes, strict=True)]
+
+    def split_features(self, features: Float32Array) -> list[Float32Array]:
+        """Return the features (n, d) of the whole, then those of each part."""
+        return [features, *(np.array_split(features, self.parts) if self.parts > 1 else [])]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,7 +83,7 @@ def gather(maker: TileMaker, calibration: Path | None, slides: Sequence[Path]) -
         CalibrationError: There are too few tiles, or a file cannot be used.
         SourceError: A file is damaged.
     """
-    shown = tuple(Bag(path.name, maker.slide(path).tiles) for path in slides)
+    shown = tuple(_slide_bag(maker.slide(path), len(slides)) for path in slides)
     tiles: UInt8Array | None = None
     names: tuple[str, ...] = ()
     held: tuple[Bag, ...] = ()
@@ -91,6 +107,16 @@ def gather(maker: TileMaker, calibration: Path | None, slides: Sequence[Path]) -
         Bag(f"generated {k}", paint_tiles(BAG_TILES, maker.tile_px, k)) for k in range(4)
     )
     return FidelitySet(tiles, names, painted, GENERATED)
+
+
+def _slide_bag(slide: FileTiles, slides: int) -> Bag:
+    """Return a slide as a bag; of a few slides strips are scored too, as a live session does.
+
+    The score of a single bag can stay where it is by luck, which would decide the ladder.
+    """
+    wanted = -(-MIN_JUDGED_BAGS // slides) if slides < MIN_JUDGED_BAGS else 1
+    parts = max(1, min(wanted, len(slide.tiles) // MIN_BAG_TILES))
+    return Bag(slide.name, slide.tiles, parts)
 
 
 def split(

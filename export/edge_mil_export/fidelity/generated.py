@@ -36,4 +36,4 @@ def _paint(rng: np.random.Generator, tile_px: tuple[int, int], strength: np.ndar
 
 
 def _soft(values: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-4 * values))
+    return np.asarray(1 / (1 + np.exp(-4 * values)))

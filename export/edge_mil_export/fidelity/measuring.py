@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnx
 
-from edge_mil.types import Float32Array
+from edge_mil.types import Float32Array, UInt8Array
 from edge_mil_export.extractors.source import ExtractorSource
 from edge_mil_export.fidelity.bags import Bag, FidelitySet
 from edge_mil_export.fidelity.measures import Agreement, BagScorer, compare
@@ -46,12 +46,7 @@ def measure(
     Raises:
         QuantizationError: A dialect has no form that holds; the message names the layers.
     """
-    reference = [
-        np.concatenate(
-            [source.features(bag.tiles[at : at + BATCH]) for at in range(0, len(bag.tiles), BATCH)]
-        )
-        for bag in progress(on.bags, f"{source.framework} FP32", "bag")
-    ]
+    reference = _features(source.features, on.bags, f"{source.framework} FP32")
     fp32 = compare(reference, bag_features(graph.data, on.bags), scorer)
     climbs = _climb_both(graph.model, reference, scorer, on, max_difference) if int8 else {}
     between = None
@@ -62,9 +57,18 @@ def measure(
 
 
 def bag_features(data: bytes, bags: Sequence[Bag]) -> list[Float32Array]:
-    """Return the features (n, d) of each bag, by a graph in ONNX Runtime."""
-    graph = open_graph(data)
-    return [graph.features(bag.tiles, batch=BATCH) for bag in bags]
+    """Return the features (n, d) of each bag and its parts, by a graph in ONNX Runtime."""
+    return _features(open_graph(data).features, bags, "ONNX Runtime")
+
+
+def _features(
+    extract: Callable[[UInt8Array], Float32Array], bags: Sequence[Bag], label: str
+) -> list[Float32Array]:
+    found = []
+    for bag in progress(bags, label, "bag"):
+        parts = [extract(bag.tiles[at : at + BATCH]) for at in range(0, len(bag.tiles), BATCH)]
+        found += bag.split_features(np.concatenate(parts))
+    return found
 
 
 def _climb_both(

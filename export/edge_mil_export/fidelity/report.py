@@ -57,7 +57,11 @@ class Fidelity:
             "fp32_graph_error": self.graph_error,
             "measured_on": {
                 "source": on.source,
-                "bags": [{"name": bag.name, "tiles": len(bag.tiles)} for bag in on.bags],
+                "bags": [
+                    {"name": name, "tiles": tiles}
+                    for bag in on.bags
+                    for name, tiles in bag.scored()
+                ],
                 "tiles": sum(len(bag.tiles) for bag in on.bags),
             },
             "comparisons": comparisons,

@@ -72,7 +72,8 @@ class Calibrator:
         for at in progress(starts, label, "batch"):
             batch = self._tiles[at : at + BATCH]
             yield self._input, batch
-            yield from zip(self._names, self._session.run(self._names, {self._input: batch}))
+            found = self._session.run(self._names, {self._input: batch})
+            yield from zip(self._names, found, strict=True)
 
     def _first_pass(self) -> Statistics:
         ranges: Ranges = {}

@@ -72,14 +72,18 @@ class _Placing:
                 layers.append(node)
             elif node.op_type == "Add":
                 self._round_add(node)
-            elif self._cpu and node.op_type in POOLS and node.input[0] in ranges:
-                if node.op_type != "ReduceMean" or view.is_positive(node.input[0]):
-                    node.input[0] = self._round(node.input[0])
+            elif self._cpu and self._is_pool(node):
+                node.input[0] = self._round(node.input[0])
             self._nodes.append(node)
         if self._cpu:
             for node in layers:
                 self._round_output(node)
         return self._write()
+
+    def _is_pool(self, node: onnx.NodeProto) -> bool:
+        """Say whether ONNX Runtime pools in INT8 here; other means are cheap and stay float."""
+        known = node.op_type in POOLS and node.input[0] in self._ranges
+        return known and (node.op_type != "ReduceMean" or self._view.is_positive(node.input[0]))
 
     def _grid(self, name: str) -> tuple[np.float32, np.int8 | np.uint8]:
         """Return scale and zero point of a tensor."""

@@ -77,10 +77,8 @@ def _mean_effect(
 ) -> Float64Array:
     """Return the expected change of each output channel."""
     if kind != "Conv":
-        effect: Float64Array = input_mean @ (error.T if transposed else error)
-        return effect
+        return np.asarray(input_mean @ (error.T if transposed else error))
     per_input = error.sum(tuple(range(2, error.ndim)))
     groups = len(input_mean) // per_input.shape[1]
     seen = input_mean.reshape(groups, -1).repeat(len(per_input) // groups, 0)
-    effect = (per_input * seen).sum(1)
-    return effect
+    return np.asarray((per_input * seen).sum(1))
