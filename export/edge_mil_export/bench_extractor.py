@@ -1,0 +1,220 @@
+"""`edge-mil bench extractor`: tiles per second of every way to run an extractor, taken in turn.
+
+One thread, and the minimum of CPU seconds over the rounds, so that another program on the machine
+does not decide. Ratios, not absolute speeds, carry over to other machines of the same kind.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_mil.backends import open_backend
+from edge_mil.bundle import Bundle, InputSpec, open_bundle
+from edge_mil.errors import BundleError, UsageError
+from edge_mil.types import UInt8Array
+from edge_mil_export.extractors import ExtractorSource, Normalisation, open_extractor
+from edge_mil_export.extractors.timm_model import build
+
+Run = Callable[[UInt8Array], object]
+
+REFERENCE = "ONNX Runtime FP32"
+ONNX_RUNTIME = {
+    "fp32": REFERENCE,
+    "int8-cpu": "ONNX Runtime INT8 (cpu dialect)",
+    "int8-trt": "ONNX Runtime INT8 (trt dialect)",
+}
+OPENVINO = {
+    "fp32": "OpenVINO FP32",
+    "int8-trt": "OpenVINO INT8 (trt dialect)",
+    "int8-cpu": "OpenVINO INT8 (cpu dialect)",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One way to run an extractor.
+
+    Attributes:
+        name: Library, precision and dialect.
+        cpu_ms: CPU milliseconds of one tile, the minimum of all rounds.
+        ratio: How many times as fast as ONNX Runtime FP32.
+    """
+
+    name: str
+    cpu_ms: float
+    ratio: float
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add `extractor`."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "extractor",
+        help="tiles per second of torch, ONNX Runtime FP32 and INT8, and OpenVINO, in turn",
+        description="Compare the ways to run the extractor of a bundle: one thread, taken in turn, "
+        "minimum of CPU seconds. torch needs the original: timm models are built by their name "
+        "(their weights do not change the speed), others are named with --extractor.",
+    )
+    parser.add_argument("bundles", nargs="+", type=Path, metavar="BUNDLE", help="with an extractor")
+    parser.add_argument("--batch", type=int, default=8, help="tiles of one run (default: 8)")
+    parser.add_argument("--rounds", type=int, default=20, help="runs of each (default: 20)")
+    parser.add_argument(
+        "--extractor",
+        metavar="KIND:WHERE",
+        help="the original, where the bundle's is no timm model",
+    )
+    parser.add_argument("--extractor-weights", type=Path, metavar="FILE", help="its weights")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure each bundle and print its table.
+
+    Raises:
+        UsageError: A number is not positive, or the original cannot be loaded.
+        BundleError: A bundle cannot be read or has no extractor.
+    """
+    if arguments.batch < 1 or arguments.rounds < 1:
+        raise UsageError("--batch and --rounds must be 1 or more.")
+    tables = []
+    for path in arguments.bundles:
+        bundle = open_bundle(path)
+        original = _original(bundle, arguments.extractor, arguments.extractor_weights)
+        rows = measure(bundle, original, batch=arguments.batch, rounds=arguments.rounds)
+        tables.append((bundle, rows))
+        if not arguments.json:
+            _print(bundle, rows, arguments.batch)
+    if arguments.json:
+        document = {
+            "processor": platform.processor() or platform.machine(),
+            "batch": arguments.batch,
+            "threads": 1,
+            "extractors": [_document(bundle, rows) for bundle, rows in tables],
+        }
+        print(json.dumps(document))
+    return 0
+
+
+def measure(
+    bundle: Bundle, original: ExtractorSource | None, *, batch: int, rounds: int
+) -> list[Row]:
+    """Return a row for each way, ONNX Runtime FP32 being 1.
+
+    Args:
+        bundle: With an extractor.
+        original: What torch runs; None leaves that row out.
+        batch: Tiles of one run.
+        rounds: Runs of each way that count; one more warms up.
+    """
+    spec, given = _parts(bundle)
+    tiles = np.random.default_rng(0).integers(
+        0, 256, (batch, given.tile_height_px, given.tile_width_px, 3), dtype=np.uint8
+    )
+    ways: dict[str, Run] = {}
+    if original is not None and original.module is not None:
+        ways["torch eager FP32"] = _torch_run(original)
+    backend = open_backend("cpu", threads=1)
+    for precision, name in ONNX_RUNTIME.items():
+        if precision in spec.graphs:
+            network = backend.load(bundle.read(spec.graphs[precision]), label=name)
+            ways[name] = lambda x, network=network: network.run({"tiles": x})  # type: ignore[misc]
+    for precision, name in OPENVINO.items():
+        if precision in spec.graphs:
+            runner = _openvino_run(bundle.read(spec.graphs[precision]))
+            if runner is not None:
+                ways[name] = runner
+    best = dict.fromkeys(ways, float("inf"))
+    for number in range(rounds + 1):
+        for name, way in ways.items():
+            started = time.process_time()
+            way(tiles)
+            spent = time.process_time() - started
+            if number:
+                best[name] = min(best[name], spent)
+    reference = best[REFERENCE]
+    return [
+        Row(name, 1000 * spent / batch, reference / max(spent, 1e-9))
+        for name, spent in best.items()
+    ]
+
+
+def _parts(bundle: Bundle) -> tuple[Any, InputSpec]:
+    spec, given = bundle.manifest.extractor, bundle.manifest.input
+    if spec is None or given is None:
+        raise BundleError(
+            f"{bundle.manifest.name} has no extractor, so there is nothing to measure; name a "
+            "bundle of edge-mil-export bundle."
+        )
+    return spec, given
+
+
+def _original(bundle: Bundle, name: str | None, weights: Path | None) -> ExtractorSource | None:
+    """Return the extractor for torch; None where only its authors have it."""
+    spec, given = _parts(bundle)
+    tile_px = given.tile_height_px, given.tile_width_px
+    if given.mean is not None and given.std is not None:
+        normalisation: Normalisation | None = Normalisation(given.mean, given.std)
+    else:
+        normalisation = None
+    if name is not None and not (name.startswith("timm:") and weights is None):
+        text = "none"
+        if normalisation is not None:
+            parts = (normalisation.mean, normalisation.std)
+            text = "/".join(",".join(str(number) for number in part) for part in parts)
+        return open_extractor(name, weights=weights, tile_px=tile_px, normalise=text)
+    kind, _, model = (name or spec.name).partition(":")
+    if kind != "timm":
+        return None
+    return ExtractorSource(spec.name, tile_px, normalisation, module=build(model, tile_px))
+
+
+def _torch_run(original: ExtractorSource) -> Run:
+    import torch
+
+    torch.set_num_threads(1)
+    return original.features
+
+
+def _openvino_run(data: bytes) -> Run | None:
+    """Return a runner of OpenVINO at true FP32; None where it is not installed."""
+    try:
+        import openvino
+    except ImportError:
+        return None
+    # Without the hint, CPUs with BF16 units silently compute in BF16.
+    settings = {
+        "INFERENCE_NUM_THREADS": 1,
+        "NUM_STREAMS": 1,
+        "INFERENCE_PRECISION_HINT": "f32",
+    }
+    core = openvino.Core()
+    request = core.compile_model(core.read_model(data), "CPU", settings).create_infer_request()
+    return lambda tiles: next(iter(request.infer({0: tiles}).values()))
+
+
+def _document(bundle: Bundle, rows: list[Row]) -> dict[str, Any]:
+    spec, given = _parts(bundle)
+    return {
+        "bundle": bundle.digest,
+        "extractor": spec.name,
+        "tile_px": [given.tile_width_px, given.tile_height_px],
+        "rows": [{"name": r.name, "cpu_ms_per_tile": r.cpu_ms, "ratio": r.ratio} for r in rows],
+    }
+
+
+def _print(bundle: Bundle, rows: list[Row], batch: int) -> None:
+    spec, given = _parts(bundle)
+    tile = f"{given.tile_width_px}x{given.tile_height_px}"
+    print(f"{spec.name}, tiles of {tile} px, batch {batch}, one thread")
+    print(f"  {'':34}{'ratio':>7}{'cpu-ms a tile':>16}{'tiles a cpu-s':>16}")
+    for row in rows:
+        print(f"  {row.name:34}{row.ratio:7.2f}{row.cpu_ms:16.2f}{1000 / row.cpu_ms:16.1f}")
