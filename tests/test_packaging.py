@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import configparser
+import importlib
 import re
 import subprocess
 import sys
@@ -11,6 +13,7 @@ import pytest
 
 import edge_mil
 from edge_mil.cli import PACKAGES
+from edge_mil.cli.bench import GROUP
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -86,6 +89,16 @@ def test_the_wheel_carries_the_licence_and_the_commands(wheel: Path) -> None:
     assert "Apache License" in licence
     assert "edge-mil = edge_mil.cli:main" in commands
     assert "edge-mil-export = edge_mil_export.cli:main" in commands
+
+
+def test_the_exporter_offers_its_benchmark(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        info = f"edge_mil-{edge_mil.__version__}.dist-info"
+        points = configparser.ConfigParser()
+        points.read_string(archive.read(f"{info}/entry_points.txt").decode())
+    offered = dict(points[GROUP])
+    assert set(offered) == {"extractor"}
+    assert callable(importlib.import_module(offered["extractor"]).add_parser)
 
 
 def test_the_light_client_wants_three_packages_and_no_upper_bound(wheel: Path) -> None:
