@@ -76,6 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
         "score": _as_json(score),
         "instances": replay.instances,
         "bundle": bundle.digest,
+        "notice": RESEARCH_USE_ONLY,
     }
     if attention is not None:
         document["attention"] = attention

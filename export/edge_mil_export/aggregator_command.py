@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-UNKNOWN_LICENCE = "unknown, ask the authors"
 DESCRIPTION = (
     "Turn the checkpoint of an aggregator into a bundle that scores saved features "
     "(edge-mil score). The architecture is found from the checkpoint's keys."
@@ -52,6 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     from edge_mil import __version__
     from edge_mil.bundle import Licences, Manifest, write_bundle
     from edge_mil_export.aggregator import export_aggregator, parse_classes, parse_options
+    from edge_mil_export.licences import CLOSED, parse_licences
 
     exported = export_aggregator(
         arguments.checkpoint,
@@ -60,8 +60,9 @@ def run(arguments: argparse.Namespace) -> int:
         classes=parse_classes(arguments.classes),
     )
     name = arguments.name or bundle_name(arguments.out)
-    licence = arguments.licence
-    if not licence:
+    terms = parse_licences([arguments.licence] if arguments.licence else [], card="")
+    licence = terms.licences.aggregator
+    if "aggregator" in terms.unknown:
         print(
             "edge-mil-export: the licence of the weights is not known, so the bundle is marked as "
             "not to be passed on; name it with --licence.",
@@ -74,8 +75,8 @@ def run(arguments: argparse.Namespace) -> int:
         input=None,
         extractor=None,
         aggregator=exported.spec,
-        licences=Licences(extractor="", aggregator=licence or UNKNOWN_LICENCE),
-        redistributable=bool(licence),
+        licences=Licences(extractor="", aggregator=licence),
+        redistributable=CLOSED.search(licence) is None,
         created_by=f"edge-mil-export {__version__}",
     )
     card = _card(manifest, exported.summary, arguments.checkpoint.name)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import pickletools
-import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -80,7 +79,7 @@ def _is_safetensors(start: bytes, size: int) -> bool:
     """Say whether a file starts as safetensors: the length of a JSON header, then the header."""
     if len(start) < 9 or start[8:9] != b"{":
         return False
-    (length,) = struct.unpack("<Q", start[:8])
+    length = int.from_bytes(start[:8], "little")
     return 0 < length <= max(size, MAX_SAFETENSORS_HEADER_BYTES)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -65,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     """Return the parser; commands import torch only when they run."""
     from edge_mil import __version__
     from edge_mil.types import RESEARCH_USE_ONLY
-    from edge_mil_export import aggregator_command
+    from edge_mil_export import aggregator_command, bundle_command
 
     parser = Parser(
         prog="edge-mil-export",
@@ -76,9 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"edge-mil-export {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     aggregator_command.add_parser(subparsers)
-    if importlib.util.find_spec("edge_mil_export.bundle_command"):
-        bundle_command = importlib.import_module("edge_mil_export.bundle_command")
-        bundle_command.add_parser(subparsers)
+    bundle_command.add_parser(subparsers)
     return parser
 
 

@@ -210,7 +210,7 @@ def activation(name: str) -> nn.Module:
     Raises:
         UsageError: There is none of that name.
     """
-    found = {"relu": nn.ReLU, "gelu": nn.GELU, "tanh": nn.Tanh}.get(name)
-    if found is None:
+    known: dict[str, nn.Module] = {"relu": nn.ReLU(), "gelu": nn.GELU(), "tanh": nn.Tanh()}
+    if name not in known:
         raise UsageError(f"There is no activation {name!r}; name relu, gelu or tanh.")
-    return found()
+    return known[name]
