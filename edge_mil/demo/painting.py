@@ -241,7 +241,7 @@ class _Canvas:
 
 
 def _step(values: Float32Array, steepness: float) -> Float32Array:
-    return np.clip(values * steepness + 0.5, 0.0, 1.0).astype(np.float32)
+    return np.asarray(np.clip(values * steepness + 0.5, 0.0, 1.0), dtype=np.float32)
 
 
 def _tissue_depth(rng: np.random.Generator, rows: int, columns: int) -> Float32Array:

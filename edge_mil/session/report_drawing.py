@@ -18,7 +18,7 @@ INFLUENCE_LIMIT = 0.5
 """Logits at which the colour is full; fixed, so that slides and moments can be compared."""
 
 FULL_OPACITY = 0.82
-PALE = 0.02
+PALE = 0.03
 """Influences below this many logits are left without colour: they would only tint the tissue."""
 
 VERDICT_COLOURS = {

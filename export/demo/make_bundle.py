@@ -17,11 +17,13 @@ from demo_model import CLASSES, MEAN, STD
 from painted_bags import TILE_PX
 
 from edge_mil.bundle import open_bundle, write_bundle
-from edge_mil.demo.painting import MPP
+from edge_mil.demo.painting import MPP, paint_slide
 from edge_mil.demo.playing import BUNDLE
+from edge_mil.demo.tiled_tiff import write_tiled_tiff
 
 NAME = "demo-painted-tissue"
 LICENCE = "Apache-2.0"
+FIDELITY_SEED, FIDELITY_SLIDES = 70_000, 8
 INTENDED_USE = (
     "Painted tissue only: it shows what edge_mil does. It has never seen a real slide, and its "
     "score of one means nothing. Research use only. Not for diagnosis."
@@ -35,6 +37,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=BUNDLE)
     arguments = parser.parse_args()
     trained, out = arguments.trained, arguments.out
+    slides = fidelity_slides(trained / "fidelity")
     normalise = "/".join(",".join(f"{number:g}" for number in part) for part in (MEAN, STD))
     code = edge_mil_export.cli.main(
         [
@@ -43,13 +46,25 @@ def main() -> int:
             *("--aggregator", str(trained / "head.pt"), "--classes", ",".join(CLASSES)),
             *("--tile-px", str(TILE_PX), "--mpp", f"{MPP:g}", "--normalise", normalise),
             *("--precision", "fp32,int8", "--calibration", str(trained / "calibration")),
-            *("--licence", LICENCE, "--out", str(out)),
+            *(word for slide in slides for word in ("--fidelity-slide", str(slide))),
+            *("--name", NAME, "--licence", LICENCE, "--out", str(out)),
         ]
     )
     if code:
         return code
     finish(out, json.loads((trained / "metrics.json").read_text()))
     return 0
+
+
+def fidelity_slides(folder: Path) -> list[Path]:
+    """Paint slides with unseen seeds, every second one positive, to compare INT8 with FP32 on."""
+    folder.mkdir(exist_ok=True)
+    paths = []
+    for number in range(FIDELITY_SLIDES):
+        paths.append(folder / f"painted_{FIDELITY_SEED + number}.tiff")
+        painted = paint_slide(FIDELITY_SEED + number, positive=number % 2 == 1)
+        write_tiled_tiff(paths[-1], painted.pixels, MPP)
+    return paths
 
 
 def finish(out: Path, metrics: dict[str, float]) -> None:
