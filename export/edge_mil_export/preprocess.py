@@ -34,6 +34,12 @@ def fuse_preprocessing(
     weights = {tensor.name for tensor in graph.initializer}
     old = next(i for i in graph.input if i.name not in weights)
     graph.input.remove(old)
+    if old.name.startswith(INPUT):
+        # The user's module may call its own argument `tiles`, as ours do.
+        inside = f"network_{old.name}"
+        for node in graph.node:
+            node.input[:] = [inside if name == old.name else name for name in node.input]
+        old.name = inside
     shape: list[str | int | None] = ["n", *tile_px, 3]
     graph.input.insert(0, helper.make_tensor_value_info(INPUT, TensorProto.UINT8, shape))
     planes = old.name if normalisation is None else "tiles_planes"
