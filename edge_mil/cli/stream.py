@@ -9,7 +9,14 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from edge_mil.client import Client, ClientSession, FieldStream, ModelInfo, SessionInfo
+from edge_mil.client import (
+    Client,
+    ClientSession,
+    FieldStream,
+    ModelInfo,
+    SessionInfo,
+    tune_allocator,
+)
 from edge_mil.errors import RemoteError, ServiceUnavailableError, UsageError
 from edge_mil.types import REFUSED, RESEARCH_USE_ONLY, FieldResult, Frame, Region
 
@@ -62,6 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     from edge_mil.cameras import open_camera, parse_fov
 
+    tune_allocator()
     camera = open_camera(
         arguments.source,
         mpp=arguments.mpp,

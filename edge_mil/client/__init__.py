@@ -11,6 +11,7 @@ from edge_mil.client.values import (
     ServerInfo,
     SessionInfo,
 )
+from edge_mil.rpc.allocator import tune_allocator
 
 __all__ = [
     "Client",
@@ -23,4 +24,5 @@ __all__ = [
     "ServerInfo",
     "SessionInfo",
     "StreamSummary",
+    "tune_allocator",
 ]

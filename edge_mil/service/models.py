@@ -137,8 +137,12 @@ class ModelShelf:
     def __init__(self, paths: Iterable[Path], loader: Loader) -> None:
         self.bundles = [HostedBundle(path, loader) for path in paths]
 
-    async def load_all(self, ready: Callable[[HostedBundle], Awaitable[None]]) -> None:
-        """Load one after the other, the first named first; tell of each.
+    async def load_all(
+        self,
+        opened: Callable[[HostedBundle], Awaitable[None]],
+        ready: Callable[[HostedBundle], Awaitable[None]],
+    ) -> None:
+        """Open all, then load one after the other, the first named first; tell of each.
 
         Raises:
             EdgeMilError: One cannot be loaded.
@@ -153,6 +157,7 @@ class ModelShelf:
                         f"{other.path} and {hosted.path} are both named {hosted.name}; clients "
                         "could not tell them apart. Serve one of them."
                     )
+            await opened(hosted)
         for hosted in self.bundles:
             await loop.run_in_executor(hosted.worker, hosted.load)
             await ready(hosted)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import logging
 import signal
 import sys
@@ -20,6 +19,7 @@ from grpc_reflection.v1alpha import reflection
 from edge_mil.bundle import Bundle
 from edge_mil.errors import EdgeMilError, ServiceUnavailableError
 from edge_mil.pipeline import Model
+from edge_mil.rpc.allocator import tune_allocator
 from edge_mil.rpc.frames import MAX_CHUNK_BYTES
 from edge_mil.service.folding import Folder
 from edge_mil.service.hosted import SessionHosts
@@ -51,9 +51,6 @@ DECODERS = 2
 STOP_GRACE_S = 5.0
 SWITCH_INTERVAL_S = 0.0005
 """Python's 5 ms let one thread of pure Python hold the loop for 16 ms (`serving.md`, 1.5)."""
-MMAP_THRESHOLD_BYTES, TRIM_THRESHOLD_BYTES = 64 << 20, 256 << 20
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""Names of mallopt's parameters in malloc.h."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +72,6 @@ class ServerSettings:
     threads: int | None = None
 
 
-def tune_process() -> None:
-    """Set the allocator and the thread switch for frames of 15 MB in pieces of 1 MiB."""
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
-    # musl and macOS have no mallopt; nothing is lost there but speed.
-    with contextlib.suppress(OSError, AttributeError):
-        libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
-        libc.mallopt(M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES)
-
-
 def run_server(settings: ServerSettings, tell: Callable[[str], None]) -> None:
     """Serve until SIGTERM or SIGINT.
 
@@ -96,7 +83,8 @@ def run_server(settings: ServerSettings, tell: Callable[[str], None]) -> None:
         ListenError: The address cannot be opened.
         BundleError: A bundle cannot be read or run.
     """
-    tune_process()
+    tune_allocator()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     asyncio.run(_Server(settings, tell).run())
 
 
@@ -164,7 +152,10 @@ class _Server:
             await self._set_health(hosted.name, serving=True)
             self._tell(f"{hosted.name} READY ({hosted.digest[:19]}...)")
 
-        await self._models.load_all(tell)
+        async def opened(hosted: HostedBundle) -> None:
+            await self._set_health(hosted.name, serving=False)
+
+        await self._models.load_all(opened, tell)
         for name in self._services:
             await self._set_health(name, serving=True)
 

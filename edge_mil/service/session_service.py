@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -10,7 +11,9 @@ from edge_mil.errors import (
     ProtocolError,
     SequenceError,
     SessionClosedError,
+    SessionNotFoundError,
     SessionStateError,
+    StoreError,
 )
 from edge_mil.service.boundary import streaming, unary
 from edge_mil.service.folding import Folder
@@ -65,10 +68,12 @@ class SessionServicer(rpc.SessionServiceServicer):
             if hosted is not None:
                 response.sessions.append(session_message(hosted))
                 continue
-            summary: SessionSummary = await loop.run_in_executor(
-                None, self._hosts.folder.summary, session_id
-            )
-            response.sessions.append(summary_message(summary))
+            # A damaged session must not hide the others.
+            with contextlib.suppress(StoreError, SessionNotFoundError):
+                summary: SessionSummary = await loop.run_in_executor(
+                    None, self._hosts.folder.summary, session_id
+                )
+                response.sessions.append(summary_message(summary))
         return response
 
     @streaming

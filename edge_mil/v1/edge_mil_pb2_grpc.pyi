@@ -3,6 +3,10 @@
 isort:skip_file
 The wire contract of edge_mil: live slide-level scores beside the microscope. Research use only.
 Comments give the semantics that a test can check.
+
+Errors carry a google.rpc.Status in grpc-status-details-bin, always with one ErrorInfo (domain "edge-mil"). Its
+UPPER_SNAKE reason is also the trailing metadata edge-mil-reason, and where trying again helps edge-mil-retry-after-ms
+says when, so that a client needs no googleapis package.
 """
 
 import abc

@@ -109,6 +109,17 @@ def test_a_number_sent_again_gets_its_stored_answer(channel: grpc.Channel, sessi
     assert score.revision == first.score.revision
 
 
+def test_a_number_sent_twice_at_once_is_folded_once(channel: grpc.Channel, session: str) -> None:
+    frame = next(tissue_frames(1))
+    stream = WireStream(channel, session)
+    # The second copy comes while the first is being folded and written.
+    for _ in range(CREDITS):
+        stream.send(frame, 1)
+    answers = [response.result for response in stream.end()]
+    assert [answer.replayed for answer in answers] == [False, True, True]
+    assert {without_timings(answer) for answer in answers} == {without_timings(answers[0])}
+
+
 def test_a_number_with_other_pixels_or_another_position_is_a_conflict(
     channel: grpc.Channel, session: str
 ) -> None:

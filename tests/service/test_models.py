@@ -1,0 +1,95 @@
+"""Bundles while they load, and those that cannot."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from small_bundle import write_small_bundle
+
+from edge_mil.bundle import Bundle
+from edge_mil.errors import BundleError, BundleNotReadyError, UnknownBundleError
+from edge_mil.pipeline import Model
+from edge_mil.rpc.status import retry_after_s
+from edge_mil.service.models import HostedBundle, ModelShelf
+
+
+class Gate:
+    """A loader that waits until the test lets it go."""
+
+    def __init__(self) -> None:
+        self.open, self.reached = threading.Event(), threading.Event()
+
+    def load(self, bundle: Bundle) -> Model:
+        """Load when the gate is open."""
+        self.reached.set()
+        self.open.wait(30)
+        return Model.load(bundle)
+
+
+async def ignore(_: HostedBundle) -> None:
+    """Nobody is told."""
+
+
+@pytest.fixture
+def gate() -> Gate:
+    return Gate()
+
+
+@pytest.fixture
+def shelf(bundle: Path, gate: Gate) -> Iterator[ModelShelf]:
+    made = ModelShelf([bundle], gate.load)
+    yield made
+    gate.open.set()
+    made.close()
+
+
+def test_a_session_for_a_loading_bundle_is_told_when_to_come_back(
+    shelf: ModelShelf, gate: Gate
+) -> None:
+    async def check() -> None:
+        loading = asyncio.ensure_future(shelf.load_all(ignore, ignore))
+        await asyncio.to_thread(gate.reached.wait, 30)
+        hosted = shelf.pick("small", "")
+        assert hosted.info().state == "STARTING"
+        with pytest.raises(BundleNotReadyError) as caught:
+            hosted.ready()
+        assert retry_after_s(caught.value) == 1.0
+        gate.open.set()
+        await loading
+        assert hosted.info().state == "READY"
+        assert hosted.ready().precision == "fp32"
+
+    asyncio.run(check())
+
+
+def test_a_name_is_unknown_only_when_all_are_known(shelf: ModelShelf, gate: Gate) -> None:
+    async def check() -> None:
+        with pytest.raises(BundleNotReadyError):
+            shelf.pick("other", "")
+        with pytest.raises(BundleNotReadyError):
+            shelf.by_digest("sha256:0")
+        gate.open.set()
+        await shelf.load_all(ignore, ignore)
+        with pytest.raises(UnknownBundleError, match="it has small"):
+            shelf.pick("other", "")
+        with pytest.raises(UnknownBundleError, match="start it with that --bundle"):
+            shelf.by_digest("sha256:0")
+
+    asyncio.run(check())
+
+
+def test_a_bundle_that_cannot_run_says_why(tmp_path: Path) -> None:
+    path = write_small_bundle(tmp_path / "small").path
+    (path / "attend.onnx").write_bytes(b"nonsense")
+    shelf = ModelShelf([path], Model.load)
+
+    async def check() -> None:
+        with pytest.raises(BundleError, match="was changed"):
+            await shelf.load_all(ignore, ignore)
+
+    asyncio.run(check())
+    shelf.close()
