@@ -47,11 +47,11 @@ types: $(DEV)/.ready
 layers: $(DEV)/.ready
 	$(DEV)/bin/lint-imports
 
-units: $(DEV)/.ready
-	$(DEV)/bin/python -m pytest -m "not slow"
+units: $(DEV)/.ready $(TOOLS)/.ready
+	EDGE_MIL_PROTO_PYTHON=$(CURDIR)/$(TOOLS)/bin/python $(DEV)/bin/python -m pytest -m "not slow"
 
-units-all: $(DEV)/.ready
-	$(DEV)/bin/python -m pytest
+units-all: $(DEV)/.ready $(TOOLS)/.ready
+	EDGE_MIL_PROTO_PYTHON=$(CURDIR)/$(TOOLS)/bin/python $(DEV)/bin/python -m pytest
 
 proto: $(TOOLS)/.ready
 	proto/generate.sh $(TOOLS)/bin/python .
