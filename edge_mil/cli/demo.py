@@ -25,7 +25,7 @@ def add_parser(subparsers: Any) -> None:
     add = parser.add_argument
     add("slide", nargs="?", type=Path, metavar="SLIDE", help="a slide file; painted when left out")
     add("--mpp", type=float, metavar="X", help="pixel size of SLIDE, um/px (default: its own)")
-    add("--seed", type=int, metavar="N", help="of the painted slide (default: 7)")
+    add("--seed", type=int, metavar="N", help="of the painted slide (default: 4)")
     add("--negative", action="store_true", help="paint a slide without foci of atypical nuclei")
     add("--out", type=Path, default=Path("edge-mil-demo"), metavar="DIR", help="for the report")
     add("--state", type=Path, metavar="DIR", help="keep the session's records here")

@@ -89,7 +89,7 @@ def about_model(bundle: Bundle) -> tuple[str, ...]:
     if MODEL_CARD in bundle.manifest.files:
         for block in bundle.read(MODEL_CARD).decode().split("\n\n"):
             text = " ".join(block.split())
-            if text and not text.startswith(("#", "|", "-")) and text not in said:
+            if text and not text.startswith(("#", "|", "-", "`")) and text not in said:
                 said.append(text)
     return tuple(said)
 

@@ -9,11 +9,15 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
+import numpy as np
+
 from edge_mil.errors import EdgeMilError, StoreError
 from edge_mil.session.report import ReportContent, data_url
 from edge_mil.session.report_drawing import cells_svg
 
 WIDTH, HEIGHT = 1200, 500
+SLIDE_PX = 1000
 INK, SOFT, LINE, ORANGE = "#1d2733", "#5b6876", "#c9d1da", "#d94801"
 STEPS = (
     ("microscope", "camera and stage, or a slide file"),
@@ -109,13 +113,13 @@ def _slide(content: ReportContent) -> list[str]:
     if picture is None:
         return []
     left, top, high = 24, 122, 354
-    region = picture.region
+    region, image = picture.region, _smaller(picture.image)
     wide = min(560.0, high * region.width_um / region.height_um)
     parts = [
         f'<svg x="{left}" y="{top}" width="{wide:.1f}" height="{high}" '
         f'viewBox="{region.x_um:g} {region.y_um:g} {region.width_um:g} {region.height_um:g}" '
         'preserveAspectRatio="xMidYMid meet">',
-        f'<image href="{data_url(picture.image)}" x="{region.x_um:g}" y="{region.y_um:g}" '
+        f'<image href="{data_url(image)}" x="{region.x_um:g}" y="{region.y_um:g}" '
         f'width="{region.width_um:g}" height="{region.height_um:g}" preserveAspectRatio="none"/>',
     ]
     if content.heat_map is not None:
@@ -126,6 +130,16 @@ def _slide(content: ReportContent) -> list[str]:
         f'stroke="{LINE}"/>'
     )
     return parts
+
+
+def _smaller(image: bytes) -> bytes:
+    """Return the picture at twice the size that it is shown at: a README loads in a moment."""
+    pixels = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR)
+    if pixels is None or max(pixels.shape[:2]) <= SLIDE_PX:
+        return image
+    shrink = SLIDE_PX / max(pixels.shape[:2])
+    small = cv2.resize(pixels, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
+    return cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 82])[1].tobytes()
 
 
 def _score(content: ReportContent) -> list[str]:

@@ -24,7 +24,7 @@ from edge_mil.session.report import ReportContent, render_report
 from edge_mil.types import RESEARCH_USE_ONLY, FieldResult, Frame, Region
 
 BUNDLE = Path(__file__).parent / "bundle"
-DEFAULT_SEED = 7
+DEFAULT_SEED = 4
 PAINTED_FIELD_PX = (512, 384)
 """Small fields, so that the score has steps to take on a slide of 1.5 mm."""
 PAINTED_FPS = 12.0

@@ -17,7 +17,7 @@ RAISES, LOWERS = (217, 72, 1), (8, 81, 156)
 INFLUENCE_LIMIT = 0.5
 """Logits at which the colour is full; fixed, so that slides and moments can be compared."""
 
-FULL_OPACITY = 0.82
+FULL_OPACITY = 0.62
 PALE = 0.03
 """Influences below this many logits are left without colour: they would only tint the tissue."""
 

@@ -38,8 +38,9 @@ table { border-collapse: collapse; width: 100%; font-size: 14px; }
 th, td { text-align: left; padding: 5px 10px 5px 0; border-bottom: 1px solid var(--line);
   vertical-align: top; }
 th { color: var(--soft); font-weight: 600; }
+td:first-child { white-space: nowrap; }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
-table.plain td { overflow-wrap: anywhere; }
+table.plain td { white-space: normal; overflow-wrap: anywhere; }
 .dot { display: inline-block; width: 10px; height: 10px; border-radius: 2px; margin-right: 7px;
   background: #c2571a; }
 .dot.ACCEPTED { background: #1b7837; } .dot.DUPLICATE { background: #9aa5b1; }
