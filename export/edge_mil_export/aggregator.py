@@ -18,7 +18,7 @@ from edge_mil.backends import open_backend
 from edge_mil.bundle import AggregatorSpec, TaskSpec
 from edge_mil.errors import BundleError, UsageError
 from edge_mil_export.architectures import Head, build_head
-from edge_mil_export.checkpoint import load_state_dict
+from edge_mil_export.checkpoint import load_checkpoint
 
 OPSET = 18
 IR_VERSION = 9
@@ -74,9 +74,10 @@ def export_aggregator(
         BundleError: A graph does not agree with the head in torch.
     """
     given = dict(options or {})
-    weights = given.pop("weights", None)
-    state = load_state_dict(path, weights=weights)
-    name, head, complete = build_head(state, arch, given, file=path.name)
+    checkpoint = load_checkpoint(path, weights=given.pop("weights", None))
+    name, head, complete = build_head(checkpoint.state, arch, given, file=path.name)
+    if checkpoint.weights:
+        complete["weights"] = checkpoint.weights
     task = _task(head, classes, name)
     graphs = {ATTEND_FILE: _attend_graph(head)}
     roles = {"attend": ATTEND_FILE}
@@ -91,7 +92,7 @@ def export_aggregator(
         feature_dim=head.feature_dim,
         value_dim=head.value_dim,
         channels=head.channels,
-        options={**complete, **({"weights": weights} if weights else {})},
+        options={**complete},
         order="any",
         graphs=roles,
     )

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from edge_mil_export.errors import CheckpointError
-from edge_mil_export.unwrapping import unwrap
+from edge_mil_export.unwrapping import Checkpoint, unwrap
 
 if TYPE_CHECKING:
     import torch
@@ -42,8 +42,14 @@ def load_state_dict(path: Path, *, weights: str | None = None) -> dict[str, torc
         CheckpointError: The file cannot be read, holds no state dict, or a weight is not finite.
         UsageError: The file holds a student and a teacher and `weights` does not say which.
     """
-    state = unwrap(_load(path), name=path.name, weights=weights)
-    return {key: _checked(tensor, key, path.name) for key, tensor in state.items()}
+    return load_checkpoint(path, weights=weights).state
+
+
+def load_checkpoint(path: Path, *, weights: str | None = None) -> Checkpoint:
+    """Return the weights of one network, and which of two it was; see `load_state_dict`."""
+    found = unwrap(_load(path), name=path.name, weights=weights)
+    state = {key: _checked(tensor, key, path.name) for key, tensor in found.state.items()}
+    return Checkpoint(state, found.weights)
 
 
 def _load(path: Path) -> Mapping[Any, Any]:

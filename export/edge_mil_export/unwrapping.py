@@ -7,6 +7,7 @@ Source:
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edge_mil.errors import UsageError
@@ -26,7 +27,20 @@ CLAM's own loader does, and breaks these checkpoints."""
 CLAM_LOSS = "instance_loss_fn."
 
 
-def unwrap(loaded: Mapping[Any, Any], *, name: str, weights: str | None) -> dict[str, torch.Tensor]:
+@dataclass(frozen=True, slots=True, eq=False)
+class Checkpoint:
+    """The weights of one network.
+
+    Attributes:
+        state: Key as the network's class names it -> tensor.
+        weights: student or teacher, where the file holds both; else "".
+    """
+
+    state: dict[str, torch.Tensor]
+    weights: str = ""
+
+
+def unwrap(loaded: Mapping[Any, Any], *, name: str, weights: str | None) -> Checkpoint:
     """Return the state dict inside of what a file holds.
 
     Args:
@@ -42,14 +56,17 @@ def unwrap(loaded: Mapping[Any, Any], *, name: str, weights: str | None) -> dict
         raise UsageError(
             f"There is no weights={weights}; name --arch-option weights=student or teacher."
         )
-    inside = loaded
+    inside, chosen = loaded, ""
     while True:
         if _is_dtfd(inside):
-            return {
+            joined = {
                 f"{part}.{key}": tensor
                 for part in DTFD_PARTS
                 for key, tensor in _without_prefixes(_tensors(inside[part])).items()
             }
+            return Checkpoint(joined, chosen)
+        if _holds_state(inside.get("model")) and _holds_state(inside.get("teacher")):
+            chosen = weights or ""
         found = _inner(inside, name, weights)
         if found is None:
             break
@@ -61,7 +78,7 @@ def unwrap(loaded: Mapping[Any, Any], *, name: str, weights: str | None) -> dict
             f"{name} holds no state dict (it holds {held}); save model.state_dict() with "
             "torch.save, and export that."
         )
-    return _without_clam_wrapper(_without_prefixes(state))
+    return Checkpoint(_without_clam_wrapper(_without_prefixes(state)), chosen)
 
 
 def _is_dtfd(inside: Mapping[Any, Any]) -> bool:
