@@ -15,3 +15,15 @@ class CheckpointError(UsageError):
 
 class ArchitectureError(UsageError):
     """The architecture of a checkpoint cannot be told, or its keys do not fit it."""
+
+
+class ExtractorError(UsageError):
+    """An extractor cannot be loaded, or its ONNX graph does not compute what it computes."""
+
+
+class CalibrationError(UsageError):
+    """The calibration images are too few, too small or cannot be read."""
+
+
+class QuantizationError(UsageError):
+    """No INT8 form of the extractor keeps the slide scores within the bound."""
