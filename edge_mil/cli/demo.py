@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     result = run_demo(options, sys.stdout)
     content = result.content
     if content.score is None:
-        print("No tissue was seen, so there is no score.")
+        print("No place with tissue was seen whole, so there is no score.")
     else:
         value = content.score.probabilities[-1]
         print(

@@ -14,6 +14,7 @@ from edge_mil.cameras import SlideFile
 from edge_mil.client import ClientSession, FieldInfo, SessionInfo
 from edge_mil.session.report import ReportContent, TopField
 from edge_mil.session.report_drawing import HistoryPoint, SlidePicture
+from edge_mil.session.reporting import about_model
 from edge_mil.session.views import HeatMap
 from edge_mil.types import FieldResult, Region, UInt8Array
 
@@ -21,7 +22,6 @@ PICTURE_PX = 1600
 """Long side of the slide's picture: sharp on a page 1100 px wide, some 300 KB."""
 PICTURE_QUALITY = 85
 TOP_FIELDS = 8
-MODEL_CARD = "model_card.md"
 
 
 def gather(
@@ -81,17 +81,6 @@ def gather(
         about_model=about_model(bundle),
         warning=warning,
     )
-
-
-def about_model(bundle: Bundle) -> tuple[str, ...]:
-    """Return the intended use, and the paragraphs of the model card without its headings."""
-    said = [bundle.manifest.intended_use]
-    if MODEL_CARD in bundle.manifest.files:
-        for block in bundle.read(MODEL_CARD).decode().split("\n\n"):
-            text = " ".join(block.split())
-            if text and not text.startswith(("#", "|", "-", "`")) and text not in said:
-                said.append(text)
-    return tuple(said)
 
 
 def _picture(slide: SlideFile) -> SlidePicture:

@@ -15,6 +15,7 @@ from edge_mil.types import FieldResult, Frame, UInt8Array
 MAP_COLUMNS = 64
 MAX_MAP_LINES = 22
 """Keeps the whole view within a terminal of 80 x 32."""
+TEXT_LINES = 5
 BAR = 30
 REDRAW_S = 0.05
 PLAIN_LINES = 12
@@ -41,9 +42,13 @@ class LiveView:
             class_name: Whose score is shown.
         """
         self._out, self._fields, self._class = out, fields, class_name
-        self._live = out.isatty()
-        columns = min(MAP_COLUMNS, shutil.get_terminal_size((80, 32)).columns - 2)
-        lines = max(1, min(MAX_MAP_LINES, round(columns * height_um / width_um / 2)))
+        self._live = out.isatty() and _can_draw(out)
+        size = shutil.get_terminal_size((80, 32))
+        columns = max(8, min(MAP_COLUMNS, size.columns - 2))
+        # Higher than the window it could not be redrawn in place.
+        room = max(1, min(MAX_MAP_LINES, size.lines - TEXT_LINES - 1))
+        lines = max(1, min(room, round(columns * height_um / width_um / 2)))
+        columns = max(8, min(columns, round(2 * lines * width_um / height_um)))
         # A character holds two pixels, one above the other: they are about square.
         self._map: UInt8Array = np.full((2 * lines, columns, 3), _UNSEEN, np.uint8)
         self._per_um = columns / width_um, 2 * lines / height_um
@@ -155,6 +160,15 @@ def _bar(share: float | None, colour: tuple[int, int, int]) -> str:
     filled = 0 if share is None else round(BAR * min(1.0, max(0.0, share)))
     r, g, b = colour
     return f"\x1b[38;2;{r};{g};{b}m{'█' * filled}{_RESET}{_DIM}{'░' * (BAR - filled)}{_RESET}"
+
+
+def _can_draw(out: TextIO) -> bool:
+    """Say whether the terminal's encoding has the characters of the view."""
+    try:
+        "▀█░".encode(getattr(out, "encoding", None) or "utf-8")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
 
 
 def _value(result: FieldResult) -> float | None:

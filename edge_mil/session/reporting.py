@@ -89,7 +89,7 @@ def about_model(bundle: Bundle) -> tuple[str, ...]:
     if bundle.has(MODEL_CARD):
         for block in bundle.read(MODEL_CARD).decode().split("\n\n"):
             text = " ".join(block.split())
-            if text and not text.startswith(("#", "|", "-")) and text not in said:
+            if text and not text.startswith(("#", "|", "-", "`")) and text not in said:
                 said.append(text)
     return tuple(said)
 
