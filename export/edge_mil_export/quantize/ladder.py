@@ -6,6 +6,7 @@ trt dialect percentiles and any stem), so it is a search on held-back bags, not 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -49,6 +50,10 @@ RUNGS = (
     Rung("Percentile", 2),
 )
 """`runtime.md`, section 7: two calibrations serve all of them."""
+SMALL_STEM_FIRST = ("MinMax, FP32 stem", "MinMax, first 2 layers FP32", "Percentile, FP32 stem")
+SMALL_STEM_WEIGHTS = 32 * 3 * 3 * 3
+"""EfficientNet's first convolution. ONNX Runtime is faster with it in FP32 (2.19 times FP32 as a
+whole, against 1.81 in INT8), while a 7x7 stem in FP32 costs a third of the speed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +81,17 @@ class Climb:
     tried: tuple[Tried, ...]
 
 
+def rungs(view: GraphView, dialect: str) -> tuple[Rung, ...]:
+    """Return the rungs in the order to try them: the faster of two equals first."""
+    first = view.first_layers(1)
+    stem = [n for n in view.model.graph.node if n.name in first and view.has_weight(n)]
+    sizes = [math.prod(view.initializers[node.input[1]].dims) for node in stem]
+    if dialect != "cpu" or not sizes or max(sizes) > SMALL_STEM_WEIGHTS:
+        return RUNGS
+    faster = tuple(rung for rung in RUNGS if rung.name in SMALL_STEM_FIRST)
+    return faster + tuple(rung for rung in RUNGS if rung not in faster)
+
+
 def climb(
     model: onnx.ModelProto,
     calibrator: Calibrator,
@@ -101,7 +117,7 @@ def climb(
         QuantizationError: No rung holds; the message names the layers that hurt most.
     """
     view, tried, best = GraphView(model), [], None
-    for rung in progress(RUNGS, f"INT8 for {dialect}", "form"):
+    for rung in progress(rungs(view, dialect), f"INT8 for {dialect}", "form"):
         kept = view.first_layers(rung.fp32_layers)
         data = quantize(
             model, calibrator.statistics(rung.method), dialect, kept
