@@ -36,6 +36,7 @@ check: lint types layers proto-lint proto-check
 
 lint: $(DEV)/.ready
 	$(DEV)/bin/ruff check .
+	$(DEV)/bin/ruff format --check .
 
 format: $(DEV)/.ready
 	$(DEV)/bin/ruff check --fix .
