@@ -101,8 +101,8 @@ painter is edge_mil/demo/painting.py, the training export/demo/train.py; both ar
 
 ## Measured
 
-On {m["slides"]:.0f} painted slides with unseen seeds ({m["positive_slides"]:.0f} positive, in FP32
-torch): slide-level AUROC {m["auroc"]:.4f}, accuracy at 0.5 {m["accuracy_at_half"]:.3f}; the lowest
+On {m["slides"]:.0f} painted slides with unseen seeds, looked at once, after every choice was made
+({m["positive_slides"]:.0f} positive, in FP32 torch): slide-level AUROC {m["auroc"]:.4f}, accuracy at 0.5 {m["accuracy_at_half"]:.3f}; the lowest
 positive scores {m["lowest_positive"]:.3f}, the highest negative {m["highest_negative"]:.3f}.
 
 Of the attention on positive slides {m["attention_on_foci_mean"]:.0%} lies on tiles that touch a
@@ -112,7 +112,7 @@ focus, and {m["top5_tiles_on_foci_mean"]:.0%} of the five tiles with the most at
 
 ## Limits
 
-Painted slides are all alike in ways that real ones are not: one painter, one stain, no blur, no
+Painted slides are all alike in ways that real ones are not: one painter, no blur, no
 folds, no pen marks. A high AUROC here says that the machinery works, not that the model would.
 
 ## Licence
