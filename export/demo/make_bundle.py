@@ -102,8 +102,9 @@ painter is edge_mil/demo/painting.py, the training export/demo/train.py; both ar
 ## Measured
 
 On {m["slides"]:.0f} painted slides with unseen seeds, looked at once, after every choice was made
-({m["positive_slides"]:.0f} positive, in FP32 torch): slide-level AUROC {m["auroc"]:.4f}, accuracy at 0.5 {m["accuracy_at_half"]:.3f}; the lowest
-positive scores {m["lowest_positive"]:.3f}, the highest negative {m["highest_negative"]:.3f}.
+({m["positive_slides"]:.0f} positive, in FP32 torch): slide-level AUROC {m["auroc"]:.4f}, accuracy
+at 0.5 {m["accuracy_at_half"]:.3f}; the lowest positive scores {m["lowest_positive"]:.3f}, the
+highest negative {m["highest_negative"]:.3f}.
 
 Of the attention on positive slides {m["attention_on_foci_mean"]:.0%} lies on tiles that touch a
 focus, and {m["top5_tiles_on_foci_mean"]:.0%} of the five tiles with the most attention do.
