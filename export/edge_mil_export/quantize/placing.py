@@ -54,9 +54,10 @@ class _Placing:
         self._constants: list[onnx.TensorProto] = []
         self._nodes: list[onnx.NodeProto] = []
         self._rounded: dict[str, list[onnx.NodeProto]] = {}
+        self._done: dict[str, onnx.NodeProto] = {}
 
     def run(self, keep_fp32: frozenset[str]) -> onnx.ModelProto:
-        view, ranges, layers = self._view, self._ranges, []
+        view, ranges = self._view, self._ranges
         for node in self._model.graph.node:
             # ONNX Runtime pools in INT8 only with equal scales on both sides.
             if node.op_type == "MaxPool" and node.input[0] in ranges:
@@ -69,14 +70,14 @@ class _Placing:
                 and node.input[0] in self._means
             ):
                 self._round_layer(node)
-                layers.append(node)
+                self._done[node.name] = node
             elif node.op_type == "Add":
                 self._round_add(node)
             elif self._cpu and self._is_pool(node):
                 node.input[0] = self._round(node.input[0])
             self._nodes.append(node)
         if self._cpu:
-            for node in layers:
+            for node in self._done.values():
                 self._round_output(node)
         return self._write()
 
@@ -145,10 +146,8 @@ class _Placing:
                 return
 
     def _round_add(self, node: onnx.NodeProto) -> None:
-        convolved = [
-            name in self._view.producers and self._view.producers[name].op_type == "Conv"
-            for name in node.input
-        ]
+        makers = [self._view.producers.get(name) for name in node.input]
+        convolved = [m is not None and m.name in self._done and m.op_type == "Conv" for m in makers]
         if not any(convolved) or not all(name in self._ranges for name in node.input):
             return
         for number, name in enumerate(list(node.input)):
