@@ -76,11 +76,21 @@ class Camera(Protocol):
 class Aggregator(ABC, Generic[State]):
     """Instances to a slide-level score: a commutative monoid of states.
 
+    Three kinds (`design.md`, section 4). Mergeable: a state has a fixed size. Banked: it keeps a
+    small row for each instance. Whole bag: it keeps the bag, and a score is a new run of the
+    network over it.
+
     For all states a, b and c: ``merge(a, initial_state()) == a``, ``merge(a, b) == merge(b, a)``
     and ``merge(merge(a, b), c) == merge(a, merge(b, c))``, to float64 rounding. So fields may come
     in any order, and parts of a slide may be pooled apart and joined. States are values: no
     method changes one. The laws do not forgive duplicates: a place is folded once.
     """
+
+    incremental: str = "mergeable"
+    """mergeable, banked or whole-bag; a whole-bag head is scored in the background."""
+
+    needs_places: bool = False
+    """Whether batches must say where their instances lie."""
 
     @abstractmethod
     def initial_state(self) -> State:
@@ -115,8 +125,8 @@ class Aggregator(ABC, Generic[State]):
         """Return the score of each state, None for an empty one, in one run of the classifier."""
 
     @abstractmethod
-    def attention(self, state: State, attention_logits: Float32Array) -> Float32Array | None:
-        """Return each instance's share of the bag, (n, k), from its logits (n, k).
+    def attention(self, state: State, batch: InstanceBatch) -> Float32Array | None:
+        """Return the share of the bag of each instance of a batch that is in it, (n, k).
 
         Over the whole bag each channel sums to 1. None where the model has no attention.
         """

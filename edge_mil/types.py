@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -15,6 +16,7 @@ from edge_mil.errors import FrameError, InvalidInstancesError, PixelSizeError, P
 UInt8Array: TypeAlias = npt.NDArray[np.uint8]
 Float32Array: TypeAlias = npt.NDArray[np.float32]
 Float64Array: TypeAlias = npt.NDArray[np.float64]
+Int64Array: TypeAlias = npt.NDArray[np.int64]
 
 RESEARCH_USE_ONLY = "Research use only. Not for diagnosis."
 """Said by every output that holds a score."""
@@ -132,6 +134,42 @@ class Region:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Places:
+    """Where instances lie, for heads whose score depends on it.
+
+    Attributes:
+        keys: One for each instance, no two alike: the bag's canonical order is that of the keys.
+        cells: Grid position (column, row) of each, int64, shape (n, 2); what a pseudo-bag is
+            drawn from.
+        groups: Pseudo-bag of each, int64, shape (n,), where it is given; None: drawn from cells.
+
+    Raises:
+        InvalidInstancesError: The lengths disagree.
+    """
+
+    keys: tuple[bytes, ...]
+    cells: Int64Array
+    groups: Int64Array | None = None
+
+    def __post_init__(self) -> None:
+        """Check the lengths."""
+        n = len(self.keys)
+        if self.cells.shape != (n, 2) or (self.groups is not None and self.groups.shape != (n,)):
+            raise InvalidInstancesError(
+                f"Got {n} keys, cells {self.cells.shape} and groups "
+                f"{None if self.groups is None else self.groups.shape}; they must fit together."
+            )
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def take(self, rows: Int64Array) -> Places:
+        """Return the places of some instances."""
+        groups = None if self.groups is None else self.groups[rows]
+        return Places(tuple(self.keys[row] for row in rows), self.cells[rows], groups)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class InstanceBatch:
     """Some instances of one slide, embedded and ready to be pooled.
 
@@ -139,6 +177,8 @@ class InstanceBatch:
         values: What is pooled, one row per instance, shape (n, l), float32. n may be 0.
         attention_logits: Attention before the softmax, shape (n, k), float32; k channels
             (heads, branches or classes), 0 for a pooling without attention (mean, max).
+        extra: What else the head keeps of an instance (DSMIL's queries), name -> float32 (n, m).
+        places: Where they lie; None where the head does not ask.
 
     Raises:
         InvalidInstancesError: The shapes disagree, or a number is not finite.
@@ -146,6 +186,8 @@ class InstanceBatch:
 
     values: Float32Array
     attention_logits: Float32Array
+    extra: Mapping[str, Float32Array] = field(default_factory=dict)
+    places: Places | None = None
 
     def __post_init__(self) -> None:
         """Check the batch here, so that no later layer has to."""
@@ -154,9 +196,17 @@ class InstanceBatch:
             raise InvalidInstancesError(
                 f"Expected values (n, l) and attention logits (n, k), got {rows} and {logits}."
             )
+        others = [len(array) for array in self.extra.values()]
+        if self.places is not None:
+            others.append(len(self.places))
+        if any(n != rows[0] for n in others):
+            raise InvalidInstancesError(
+                f"Expected {rows[0]} instances in every array, got {others}."
+            )
         # An overflowed half-precision engine answers inf or NaN, and a single one would spoil
         # the score of the whole slide.
-        if not (np.isfinite(self.values).all() and np.isfinite(self.attention_logits).all()):
+        arrays = (self.values, self.attention_logits, *self.extra.values())
+        if not all(np.isfinite(array).all() for array in arrays):
             raise InvalidInstancesError(
                 "An embedding or attention logit is not finite; compare this engine with its "
                 "FP32 ONNX model before using it, and look for NaN in the features."
@@ -164,6 +214,15 @@ class InstanceBatch:
 
     def __len__(self) -> int:
         return len(self.values)
+
+    def take(self, rows: Int64Array) -> InstanceBatch:
+        """Return some of the instances."""
+        return InstanceBatch(
+            self.values[rows],
+            self.attention_logits[rows],
+            {name: array[rows] for name, array in self.extra.items()},
+            None if self.places is None else self.places.take(rows),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +297,8 @@ class FieldResult:
         cells_improved: Instances replaced by better ones.
         cells_held: Instances that this field shows and that were held before.
         timings_s: Seconds by stage: receive, queue, decode, gate, extract, fold, commit.
+        as_of: Last field that the score covers, where the head is scored in the background;
+            None: this one.
     """
 
     sequence: int
@@ -251,3 +312,4 @@ class FieldResult:
     cells_improved: int = 0
     cells_held: int = 0
     timings_s: dict[str, float] = field(default_factory=dict)
+    as_of: int | None = None

@@ -84,11 +84,9 @@ class AttentionAggregator(PooledAggregator[AttentionState]):
         """Return the attention-weighted mean of each channel, (k, l) float64."""
         return np.asarray(state.weighted_sum / state.mass[:, None], dtype=np.float64)
 
-    def attention(
-        self, state: AttentionState, attention_logits: Float32Array
-    ) -> Float32Array | None:
+    def attention(self, state: AttentionState, batch: InstanceBatch) -> Float32Array | None:
         """Return each instance's share of the bag, (n, k) float32."""
-        widened = attention_logits.astype(np.float64)
+        widened = batch.attention_logits.astype(np.float64)
         return np.asarray(np.exp(widened - state.peak) / state.mass, dtype=np.float32)
 
     def to_bytes(self, state: AttentionState) -> bytes:

@@ -23,12 +23,17 @@ class Classifier:
             pooled vector already is the logits (mean and max of class logits), or the pooling
             itself is the output (`kind` pooling).
         kind: Kind of the task, as the manifest says it.
+        survival: How survival logits are read: nll (discrete hazards) or cox (log risk).
+
+    Source:
+        Hazards, survival curve and risk: `aggregators.md`, 4.12, after Zadeh and Schmid 2020.
     """
 
     classes: tuple[str, ...]
     probabilities: str
     network: Network | None
     kind: str = "classification"
+    survival: str = "nll"
 
     def scores(self, pooled: Float64Array, instances: Sequence[int]) -> list[SlideScore]:
         """Return the score of each bag.
@@ -45,16 +50,49 @@ class Classifier:
                 SlideScore((), (), (), n, pooled=tuple(row.ravel().tolist()))
                 for row, n in zip(pooled, instances, strict=True)
             ]
-        logits = self.logits(pooled)
+        return self.finish(self.logits(pooled), instances)
+
+    def finish(
+        self,
+        logits: Float64Array,
+        instances: Sequence[int],
+        probabilities: Float64Array | None = None,
+    ) -> list[SlideScore]:
+        """Return the scores that logits mean.
+
+        Args:
+            logits: Bag logits, float64 (b, c).
+            instances: Number of instances of each bag.
+            probabilities: float64 (b, c), where they are not those of the logits.
+
+        Raises:
+            InvalidInstancesError: A logit is not finite.
+        """
         if not np.isfinite(logits).all():
             raise InvalidInstancesError(
                 "The classifier gave a logit that is not finite; look for very large features."
             )
-        chances = self._chances(logits)
+        chances = self._chances(logits) if probabilities is None else probabilities
         return [
-            SlideScore(self.classes, tuple(row.tolist()), tuple(p.tolist()), n)
-            for row, p, n in zip(logits, chances, instances, strict=True)
+            self._score(row, p, n) for row, p, n in zip(logits, chances, instances, strict=True)
         ]
+
+    def _score(self, logits: Float64Array, chances: Float64Array, instances: int) -> SlideScore:
+        named = (self.classes, tuple(logits.tolist()), tuple(chances.tolist()), instances)
+        if self.kind == "regression":
+            return SlideScore(*named, value=float(logits[0]))
+        if self.kind == "survival" and self.survival == "cox":
+            return SlideScore(*named, value=float(np.exp(logits[0])))
+        if self.kind == "survival":
+            hazards = _sigmoid(logits)
+            curve = np.cumprod(1 - hazards)
+            return SlideScore(
+                *named,
+                value=-float(curve.sum()),
+                hazards=tuple(hazards.tolist()),
+                survival=tuple(curve.tolist()),
+            )
+        return SlideScore(*named)
 
     def logits(self, pooled: Float64Array) -> Float64Array:
         """Return the logits, float64 (b, c), of pooled vectors (b, k, l)."""
@@ -64,10 +102,14 @@ class Classifier:
         return self.network.run({"pooled": single})["logits"].astype(np.float64)
 
     def _chances(self, logits: Float64Array) -> Float64Array:
-        if self.probabilities == "none":
+        if self.probabilities == "none" or self.kind in ("regression", "survival"):
             return np.empty((len(logits), 0))
         if self.probabilities == "sigmoid":
-            # tanh saturates where exp(-logit) would overflow.
-            return np.asarray(0.5 * (1.0 + np.tanh(0.5 * logits)), dtype=np.float64)
+            return _sigmoid(logits)
         raised = np.exp(logits - logits.max(axis=1, keepdims=True))
         return np.asarray(raised / raised.sum(axis=1, keepdims=True), dtype=np.float64)
+
+
+def _sigmoid(logits: Float64Array) -> Float64Array:
+    # tanh saturates where exp(-logit) would overflow.
+    return np.asarray(0.5 * (1.0 + np.tanh(0.5 * logits)), dtype=np.float64)

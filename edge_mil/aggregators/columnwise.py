@@ -64,7 +64,7 @@ class _ColumnAggregator(PooledAggregator[ColumnState]):
         """Return what the classifier takes, (1, l) float64."""
         return state.columns[None]
 
-    def attention(self, state: ColumnState, attention_logits: Float32Array) -> Float32Array | None:
+    def attention(self, state: ColumnState, batch: InstanceBatch) -> Float32Array | None:
         """Return None: this pooling has no attention."""
         return None
 

@@ -59,7 +59,13 @@ def run(arguments: argparse.Namespace) -> int:
     operations = read_operations(arguments.operations, rows) if arguments.operations else None
     model = Model.load(bundle, backend=arguments.backend, extractor=False)
     try:
-        replay = Replay(model, saved.features, step=arguments.stream)
+        replay = Replay(
+            model,
+            saved.features,
+            step=arguments.stream,
+            positions=saved.positions,
+            groups=saved.group,
+        )
         scores: list[SlideScore | None] | None = None
         if operations is None:
             replay.stream(arrival(rows, arguments.shuffle))

@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import numpy as np
 
-from edge_mil.aggregators import AttentionAggregator, Classifier, MaxAggregator, MeanAggregator
+from edge_mil.aggregators import Classifier, Parts, build_aggregator
 from edge_mil.backends import open_backend
 from edge_mil.bundle import Bundle, InputSpec
 from edge_mil.errors import (
     BundleError,
     InvalidFeaturesError,
     InvalidInstancesError,
-    NotThereYetError,
     UsageError,
 )
 from edge_mil.protocols import Aggregator, Network
-from edge_mil.types import Float32Array, InstanceBatch, UInt8Array
+from edge_mil.types import Float32Array, InstanceBatch, Places, UInt8Array
 
 MAX_BATCH = 32
 """Tiles of one run: ONNX Runtime is as fast at 8 as at 32 (`runtime.md`, section 4)."""
 
 PRECISIONS = {"cpu": {"fp32": "fp32", "int8": "int8-cpu"}}
 """What a backend runs for a precision: a key of `ExtractorSpec.graphs`."""
+
+
+ARRAYS = "arrays"
+"""Role of `aggregator.npz` in `AggregatorSpec.graphs`."""
+
+PLAIN = ("values", "attention_logits")
+"""Outputs of `attend.onnx` that every pooling knows; others are the head's own."""
 
 
 class Model:
@@ -39,7 +46,7 @@ class Model:
         self,
         bundle: Bundle,
         extractor: Network | None,
-        attend: Network,
+        attend: Network | None,
         aggregator: Aggregator[Any],
     ) -> None:
         self.bundle, self.aggregator = bundle, aggregator
@@ -71,12 +78,6 @@ class Model:
             BundleError: The bundle lacks a graph, or the backend cannot run one.
             NotThereYetError: The head, or the backend, belongs to a later release.
         """
-        spec, task = bundle.manifest.aggregator, bundle.manifest.task
-        if spec.incremental != "mergeable" or task.kind not in ("classification", "pooling"):
-            raise NotThereYetError(
-                f"{spec.architecture} is a {spec.incremental} head for {task.kind}, which this "
-                "release does not run; mergeable classification heads it does."
-            )
         runner = open_backend(backend, threads=threads)
 
         def load(name: str) -> Network:
@@ -85,14 +86,10 @@ class Model:
         tiles = None
         if extractor and bundle.manifest.extractor is not None:
             tiles = load(_graph(bundle, backend, precision))
-        graphs = spec.graphs
-        head = Classifier(
-            task.classes,
-            task.probabilities,
-            load(graphs["classify"]) if "classify" in graphs else None,
-            task.kind,
-        )
-        model = cls(bundle, tiles, load(graphs["attend"]), _pooling(bundle, head))
+        spec = bundle.manifest.aggregator
+        networks = {role: load(name) for role, name in spec.graphs.items() if role != ARRAYS}
+        attend = networks.pop("attend", None)
+        model = cls(bundle, tiles, attend, _aggregator(bundle, networks))
         model.precision, model.backend = precision, runner.describe()
         return model
 
@@ -156,11 +153,12 @@ class Model:
                 row=row,
             )
 
-    def attend(self, features: Float32Array) -> InstanceBatch:
+    def attend(self, features: Float32Array, places: Places | None = None) -> InstanceBatch:
         """Run the per-instance part of the aggregator.
 
         Args:
             features: float32, shape (n, d); any n, 0 too.
+            places: Where the instances lie; heads that see the whole bag need it.
 
         Raises:
             InvalidFeaturesError: Another width, or a number that is not finite.
@@ -169,17 +167,20 @@ class Model:
         spec = self.bundle.manifest.aggregator
         if len(features) == 0:
             empty = np.empty((0, spec.value_dim), dtype=np.float32)
-            return InstanceBatch(empty, np.empty((0, spec.channels), dtype=np.float32))
+            logits = np.empty((0, spec.channels), dtype=np.float32)
+            return InstanceBatch(empty, logits, places=places)
         single = np.ascontiguousarray(features, dtype=np.float32)
-        found = self._attend.run({"features": single})
-        logits = found.get("attention_logits")
-        if logits is None:
-            logits = np.empty((len(features), 0), dtype=np.float32)
-        return InstanceBatch(found["values"], logits)
+        found = {"values": single}
+        if self._attend is not None:
+            found = self._attend.run({"features": single})
+        logits = found.get("attention_logits", np.empty((len(features), 0), dtype=np.float32))
+        extra = {name: array for name, array in found.items() if name not in PLAIN}
+        return InstanceBatch(found["values"], logits, extra, places)
 
     def close(self) -> None:
         """Give the graphs back."""
-        self._attend.close()
+        if self._attend is not None:
+            self._attend.close()
         if self._extractor is not None:
             self._extractor.close()
 
@@ -198,12 +199,25 @@ def _graph(bundle: Bundle, backend: str, precision: str) -> str:
     return spec.graphs[key]
 
 
-def _pooling(bundle: Bundle, head: Classifier) -> Aggregator[Any]:
-    spec = bundle.manifest.aggregator
-    if spec.pooling == "attention":
-        return AttentionAggregator(spec.channels, spec.value_dim, head)
-    if spec.pooling == "mean":
-        return MeanAggregator(spec.value_dim, head)
-    if spec.pooling == "max":
-        return MaxAggregator(spec.value_dim, head)
-    raise NotThereYetError(f"The pooling {spec.pooling!r} is not there yet in this release.")
+def _aggregator(bundle: Bundle, networks: dict[str, Network]) -> Aggregator[Any]:
+    spec, task = bundle.manifest.aggregator, bundle.manifest.task
+    classify = networks.pop("classify", None)
+    survival = str(spec.options.get("survival", "nll"))
+    head = Classifier(task.classes, task.probabilities, classify, task.kind, survival)
+    arrays: dict[str, np.ndarray[Any, Any]] = {}
+    if ARRAYS in spec.graphs:
+        with np.load(io.BytesIO(bundle.read(spec.graphs[ARRAYS])), allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+    return build_aggregator(
+        spec.pooling,
+        Parts(
+            spec.architecture,
+            spec.options,
+            spec.feature_dim,
+            spec.value_dim,
+            spec.channels,
+            head,
+            networks,
+            arrays,
+        ),
+    )

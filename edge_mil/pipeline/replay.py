@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from edge_mil.errors import UsageError
 from edge_mil.pipeline.model import Model
-from edge_mil.types import Float32Array, SlideScore
+from edge_mil.pipeline.places import file_places
+from edge_mil.types import Float32Array, Float64Array, InstanceBatch, Int64Array, SlideScore
 
 MAX_ROWS = 8192
 """Rows of one run of `attend.onnx`: bounds memory on bags of any size."""
@@ -43,12 +44,22 @@ class Replay:
         state: State of the bag.
     """
 
-    def __init__(self, model: Model, features: Float32Array, *, step: int | None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        features: Float32Array,
+        *,
+        step: int | None,
+        positions: Float64Array | None = None,
+        groups: Int64Array | None = None,
+    ) -> None:
         """Start with the empty bag.
 
         Args:
             model: What scores it.
             features: float32, (n, d).
+            positions: x and y of each row, float64 (n, 2); None: the file's order counts.
+            groups: Pseudo-bag of each row, int64 (n,); None: drawn from the positions.
             step: Instances that are folded at a time; None takes as many as is quick.
 
         Raises:
@@ -56,6 +67,7 @@ class Replay:
         """
         model.check_features(features)
         self._model, self._features = model, features
+        self._positions, self._groups = positions, groups
         self._step = min(step or MAX_ROWS, MAX_ROWS)
         self._fields: dict[int, tuple[int, ...]] = {}
         self._states: dict[int, tuple[tuple[int, ...], Any]] = {}
@@ -83,9 +95,11 @@ class Replay:
         if not channels:
             return None
         weights = np.zeros((len(self._features), channels))
-        for rows in self._batches(self._held()):
-            logits = self._model.attend(self._features[rows]).attention_logits
-            share = self._model.aggregator.attention(self.state, logits)
+        held = self._held()
+        # A whole-bag head runs over the bag for its attention: once, not for each batch.
+        at_once = self._model.aggregator.incremental == "whole-bag"
+        for rows in [held] if at_once else self._batches(held):
+            share = self._model.aggregator.attention(self.state, self._attend(rows))
             if share is None:
                 return None
             weights[rows] = share
@@ -135,8 +149,14 @@ class Replay:
 
     def _fold(self, state: Any, order: Rows) -> Any:
         for rows in self._batches(order):
-            state = self._model.aggregator.update(state, self._model.attend(self._features[rows]))
+            state = self._model.aggregator.update(state, self._attend(rows))
         return state
+
+    def _attend(self, rows: Rows) -> InstanceBatch:
+        places = None
+        if self._model.aggregator.needs_places:
+            places = file_places(rows, self._positions, self._groups)
+        return self._model.attend(self._features[rows], places)
 
     def _batches(self, order: Rows) -> Iterator[Rows]:
         return (order[at : at + self._step] for at in range(0, len(order), self._step))

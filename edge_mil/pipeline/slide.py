@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
 from edge_mil.cameras import SlideFile
 from edge_mil.errors import BundleError, UsageError
-from edge_mil.imaging import GridGeometry, check_field_mpp
+from edge_mil.imaging import Cell, GridGeometry, check_field_mpp
 from edge_mil.pipeline.model import Model
+from edge_mil.pipeline.places import grid_places
 from edge_mil.pipeline.slide_cells import slot_fields, tissue_cells
 from edge_mil.types import Float32Array, Float64Array, SlideScore, UInt8Array
+
+_Instance: TypeAlias = tuple[UInt8Array, tuple[float, float], Cell]
 
 BATCH = 32
 """Tiles extracted and folded at once."""
@@ -59,9 +64,10 @@ def score_slide(
     state = model.aggregator.initial_state()
     centres: list[tuple[float, float]] = []
     kept: list[Float32Array] = []
-    for tiles, places in _batches(_instances(model, slide, field_px)):
+    for tiles, places, cells in _batches(_instances(model, slide, field_px)):
         features = model.extract(tiles)
-        state = model.aggregator.update(state, model.attend(features))
+        batch = model.attend(features, grid_places(cells))
+        state = model.aggregator.update(state, batch)
         centres += places
         if keep_features:
             kept.append(features)
@@ -76,8 +82,8 @@ def score_slide(
 
 def _instances(
     model: Model, slide: SlideFile, field_px: tuple[int, int] | None
-) -> Iterator[tuple[UInt8Array, tuple[float, float]]]:
-    """Yield each instance's tile and its centre, um."""
+) -> Iterator[_Instance]:
+    """Yield each instance's tile, its centre, um, and its cell or slot."""
     spec = model.input
     if spec is None:
         raise BundleError(
@@ -88,7 +94,7 @@ def _instances(
         geometry = GridGeometry(slide.mpp, spec.tile_height_px, spec.tile_width_px, spec.mpp)
         width, height = geometry.cell_w_um, geometry.cell_h_um
         for (i, j), tile in tissue_cells(slide, geometry, spec.tissue):
-            yield tile, ((i + 0.5) * width, (j + 0.5) * height)
+            yield tile, ((i + 0.5) * width, (j + 0.5) * height), (i, j)
         return
     check_field_mpp(slide.mpp, spec.mpp)
     if field_px is None:
@@ -98,19 +104,13 @@ def _instances(
         )
     tile_px = spec.tile_height_px, spec.tile_width_px
     for view, centre in slot_fields(slide, field_px, tile_px, spec.tissue):
-        yield view.tile, centre
+        assert not isinstance(view.slot, str)  # a slide's fields have positions
+        yield view.tile, centre, view.slot
 
 
 def _batches(
-    instances: Iterator[tuple[UInt8Array, tuple[float, float]]],
-) -> Iterator[tuple[UInt8Array, list[tuple[float, float]]]]:
-    tiles: list[UInt8Array] = []
-    places: list[tuple[float, float]] = []
-    for tile, place in instances:
-        tiles.append(tile)
-        places.append(place)
-        if len(tiles) == BATCH:
-            yield np.stack(tiles), places
-            tiles, places = [], []
-    if tiles:
-        yield np.stack(tiles), places
+    instances: Iterator[_Instance],
+) -> Iterator[tuple[UInt8Array, list[tuple[float, float]], list[Cell]]]:
+    while batch := list(itertools.islice(instances, BATCH)):
+        tiles, centres, cells = zip(*batch, strict=True)
+        yield np.stack(tiles), list(centres), list(cells)

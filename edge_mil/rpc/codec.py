@@ -46,7 +46,7 @@ def encode_result(result: FieldResult) -> pb.FieldResult:
             revision=result.revision,
             fields=result.fields_held,
             coverage=result.coverage,
-            as_of_sequence=result.sequence,
+            as_of_sequence=result.sequence if result.as_of is None else result.as_of,
         )
     )
     add_timings(message, result.timings_s)

@@ -62,6 +62,7 @@ class HostedSession:
         self.users = 0
         self.failed: StoreError | None = None
         self.score = score_of(session.standing())
+        session.on_score = lambda standing: self.publish_soon(score_of(standing))
         self._watchers: set[asyncio.Event] = set()
         self._loop = asyncio.get_running_loop()
 
@@ -298,5 +299,5 @@ def score_of(standing: Standing) -> pb.Score:
         revision=standing.revision,
         fields=standing.fields_held,
         coverage=standing.coverage,
-        as_of_sequence=standing.last_sequence,
+        as_of_sequence=standing.last_sequence if standing.as_of is None else standing.as_of,
     )

@@ -66,7 +66,7 @@ def field_message(record: FieldRecord) -> pb.FieldSummary:
             revision=result.revision,
             fields=result.fields_held,
             coverage=result.coverage,
-            as_of_sequence=result.sequence,
+            as_of_sequence=result.sequence if result.as_of is None else result.as_of,
         ),
         measures=[encode_measure(measure) for measure in result.measures],
         width_um=record.width_um,

@@ -1,7 +1,8 @@
 """Why the score is what it is: what each field and each cell does to it, computed on demand.
 
 Influence is the logit of a class with the field (or cell) in the bag minus the logit without it,
-both folded, never subtracted, so it is exact for every mergeable pooling.
+both folded, never subtracted, so it is exact for every mergeable pooling. Banked and whole-bag
+heads have none: each number would be a run over the whole bag.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from edge_mil.pipeline import Model
 from edge_mil.session.answers import read_answer
 from edge_mil.session.views import FieldRecord, HeatMap
 from edge_mil.store import InstanceKind, InstanceRow, SessionReader
-from edge_mil.types import Float32Array, Region, SlideScore
+from edge_mil.types import Float32Array, InstanceBatch, Places, Region, SlideScore
 
 CHUNK = 4096
 """States that are scored in one run of the classifier: bounds the memory."""
@@ -29,12 +30,18 @@ class Evidence:
     """Reads one session's records; sees them as they were when it was made."""
 
     def __init__(
-        self, model: Model, store: SessionReader, extent: Callable[[str], Region | None]
+        self,
+        model: Model,
+        store: SessionReader,
+        extent: Callable[[str], Region | None],
+        order: Callable[[Sequence[str]], Places],
     ) -> None:
-        self._model, self._store, self._extent = model, store, extent
+        self._model, self._store, self._extent, self._order = model, store, extent, order
         aggregator = model.aggregator
         self._states = [(s, aggregator.from_bytes(data)) for s, data in store.states()]
-        self._rest = _all_but_each(aggregator, [state for _, state in self._states])
+        self._rest: list[Any] = []
+        if aggregator.incremental == "mergeable":
+            self._rest = _all_but_each(aggregator, [state for _, state in self._states])
         total = aggregator.initial_state()
         for _, state in self._states:
             total = aggregator.merge(total, state)
@@ -69,8 +76,13 @@ class Evidence:
         return found[:count]
 
     def influences(self, class_name: str = "") -> dict[int, float]:
-        """Return sequence -> influence on the logit; empty where one field is the whole bag."""
+        """Return sequence -> influence on the logit.
+
+        Empty where one field is the whole bag, and for heads that are not mergeable.
+        """
         index = self._class(class_name)
+        if not self._rest:
+            return {}
         with_all = self._model.aggregator.scores([self._total])[0]
         without = self._scores(self._rest)
         return {
@@ -83,10 +95,16 @@ class Evidence:
         """Return each cell's influence on the logit of a class.
 
         Raises:
-            SessionStateError: The fields have no positions.
+            SessionStateError: The fields have no positions, or the head is not mergeable.
             UsageError: There is no such class.
         """
         index = self._class(class_name)
+        spec = self._model.bundle.manifest.aggregator
+        if spec.incremental != "mergeable":
+            raise SessionStateError(
+                f"There is no map of influence for {spec.architecture}: it is a "
+                f"{spec.incremental} head, and each cell would need a run over the whole bag."
+            )
         places: list[Region] = []
         values: list[float] = []
         waiting: list[tuple[Region, Any]] = []
@@ -123,19 +141,9 @@ class Evidence:
         rows = [r for r in self._store.instances(sequence) if r.kind is InstanceKind.HELD]
         aggregator = self._model.aggregator
         features = np.stack([np.frombuffer(r.features or b"", dtype="<f4") for r in rows])
-        batch = self._model.attend(features)
+        batch = self._model.attend(features, self._order([r.place for r in rows]))
         empty = aggregator.initial_state()
-        single = [
-            aggregator.update(
-                empty,
-                dataclasses.replace(
-                    batch,
-                    values=batch.values[i : i + 1],
-                    attention_logits=batch.attention_logits[i : i + 1],
-                ),
-            )
-            for i in range(len(rows))
-        ]
+        single = [aggregator.update(empty, batch.take(np.array([i]))) for i in range(len(rows))]
         others = _all_but_each(aggregator, single)
         return [(r, aggregator.merge(rest, o)) for r, o in zip(rows, others, strict=True)]
 
@@ -146,11 +154,13 @@ class Evidence:
         for sequence, _ in self._states:
             rows = [r for r in self._store.instances(sequence) if r.kind is InstanceKind.HELD]
             cells[sequence] = len(rows)
-            if channels and rows:
+            if channels and rows and self._rest:
                 logits: Float32Array = np.stack(
                     [np.frombuffer(r.attention_logits or b"", dtype="<f4") for r in rows]
                 )
-                share = self._model.aggregator.attention(self._total, logits)
+                # Attention poolings need the logits alone, so the features stay on the disk.
+                alone = InstanceBatch(np.empty((len(rows), 0), dtype=np.float32), logits)
+                share = self._model.aggregator.attention(self._total, alone)
                 shares[sequence] = 0.0 if share is None else float(share.sum(axis=0).mean())
         return shares, cells
 

@@ -10,10 +10,11 @@ import numpy as np
 from edge_mil.bundle import InputSpec
 from edge_mil.errors import FrameError, PositionError
 from edge_mil.imaging import Cell, FieldView, GridGeometry, Mosaic, Part
+from edge_mil.pipeline.places import grid_places
 from edge_mil.session.settings import SessionSettings
 from edge_mil.session.survey import Look, Removal, Survey
 from edge_mil.store import InstanceKind, InstanceRow, PartRow
-from edge_mil.types import Frame, Region
+from edge_mil.types import Frame, Places, Region
 
 
 def check_size(frame: Frame, size: tuple[int, int] | None) -> tuple[int, int]:
@@ -113,6 +114,10 @@ class GridSurvey(Survey):
             pixels = np.frombuffer(part.pixels, np.uint8).reshape(height, width, 3)
             i, j = _cell(part.place)
             self._mosaic.restore_part(part.sequence, Part(i, j, x, y, pixels))
+
+    def order(self, places: Sequence[str]) -> Places:
+        """Return the canonical order of cells."""
+        return grid_places([_cell(place) for place in places])
 
     def coverage(self) -> float:
         """Return held over known tissue cells."""

@@ -54,7 +54,7 @@ def gather_report(reader: SessionReader, summary: SessionSummary, model: Model) 
     bag.load()
     score = bag.score()
     answers = [read_answer(row.answer) for row in rows]
-    evidence = Evidence(model, reader, survey.extent)
+    evidence = Evidence(model, reader, survey.extent, survey.order)
     bundle, settings = model.bundle, summary.settings
     class_name = bundle.manifest.task.classes[-1]
     records = evidence.fields()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import tempfile
+import threading
 import time
 import zlib
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,7 @@ from edge_mil.session.record import (
     opening,
     with_arrays,
 )
+from edge_mil.session.scoring import BackgroundScorer, Scored, Scorer
 from edge_mil.session.settings import SessionSettings
 from edge_mil.session.survey import Look
 from edge_mil.session.views import FieldRecord, HeatMap, Standing
@@ -54,6 +57,7 @@ class Session:
         model: The networks and the pooling.
         settings: What it was opened with.
         created: Seconds since the epoch.
+        on_score: Told of the standing when a background score comes, in the scorer's thread.
     """
 
     def __init__(
@@ -88,6 +92,11 @@ class Session:
         self._removed: set[int] = set()
         self._verdicts: Counter[Verdict] = Counter()
         self._revision = 0
+        self._scorer = Scorer()
+        self._scored = Scored()
+        self._lock = threading.Lock()  # the background scorer changes the standing too
+        self._standing = Standing()
+        self.on_score: Callable[[Standing], None] | None = None
         self.session_id = session_id
         try:
             self._begin(model, settings, mpp)
@@ -116,12 +125,14 @@ class Session:
         self._bag = Bag(self.model.aggregator, self._stored_states)
         self._ledger = Ledger(store)
         self._closed = meta.get(STATE) == "closed"
+        if self.model.aggregator.incremental == "whole-bag":
+            self._scorer = BackgroundScorer(self._tell)
         if SETTINGS in meta:
             self._restore(meta)
         else:
             opened = opening(self.model, self.settings, self.session_id, self.created)
             store.append(Change(meta=opened)).result()
-        self._standing = self._stand()
+        self._stand(self._scorer.ask(self._bag, self._ledger.last))
 
     @staticmethod
     def check(model: Model, settings: SessionSettings) -> None:
@@ -183,11 +194,11 @@ class Session:
         look = self._survey.look(sequence, frame)
         clock("gate")
         features = self.model.extract(look.tiles)
-        batch = self.model.attend(features)
+        batch = self.model.attend(features, self._survey.order([row.place for row in look.rows]))
         clock("extract")
         changes = self._changes(sequence, look, batch)
         bag = self._bag.with_changes(changes) if changes else self._bag
-        score = bag.score()
+        scored = self._scorer.ask(bag, sequence)
         clock("fold")
         jpeg = thumbnail_jpeg(frame.pixels) if look.verdict is Verdict.ACCEPTED else b""
         clock("thumbnail")
@@ -200,7 +211,8 @@ class Session:
             sequence=sequence,
             verdict=look.verdict,
             measures=look.measures,
-            score=score,
+            score=scored.score,
+            as_of=scored.as_of,
             revision=self._revision,
             fields_held=bag.fields,
             coverage=self._survey.coverage(),
@@ -236,7 +248,7 @@ class Session:
         durable = self._store.append(change)
         self._ledger.note(sequence, StoredAnswer(payload_crc, answer, durable))
         self._verdicts[look.verdict] += 1
-        self._standing = self._stand()
+        self._stand(scored)
         return result, durable
 
     def stored(self, sequence: int) -> StoredAnswer | None:
@@ -283,8 +295,8 @@ class Session:
         ).result()
         self._bag = bag
         self._removed.add(sequence)
-        self._standing = self._stand()
-        return self.standing()
+        self._stand(self._scorer.ask(bag, self._ledger.last))
+        return self._settled()
 
     # What others see
 
@@ -296,8 +308,8 @@ class Session:
         )
 
     def score(self) -> SlideScore | None:
-        """Return the score of the bag, None while there is none yet."""
-        return self._standing.score
+        """Return the score of the bag, None while there is none yet; waits for a whole-bag head."""
+        return self._settled().score
 
     def fields(self) -> list[FieldRecord]:
         """Return every field in the order of sequence numbers; from any thread."""
@@ -332,14 +344,15 @@ class Session:
         if not self._closed:
             self._store.append(Change(meta={STATE: "closed"}, event=("close", "{}"))).result()
             self._closed = True
-            self._standing = self._stand()
-        return self.standing()
+            self._stand(self._scorer.ask(self._bag, self._ledger.last))
+        return self._settled()
 
     def release(self) -> None:
         """Let the file go; the session can be opened again."""
         if self._released:
             return
         self._released = True
+        self._scorer.close()
         self._store.close()
         if self._temporary is not None:
             self._temporary.cleanup()
@@ -363,7 +376,7 @@ class Session:
 
     def _evidence(self) -> Evidence:
         self._store.flush()
-        return Evidence(self.model, self._store, self._survey.extent)
+        return Evidence(self.model, self._store, self._survey.extent, self._survey.order)
 
     def _stored_states(self) -> list[tuple[int, bytes]]:
         self._store.flush()
@@ -374,27 +387,27 @@ class Session:
         held = [row.kind is InstanceKind.HELD for row in look.rows]
         changes: dict[int, Any | None] = {s: None for _, s in look.displaced}
         if any(held):
-            chosen = np.flatnonzero(held)
-            kept = InstanceBatch(batch.values[chosen], batch.attention_logits[chosen])
             aggregator = self.model.aggregator
+            kept = batch.take(np.flatnonzero(held))
             changes[sequence] = aggregator.update(aggregator.initial_state(), kept)
         return changes
 
     def _state_without(self, sequence: int, dropped: tuple[str, ...], kinds: Any) -> Any | None:
         """Fold a field again from its stored features, less what goes."""
-        gone, rows = set(dropped), []
+        gone, rows, places = set(dropped), [], []
         for row in self._store.instances(sequence):
             kind = kinds.get((row.place, row.sequence), row.kind)
             if kind is InstanceKind.HELD and row.place not in gone:
                 rows.append(np.frombuffer(row.features or b"", dtype="<f4"))
+                places.append(row.place)
         if not rows:
             return None
         aggregator = self.model.aggregator
-        return aggregator.update(aggregator.initial_state(), self.model.attend(np.stack(rows)))
+        batch = self.model.attend(np.stack(rows), self._survey.order(places))
+        return aggregator.update(aggregator.initial_state(), batch)
 
-    def _stand(self) -> Standing:
-        return Standing(
-            score=self._bag.score(),
+    def _stand(self, scored: Scored) -> None:
+        standing = Standing(
             revision=self._revision,
             instances=self._bag.instances,
             fields_held=self._bag.fields,
@@ -403,6 +416,28 @@ class Session:
             last_sequence=self._ledger.last,
             closed=self._closed,
         )
+        with self._lock:
+            # The scorer may have told of a newer one since it was asked.
+            if (scored.as_of or 0) >= (self._scored.as_of or 0):
+                self._scored = scored
+            now = self._scored
+            self._standing = dataclasses.replace(standing, score=now.score, as_of=now.as_of)
+
+    def _tell(self, scored: Scored) -> None:
+        with self._lock:
+            self._scored = scored
+            self._standing = dataclasses.replace(
+                self._standing, score=scored.score, as_of=scored.as_of
+            )
+        if self.on_score is not None:
+            self.on_score(self.standing())
+
+    def _settled(self) -> Standing:
+        """Return the standing with the score of all fields."""
+        scored = self._scorer.wait()
+        if scored is not None:
+            self._stand(scored)
+        return self.standing()
 
     def _restore(self, meta: dict[str, str]) -> None:
         check_same(meta, self.model)

@@ -12,11 +12,12 @@ import numpy as np
 from edge_mil.bundle import InputSpec
 from edge_mil.errors import PositionError
 from edge_mil.imaging import Rank, Slot, SlotBook, SlotView, check_field_mpp
+from edge_mil.pipeline.places import grid_places, named_places
 from edge_mil.session.grid_survey import check_size
 from edge_mil.session.settings import SessionSettings
 from edge_mil.session.survey import Look, Removal, Survey
 from edge_mil.store import InstanceKind, InstanceRow, PartRow
-from edge_mil.types import Frame, Region, Verdict
+from edge_mil.types import Frame, Places, Region, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +114,14 @@ class SlotSurvey(Survey):
             rank = Rank(int(dullness), float(distance_um), str(digest))
             self._book.restore(row.sequence, _slot(row.place), rank)
             self._slot[row.sequence] = row.place
+
+    def order(self, places: Sequence[str]) -> Places:
+        """Return the canonical order of slots, or of the names of independent fields."""
+        slots = [_slot(place) for place in places]
+        numbered = [slot for slot in slots if not isinstance(slot, str)]
+        if len(numbered) == len(slots):
+            return grid_places(numbered)
+        return named_places([str(slot) for slot in slots])
 
     def coverage(self) -> float:
         """Return held over known slots."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from edge_mil.store import InstanceKind, InstanceRow, PartRow
-from edge_mil.types import Frame, Measure, Region, UInt8Array, Verdict
+from edge_mil.types import Frame, Measure, Places, Region, UInt8Array, Verdict
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,6 +81,10 @@ class Survey(ABC):
     @abstractmethod
     def restore(self, instances: Sequence[InstanceRow], parts: Sequence[PartRow]) -> None:
         """Hold again what is stored, after a restart."""
+
+    @abstractmethod
+    def order(self, places: Sequence[str]) -> Places:
+        """Return the canonical order of places."""
 
     @abstractmethod
     def coverage(self) -> float:

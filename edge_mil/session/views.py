@@ -23,6 +23,8 @@ class Standing:
         durable_sequence: Every number up to it is answered.
         durable_beyond: Answered numbers above it.
         closed: Whether the session takes no more fields.
+        as_of: Last field that the score covers, where the head is scored in the background;
+            None: all.
     """
 
     score: SlideScore | None = None
@@ -35,6 +37,7 @@ class Standing:
     durable_sequence: int = 0
     durable_beyond: tuple[int, ...] = ()
     closed: bool = False
+    as_of: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -173,7 +173,7 @@ def test_a_state_survives_its_bytes_to_the_bit(name: str, data: st.DataObject) -
 def test_attention_sums_to_one_in_each_channel(name: str, data: st.DataObject) -> None:
     pooling, bag = aggregator(name), data.draw(bags(name))
     state = pooling.update(pooling.initial_state(), bag)
-    weights = pooling.attention(state, bag.attention_logits)
+    weights = pooling.attention(state, bag)
     assert weights is not None
     assert weights.shape == bag.attention_logits.shape
     assert weights.sum(axis=0) == pytest.approx(np.ones(CHANNELS[name]), abs=1e-5)
@@ -182,7 +182,8 @@ def test_attention_sums_to_one_in_each_channel(name: str, data: st.DataObject) -
 @pytest.mark.parametrize("name", ["mean", "max"])
 def test_mean_and_max_have_no_attention(name: str) -> None:
     pooling = aggregator(name)
-    assert pooling.attention(pooling.initial_state(), np.empty((0, 0), np.float32)) is None
+    empty = InstanceBatch(np.empty((0, WIDTH), np.float32), np.empty((0, 0), np.float32))
+    assert pooling.attention(pooling.initial_state(), empty) is None
 
 
 @pytest.mark.parametrize("name", CHANNELS)

@@ -1,0 +1,178 @@
+"""Rows of a growing bag: appended in place, and still a value that never changes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from edge_mil.errors import StoreError
+from edge_mil.types import Float32Array, Int64Array, Places
+
+NO_GROUP = -1
+
+
+class Bank:
+    """Named float32 arrays with one row for each instance, and where the instances lie.
+
+    Banks share their buffers: appending to the newest one writes behind its rows, which the older
+    ones do not see, and appending to an older one copies. So a field costs its own rows, and
+    every state stays what it was.
+
+    Attributes:
+        count: Number of rows.
+    """
+
+    __slots__ = ("_buffers", "_order", "count")
+
+    def __init__(self, widths: Mapping[str, int], buffers: _Buffers | None = None) -> None:
+        """Make the empty bank, or one of all that the buffers hold.
+
+        Args:
+            widths: Name of each array -> its width.
+            buffers: For this module alone.
+        """
+        self._buffers = _Buffers(widths) if buffers is None else buffers
+        self._order: Int64Array | None = None
+        self.count = self._buffers.used
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, name: str) -> Float32Array:
+        """Return an array, float32 (count, width), in the order of arrival; do not write to it."""
+        return self._buffers.arrays[name][: self.count]
+
+    @property
+    def cells(self) -> Int64Array:
+        """Grid position of each row, int64 (count, 2)."""
+        return self._buffers.cells[: self.count]
+
+    @property
+    def groups(self) -> Int64Array:
+        """Pseudo-bag of each row, int64 (count,); NO_GROUP where none is given."""
+        return self._buffers.groups[: self.count]
+
+    @property
+    def keys(self) -> list[bytes]:
+        """Canonical key of each row."""
+        return self._buffers.keys[: self.count]
+
+    def order(self) -> Int64Array:
+        """Return the rows in canonical order: that of their keys."""
+        if self._order is None:
+            keys = self.keys
+            rows = sorted(range(self.count), key=keys.__getitem__)
+            self._order = np.array(rows, dtype=np.int64)
+        return self._order
+
+    def append(self, arrays: Mapping[str, Float32Array], places: Places) -> Bank:
+        """Return the bank with more rows; this one stays.
+
+        Args:
+            arrays: All of the bank's arrays, float32 (n, width).
+            places: Where the rows lie.
+        """
+        buffers = (
+            self._buffers if self._buffers.used == self.count else self._buffers.copy(self.count)
+        )
+        buffers.write(arrays, places)
+        return Bank({}, buffers)
+
+    def extend(self, other: Bank) -> Bank:
+        """Return the rows of both."""
+        if other.count == 0:
+            return self
+        if self.count == 0:
+            return other
+        return other._joined(self) if other.count > self.count else self._joined(other)
+
+    def _joined(self, other: Bank) -> Bank:
+        groups = None if (other.groups == NO_GROUP).all() else other.groups
+        arrays = {name: other[name] for name in self._buffers.arrays}
+        return self.append(arrays, Places(tuple(other.keys), other.cells, groups))
+
+    def to_bytes(self) -> bytes:
+        """Serialise; `from_bytes` gives it back to the bit."""
+        out = io.BytesIO()
+        lengths = np.array([len(key) for key in self.keys], dtype="<i8")
+        arrays: dict[str, Any] = {name: self[name] for name in self._buffers.arrays}
+        arrays["_keys"] = np.frombuffer(b"".join(self.keys), dtype=np.uint8)
+        arrays |= {"_lengths": lengths, "_cells": self.cells, "_groups": self.groups}
+        np.savez(out, **arrays)
+        return out.getvalue()
+
+    @staticmethod
+    def from_bytes(data: bytes, widths: Mapping[str, int]) -> Bank:
+        """Read what `to_bytes` wrote.
+
+        Raises:
+            StoreError: The bytes are no bank with such arrays.
+        """
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as stored:
+                ends = np.cumsum(stored["_lengths"])
+                text = stored["_keys"].tobytes()
+                keys = tuple(
+                    text[end - length : end]
+                    for end, length in zip(ends.tolist(), stored["_lengths"].tolist(), strict=True)
+                )
+                places = Places(keys, stored["_cells"], stored["_groups"])
+                arrays = {name: stored[name] for name in widths}
+        except Exception as error:  # zipfile, numpy and KeyError: all say that this is no bank
+            raise StoreError(f"A stored aggregator state cannot be read ({error}).") from error
+        if any(
+            a.shape != (len(keys), widths[n]) or a.dtype != np.float32 for n, a in arrays.items()
+        ):
+            raise StoreError(
+                "A stored aggregator state does not fit this bundle; the session is of another."
+            )
+        return Bank(widths).append(arrays, places)
+
+
+class _Buffers:
+    """What banks share; rows below `used` are never written again."""
+
+    def __init__(self, widths: Mapping[str, int], capacity: int = 0) -> None:
+        self.arrays: dict[str, Float32Array] = {
+            name: np.empty((capacity, width), dtype=np.float32) for name, width in widths.items()
+        }
+        self.cells: Int64Array = np.empty((capacity, 2), dtype=np.int64)
+        self.groups: Int64Array = np.empty(capacity, dtype=np.int64)
+        self.keys: list[bytes] = []
+        self.used = 0
+
+    def copy(self, count: int) -> _Buffers:
+        """Return buffers of their own with the first rows."""
+        made = _Buffers({name: a.shape[1] for name, a in self.arrays.items()}, count)
+        for name, array in self.arrays.items():
+            made.arrays[name][:] = array[:count]
+        made.cells[:], made.groups[:] = self.cells[:count], self.groups[:count]
+        made.keys, made.used = self.keys[:count], count
+        return made
+
+    def write(self, arrays: Mapping[str, Float32Array], places: Places) -> None:
+        """Write rows behind the used ones."""
+        end = self.used + len(places)
+        if end > len(self.cells):
+            self._grow(max(end, 2 * len(self.cells), 64))
+        for name, array in self.arrays.items():
+            array[self.used : end] = arrays[name]
+        self.cells[self.used : end] = places.cells
+        self.groups[self.used : end] = NO_GROUP if places.groups is None else places.groups
+        self.keys.extend(places.keys)
+        self.used = end
+
+    def _grow(self, capacity: int) -> None:
+        # New arrays, never resized ones: older banks go on reading the old.
+        for name, array in self.arrays.items():
+            self.arrays[name] = _grown(array, capacity)
+        self.cells, self.groups = _grown(self.cells, capacity), _grown(self.groups, capacity)
+
+
+def _grown(array: Any, capacity: int) -> Any:
+    made = np.empty((capacity, *array.shape[1:]), dtype=array.dtype)
+    made[: len(array)] = array
+    return made

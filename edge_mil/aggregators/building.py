@@ -1,0 +1,65 @@
+"""From what a bundle says of its head to the aggregator that runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy.typing as npt
+
+from edge_mil.aggregators.attention import AttentionAggregator
+from edge_mil.aggregators.classifier import Classifier
+from edge_mil.aggregators.columnwise import MaxAggregator, MeanAggregator
+from edge_mil.errors import NotThereYetError
+from edge_mil.protocols import Aggregator, Network
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Parts:
+    """What a head is built from.
+
+    Attributes:
+        architecture: As `edge-mil-export --arch` names it.
+        options: The options of the head.
+        feature_dim: Width of a feature.
+        value_dim: Width of what is pooled.
+        channels: Attention channels; 0 without attention.
+        classifier: From pooled vectors, or logits, to the score.
+        networks: Further small graphs of the bundle, by role.
+        arrays: Arrays of `aggregator.npz`, by name.
+    """
+
+    architecture: str
+    options: Mapping[str, str | int | float | bool]
+    feature_dim: int
+    value_dim: int
+    channels: int
+    classifier: Classifier
+    networks: Mapping[str, Network] = field(default_factory=dict)
+    arrays: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+
+
+Builder = Callable[[Parts], Aggregator[Any]]
+
+BUILDERS: dict[str, Builder] = {
+    "attention": lambda p: AttentionAggregator(p.channels, p.value_dim, p.classifier),
+    "mean": lambda p: MeanAggregator(p.value_dim, p.classifier),
+    "max": lambda p: MaxAggregator(p.value_dim, p.classifier),
+}
+"""`AggregatorSpec.pooling` -> what builds it."""
+
+
+def build_aggregator(pooling: str, parts: Parts) -> Aggregator[Any]:
+    """Return the aggregator of a head.
+
+    Raises:
+        NotThereYetError: This release has no such pooling.
+    """
+    builder = BUILDERS.get(pooling)
+    if builder is None:
+        raise NotThereYetError(
+            f"The pooling {pooling!r} of {parts.architecture} is not there yet in this release; "
+            "update edge_mil on this device."
+        )
+    return builder(parts)

@@ -1,0 +1,67 @@
+"""Canonical order and cells of instances, from wherever they come.
+
+An order-dependent head sees the bag by grid position, row by row, never by arrival, so that its
+score is a function of the set of places. Features without positions have the file's order,
+independent fields that of their places.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Sequence
+
+import numpy as np
+
+from edge_mil.types import Float64Array, Int64Array, Places
+
+_SIGN = 1 << 63
+
+
+def grid_places(cells: Sequence[tuple[int, int]]) -> Places:
+    """Return the places of cells or slots (column, row): by row, then column."""
+    keys = tuple(struct.pack(">QQ", row + _SIGN, column + _SIGN) for column, row in cells)
+    return Places(keys, np.array(cells, dtype=np.int64).reshape(-1, 2))
+
+
+def named_places(names: Sequence[str]) -> Places:
+    """Return the places of independent fields: in the order of their names."""
+    cells = [(_hash(name), 0) for name in names]
+    keys = tuple(name.encode("utf-8") for name in names)
+    return Places(keys, np.array(cells, dtype=np.int64).reshape(-1, 2))
+
+
+def file_places(
+    rows: Int64Array, positions: Float64Array | None, groups: Int64Array | None
+) -> Places:
+    """Return the places of some rows of a features file.
+
+    Args:
+        rows: Row numbers, int64, (n,).
+        positions: x and y of every row of the file in any one unit, float64 (N, 2); None: the
+            file's order is the canonical one, and a row's cell is (row, 0).
+        groups: Pseudo-bag of every row, int64 (N,), where the file has them.
+    """
+    given = None if groups is None else groups[rows]
+    numbers = rows.tolist()
+    if positions is None:
+        keys = tuple(struct.pack(">Q", row) for row in numbers)
+        cells = np.stack([rows, np.zeros_like(rows)], axis=1)
+        return Places(keys, cells, given)
+    at = positions[rows]
+    keys = tuple(
+        _sortable(y) + _sortable(x) + struct.pack(">Q", row)
+        for (x, y), row in zip(at.tolist(), numbers, strict=True)
+    )
+    return Places(keys, np.rint(at).astype(np.int64), given)
+
+
+def _sortable(number: float) -> bytes:
+    """Return bytes that sort as the numbers do; -0.0 as 0.0."""
+    bits: int = struct.unpack(">Q", struct.pack(">d", number + 0.0))[0]
+    return struct.pack(">Q", ~bits & (2 * _SIGN - 1) if bits & _SIGN else bits | _SIGN)
+
+
+def _hash(name: str) -> int:
+    digest = hashlib.blake2b(name.encode("utf-8"), digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)
