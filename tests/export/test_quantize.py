@@ -169,8 +169,8 @@ def test_bias_correction_takes_the_mean_effect_of_rounding_away() -> None:
     assert np.allclose(mean @ rounded + layer.bias, mean @ view.value("w"))
 
 
-def agreement(mean: float, largest: float) -> Agreement:
-    return Agreement(1, 1, 1, 1, 1, mean, largest, (largest,), 0)
+def agreement(mean: float, largest: float, centred: float = 1.0) -> Agreement:
+    return Agreement(1, 1, centred, 1, 1, mean, largest, (largest,), 0)
 
 
 def test_the_ladder_stops_at_the_first_rung_that_holds_both(
@@ -180,6 +180,14 @@ def test_the_ladder_stops_at_the_first_rung_that_holds_both(
     found = climb(model, calibrator, "trt", lambda _: next(answers), lambda _: [], 0.02)
     assert len(found.tried) == 3
     assert found.chosen is found.tried[2]
+
+
+def test_scores_that_hold_on_unlike_features_do_not_end_the_climb(
+    model: onnx.ModelProto, calibrator: Calibrator
+) -> None:
+    answers = iter([agreement(0.001, 0.01, 0.86), agreement(0.002, 0.01, 0.97)])
+    found = climb(model, calibrator, "trt", lambda _: next(answers), lambda _: [], 0.02)
+    assert found.chosen is found.tried[1]
 
 
 def test_where_no_rung_holds_the_mean_the_best_within_the_maximum_is_taken(
