@@ -29,7 +29,7 @@ CHECKED_SIZES = (1, 7, 50)
 TOLERANCE = 1e-5
 """Of the largest number of an output. Two float32 matrix products of width 1024, summed in other
 orders, differ by some 1e-6 of it."""
-ATTEND_FILE, CLASSIFY_FILE = "attend.onnx", "classify.onnx"
+ATTEND_FILE, CLASSIFY_FILE, ARRAYS_FILE = "attend.onnx", "classify.onnx", "aggregator.npz"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,7 +39,7 @@ class ExportedAggregator:
     Attributes:
         spec: Its part of the manifest.
         task: What its outputs mean.
-        graphs: File name -> serialised ONNX model.
+        graphs: File name -> serialised ONNX model, or the bytes of `aggregator.npz`.
         module: The whole head in torch, features (n, d) -> logits (c,), float32: the reference.
         summary: One line of what was read from the checkpoint.
     """
@@ -79,21 +79,27 @@ def export_aggregator(
     if checkpoint.weights:
         complete["weights"] = checkpoint.weights
     task = _task(head, classes, name)
-    graphs = {ATTEND_FILE: _attend_graph(head)}
-    roles = {"attend": ATTEND_FILE}
+    graphs: dict[str, bytes] = {}
+    roles: dict[str, str] = {}
+    if head.has_attend:
+        graphs[ATTEND_FILE] = _attend_graph(head)
+        roles["attend"] = ATTEND_FILE
     if head.has_classifier:
         graphs[CLASSIFY_FILE] = _classify_graph(head)
         roles["classify"] = CLASSIFY_FILE
     _check(head, graphs)
+    if arrays := head.arrays():
+        graphs[ARRAYS_FILE] = _packed(arrays)
+        roles["arrays"] = ARRAYS_FILE
     spec = AggregatorSpec(
         architecture=name,
-        incremental="mergeable",
+        incremental=head.incremental,
         pooling=head.pooling,
         feature_dim=head.feature_dim,
         value_dim=head.value_dim,
         channels=head.channels,
         options={**complete},
-        order="any",
+        order=head.order,
         graphs=roles,
     )
     return ExportedAggregator(spec, task, graphs, head, _summary(spec, task, head))
@@ -136,10 +142,10 @@ def _task(head: Head, classes: Sequence[str] | None, name: str) -> TaskSpec:
             f"--classes names {len(classes)} and {name} has {len(outputs)} "
             f"output{'s' if len(outputs) > 1 else ''}; name one for each."
         )
-    sigmoid = head.sigmoid or len(outputs) == 1
-    return TaskSpec(
-        "classification", tuple(classes or outputs), "sigmoid" if sigmoid else "softmax"
-    )
+    probabilities = "sigmoid" if head.sigmoid or len(outputs) == 1 else "softmax"
+    if head.kind != "classification":
+        probabilities = "none"
+    return TaskSpec(head.kind, tuple(classes or outputs), probabilities)
 
 
 def _summary(spec: AggregatorSpec, task: TaskSpec, head: Head) -> str:
@@ -157,12 +163,12 @@ class _Attend(nn.Module):
         super().__init__()
         self.head = head
 
-    def forward(self, features: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-        values, logits = self.head.attend(features)
+    def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        values, logits, *extra = self.head.attend(features)
         if values is features:
             # An input that is an output as well would lose its name to it.
             values = features.clone()
-        return (values, logits) if self.head.channels else values
+        return (values, logits, *extra) if _gives_logits(self.head) else (values, *extra)
 
 
 class _Classify(nn.Module):
@@ -175,9 +181,26 @@ class _Classify(nn.Module):
 
 
 def _attend_graph(head: Head) -> bytes:
-    outputs = ["values", "attention_logits"] if head.channels else ["values"]
+    outputs = _outputs(head)
     example = torch.zeros(TRACED_SIZE, head.feature_dim)
     return _export(_Attend(head), "features", example, outputs)
+
+
+def _gives_logits(head: Head) -> bool:
+    return head.channels > 0 and head.logits_in_attend
+
+
+def _outputs(head: Head) -> list[str]:
+    """Return the names of what `attend.onnx` gives."""
+    logits = ["attention_logits"] if _gives_logits(head) else []
+    return ["values", *logits, *head.extra_outputs]
+
+
+def _packed(arrays: Mapping[str, np.ndarray[Any, Any]]) -> bytes:
+    """Return arrays as an .npz, the same bytes for the same arrays."""
+    out = io.BytesIO()
+    np.savez(out, **dict(arrays))  # type: ignore[arg-type] # its stub takes every name for an option
+    return out.getvalue()
 
 
 def _classify_graph(head: Head) -> bytes:
@@ -239,13 +262,14 @@ def _check(head: Head, graphs: Mapping[str, bytes]) -> None:
         pooled = rng.standard_normal((size, max(head.channels, 1), head.value_dim))
         single = pooled.astype(np.float32)
         with torch.no_grad():
-            values, logits = head.attend(torch.from_numpy(features))
-            scores = head.classify(torch.from_numpy(single))
-        got = networks[ATTEND_FILE].run({"features": features})
-        _compare(ATTEND_FILE, size, values, got["values"])
-        if head.channels:
-            _compare(ATTEND_FILE, size, logits, got["attention_logits"])
+            wanted = _Attend(head)(torch.from_numpy(features))
+        if ATTEND_FILE in networks:
+            got = networks[ATTEND_FILE].run({"features": features})
+            for name, want in zip(_outputs(head), wanted, strict=True):
+                _compare(ATTEND_FILE, size, want, got[name])
         if CLASSIFY_FILE in networks:
+            with torch.no_grad():
+                scores = head.classify(torch.from_numpy(single))
             found = networks[CLASSIFY_FILE].run({"pooled": single})["logits"]
             _compare(CLASSIFY_FILE, size, scores, found)
     for network in networks.values():

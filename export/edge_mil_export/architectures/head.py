@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import nn
 
-from edge_mil.errors import UsageError
+from edge_mil.errors import NotThereYetError, UsageError
 from edge_mil_export.architectures.layout import Layout
 
 Options = Mapping[str, str]
@@ -23,16 +24,22 @@ class Option:
 
     Attributes:
         name: As `--arch-option` names it.
-        values: What it may be.
+        values: What it may be; or one of INTEGER, NUMBER and BOOLEAN.
         changes: What depends on it, for the question: "the embedding of each instance".
         default: Taken when it is not given; "" asks.
+        asked: Says from the file whether it matters; where not, it is taken as "" unless given.
     """
 
     name: str
     values: tuple[str, ...]
     changes: str
     default: str = ""
+    asked: Callable[[Mapping[str, torch.Tensor]], bool] | None = None
 
+
+INTEGER, NUMBER = ("an integer of 1 or more",), ("a positive number",)
+BOOLEAN = ("true", "false")
+"""Kinds of value of an option that is no choice of words."""
 
 ACTIVATION = Option("activation", ("relu", "gelu"), "the embedding of each instance")
 """`design.md`, section 4."""
@@ -50,13 +57,25 @@ class Head(nn.Module):
         value_dim: Width l of what is pooled.
         channels: Attention channels k; 0 without attention.
         outputs: Logits c.
-        pooling: attention, mean or max.
+        pooling: Key of `edge_mil.aggregators.building.BUILDERS`: attention, mean, max, ...
     """
 
     options: ClassVar[tuple[Option, ...]] = ()
     """What the file cannot tell."""
     training_only: ClassVar[tuple[str, ...]] = ()
     """Prefixes of keys that the bag's score does not need."""
+    incremental: ClassVar[str] = "mergeable"
+    """mergeable, banked or whole-bag."""
+    order: ClassVar[str] = "any"
+    """Order of the bag: any, or grid (row by row, by grid position)."""
+    kind: ClassVar[str] = "classification"
+    """classification, regression, survival or pooling."""
+    extra_outputs: ClassVar[tuple[str, ...]] = ()
+    """Names of what `attend` gives beyond values and attention logits: `InstanceBatch.extra`."""
+    logits_in_attend: ClassVar[bool] = True
+    """False where attention is known only from the whole bag, so `attend` gives no logits."""
+    has_attend: ClassVar[bool] = True
+    """False where the values are the features themselves, so that there is no graph."""
     sigmoid: ClassVar[bool] = False
     """Probabilities are the sigmoid of the logits also where there are several outputs."""
 
@@ -71,11 +90,16 @@ class Head(nn.Module):
         self.pooling = "attention"
 
     @abstractmethod
-    def attend(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def attend(self, features: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return values (n, l) and attention logits (n, k) of features (n, d), all float32.
 
-        Without attention the logits are not looked at: return the values twice.
+        Without attention the logits are not looked at: return the values twice. After them come
+        `extra_outputs`, each (n, m).
         """
+
+    def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
+        """Return what the device's part in NumPy needs: `aggregator.npz`; none by default."""
+        return {}
 
     def classify(self, pooled: torch.Tensor) -> torch.Tensor:
         """Return logits (b, c) of pooled vectors (b, k, l); by default they are the logits."""
@@ -88,7 +112,7 @@ class Head(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Return the logits (c,) of a whole bag (n, d): the reference for the cut-up graphs."""
-        values, attention_logits = self.attend(features)
+        values, attention_logits, *_ = self.attend(features)
         if self.pooling == "mean":
             pooled = values.mean(dim=0, keepdim=True)
         elif self.pooling == "max":
@@ -100,6 +124,21 @@ class Head(nn.Module):
     def describe(self) -> str:
         """Say in a few words what was read from the file, beyond the sizes."""
         return ""
+
+    @classmethod
+    def fresh(cls, feature_dim: int, outputs: int) -> dict[str, torch.Tensor]:
+        """Return a freshly initialised state dict in the official layout, for training.
+
+        Args:
+            feature_dim: Width d of a feature.
+            outputs: Logits c.
+
+        Raises:
+            NotThereYetError: This head cannot be made without a checkpoint.
+        """
+        raise NotThereYetError(
+            f"{cls.__name__} is made from a checkpoint only in this release; name another head."
+        )
 
     @classmethod
     def full_name(cls, name: str, options: Options) -> str:

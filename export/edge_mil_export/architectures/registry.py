@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import TypeVar
 import torch
 
 from edge_mil.errors import NotThereYetError, UsageError
-from edge_mil_export.architectures.head import Head
+from edge_mil_export.architectures.head import INTEGER, NUMBER, Head, Option
 from edge_mil_export.architectures.later import LATER, LaterHead
 from edge_mil_export.architectures.layout import SHOWN_KEYS, Layout
 from edge_mil_export.errors import ArchitectureError
@@ -97,7 +98,7 @@ def build_head(
     """
     found = _named(name) if name else _detected(state, file)
     settled = found.aliases.get(name or "", {})
-    complete = _complete(found, {**options}, settled)
+    complete = _complete(found, {**options}, settled, state)
     layout = Layout(state, found.name)
     layout.ignore(found.build.training_only)
     try:
@@ -192,8 +193,22 @@ def _general(key: str) -> str:
     return re.sub(r"\d+", "#", key)
 
 
+def _allowed(option: Option, value: str) -> bool:
+    """Say whether an option may have a value."""
+    if option.values not in (INTEGER, NUMBER):
+        return value in option.values
+    try:
+        number = int(value) if option.values == INTEGER else float(value)
+    except ValueError:
+        return False
+    return math.isfinite(number) and number > 0
+
+
 def _complete(
-    found: Architecture, given: dict[str, str], settled: Mapping[str, str]
+    found: Architecture,
+    given: dict[str, str],
+    settled: Mapping[str, str],
+    state: Mapping[str, torch.Tensor],
 ) -> dict[str, str]:
     """Return the options of a head, all of them, each with an allowed value."""
     known = {option.name: option for option in found.build.options}
@@ -203,6 +218,8 @@ def _complete(
             raise UsageError(f"{found.name} has no option {name!r}; it takes {takes}.")
     complete: dict[str, str] = {}
     for option in found.build.options:
+        if option.asked is not None and not option.asked(state):
+            continue  # the file makes it pointless: accepted, and ignored
         asked = settled.get(option.name, option.default)
         value = given.get(option.name, asked)
         choice = " or ".join(f"{option.name}={v}" for v in option.values)
@@ -211,7 +228,7 @@ def _complete(
                 f"{found.name} needs --arch-option {choice}: the file does not say which, and "
                 f"{option.changes} depends on it."
             )
-        if value not in option.values:
+        if not _allowed(option, value):
             raise UsageError(
                 f"{option.name}={value} is none that {found.name} knows; name {choice}."
             )
