@@ -98,7 +98,7 @@ class BackgroundScorer(Scorer):
                 scored = Scored(bag.score(), sequence)
             except Exception as error:  # the edge of a worker: whoever waits for it gets it
                 failure = error
-            if failure is None:
+            if failure is None and scored != self._newest:
                 self._tell(scored)
             with self._change:
                 self._newest, self._failure, self._busy = scored, failure, False

@@ -1,0 +1,69 @@
+"""A bank is a value: appending to one never shows in another, whatever they share."""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_mil.aggregators import Bank
+from edge_mil.errors import StoreError
+from edge_mil.types import Float32Array, Places
+
+WIDTHS = {"values": 3, "queries": 2}
+
+
+def rows(first: int, count: int) -> tuple[dict[str, Float32Array], Places]:
+    numbers = np.arange(first, first + count, dtype=np.float32)
+    arrays = {name: np.repeat(numbers[:, None], width, axis=1) for name, width in WIDTHS.items()}
+    keys = tuple(struct.pack(">Q", 10_000 - first - i) for i in range(count))
+    cells = np.stack([np.arange(first, first + count), np.zeros(count, np.int64)], axis=1)
+    return arrays, Places(keys, cells)
+
+
+def numbers(bank: Bank) -> list[float]:
+    assert np.array_equal(bank["queries"][:, 0], bank["values"][:, 0])
+    assert np.array_equal(bank.cells[:, 0], bank["values"][:, 0])
+    return [float(x) for x in bank["values"][:, 0]]
+
+
+@given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 9)), max_size=12))
+def test_every_bank_stays_what_it_was(steps: list[tuple[int, int]]) -> None:
+    banks, wanted, used = [Bank(WIDTHS)], [[]], 0
+    for chosen, count in steps:
+        base = chosen % len(banks)
+        banks.append(banks[base].append(*rows(used, count)))
+        wanted.append(wanted[base] + [float(used + i) for i in range(count)])
+        used += count
+    assert [numbers(bank) for bank in banks] == wanted
+
+
+@given(st.integers(0, 8), st.integers(0, 8))
+def test_joining_holds_the_rows_of_both(left: int, right: int) -> None:
+    one, other = Bank(WIDTHS).append(*rows(0, left)), Bank(WIDTHS).append(*rows(left, right))
+    assert sorted(numbers(one.extend(other))) == [float(i) for i in range(left + right)]
+    assert (len(one), len(other)) == (left, right)
+
+
+def test_the_canonical_order_is_that_of_the_keys() -> None:
+    bank = Bank(WIDTHS).append(*rows(0, 4)).append(*rows(4, 3))
+    assert bank.order().tolist() == [6, 5, 4, 3, 2, 1, 0]
+
+
+def test_bytes_give_the_bank_back_to_the_bit() -> None:
+    arrays, places = rows(0, 5)
+    grouped = Places(places.keys, places.cells, np.arange(5, dtype=np.int64))
+    bank = Bank(WIDTHS).append(arrays, grouped)
+    again = Bank.from_bytes(bank.to_bytes(), WIDTHS)
+    assert numbers(again) == numbers(bank)
+    assert again.keys == bank.keys
+    assert again.groups.tolist() == [0, 1, 2, 3, 4]
+    assert Bank.from_bytes(Bank(WIDTHS).to_bytes(), WIDTHS).count == 0
+    for data in (b"", b"nonsense", bank.to_bytes()[:100]):
+        with pytest.raises(StoreError, match="cannot be read"):
+            Bank.from_bytes(data, WIDTHS)
+    with pytest.raises(StoreError, match="does not fit"):
+        Bank.from_bytes(bank.to_bytes(), {"values": 4, "queries": 2})
