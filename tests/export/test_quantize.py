@@ -14,6 +14,7 @@ pytest.importorskip("torch")
 
 from edge_mil_export.errors import QuantizationError
 from edge_mil_export.extractors import ExtractorSource, parse_normalisation
+from edge_mil_export.extractors.timm_model import build
 from edge_mil_export.fidelity.generated import paint_tiles
 from edge_mil_export.fidelity.measures import Agreement, centred_error
 from edge_mil_export.graphs import export_extractor, run_graph
@@ -209,3 +210,32 @@ def test_where_no_rung_holds_the_layers_that_hurt_are_named(
     assert [layer.error for layer in worst] == sorted((w.error for w in worst), reverse=True)
     with pytest.raises(QuantizationError, match=worst[0].name):
         climb(model, calibrator, "cpu", lambda _: agreement(0.1, 0.5), lambda _: worst, 0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "px"), [("vit_tiny_patch16_224", 64), ("densenet121", 64), ("resnet18", 64)]
+)
+def test_real_architectures_stay_near_in_both_dialects(name: str, px: int) -> None:
+    import torch
+
+    torch.manual_seed(0)
+    net = build(name, (px, px))
+    tiles = paint_tiles(24, (px, px), 5)
+    normal = parse_normalisation("0.5,0.5,0.5/0.25,0.25,0.25")
+    source = ExtractorSource(name, (px, px), normal, module=net)
+    net.train()  # so that BatchNorm knows what real activations are like
+    with torch.no_grad():
+        net(torch.from_numpy(source.normalise(tiles)))
+    net.eval()
+    graph = export_extractor(source, source.features(tiles[:2]).shape[1])
+    model = resolve_constants(graph.model)
+    statistics = Calibrator(model, tiles[:16]).statistics("MinMax")
+    wanted = run_graph(graph.data, tiles[16:])
+    for dialect in DIALECTS:
+        made = quantize(model, statistics, dialect)
+        assert centred_error(wanted, run_graph(made.SerializeToString(), tiles[16:])) < 0.1
+        layers = [
+            t for t in made.graph.initializer if t.data_type == TensorProto.INT8 and len(t.dims) > 1
+        ]
+        assert len(layers) == len(GraphView(model).layers())
