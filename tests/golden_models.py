@@ -66,10 +66,19 @@ def _recipe(model: dict[str, Any]) -> dict[str, np.ndarray]:
         shape = tuple(model["state_dict"][key][0])
         noise = np.random.RandomState(seed * 1000 + index).standard_normal(shape)
         last = key.split(".")[-1]
-        if len(shape) == 1:
+        if last in ("A_log", "A_b_log"):
+            weights = np.log(np.arange(1, shape[1] + 1)) + 0.05 * noise
+        elif last in ("D", "D_b"):
+            weights = 1 + 0.1 * noise
+        elif key.endswith(("dt_proj.bias", "dt_proj_b.bias")):
+            weights = -3 + noise
+        elif len(shape) == 1:
             weights = 1 + 0.1 * noise if last == "weight" else 0.1 * noise
+        elif last in ("cls_token", "S", "latent", "q", "global_q_mm", "pooling_weights"):
+            weights = noise
         else:
-            weights = noise * 1.4 / np.sqrt(np.prod(shape[1:]))
+            fan = shape[0] if last == "phi" else np.prod(shape[1:])
+            weights = noise * 1.4 / np.sqrt(fan)
         for part, gain in gains.items():
             weights = weights * gain if part in key else weights
         made[key] = weights.astype(np.float32)

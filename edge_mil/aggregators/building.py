@@ -11,6 +11,7 @@ import numpy.typing as npt
 from edge_mil.aggregators.attention import AttentionAggregator
 from edge_mil.aggregators.classifier import Classifier
 from edge_mil.aggregators.columnwise import MaxAggregator, MeanAggregator
+from edge_mil.aggregators.transmil import TransMilAggregator
 from edge_mil.errors import NotThereYetError
 from edge_mil.protocols import Aggregator, Network
 
@@ -46,6 +47,16 @@ BUILDERS: dict[str, Builder] = {
     "attention": lambda p: AttentionAggregator(p.channels, p.value_dim, p.classifier),
     "mean": lambda p: MeanAggregator(p.value_dim, p.classifier),
     "max": lambda p: MaxAggregator(p.value_dim, p.classifier),
+    "transmil": lambda p: TransMilAggregator(
+        p.value_dim,
+        p.classifier,
+        p.arrays,
+        keep_last=p.options["nystrom"] == "later",
+        repeated=True,
+    ),
+    "mhim_transmil": lambda p: TransMilAggregator(
+        p.value_dim, p.classifier, p.arrays, keep_last=True, repeated=False
+    ),
 }
 """`AggregatorSpec.pooling` -> what builds it."""
 

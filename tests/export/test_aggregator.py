@@ -246,7 +246,7 @@ def test_the_norms_of_mhim_mil_are_read_from_the_keys(
         ),
         (CLAM_SB, ["--arch-option", "heads=8"], "no option 'heads'"),
         (CLAM_SB, ["--arch", "clam_s"], "did you mean clam_sb"),
-        (CLAM_SB, ["--arch", "transmil"], "transmil is not there yet"),
+        (CLAM_SB, ["--arch", "transmil"], "nystrom=0.0.9 or nystrom=later"),
         (CLAM_SB, ["--arch", "abmil_acmil"], "look like clam_sb"),
         (CLAM_SB, ["--classes", "a,b,c"], "names 3 and clam_sb has 2 outputs"),
         (CLAM_SB, ["--classes", "a,a"], "same one twice"),
@@ -286,12 +286,10 @@ def test_an_unknown_layout_is_answered_with_the_nearest_and_three_keys(export: A
         ("ilra", "ilra"),
         ("mambamil_sr", "mambamil"),
         ("mhim_dsmil", "mhim_dsmil"),
-        ("mhim_transmil", "mhim_transmil"),
         ("mil_fc", "mil_fc"),
         ("otsurv", "otsurv"),
         ("rrtmil", "rrtmil"),
         ("selfvit_dsmil", "dsmil"),
-        ("transmil_nystrom014", "transmil"),
         ("wikg", "wikg"),
     ],
 )
@@ -325,7 +323,11 @@ def test_the_authors_wrapped_files_are_read(export: Any, score: Any) -> None:
     assert got == pytest.approx(case["slide_logits"].ravel().tolist(), abs=1e-5)
     code, said = export(folder / "transmil_lightning.ckpt")
     assert code == 2
-    assert "looks like transmil" in said
+    assert "nystrom=0.0.9 or nystrom=later" in said
+    assert export(folder / "transmil_lightning.ckpt", "--arch-option", "nystrom=later")[0] == 0
+    case = np.load(shared("golden/transmil_nystrom014") / "case_N64.npz")
+    got = score(case["features"])["score"]["logits"]
+    assert got == pytest.approx(case["logits"].ravel().tolist(), abs=1e-4)
 
 
 @pytest.mark.shared

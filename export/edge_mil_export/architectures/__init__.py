@@ -9,6 +9,7 @@ from edge_mil_export.architectures import (
     mean_max,
     mhim,
     millab,
+    transmil,
 )
 from edge_mil_export.architectures.head import ACTIVATION, AttentionHead, Head, Option, Options
 from edge_mil_export.architectures.layout import Layout
@@ -26,5 +27,5 @@ __all__ = [
     "names",
 ]
 
-FAMILIES = (acmil, amlab, clam, ins, mambamil, mean_max, mhim, millab)
+FAMILIES = (acmil, amlab, clam, ins, mambamil, mean_max, mhim, millab, transmil)
 """Importing a family registers its heads."""

@@ -35,14 +35,10 @@ LATER = (
     LaterHead("mil_fc", ("fc.0.weight", "classifier.weight"), 40),
     LaterHead("mil_fc_mc", ("fc.0.weight", "classifiers.weight"), 40),
     LaterHead("mhim_dsmil", ("online_encoder.b_classifier.fcc.weight",), 60),
-    LaterHead("mhim_transmil", ("online_encoder.cls_token",), 70),
     LaterHead("rrtmil", ("cr_msa.attn.phi|*cr_msa.attn.phi*", "patch_to_emb.0.weight"), 90),
     LaterHead("dsmil", ("b_classifier.fcc.weight",), 100),
     LaterHead("acmil_mha", ("Slide_classifier.fc.weight", "sub_attention.0.q_proj.weight"), 120),
     LaterHead("aem_mha", ("dimreduction.fc1.weight", "attention.q_proj.weight", "q"), 130),
-    LaterHead(
-        "transmil", ("_fc1.0.weight", "pos_layer.proj.weight", "layer1.attn.to_qkv.weight"), 190
-    ),
     LaterHead("mambamil", ("_fc1.0.weight", "layers.0.1.A_log|layers.0.*.A_log"), 200),
     LaterHead("wikg", ("W_head.weight", "readout.gate_nn.0.weight"), 210),
     LaterHead("ilra", ("gab_blocks.0.latent",), 220),

@@ -1,0 +1,152 @@
+"""Nystrom attention and the depth-wise grid convolution of transformer heads, in NumPy.
+
+Source:
+    Xiong et al. 2021, arXiv:2102.03902 (Nystrom attention, iterated pseudo-inverse); Shao et al.
+    2021, arXiv:2106.00908 (PPEG); `aggregators.md`, 4.9.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from edge_mil.aggregators.dense import Arrays, layer_norm, linear, softmax_rows
+from edge_mil.types import Float32Array, Float64Array
+
+PINV_ROUNDS = 6
+BLOCK = 2048
+"""Rows of the attention that are held at once: with 256 landmarks, 2 MB."""
+CONV_BLOCK = 128
+"""Rows of one product with the banded matrix of the residual convolution."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NystromLayer:
+    """x + Nystrom attention of LN(x), with as many landmarks as half the width.
+
+    Attributes:
+        arrays: Hold `prefix`.norm, .to_qkv, .to_out and .res_conv (heads, kernel).
+        prefix: Of the layer.
+        keep_last: Which rows of the padded sequence are the answer: the last ones, as meant, or
+            the first ones, as nystrom-attention 0.0.9 returns.
+    """
+
+    arrays: Arrays
+    prefix: str
+    keep_last: bool = True
+
+    def __call__(self, x: Float32Array, *, rows: int | None = None) -> Float32Array:
+        """Return the first `rows` rows, or all, of the layer's answer, float32 (rows, l).
+
+        Args:
+            x: float32 (n, l).
+            rows: How many are wanted; the layer still sees all of x.
+        """
+        count, width = x.shape
+        landmarks = max(width // 2, 1)
+        pad = -count % landmarks
+        padded = np.zeros((pad + count, width), dtype=np.float32)
+        padded[pad:] = layer_norm(x, self.arrays, f"{self.prefix}.norm")
+        first = pad if self.keep_last else 0
+        wanted = count if rows is None else rows
+        mixed = self._attend(padded, landmarks, first, first + wanted)
+        return x[:wanted] + linear(mixed, self.arrays, f"{self.prefix}.to_out")
+
+    def _attend(self, x: Float32Array, landmarks: int, start: int, end: int) -> Float32Array:
+        """Return rows `start` to `end` of the attention of all heads side by side."""
+        kernels = self.arrays[f"{self.prefix}.res_conv.weight"]
+        heads = len(kernels)
+        projected = linear(x, self.arrays, f"{self.prefix}.to_qkv")
+        inner = projected.shape[1] // 3
+        each = inner // heads
+        split = projected.reshape(len(x), 3, heads, each).transpose(1, 2, 0, 3)
+        query, key, value = (np.ascontiguousarray(part) for part in split)
+        query *= np.float32(each**-0.5)
+        queries, keys = (
+            part.reshape(heads, landmarks, -1, each).mean(axis=2) for part in (query, key)
+        )
+        among = softmax_rows(
+            queries.astype(np.float64) @ keys.astype(np.float64).transpose(0, 2, 1)
+        )
+        inverse = pseudo_inverse(among)
+        out = np.empty((end - start, inner), dtype=np.float32)
+        for head in range(heads):
+            gathered = softmax_rows(queries[head] @ key[head].T) @ value[head]
+            spread = (inverse[head] @ gathered.astype(np.float64)).astype(np.float32)
+            column = out[:, head * each : (head + 1) * each]
+            for at in range(start, end, BLOCK):
+                upto = min(at + BLOCK, end)
+                weights = softmax_rows(query[head, at:upto] @ keys[head].T)
+                column[at - start : upto - start] = weights @ spread
+            column += _along(value[head], kernels[head], start, end)
+        return out
+
+
+def pseudo_inverse(matrices: Float64Array) -> Float64Array:
+    """Return approximate pseudo-inverses by six rounds of a third-order iteration.
+
+    The start is scaled by maxima over all matrices together, as the published code does.
+
+    Args:
+        matrices: float64 (heads, m, m).
+    """
+    size = np.abs(matrices)
+    scale = size.sum(axis=2).max() * size.sum(axis=1).max()
+    z: Float64Array = matrices.transpose(0, 2, 1) / scale
+    one = np.eye(matrices.shape[1])
+    for _ in range(PINV_ROUNDS):
+        product = matrices @ z
+        z = 0.25 * z @ (13 * one - product @ (15 * one - product @ (7 * one - product)))
+    return z
+
+
+def _along(values: Float32Array, kernel: Float32Array, start: int, end: int) -> Float32Array:
+    """Return rows `start` to `end` of a convolution along the sequence, the same for each column.
+
+    As products with a banded matrix, which is several times faster than a loop over the taps.
+
+    Args:
+        values: float32 (n, d).
+        kernel: float32 (taps,), an odd number.
+        start: First row.
+        end: Row after the last one.
+    """
+    half = len(kernel) // 2
+    around = np.zeros((end - start + 2 * half, values.shape[1]), dtype=np.float32)
+    low, high = max(start - half, 0), min(end + half, len(values))
+    around[low - start + half : high - start + half] = values[low:high]
+    size = min(CONV_BLOCK, end - start)
+    band = np.zeros((size, size + 2 * half), dtype=np.float32)
+    for tap, weight in enumerate(kernel):
+        band[np.arange(size), np.arange(size) + tap] = weight
+    out = np.empty((end - start, values.shape[1]), dtype=np.float32)
+    for at in range(0, end - start, size):
+        rows = min(size, end - start - at)
+        out[at : at + rows] = band[:rows, : rows + 2 * half] @ around[at : at + rows + 2 * half]
+    return out
+
+
+def grid_convolution(grid: Float32Array, arrays: Arrays, prefix: str) -> Float32Array:
+    """Return a depth-wise convolution of a grid with zeros around it, float32 (rows, columns, l).
+
+    Args:
+        grid: float32 (rows, columns, l).
+        arrays: Hold `prefix`.kernel (k, k, l), odd k, and `prefix`.bias (l,).
+        prefix: Of the layer.
+    """
+    kernel, bias = arrays[f"{prefix}.kernel"], arrays[f"{prefix}.bias"]
+    rows, columns, width = grid.shape
+    half = len(kernel) // 2
+    around = np.zeros((rows + 2 * half, columns + 2 * half, width), dtype=np.float32)
+    around[half : half + rows, half : half + columns] = grid
+    out = np.empty_like(grid)
+    term = np.empty((columns, width), dtype=np.float32)
+    for row in range(rows):  # one row of the answer stays in the processor's cache
+        out[row] = bias
+        for down in range(len(kernel)):
+            line = around[row + down]
+            for right in range(len(kernel)):
+                np.multiply(line[right : right + columns], kernel[down, right], out=term)
+                out[row] += term
+    return out

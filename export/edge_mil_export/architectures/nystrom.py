@@ -1,0 +1,148 @@
+"""Nystrom attention and the grid convolution of transformer heads, in torch: to train, to compare.
+
+Source:
+    Xiong et al. 2021, arXiv:2102.03902; Shao et al. 2021, arXiv:2106.00908; `aggregators.md`, 4.9.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from edge_mil_export.architectures.layout import Layout
+
+PINV_ROUNDS = 6
+KERNELS = (("proj", 7), ("proj1", 5), ("proj2", 3))
+"""Keys of the grid convolutions and their sizes."""
+HEADS, TAPS = 8, 33
+"""Of a fresh layer, as published."""
+
+
+class NystromLayer(nn.Module):
+    """x + attention of LN(x) over landmarks, half as many as the width; see the device's part."""
+
+    def __init__(self, layout: Layout, prefix: str, width: int, *, keep_last: bool) -> None:
+        super().__init__()
+        self.norm = layout.layer_norm(f"{prefix}.norm", width)
+        self.to_qkv = layout.linear(f"{prefix}.attn.to_qkv", width, bias=False)
+        inner = self.to_qkv.out_features // 3
+        self.to_out = layout.linear(f"{prefix}.attn.to_out.0", inner, width)
+        kernel = layout.tensor(f"{prefix}.attn.res_conv.weight", None, 1, None, 1)
+        self.res_conv = nn.Parameter(kernel.clone())
+        self.heads, self.each = len(kernel), inner // len(kernel)
+        self.landmarks, self.keep_last = max(width // 2, 1), keep_last
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the layer's answer (n, l) to rows (n, l)."""
+        count = len(x)
+        pad = -count % self.landmarks
+        padded = functional.pad(self.norm(x), (0, 0, pad, 0))
+        split = self.to_qkv(padded).reshape(pad + count, 3, self.heads, self.each)
+        query, key, value = split.permute(1, 2, 0, 3)
+        query = query * self.each**-0.5
+        queries, keys = (
+            part.reshape(self.heads, self.landmarks, -1, self.each).mean(dim=2)
+            for part in (query, key)
+        )
+        outer = torch.softmax(query @ keys.transpose(1, 2), dim=-1)
+        among = torch.softmax(queries @ keys.transpose(1, 2), dim=-1)
+        inward = torch.softmax(queries @ key.transpose(1, 2), dim=-1)
+        mixed = (outer @ _pseudo_inverse(among)) @ (inward @ value)
+        half = self.res_conv.shape[2] // 2
+        mixed = mixed + functional.conv2d(
+            value[None], self.res_conv, padding=(half, 0), groups=self.heads
+        ).squeeze(0)
+        out: torch.Tensor = self.to_out(mixed.permute(1, 0, 2).flatten(1))
+        return x + (out[pad:] if self.keep_last else out[:count])
+
+    def arrays(self, prefix: str) -> dict[str, np.ndarray[Any, Any]]:
+        """Return the weights as the device's part names them."""
+        found = linear_arrays(f"{prefix}.norm", self.norm)
+        found |= linear_arrays(f"{prefix}.to_qkv", self.to_qkv)
+        found |= linear_arrays(f"{prefix}.to_out", self.to_out)
+        found[f"{prefix}.res_conv.weight"] = self.res_conv.detach().numpy()[:, 0, :, 0].copy()
+        return found
+
+
+class GridConvolution(nn.Module):
+    """f + depth-wise convolutions of three sizes over a grid, with zeros around it."""
+
+    def __init__(self, layout: Layout, prefix: str, width: int) -> None:
+        super().__init__()
+        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
+        for name, size in KERNELS:
+            weight = layout.tensor(f"{prefix}.{name}.weight", width, 1, size, size)
+            has_bias = f"{prefix}.{name}.bias" in layout
+            bias = layout.tensor(f"{prefix}.{name}.bias", width) if has_bias else torch.zeros(width)
+            self.weights.append(nn.Parameter(weight.clone()))
+            self.biases.append(nn.Parameter(bias.clone()))
+
+    def forward(self, rows: torch.Tensor, side: int) -> torch.Tensor:
+        """Return the rows (side * side, l) after the convolutions."""
+        grid = rows.T.reshape(1, -1, side, side)
+        out = grid
+        for weight, bias in zip(self.weights, self.biases, strict=True):
+            half = weight.shape[-1] // 2
+            out = out + functional.conv2d(grid, weight, bias, padding=half, groups=len(weight))
+        return out.flatten(2).squeeze(0).T
+
+    def arrays(self, prefix: str) -> dict[str, np.ndarray[Any, Any]]:
+        """Return one kernel that does all of it, (7, 7, l), and its bias."""
+        largest = KERNELS[0][1]
+        kernel = np.zeros((largest, largest, len(self.biases[0])))
+        kernel[largest // 2, largest // 2] = 1
+        for weight in self.weights:
+            edge = (largest - weight.shape[-1]) // 2
+            inside = slice(edge, largest - edge)
+            kernel[inside, inside] += weight.detach().double().numpy()[:, 0].transpose(1, 2, 0)
+        bias = sum(bias.detach().double().numpy() for bias in self.biases)
+        return {
+            f"{prefix}.kernel": kernel.astype(np.float32),
+            f"{prefix}.bias": np.asarray(bias, dtype=np.float32),
+        }
+
+
+def linear_arrays(prefix: str, layer: nn.Module) -> dict[str, np.ndarray[Any, Any]]:
+    """Return the weight, and the bias where there is one, of a layer."""
+    return {f"{prefix}.{k}": p.detach().numpy().copy() for k, p in layer.named_parameters()}
+
+
+def fresh_nystrom(prefix: str, width: int) -> dict[str, torch.Tensor]:
+    """Return a layer as torch initialises it."""
+    parts: dict[str, nn.Module] = {
+        "norm": nn.LayerNorm(width),
+        "attn.to_qkv": nn.Linear(width, 3 * width, bias=False),
+        "attn.to_out.0": nn.Linear(width, width),
+        "attn.res_conv": nn.Conv2d(HEADS, HEADS, (TAPS, 1), groups=HEADS, bias=False),
+    }
+    return fresh_parts({f"{prefix}.{name}": part for name, part in parts.items()})
+
+
+def fresh_grid(prefix: str, width: int) -> dict[str, torch.Tensor]:
+    """Return the grid convolutions as torch initialises them."""
+    return fresh_parts(
+        {f"{prefix}.{name}": nn.Conv2d(width, width, k, groups=width) for name, k in KERNELS}
+    )
+
+
+def fresh_parts(parts: dict[str, nn.Module]) -> dict[str, torch.Tensor]:
+    """Return the state dict of layers by their prefixes."""
+    return {
+        f"{prefix}.{key}": tensor
+        for prefix, part in parts.items()
+        for key, tensor in part.state_dict().items()
+    }
+
+
+def _pseudo_inverse(matrices: torch.Tensor) -> torch.Tensor:
+    size = matrices.abs()
+    z = matrices.transpose(1, 2) / (size.sum(dim=2).max() * size.sum(dim=1).max())
+    one = torch.eye(matrices.shape[1], dtype=matrices.dtype)
+    for _ in range(PINV_ROUNDS):
+        product = matrices @ z
+        z = 0.25 * z @ (13 * one - product @ (15 * one - product @ (7 * one - product)))
+    return z
