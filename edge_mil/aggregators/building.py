@@ -11,6 +11,7 @@ import numpy.typing as npt
 from edge_mil.aggregators.attention import AttentionAggregator
 from edge_mil.aggregators.classifier import Classifier
 from edge_mil.aggregators.columnwise import MaxAggregator, MeanAggregator
+from edge_mil.aggregators.mambamil import MambaMilAggregator
 from edge_mil.aggregators.transmil import TransMilAggregator
 from edge_mil.errors import NotThereYetError
 from edge_mil.protocols import Aggregator, Network
@@ -56,6 +57,13 @@ BUILDERS: dict[str, Builder] = {
     ),
     "mhim_transmil": lambda p: TransMilAggregator(
         p.value_dim, p.classifier, p.arrays, keep_last=True, repeated=False
+    ),
+    "mambamil": lambda p: MambaMilAggregator(
+        p.value_dim,
+        p.classifier,
+        p.arrays,
+        rate=int(p.options["rate"]),
+        layers=sum(name.endswith(".in_proj.weight") for name in p.arrays),
     ),
 }
 """`AggregatorSpec.pooling` -> what builds it."""

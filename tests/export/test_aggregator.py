@@ -284,7 +284,6 @@ def test_an_unknown_layout_is_answered_with_the_nearest_and_three_keys(export: A
         ("dtfd_afs", "dtfd"),
         ("hopfield_pooling", "hopfield"),
         ("ilra", "ilra"),
-        ("mambamil_sr", "mambamil"),
         ("mhim_dsmil", "mhim_dsmil"),
         ("mil_fc", "mil_fc"),
         ("otsurv", "otsurv"),

@@ -6,6 +6,7 @@ from edge_mil_export.architectures import (
     clam,
     ins,
     mambamil,
+    mambamil_sr,
     mean_max,
     mhim,
     millab,
@@ -27,5 +28,5 @@ __all__ = [
     "names",
 ]
 
-FAMILIES = (acmil, amlab, clam, ins, mambamil, mean_max, mhim, millab, transmil)
+FAMILIES = (acmil, amlab, clam, ins, mambamil, mambamil_sr, mean_max, mhim, millab, transmil)
 """Importing a family registers its heads."""

@@ -68,7 +68,7 @@ class Head(nn.Module):
     """mergeable, banked or whole-bag."""
     order: ClassVar[str] = "any"
     """Order of the bag: any, or grid (row by row, by grid position)."""
-    kind: ClassVar[str] = "classification"
+    kind: str = "classification"
     """classification, regression, survival or pooling."""
     extra_outputs: ClassVar[tuple[str, ...]] = ()
     """Names of what `attend` gives beyond values and attention logits: `InstanceBatch.extra`."""

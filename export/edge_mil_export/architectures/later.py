@@ -39,7 +39,6 @@ LATER = (
     LaterHead("dsmil", ("b_classifier.fcc.weight",), 100),
     LaterHead("acmil_mha", ("Slide_classifier.fc.weight", "sub_attention.0.q_proj.weight"), 120),
     LaterHead("aem_mha", ("dimreduction.fc1.weight", "attention.q_proj.weight", "q"), 130),
-    LaterHead("mambamil", ("_fc1.0.weight", "layers.0.1.A_log|layers.0.*.A_log"), 200),
     LaterHead("wikg", ("W_head.weight", "readout.gate_nn.0.weight"), 210),
     LaterHead("ilra", ("gab_blocks.0.latent",), 220),
     LaterHead("otsurv", ("prototype_embeddings.weight",), 230),

@@ -1,0 +1,223 @@
+"""MambaMIL with SR-Mamba."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from edge_mil.errors import UsageError
+from edge_mil_export.architectures.head import (
+    ACTIVATION,
+    INTEGER,
+    Head,
+    Option,
+    Options,
+    activation,
+    gated,
+)
+from edge_mil_export.architectures.layout import Layout
+from edge_mil_export.architectures.nystrom import fresh_parts, linear_arrays
+from edge_mil_export.architectures.registry import architecture
+
+FRESH_WIDTH, FRESH_LAYERS, STATES, TAPS, HIDDEN = 64, 2, 16, 4, 128
+
+
+class Branch(nn.Module):
+    """One selective scan of a layer; `tail` is "" for the forward one, "_b" for the other."""
+
+    def __init__(self, layout: Layout, at: str, tail: str, channels: int) -> None:
+        super().__init__()
+        logarithm = "A_log" if not tail else "A_b_log"
+        self.rates_log = nn.Parameter(layout.tensor(f"{at}.{logarithm}", channels, None).clone())
+        self.skip = nn.Parameter(layout.tensor(f"{at}.D{tail}", channels).clone())
+        kernel = layout.tensor(f"{at}.conv1d{tail}.weight", channels, 1, None)
+        self.kernel = nn.Parameter(kernel.clone())
+        has_bias = f"{at}.conv1d{tail}.bias" in layout
+        bias = layout.tensor(f"{at}.conv1d{tail}.bias", channels) if has_bias else None
+        self.bias = nn.Parameter(torch.zeros(channels) if bias is None else bias.clone())
+        self.x_proj = layout.linear(f"{at}.x_proj{tail}", channels, bias=False)
+        ranks = self.x_proj.out_features - 2 * self.rates_log.shape[1]
+        self.dt_proj = layout.linear(f"{at}.dt_proj{tail}", ranks, channels)
+        self.tail, self.ranks = tail, ranks
+
+    def forward(self, inputs: torch.Tensor, gates: torch.Tensor) -> torch.Tensor:
+        """Return gated outputs (steps, channels) of inputs and gates (steps, channels)."""
+        taps, states = self.kernel.shape[2], self.rates_log.shape[1]
+        padded = functional.pad(inputs.T[None], (taps - 1, 0))
+        convolved = functional.conv1d(padded, self.kernel, self.bias, groups=len(self.kernel))
+        x = functional.silu(convolved[0].T)
+        ranks, writes, reads = self.x_proj(x).split([self.ranks, states, states], dim=1)
+        pace = functional.softplus(self.dt_proj(ranks))
+        kept = torch.exp(pace[:, :, None] * -torch.exp(self.rates_log))
+        written = (pace * x)[:, :, None] * writes[:, None, :]
+        state, held = torch.zeros_like(self.rates_log), []
+        for keep, write in zip(kept.unbind(), written.unbind(), strict=True):
+            state = keep * state + write
+            held.append(state)
+        y: torch.Tensor = (torch.stack(held) @ reads[:, :, None])[:, :, 0] + self.skip * x
+        gated_outputs: torch.Tensor = y * functional.silu(gates)
+        return gated_outputs
+
+    def arrays(self, at: str) -> dict[str, np.ndarray[Any, Any]]:
+        """Return the weights as the device's part names them."""
+        rates = -torch.exp(self.rates_log.detach().double()).float()
+        return {
+            f"{at}.A{self.tail}": rates.numpy(),
+            f"{at}.D{self.tail}": self.skip.detach().numpy().copy(),
+            f"{at}.conv1d{self.tail}.weight": self.kernel.detach().numpy()[:, 0].copy(),
+            f"{at}.conv1d{self.tail}.bias": self.bias.detach().numpy().copy(),
+            **linear_arrays(f"{at}.x_proj{self.tail}", self.x_proj),
+            **linear_arrays(f"{at}.dt_proj{self.tail}", self.dt_proj),
+        }
+
+
+class SRLayer(nn.Module):
+    """h + SR(LN h): a scan in order, and one over every `rate`-th instance in turn."""
+
+    def __init__(self, layout: Layout, at: str, width: int, rate: int) -> None:
+        super().__init__()
+        self.norm = layout.layer_norm(f"{at}.0", width)
+        self.in_proj = layout.linear(f"{at}.1.in_proj", width, bias=None)
+        channels = self.in_proj.out_features // 2
+        self.out_proj = layout.linear(f"{at}.1.out_proj", channels, width, bias=None)
+        self.forwards, self.strided = (
+            Branch(layout, f"{at}.1", tail, channels) for tail in ("", "_b")
+        )
+        self.rate = rate
+
+    def forward(self, h: torch.Tensor) -> torch.Tensor:
+        """Return rows (n, l) of rows (n, l)."""
+        count = len(h)
+        projected = self.in_proj(self.norm(h))
+        total = self.forwards(*projected.chunk(2, dim=1))
+        filled = functional.pad(projected, (0, 0, 0, -count % self.rate))
+        order = torch.arange(len(filled)).reshape(-1, self.rate).T.flatten()
+        strided = self.strided(*filled[order].chunk(2, dim=1))
+        out: torch.Tensor = self.out_proj(total + strided[torch.argsort(order)][:count])
+        return h + out
+
+    def arrays(self, at: str) -> dict[str, np.ndarray[Any, Any]]:
+        """Return the weights as the device's part names them."""
+        return {
+            **linear_arrays(f"{at}.norm", self.norm),
+            **linear_arrays(f"{at}.in_proj", self.in_proj),
+            **linear_arrays(f"{at}.out_proj", self.out_proj),
+            **self.forwards.arrays(at),
+            **self.strided.arrays(at),
+        }
+
+
+@architecture("mambamil", keys=("_fc1.0.weight", "layers.0.1.A_log|layers.0.*.A_log"), row=200)
+class MambaMil(Head):
+    """MambaMIL with SR-Mamba; Bi-Mamba has the same keys and is another model.
+
+    Source:
+        Yang, Wang and Chen 2024, arXiv:2403.06800; isyangshu/MambaMIL, models/MambaMIL.py;
+        `aggregators.md`, 4.11.
+    """
+
+    options = (
+        ACTIVATION,
+        Option("scan", ("sr", "bi"), "the order of the second scan (SR-Mamba or Bi-Mamba)"),
+        Option("rate", INTEGER, "the order of the second scan"),
+        Option("survival", ("none", "nll"), "what the logits mean", "none"),
+    )
+    incremental, order, logits_in_attend = "whole-bag", "grid", False
+
+    def __init__(self, layout: Layout, options: Options) -> None:
+        super().__init__(layout, options)
+        if options["scan"] == "bi":
+            raise UsageError(
+                "scan=bi is none of the heads here: only SR-Mamba (scan=sr) is, and a Bi-Mamba "
+                "checkpoint with the same keys is another model."
+            )
+        self.pooling = "mambamil"
+        if options["survival"] == "nll":
+            self.kind = "survival"
+        rate = int(options["rate"])
+        first = layout.linear("_fc1.0")
+        width = first.out_features
+        self.embed = nn.Sequential(first, activation(options["activation"]))
+        self.layers = nn.ModuleList(
+            SRLayer(layout, f"layers.{i}", width, rate) for i in layout.indices("layers.")
+        )
+        self.norm = layout.layer_norm("norm", width)
+        self.attention = gated(layout, "attention.0", "", "attention.2", width)
+        self.classifier = layout.linear("classifier", width)
+        self.feature_dim, self.value_dim = first.in_features, width
+        self.channels, self.outputs = self.attention.channels, self.classifier.out_features
+
+    def attend(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the embeddings."""
+        h = self.embed(features)
+        return h, h
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Return the logits (c,) of a whole bag (n, d)."""
+        h = self.embed(features)
+        for layer in self.layers:
+            h = layer(h)
+        h = self.norm(h)
+        pooled = torch.softmax(self.attention(h), dim=0).T @ h
+        logits: torch.Tensor = self.classifier(pooled)[0]
+        return logits
+
+    def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
+        """Return what follows the embedding."""
+        found = linear_arrays("norm", self.norm)
+        for number, layer in enumerate(self.layers):
+            assert isinstance(layer, SRLayer)
+            found |= layer.arrays(f"layers.{number}")
+        found |= linear_arrays("attention.0", self.attention.branch)
+        found |= linear_arrays("attention.2", self.attention.last)
+        return found | linear_arrays("classifier", self.classifier)
+
+    def describe(self) -> str:
+        """Say how many layers there are."""
+        return f"{len(self.layers)} layers"
+
+    @classmethod
+    def fresh(cls, feature_dim: int, outputs: int) -> dict[str, torch.Tensor]:
+        """Return a fresh MambaMIL of width 64, its scans as Mamba initialises them."""
+        parts: dict[str, nn.Module] = {
+            "_fc1.0": nn.Linear(feature_dim, FRESH_WIDTH),
+            "norm": nn.LayerNorm(FRESH_WIDTH),
+            "attention.0": nn.Linear(FRESH_WIDTH, HIDDEN),
+            "attention.2": nn.Linear(HIDDEN, 1),
+            "classifier": nn.Linear(FRESH_WIDTH, outputs),
+        }
+        state = fresh_parts(parts)
+        for number in range(FRESH_LAYERS):
+            state |= _fresh_layer(f"layers.{number}")
+        return state
+
+
+def _fresh_layer(at: str) -> dict[str, torch.Tensor]:
+    channels, ranks = 2 * FRESH_WIDTH, math.ceil(FRESH_WIDTH / 16)
+    parts: dict[str, nn.Module] = {
+        f"{at}.0": nn.LayerNorm(FRESH_WIDTH),
+        f"{at}.1.in_proj": nn.Linear(FRESH_WIDTH, 2 * channels, bias=False),
+        f"{at}.1.out_proj": nn.Linear(channels, FRESH_WIDTH, bias=False),
+    }
+    state: dict[str, torch.Tensor] = {}
+    for tail, logarithm in (("", "A_log"), ("_b", "A_b_log")):
+        paces = nn.Linear(ranks, channels)
+        # softplus(bias) is spread over 0.001 to 0.1, evenly in the logarithm.
+        start = torch.exp(torch.rand(channels) * math.log(100) + math.log(1e-3))
+        nn.init.uniform_(paces.weight, -(ranks**-0.5), ranks**-0.5)
+        with torch.no_grad():
+            paces.bias.copy_(start + torch.log(-torch.expm1(-start)))
+        parts |= {
+            f"{at}.1.conv1d{tail}": nn.Conv1d(channels, channels, TAPS, groups=channels),
+            f"{at}.1.x_proj{tail}": nn.Linear(channels, ranks + 2 * STATES, bias=False),
+            f"{at}.1.dt_proj{tail}": paces,
+        }
+        rates = torch.arange(1, STATES + 1, dtype=torch.float32).log()
+        state[f"{at}.1.{logarithm}"] = rates.repeat(channels, 1)
+        state[f"{at}.1.D{tail}"] = torch.ones(channels)
+    return state | fresh_parts(parts)
