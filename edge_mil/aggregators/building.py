@@ -12,6 +12,7 @@ from edge_mil.aggregators.attention import AttentionAggregator
 from edge_mil.aggregators.classifier import Classifier
 from edge_mil.aggregators.columnwise import MaxAggregator, MeanAggregator
 from edge_mil.aggregators.mambamil import MambaMilAggregator
+from edge_mil.aggregators.rrtmil import RrtMilAggregator, RrtSettings
 from edge_mil.aggregators.transmil import TransMilAggregator
 from edge_mil.errors import NotThereYetError
 from edge_mil.protocols import Aggregator, Network
@@ -64,6 +65,18 @@ BUILDERS: dict[str, Builder] = {
         p.arrays,
         rate=int(p.options["rate"]),
         layers=sum(name.endswith(".in_proj.weight") for name in p.arrays),
+    ),
+    "rrtmil": lambda p: RrtMilAggregator(
+        p.value_dim,
+        p.classifier,
+        p.arrays,
+        RrtSettings(
+            regions=int(p.options["region_num"]),
+            layers=sum(name.startswith("layers.") and name.endswith(".pe") for name in p.arrays),
+            cross_heads=int(p.options["crmsa_heads"]),
+            all_shortcut=str(p.options["all_shortcut"]).lower() == "true",
+            attention_activation=str(p.options["attention_activation"]),
+        ),
     ),
 }
 """`AggregatorSpec.pooling` -> what builds it."""

@@ -287,7 +287,6 @@ def test_an_unknown_layout_is_answered_with_the_nearest_and_three_keys(export: A
         ("mhim_dsmil", "mhim_dsmil"),
         ("mil_fc", "mil_fc"),
         ("otsurv", "otsurv"),
-        ("rrtmil", "rrtmil"),
         ("selfvit_dsmil", "dsmil"),
         ("wikg", "wikg"),
     ],

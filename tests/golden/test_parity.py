@@ -40,6 +40,8 @@ MODELS = (
     "mean_mil",
     "mhim_abmil",
     "mhim_transmil",
+    "rrtmil",
+    "rrtmil_full",
     "transmil_full",
     "transmil_nystrom009",
     "transmil_nystrom014",
@@ -56,6 +58,7 @@ STREAMED = (
     "mean_mil",
     "mhim_abmil",
     "mhim_transmil",
+    "rrtmil",
     "transmil_nystrom009",
     "transmil_nystrom014",
 )

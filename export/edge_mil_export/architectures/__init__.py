@@ -10,6 +10,7 @@ from edge_mil_export.architectures import (
     mean_max,
     mhim,
     millab,
+    rrtmil,
     transmil,
 )
 from edge_mil_export.architectures.head import ACTIVATION, AttentionHead, Head, Option, Options
@@ -28,5 +29,17 @@ __all__ = [
     "names",
 ]
 
-FAMILIES = (acmil, amlab, clam, ins, mambamil, mambamil_sr, mean_max, mhim, millab, transmil)
+FAMILIES = (
+    acmil,
+    amlab,
+    clam,
+    ins,
+    mambamil,
+    mambamil_sr,
+    mean_max,
+    mhim,
+    millab,
+    rrtmil,
+    transmil,
+)
 """Importing a family registers its heads."""

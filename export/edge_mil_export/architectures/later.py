@@ -35,7 +35,6 @@ LATER = (
     LaterHead("mil_fc", ("fc.0.weight", "classifier.weight"), 40),
     LaterHead("mil_fc_mc", ("fc.0.weight", "classifiers.weight"), 40),
     LaterHead("mhim_dsmil", ("online_encoder.b_classifier.fcc.weight",), 60),
-    LaterHead("rrtmil", ("cr_msa.attn.phi|*cr_msa.attn.phi*", "patch_to_emb.0.weight"), 90),
     LaterHead("dsmil", ("b_classifier.fcc.weight",), 100),
     LaterHead("acmil_mha", ("Slide_classifier.fc.weight", "sub_attention.0.q_proj.weight"), 120),
     LaterHead("aem_mha", ("dimreduction.fc1.weight", "attention.q_proj.weight", "q"), 130),
