@@ -12,6 +12,7 @@ from edge_mil.aggregators.attention import AttentionAggregator
 from edge_mil.aggregators.classifier import Classifier
 from edge_mil.aggregators.columnwise import MaxAggregator, MeanAggregator
 from edge_mil.aggregators.mambamil import MambaMilAggregator
+from edge_mil.aggregators.otsurv import OtSurvAggregator
 from edge_mil.aggregators.rrtmil import RrtMilAggregator, RrtSettings
 from edge_mil.aggregators.transmil import TransMilAggregator
 from edge_mil.errors import NotThereYetError
@@ -77,6 +78,9 @@ BUILDERS: dict[str, Builder] = {
             all_shortcut=str(p.options["all_shortcut"]).lower() == "true",
             attention_activation=str(p.options["attention_activation"]),
         ),
+    ),
+    "otsurv": lambda p: OtSurvAggregator(
+        p.value_dim, p.classifier, p.arrays, rho=float(p.options["rho"])
     ),
 }
 """`AggregatorSpec.pooling` -> what builds it."""

@@ -286,7 +286,6 @@ def test_an_unknown_layout_is_answered_with_the_nearest_and_three_keys(export: A
         ("ilra", "ilra"),
         ("mhim_dsmil", "mhim_dsmil"),
         ("mil_fc", "mil_fc"),
-        ("otsurv", "otsurv"),
         ("selfvit_dsmil", "dsmil"),
         ("wikg", "wikg"),
     ],

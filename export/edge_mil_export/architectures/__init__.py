@@ -10,6 +10,7 @@ from edge_mil_export.architectures import (
     mean_max,
     mhim,
     millab,
+    otsurv,
     rrtmil,
     transmil,
 )
@@ -39,6 +40,7 @@ FAMILIES = (
     mean_max,
     mhim,
     millab,
+    otsurv,
     rrtmil,
     transmil,
 )

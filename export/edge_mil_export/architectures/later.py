@@ -40,7 +40,6 @@ LATER = (
     LaterHead("aem_mha", ("dimreduction.fc1.weight", "attention.q_proj.weight", "q"), 130),
     LaterHead("wikg", ("W_head.weight", "readout.gate_nn.0.weight"), 210),
     LaterHead("ilra", ("gab_blocks.0.latent",), 220),
-    LaterHead("otsurv", ("prototype_embeddings.weight",), 230),
     LaterHead("hopfield", ("*pooling_weights", "*hopfield.association_core.in_proj_weight"), 240),
     LaterHead(
         "dsmil_init",
