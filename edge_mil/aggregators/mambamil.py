@@ -15,8 +15,8 @@ from edge_mil.aggregators.dense import Arrays, attention_weights, last_layer, la
 from edge_mil.aggregators.whole_bag import WholeBagAggregator
 from edge_mil.types import Float32Array, Float64Array, Int64Array
 
-STEP_NUMBERS = 1 << 20
-"""Numbers of the scan's inputs that are held at once: 64 steps of 1024 channels with 16 states."""
+STEP_NUMBERS = 1 << 19
+"""Numbers of the scan's inputs that are held at once: 32 steps of 1024 channels with 16 states."""
 NOWHERE = -1
 """Row number of a column of zeros that fills up the re-ordered sequence."""
 
@@ -74,7 +74,7 @@ class _Scan:
 
     def __init__(self, arrays: Arrays, at: str, branch: str) -> None:
         self._arrays, self._at, self._branch = arrays, at, branch
-        self._rates: Float32Array = arrays[f"{at}.A{branch}"]
+        self._rates: Float32Array = np.ascontiguousarray(arrays[f"{at}.A{branch}"].T)
         self._skip: Float32Array = arrays[f"{at}.D{branch}"]
         self._kernel: Float32Array = arrays[f"{at}.conv1d{branch}.weight"]
         self._bias: Float32Array = arrays[f"{at}.conv1d{branch}.bias"]
@@ -87,11 +87,11 @@ class _Scan:
             projected: What in_proj gives, float32 (n, 2 * channels): inputs, then gates.
             order: Row of each step, NOWHERE for zeros, int64 (steps,).
         """
-        channels, states = self._rates.shape
+        states, channels = self._rates.shape
         taps = self._kernel.shape[1]
         steps = max(STEP_NUMBERS // (channels * states), taps)
         before = np.zeros((taps - 1, channels), dtype=np.float32)
-        state = np.zeros((channels, states), dtype=np.float32)
+        state = np.zeros((states, channels), dtype=np.float32)
         for at in range(0, len(order), steps):
             rows = order[at : at + steps]
             chosen = projected[rows]
@@ -116,21 +116,23 @@ class _Scan:
         """Return outputs, float32 (steps, channels), and the state after them."""
         arrays, branch = self._arrays, self._branch
         projected = linear(x, arrays, f"{self._at}.x_proj{branch}")
-        width = self._rates.shape[1]
+        width = len(self._rates)
         ranks = projected.shape[1] - 2 * width
         pace = linear(projected[:, :ranks], arrays, f"{self._at}.dt_proj{branch}")
-        pace = np.logaddexp(pace, np.float32(0))
+        pace = np.maximum(pace, np.float32(0)) + np.log1p(np.exp(-np.abs(pace)))
         writes = projected[:, ranks : ranks + width]
         reads = projected[:, ranks + width :]
-        kept = np.exp(pace[:, :, None] * self._rates)
-        states = (pace * x)[:, :, None] * writes[:, None, :]
-        for step in range(len(x)):
-            state *= kept[step]
-            state += states[step]
-            states[step] = state
-        outputs: Float32Array = np.matmul(states, reads[:, :, None])[:, :, 0]
+        kept = pace[:, None, :] * self._rates
+        np.exp(kept, out=kept)
+        states = (pace * x)[:, None, :] * writes[:, :, None]
+        for keep, now in zip(kept, states, strict=True):
+            keep *= state
+            now += keep
+            state = now
+        # Not a product of BLAS, whose threads would wait for each other at every step.
+        outputs: Float32Array = np.einsum("tsc,ts->tc", states, reads)
         outputs += self._skip * x
-        return outputs, state
+        return outputs, state.copy()
 
 
 def reordered(count: int, rate: int) -> Int64Array:

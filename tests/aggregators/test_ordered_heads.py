@@ -1,4 +1,4 @@
-"""Heads that see the whole bag in an order, and OTSurv: the laws, and the same formulas in torch."""
+"""Heads that see the bag in an order, and OTSurv: the laws, and the same formulas in torch."""
 
 from __future__ import annotations
 
@@ -60,6 +60,7 @@ class Built:
     aggregator: Aggregator[Any]
 
     def values(self, features: Float32Array) -> Float32Array:
+        """Return what `attend` gives."""
         with torch.no_grad():
             found: Float32Array = self.module.attend(torch.from_numpy(features))[0].numpy()
         return found
