@@ -7,7 +7,10 @@ from torch import nn
 
 from edge_mil_export.architectures.head import AttentionHead, GatedAttention, Options, gated
 from edge_mil_export.architectures.layout import Layout
+from edge_mil_export.architectures.nystrom import fresh_parts
 from edge_mil_export.architectures.registry import architecture
+
+State = dict[str, torch.Tensor]
 
 
 class DimReduction(nn.Module):
@@ -37,6 +40,22 @@ class DimReduction(nn.Module):
         for block in self.blocks:
             h = h + block(h)
         return h
+
+
+FRESH_WIDTH, FRESH_HIDDEN, FRESH_BRANCHES = 64, 32, 5
+"""The official 512 and 128, scaled; the branches as they are."""
+
+
+def _fresh(feature_dim: int, channels: int, classifier: str, outputs: int) -> State:
+    return fresh_parts(
+        {
+            "dimreduction.fc1": nn.Linear(feature_dim, FRESH_WIDTH, bias=False),
+            "attention.attention_V.0": nn.Linear(FRESH_WIDTH, FRESH_HIDDEN),
+            "attention.attention_U.0": nn.Linear(FRESH_WIDTH, FRESH_HIDDEN),
+            "attention.attention_weights": nn.Linear(FRESH_HIDDEN, channels),
+            classifier: nn.Linear(FRESH_WIDTH, outputs),
+        }
+    )
 
 
 def _attention(layout: Layout, width: int) -> GatedAttention:
@@ -74,6 +93,11 @@ class AbmilAcmil(AttentionHead):
         classifier = layout.linear("classifier.fc", attention.channels * width)
         self.assemble(embed, attention, classifier, feature_dim=embed.fc1.in_features)
 
+    @classmethod
+    def fresh(cls, feature_dim: int, outputs: int) -> dict[str, torch.Tensor]:
+        """Return a fresh ABMIL of width 64."""
+        return _fresh(feature_dim, 1, "classifier.fc", outputs)
+
 
 @architecture(
     "acmil_ga",
@@ -104,3 +128,8 @@ class AcmilGa(AttentionHead):
         """Return the logits of the mean of the branches."""
         logits: torch.Tensor = self.classifier(pooled.mean(dim=1))
         return logits
+
+    @classmethod
+    def fresh(cls, feature_dim: int, outputs: int) -> dict[str, torch.Tensor]:
+        """Return a fresh ACMIL of width 64 with five branches."""
+        return _fresh(feature_dim, FRESH_BRANCHES, "Slide_classifier.fc", outputs)

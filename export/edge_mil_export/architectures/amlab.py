@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 from edge_mil_export.architectures.head import AttentionHead, Options, gated
 from edge_mil_export.architectures.layout import Layout
+from edge_mil_export.architectures.nystrom import fresh_parts
 from edge_mil_export.architectures.registry import architecture
+
+FRESH_HIDDEN = 128
 
 
 class _Amlab(AttentionHead):
@@ -31,6 +35,17 @@ class _Amlab(AttentionHead):
         attention = gated(layout, branch, gate, last, width)
         classifier = layout.linear("classifier.0", attention.channels * width)
         self.assemble(nn.Identity(), attention, classifier, feature_dim=width)
+
+    @classmethod
+    def fresh(cls, feature_dim: int, outputs: int) -> dict[str, torch.Tensor]:
+        """Return a fresh attention over the features themselves, as wide as they are."""
+        names = [name for name in cls.names[:2] if name]
+        hidden = {name: nn.Linear(feature_dim, FRESH_HIDDEN) for name in names}
+        last = {
+            cls.names[2]: nn.Linear(FRESH_HIDDEN, 1),
+            "classifier.0": nn.Linear(feature_dim, outputs),
+        }
+        return fresh_parts({**hidden, **last})
 
 
 @architecture(

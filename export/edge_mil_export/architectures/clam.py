@@ -9,8 +9,25 @@ from torch import nn
 
 from edge_mil_export.architectures.head import AttentionHead, GatedAttention, Options, gated
 from edge_mil_export.architectures.layout import Layout
+from edge_mil_export.architectures.nystrom import fresh_parts
 from edge_mil_export.architectures.registry import architecture
 from edge_mil_export.errors import ArchitectureError
+
+State = dict[str, torch.Tensor]
+
+
+FRESH_WIDTH, FRESH_HIDDEN = 64, 32
+"""The official 512 and 256, scaled."""
+
+
+def _fresh(feature_dim: int, channels: int, classifiers: dict[str, nn.Module]) -> State:
+    parts: dict[str, nn.Module] = {
+        "attention_net.0": nn.Linear(feature_dim, FRESH_WIDTH),
+        "attention_net.3.attention_a.0": nn.Linear(FRESH_WIDTH, FRESH_HIDDEN),
+        "attention_net.3.attention_b.0": nn.Linear(FRESH_WIDTH, FRESH_HIDDEN),
+        "attention_net.3.attention_c": nn.Linear(FRESH_HIDDEN, channels),
+    }
+    return fresh_parts(parts | classifiers)
 
 
 def _attention(layout: Layout, width: int) -> GatedAttention:
@@ -69,6 +86,14 @@ class ClamMb(_Clam):
         """Return logit c from the pooled vector of channel c."""
         return (pooled * self.classifier.weight).sum(dim=2) + self.classifier.bias
 
+    @classmethod
+    def fresh(cls, feature_dim: int, outputs: int) -> dict[str, torch.Tensor]:
+        """Return a fresh CLAM-MB of width 64."""
+        rows: dict[str, nn.Module] = {
+            f"classifiers.{c}": nn.Linear(FRESH_WIDTH, 1) for c in range(outputs)
+        }
+        return _fresh(feature_dim, outputs, rows)
+
 
 @architecture(
     "clam_sb",
@@ -81,3 +106,8 @@ class ClamSb(_Clam):
     def __init__(self, layout: Layout, options: Options) -> None:
         super().__init__(layout, options)
         self._assemble(layout, ["classifiers"])
+
+    @classmethod
+    def fresh(cls, feature_dim: int, outputs: int) -> dict[str, torch.Tensor]:
+        """Return a fresh CLAM-SB of width 64."""
+        return _fresh(feature_dim, 1, {"classifiers": nn.Linear(FRESH_WIDTH, outputs)})

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 from edge_mil_export.architectures.head import AttentionHead, Options, gated
 from edge_mil_export.architectures.layout import Layout
+from edge_mil_export.architectures.nystrom import fresh_parts
 from edge_mil_export.architectures.registry import architecture
 
 FULL = "model_teacherHead."
+FRESH_WIDTH, FRESH_HIDDEN = 64, 32
+"""The official 1024 and 512, scaled."""
 
 
 @architecture(
@@ -39,3 +43,16 @@ class Ins(AttentionHead):
         classifier = layout.linear(f"{at}top_layer", attention.channels * width)
         embed = nn.Sequential(first, nn.ReLU(), second, nn.ReLU())
         self.assemble(embed, attention, classifier, feature_dim=first.in_features)
+
+    @classmethod
+    def fresh(cls, feature_dim: int, outputs: int) -> dict[str, torch.Tensor]:
+        """Return a fresh head of width 64, without the encoder."""
+        return fresh_parts(
+            {
+                "classifier.1": nn.Linear(feature_dim, FRESH_WIDTH),
+                "classifier.4": nn.Linear(FRESH_WIDTH, FRESH_WIDTH),
+                "attention.0": nn.Linear(FRESH_WIDTH, FRESH_HIDDEN),
+                "attention.2": nn.Linear(FRESH_HIDDEN, 1),
+                "top_layer": nn.Linear(FRESH_WIDTH, outputs),
+            }
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 from edge_mil_export.architectures.head import (
@@ -12,7 +13,11 @@ from edge_mil_export.architectures.head import (
     gated,
 )
 from edge_mil_export.architectures.layout import Layout
+from edge_mil_export.architectures.nystrom import fresh_parts
 from edge_mil_export.architectures.registry import architecture
+
+FRESH_WIDTH, FRESH_HIDDEN = 64, 32
+"""The official 512 and 128, scaled."""
 
 
 class _Mambamil(AttentionHead):
@@ -33,6 +38,17 @@ class _Mambamil(AttentionHead):
         classifier = layout.linear("classifier.0", attention.channels * width)
         embed = nn.Sequential(first, activation(options["activation"]))
         self.assemble(embed, attention, classifier, feature_dim=first.in_features)
+
+    @classmethod
+    def fresh(cls, feature_dim: int, outputs: int) -> dict[str, torch.Tensor]:
+        """Return a fresh head of width 64."""
+        hidden = {name: nn.Linear(FRESH_WIDTH, FRESH_HIDDEN) for name in cls.names[:2] if name}
+        others = {
+            "feature.0": nn.Linear(feature_dim, FRESH_WIDTH),
+            cls.names[2]: nn.Linear(FRESH_HIDDEN, 1),
+            "classifier.0": nn.Linear(FRESH_WIDTH, outputs),
+        }
+        return fresh_parts({**hidden, **others})
 
 
 @architecture(

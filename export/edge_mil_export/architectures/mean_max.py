@@ -7,7 +7,11 @@ from torch import nn
 
 from edge_mil_export.architectures.head import ACTIVATION, Head, Option, Options, activation
 from edge_mil_export.architectures.layout import Layout
+from edge_mil_export.architectures.nystrom import fresh_parts
 from edge_mil_export.architectures.registry import architecture
+
+FRESH_WIDTH = 64
+"""The official 512, scaled."""
 
 
 @architecture(
@@ -45,6 +49,16 @@ class MeanMaxMil(Head):
         """Return the class logits of each instance."""
         values = self.network(features)
         return values, values
+
+    @classmethod
+    def fresh(cls, feature_dim: int, outputs: int) -> dict[str, torch.Tensor]:
+        """Return a fresh network of width 64."""
+        return fresh_parts(
+            {
+                "head.0": nn.Linear(feature_dim, FRESH_WIDTH),
+                "head.3": nn.Linear(FRESH_WIDTH, outputs),
+            }
+        )
 
     @classmethod
     def full_name(cls, name: str, options: Options) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 from edge_mil.errors import NotThereYetError
@@ -14,8 +15,12 @@ from edge_mil_export.architectures.head import (
     gated,
 )
 from edge_mil_export.architectures.layout import Layout
+from edge_mil_export.architectures.nystrom import fresh_parts
 from edge_mil_export.architectures.registry import architecture
 from edge_mil_export.errors import ArchitectureError
+
+FRESH_WIDTH, FRESH_HIDDEN = 64, 32
+"""The official 512 and 128, scaled."""
 
 
 @architecture(
@@ -71,6 +76,18 @@ class AbmilMhimRepo(AttentionHead):
         embed = nn.Sequential(before, first, activation(options["activation"]), after)
         self.assemble(embed, attention, classifier, feature_dim=feature_dim, before_classifier=last)
 
+    @classmethod
+    def fresh(cls, feature_dim: int, outputs: int) -> dict[str, torch.Tensor]:
+        """Return a fresh head of width 64, without norms."""
+        return fresh_parts(
+            {
+                "feature.0": nn.Linear(feature_dim, FRESH_WIDTH),
+                "attention.0": nn.Linear(FRESH_WIDTH, FRESH_HIDDEN),
+                "attention.2": nn.Linear(FRESH_HIDDEN, 1),
+                "classifier": nn.Linear(FRESH_WIDTH, outputs),
+            }
+        )
+
 
 @architecture(
     "mhim_abmil",
@@ -117,3 +134,16 @@ class MhimAbmil(AttentionHead):
         classifier = layout.linear("predictor", attention.channels * width, bias=None)
         embed = nn.Sequential(first, activation(options["activation"]))
         self.assemble(embed, attention, classifier, feature_dim=first.in_features)
+
+    @classmethod
+    def fresh(cls, feature_dim: int, outputs: int) -> dict[str, torch.Tensor]:
+        """Return a fresh student of width 64, without what merges."""
+        at = "online_encoder.attention.attention"
+        return fresh_parts(
+            {
+                "feature.0": nn.Linear(feature_dim, FRESH_WIDTH),
+                f"{at}.0": nn.Linear(FRESH_WIDTH, FRESH_HIDDEN, bias=False),
+                f"{at}.2": nn.Linear(FRESH_HIDDEN, 1, bias=False),
+                "predictor": nn.Linear(FRESH_WIDTH, outputs),
+            }
+        )

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 from edge_mil_export.architectures.head import AttentionHead, Options, gated
 from edge_mil_export.architectures.layout import Layout
+from edge_mil_export.architectures.nystrom import fresh_parts
 from edge_mil_export.architectures.registry import architecture
+
+FRESH_WIDTH, FRESH_HIDDEN = 64, 48
+"""The official 512 and 384, scaled."""
 
 
 @architecture(
@@ -41,3 +46,16 @@ class AbmilMillab(AttentionHead):
         attention = gated(layout, *names, width)
         classifier = layout.linear("classifier", attention.channels * width)
         self.assemble(nn.Sequential(*layers), attention, classifier, feature_dim=feature_dim)
+
+    @classmethod
+    def fresh(cls, feature_dim: int, outputs: int) -> dict[str, torch.Tensor]:
+        """Return a fresh gated head of width 64."""
+        return fresh_parts(
+            {
+                "patch_embed.0": nn.Linear(feature_dim, FRESH_WIDTH),
+                "global_attn.attention_a.0": nn.Linear(FRESH_WIDTH, FRESH_HIDDEN),
+                "global_attn.attention_b.0": nn.Linear(FRESH_WIDTH, FRESH_HIDDEN),
+                "global_attn.attention_c": nn.Linear(FRESH_HIDDEN, 1),
+                "classifier": nn.Linear(FRESH_WIDTH, outputs),
+            }
+        )
