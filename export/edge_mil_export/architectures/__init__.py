@@ -4,6 +4,7 @@ from edge_mil_export.architectures import (
     acmil,
     amlab,
     clam,
+    dsmil,
     ins,
     mambamil,
     mambamil_sr,
@@ -12,6 +13,7 @@ from edge_mil_export.architectures import (
     millab,
     otsurv,
     rrtmil,
+    sc_mil,
     transmil,
 )
 from edge_mil_export.architectures.head import ACTIVATION, AttentionHead, Head, Option, Options
@@ -34,6 +36,7 @@ FAMILIES = (
     acmil,
     amlab,
     clam,
+    dsmil,
     ins,
     mambamil,
     mambamil_sr,
@@ -42,6 +45,7 @@ FAMILIES = (
     millab,
     otsurv,
     rrtmil,
+    sc_mil,
     transmil,
 )
 """Importing a family registers its heads."""

@@ -1,0 +1,111 @@
+"""SC-MIL: attention over sparse codes of the instances."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from edge_mil_export.architectures.acmil import DimReduction
+from edge_mil_export.architectures.head import INTEGER, AttentionHead, Option, Options, gated
+from edge_mil_export.architectures.layout import Layout
+from edge_mil_export.architectures.nystrom import fresh_parts
+from edge_mil_export.architectures.registry import architecture
+from edge_mil_export.errors import ArchitectureError
+
+FRESH_WIDTH, FRESH_ATOMS, FRESH_HIDDEN = 64, 64, (128, 64)
+
+
+class SparseCode(nn.Module):
+    """Codes z of instances x = D z, by rounds of shrinking (ISTA) with a threshold for each one.
+
+    z <- shrink(z - D^T (D z - x) / c, t(x) / c), from shrink(D^T x, t(x) / c); t is a network.
+    """
+
+    def __init__(self, layout: Layout, prefix: str, rounds: int) -> None:
+        super().__init__()
+        atoms = layout.tensor(f"{prefix}.Dict", None, None)
+        self.atoms = nn.Parameter(atoms.clone())
+        self.scale = nn.Parameter(layout.tensor(f"{prefix}.c").clone())
+        self.rounds = rounds
+        at, width = f"{prefix}.lam_layer.mlp", len(atoms)
+        numbers = layout.indices(f"{at}.")
+        hidden, last = numbers[:-1:2], numbers[-1]
+        parts: list[nn.Module] = []
+        for index in hidden:
+            layer = layout.linear(f"{at}.{index}", width)
+            width = layer.out_features
+            parts += [layer, layout.layer_norm(f"{at}.{index + 1}", width), nn.Softplus()]
+        self.threshold = nn.Sequential(*parts, layout.linear(f"{at}.{last}", width, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return codes (n, atoms) of instances (n, l)."""
+        limit = self.threshold(x) / self.scale
+        seen = x @ self.atoms
+        z = _shrink(seen, limit)
+        for _ in range(self.rounds):
+            z = _shrink(z + (seen - (z @ self.atoms.T) @ self.atoms) / self.scale, limit)
+        return z
+
+
+def _shrink(x: torch.Tensor, limit: torch.Tensor) -> torch.Tensor:
+    return torch.sign(x) * functional.relu(x.abs() - limit)
+
+
+@architecture(
+    "sc_mil", keys=("sc.Dict", "sc.lam_layer.mlp.0.weight", "classifier.fc.weight"), row=135
+)
+class ScMil(AttentionHead):
+    """SC-MIL over ABMIL: instances are replaced by their sparse codes, and pooled by attention.
+
+    No official output was at hand: it is tested against a slow reference of the formulas.
+
+    Source:
+        Qiu et al. 2025, arXiv:2311.00048; sotiraslab/SC-MIL, models/sc.py and models/abmil.py.
+    """
+
+    options = (Option("rounds", INTEGER, "the code of each instance", "5"),)
+    training_only = ("sc.soft_comp", "sc.Identity")
+
+    def __init__(self, layout: Layout, options: Options) -> None:
+        super().__init__(layout, options)
+        code = SparseCode(layout, "sc", int(options["rounds"]))
+        width, atoms = code.atoms.shape
+        parts: list[nn.Module] = [code]
+        feature_dim = width
+        if "dimReduction.fc1.weight" in layout:
+            reduction = DimReduction(layout, "dimReduction")
+            if reduction.fc1.out_features != width:
+                raise ArchitectureError(
+                    f"dimReduction.fc1 gives {reduction.fc1.out_features} numbers and sc.Dict "
+                    f"takes {width}"
+                )
+            parts, feature_dim = [reduction, code], reduction.fc1.in_features
+        names = ("attn.attention.0", "", "attn.attention.2")
+        if "attn.attention_V.0.weight" in layout:
+            names = ("attn.attention_V.0", "attn.attention_U.0", "attn.attention_weights")
+        attention = gated(layout, *names, atoms)
+        classifier = layout.linear("classifier.fc", attention.channels * atoms)
+        self.assemble(nn.Sequential(*parts), attention, classifier, feature_dim=feature_dim)
+
+    @classmethod
+    def fresh(cls, feature_dim: int, outputs: int) -> dict[str, torch.Tensor]:
+        """Return a fresh SC-MIL with a dictionary of 64 atoms of width 64."""
+        at, (first, second) = "sc.lam_layer.mlp", FRESH_HIDDEN
+        atoms = torch.empty(FRESH_WIDTH, FRESH_ATOMS)
+        nn.init.kaiming_uniform_(atoms)
+        atoms = functional.normalize(atoms, dim=0)
+        parts: dict[str, nn.Module] = {
+            "dimReduction.fc1": nn.Linear(feature_dim, FRESH_WIDTH, bias=False),
+            f"{at}.0": nn.Linear(FRESH_WIDTH, first),
+            f"{at}.1": nn.LayerNorm(first),
+            f"{at}.3": nn.Linear(first, second),
+            f"{at}.4": nn.LayerNorm(second),
+            f"{at}.6": nn.Linear(second, 1),
+            "attn.attention_V.0": nn.Linear(FRESH_ATOMS, 128),
+            "attn.attention_U.0": nn.Linear(FRESH_ATOMS, 128),
+            "attn.attention_weights": nn.Linear(128, 1),
+            "classifier.fc": nn.Linear(FRESH_ATOMS, outputs),
+        }
+        scale = torch.linalg.matrix_norm(atoms, ord=2) ** 2
+        return fresh_parts(parts) | {"sc.Dict": atoms, "sc.c": scale}
