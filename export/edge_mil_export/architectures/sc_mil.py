@@ -61,7 +61,7 @@ class ScMil(AttentionHead):
     No official output was at hand: it is tested against a slow reference of the formulas.
 
     Source:
-        Qiu et al. 2025, arXiv:2311.00048; sotiraslab/SC-MIL, models/sc.py and models/abmil.py.
+        Qiu et al. 2023, arXiv:2311.00048; sotiraslab/SC-MIL, models/sc.py and models/abmil.py.
     """
 
     options = (Option("rounds", INTEGER, "the code of each instance", "5"),)
