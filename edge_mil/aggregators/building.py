@@ -11,7 +11,10 @@ import numpy.typing as npt
 from edge_mil.aggregators.attention import AttentionAggregator
 from edge_mil.aggregators.classifier import Classifier
 from edge_mil.aggregators.columnwise import MaxAggregator, MeanAggregator
+from edge_mil.aggregators.dsmil import DsmilAggregator
+from edge_mil.aggregators.hopfield import HopfieldAggregator
 from edge_mil.aggregators.mambamil import MambaMilAggregator
+from edge_mil.aggregators.multihead import MultiheadAggregator
 from edge_mil.aggregators.otsurv import OtSurvAggregator
 from edge_mil.aggregators.rrtmil import RrtMilAggregator, RrtSettings
 from edge_mil.aggregators.transmil import TransMilAggregator
@@ -49,7 +52,23 @@ Builder = Callable[[Parts], Aggregator[Any]]
 BUILDERS: dict[str, Builder] = {
     "attention": lambda p: AttentionAggregator(p.channels, p.value_dim, p.classifier),
     "mean": lambda p: MeanAggregator(p.value_dim, p.classifier),
+    "multihead": lambda p: MultiheadAggregator(
+        p.channels, p.value_dim, p.classifier, heads=int(p.options["heads"])
+    ),
+    "hopfield": lambda p: HopfieldAggregator(
+        p.value_dim, p.classifier, p.arrays, steps=int(p.options["update_steps_max"])
+    ),
     "max": lambda p: MaxAggregator(p.value_dim, p.classifier),
+    "dsmil": lambda p: DsmilAggregator(
+        p.channels,
+        p.value_dim,
+        int(p.arrays["query_dim"]),
+        p.classifier,
+        str(p.options["score"]),
+    ),
+    "mhim_dsmil": lambda p: DsmilAggregator(
+        p.channels, p.value_dim, int(p.arrays["query_dim"]), p.classifier, "logits"
+    ),
     "transmil": lambda p: TransMilAggregator(
         p.value_dim,
         p.classifier,

@@ -2,9 +2,11 @@
 
 from edge_mil_export.architectures import (
     acmil,
+    aem,
     amlab,
     clam,
     dsmil,
+    hopfield,
     ins,
     mambamil,
     mambamil_sr,
@@ -34,8 +36,10 @@ __all__ = [
 
 FAMILIES = (
     acmil,
+    aem,
     amlab,
     clam,
+    hopfield,
     dsmil,
     ins,
     mambamil,

@@ -38,6 +38,7 @@ class Option:
 
 
 INTEGER, NUMBER = ("an integer of 1 or more",), ("a positive number",)
+COUNT = ("an integer of 0 or more",)
 BOOLEAN = ("true", "false")
 """Kinds of value of an option that is no choice of words."""
 
@@ -64,7 +65,7 @@ class Head(nn.Module):
     """What the file cannot tell."""
     training_only: ClassVar[tuple[str, ...]] = ()
     """Prefixes of keys that the bag's score does not need."""
-    incremental: ClassVar[str] = "mergeable"
+    incremental: str = "mergeable"
     """mergeable, banked or whole-bag."""
     order: ClassVar[str] = "any"
     """Order of the bag: any, or grid (row by row, by grid position)."""
@@ -76,7 +77,7 @@ class Head(nn.Module):
     """False where attention is known only from the whole bag, so `attend` gives no logits."""
     has_attend: ClassVar[bool] = True
     """False where the values are the features themselves, so that there is no graph."""
-    sigmoid: ClassVar[bool] = False
+    sigmoid: bool = False
     """Probabilities are the sigmoid of the logits also where there are several outputs."""
 
     feature_dim: int
@@ -104,6 +105,11 @@ class Head(nn.Module):
     def classify(self, pooled: torch.Tensor) -> torch.Tensor:
         """Return logits (b, c) of pooled vectors (b, k, l); by default they are the logits."""
         return pooled.flatten(1)
+
+    @property
+    def pooled_rows(self) -> int:
+        """Rows of what the classifier takes: one for each channel, unless heads are joined."""
+        return max(self.channels, 1)
 
     @property
     def has_classifier(self) -> bool:

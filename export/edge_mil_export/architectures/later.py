@@ -34,13 +34,8 @@ LATER = (
     ),
     LaterHead("mil_fc", ("fc.0.weight", "classifier.weight"), 40),
     LaterHead("mil_fc_mc", ("fc.0.weight", "classifiers.weight"), 40),
-    LaterHead("mhim_dsmil", ("online_encoder.b_classifier.fcc.weight",), 60),
-    LaterHead("dsmil", ("b_classifier.fcc.weight",), 100),
-    LaterHead("acmil_mha", ("Slide_classifier.fc.weight", "sub_attention.0.q_proj.weight"), 120),
-    LaterHead("aem_mha", ("dimreduction.fc1.weight", "attention.q_proj.weight", "q"), 130),
     LaterHead("wikg", ("W_head.weight", "readout.gate_nn.0.weight"), 210),
     LaterHead("ilra", ("gab_blocks.0.latent",), 220),
-    LaterHead("hopfield", ("*pooling_weights", "*hopfield.association_core.in_proj_weight"), 240),
     LaterHead(
         "dsmil_init",
         ("b_classifier.q.weight|b_classifier.q.0.weight", "b_classifier.v.1.weight"),
