@@ -26,6 +26,15 @@ class GoldenModel:
         """File names of the cases that the official class could compute."""
         return sorted(path.name for path in self.folder.glob("case_*.npz"))
 
+    def bag(self, file: str, folder: Path) -> Path:
+        """Return a case as a features file; one with pseudo-bags is written first."""
+        if "group" not in self.expected:
+            return self.folder / file
+        made = folder / f"{self.name}_{file}"
+        case = np.load(self.folder / file)
+        np.savez(made, features=case["features"], group=case[self.expected["group"]])
+        return made
+
     def option_words(self) -> list[str]:
         """Return `--arch-option K=V` for what the file cannot tell."""
         pairs = [f"{k}={str(v).lower()}" for k, v in self.options.items()]
@@ -36,6 +45,11 @@ class GoldenModel:
         stored = self.folder / "checkpoint.safetensors"
         if stored.exists():
             return stored
+        if "checkpoint" in self.model:
+            return (
+                shared("checkpoints")
+                / self.model["checkpoint"].split(" ")[0].split("checkpoints/")[1]
+            )
         from safetensors.numpy import save_file
 
         made = folder / f"{self.name}.safetensors"

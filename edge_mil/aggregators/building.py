@@ -12,11 +12,13 @@ from edge_mil.aggregators.attention import AttentionAggregator
 from edge_mil.aggregators.classifier import Classifier
 from edge_mil.aggregators.columnwise import MaxAggregator, MeanAggregator
 from edge_mil.aggregators.dsmil import DsmilAggregator
+from edge_mil.aggregators.dtfd import DtfdMeanAggregator, DtfdTopAggregator, Tiers
 from edge_mil.aggregators.hopfield import HopfieldAggregator
 from edge_mil.aggregators.mambamil import MambaMilAggregator
 from edge_mil.aggregators.multihead import MultiheadAggregator
 from edge_mil.aggregators.otsurv import OtSurvAggregator
 from edge_mil.aggregators.rrtmil import RrtMilAggregator, RrtSettings
+from edge_mil.aggregators.top_instance import TopInstanceAggregator
 from edge_mil.aggregators.transmil import TransMilAggregator
 from edge_mil.errors import NotThereYetError
 from edge_mil.protocols import Aggregator, Network
@@ -49,6 +51,19 @@ class Parts:
 
 Builder = Callable[[Parts], Aggregator[Any]]
 
+
+def _dtfd(p: Parts) -> Aggregator[Any]:
+    groups = int(p.options["groups"])
+    tiers = Tiers(
+        str(p.options["distill"]),
+        groups,
+        int(p.options["instances"]) // groups,
+        int(p.options["mean_inference"]),
+    )
+    build = DtfdMeanAggregator if tiers.distill == "afs" else DtfdTopAggregator
+    return build(p.value_dim, p.classifier, p.arrays, tiers)
+
+
 BUILDERS: dict[str, Builder] = {
     "attention": lambda p: AttentionAggregator(p.channels, p.value_dim, p.classifier),
     "mean": lambda p: MeanAggregator(p.value_dim, p.classifier),
@@ -59,6 +74,9 @@ BUILDERS: dict[str, Builder] = {
         p.value_dim, p.classifier, p.arrays, steps=int(p.options["update_steps_max"])
     ),
     "max": lambda p: MaxAggregator(p.value_dim, p.classifier),
+    "dtfd": _dtfd,
+    "top_positive": lambda p: TopInstanceAggregator(p.value_dim, p.classifier, any_class=False),
+    "top_class": lambda p: TopInstanceAggregator(p.value_dim, p.classifier, any_class=True),
     "dsmil": lambda p: DsmilAggregator(
         p.channels,
         p.value_dim,

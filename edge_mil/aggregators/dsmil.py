@@ -193,7 +193,7 @@ class DsmilAggregator(Aggregator[DsmilState]):
             held = bank[INSTANCE_LOGITS][old, column] if old >= 0 else -np.inf
             if best > held or (best == held and keys[row] < keys[old]):
                 found[column] = row
-        return found
+        return np.asarray(found, dtype=np.int64)
 
     def _logits(self, rows: Float32Array, queries: Float32Array) -> Float64Array:
         """Return attention logits, float64 (n, c), of the rows' queries."""

@@ -27,13 +27,6 @@ class LaterHead:
 
 
 LATER = (
-    LaterHead(
-        "dtfd",
-        ("dim_reduction.fc1.weight", "att_classifier.attention.attention_weights.weight"),
-        10,
-    ),
-    LaterHead("mil_fc", ("fc.0.weight", "classifier.weight"), 40),
-    LaterHead("mil_fc_mc", ("fc.0.weight", "classifiers.weight"), 40),
     LaterHead("wikg", ("W_head.weight", "readout.gate_nn.0.weight"), 210),
     LaterHead("ilra", ("gab_blocks.0.latent",), 220),
     LaterHead(

@@ -1,0 +1,120 @@
+"""DTFD-MIL."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from edge_mil.errors import UsageError
+from edge_mil_export.architectures.acmil import DimReduction
+from edge_mil_export.architectures.head import INTEGER, GatedAttention, Head, Option, Options, gated
+from edge_mil_export.architectures.layout import Layout
+from edge_mil_export.architectures.nystrom import fresh_parts, linear_arrays
+from edge_mil_export.architectures.registry import architecture
+
+FRESH_WIDTH, FRESH_HIDDEN = 64, 32
+"""The official 512 and 128, scaled."""
+
+
+def _attention(layout: Layout, at: str, width: int) -> GatedAttention:
+    branch, gate, last = (f"{at}.attention_{part}" for part in ("V.0", "U.0", "weights"))
+    return gated(layout, branch, gate, last, width)
+
+
+@architecture(
+    "dtfd",
+    keys=("dim_reduction.fc1.weight", "att_classifier.attention.attention_weights.weight"),
+    row=10,
+)
+class Dtfd(Head):
+    """Two tiers of gated attention: over pseudo-bags, then over what each of them gives.
+
+    Source:
+        Zhang et al. 2022, arXiv:2203.12081; hrzhang1123/DTFD-MIL, Main_DTFD_MIL.py and Model/;
+        `aggregators.md`, 4.7.
+    """
+
+    options = (
+        Option("distill", ("afs", "maxs", "maxmins"), "what each pseudo-bag gives"),
+        Option("groups", INTEGER, "the division into pseudo-bags"),
+        Option("instances", INTEGER, "how many instances maxs and maxmins take"),
+        Option("mean_inference", INTEGER, "over how many divisions is averaged", "1"),
+    )
+    extra_outputs = ("class_scores",)
+
+    def __init__(self, layout: Layout, options: Options) -> None:
+        super().__init__(layout, options)
+        self.distill, self.groups = options["distill"], int(options["groups"])
+        self.each = int(options["instances"]) // self.groups
+        if self.distill != "afs" and self.each == 0:
+            raise UsageError(
+                f"instances={options['instances']} over groups={self.groups} leaves none for each "
+                f"pseudo-bag, and distill={self.distill} needs at least one; name instances of "
+                f"{self.groups} or more."
+            )
+        self.pooling = "dtfd"
+        self.incremental = "mergeable" if self.distill == "afs" else "banked"
+        self.embed = DimReduction(layout, "dim_reduction")
+        width = self.embed.fc1.out_features
+        self.attention = _attention(layout, "attention", width)
+        self.first = layout.linear("classifier.fc", width)
+        self.second = _attention(layout, "att_classifier.attention", width)
+        self.last = layout.linear("att_classifier.classifier.fc", width)
+        self.feature_dim, self.value_dim = self.embed.fc1.in_features, width
+        self.channels, self.outputs = 1, self.last.out_features
+
+    def attend(self, features: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return embeddings, the first tier's attention logits and W h, without the bias."""
+        h = self.embed(features)
+        return h, self.attention(h), h @ self.first.weight.T
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Return the logits (c,) of a bag (n, d), its rows dealt to the groups in turn."""
+        h, logits, scores = self.attend(features)
+        vectors = []
+        for group in range(self.groups):
+            rows = h[group :: self.groups]
+            if len(rows) == 0:
+                vectors += [h.new_zeros(1, self.value_dim)] if self.distill == "afs" else []
+                continue
+            weights = torch.softmax(logits[group :: self.groups], dim=0)
+            if self.distill == "afs":
+                vectors.append(weights.T @ rows)
+                continue
+            chances = torch.softmax(weights * scores[group :: self.groups], dim=1)[:, -1]
+            order = torch.argsort(chances, descending=True)
+            vectors.append(rows[order[: self.each]])
+            if self.distill == "maxmins":
+                vectors.append(rows[order[-self.each :]])
+        distilled = torch.cat(vectors)
+        weights = torch.softmax(self.second(distilled), dim=0)
+        found: torch.Tensor = self.last(weights.T @ distilled)[0]
+        return found
+
+    def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
+        """Return the second tier."""
+        gate = self.second.gate
+        assert gate is not None
+        return (
+            linear_arrays("branch", self.second.branch)
+            | linear_arrays("gate", gate)
+            | linear_arrays("attention", self.second.last)
+            | linear_arrays("classifier", self.last)
+        )
+
+    @classmethod
+    def fresh(cls, feature_dim: int, outputs: int) -> dict[str, torch.Tensor]:
+        """Return a fresh DTFD of width 64."""
+        made: dict[str, nn.Module] = {
+            "dim_reduction.fc1": nn.Linear(feature_dim, FRESH_WIDTH, bias=False),
+            "classifier.fc": nn.Linear(FRESH_WIDTH, outputs),
+            "att_classifier.classifier.fc": nn.Linear(FRESH_WIDTH, outputs),
+        }
+        for at in ("attention", "att_classifier.attention"):
+            made[f"{at}.attention_V.0"] = nn.Linear(FRESH_WIDTH, FRESH_HIDDEN)
+            made[f"{at}.attention_U.0"] = nn.Linear(FRESH_WIDTH, FRESH_HIDDEN)
+            made[f"{at}.attention_weights"] = nn.Linear(FRESH_HIDDEN, 1)
+        return fresh_parts(made)

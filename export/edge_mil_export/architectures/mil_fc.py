@@ -1,0 +1,77 @@
+"""CLAM's baselines that classify each instance and take the top one."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from edge_mil_export.architectures.head import Head, Options
+from edge_mil_export.architectures.layout import Layout
+from edge_mil_export.architectures.nystrom import fresh_parts
+from edge_mil_export.architectures.registry import architecture
+from edge_mil_export.errors import ArchitectureError
+
+FRESH_WIDTH = 64
+"""The official 512, scaled."""
+
+
+@architecture("mil_fc", keys=("fc.0.weight", "classifier.weight"), row=40)
+class MilFc(Head):
+    """Two classes: the logits of the instance with the largest probability of the second.
+
+    Source:
+        mahmoodlab/CLAM, models/model_mil.py, `MIL_fc`; `aggregators.md`, 4.2.
+    """
+
+    last: ClassVar[str] = "classifier"
+    any_class: ClassVar[bool] = False
+
+    def __init__(self, layout: Layout, options: Options) -> None:
+        super().__init__(layout, options)
+        self.pooling = "top_class" if self.any_class else "top_positive"
+        self.first = layout.linear("fc.0")
+        self.classifier = layout.linear(self.last, self.first.out_features)
+        self.feature_dim, self.outputs = self.first.in_features, self.classifier.out_features
+        self.value_dim, self.channels = self.outputs, 0
+        if self.outputs < 2 or (self.outputs > 2 and not self.any_class):
+            raise ArchitectureError(
+                f"it has {self.outputs} outputs, and should have "
+                f"{'two or more' if self.any_class else 'two'}"
+            )
+
+    def attend(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return each instance's logits."""
+        logits = self.classifier(torch.relu(self.first(features)))
+        return logits, logits
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Return the logits (c,) of the top instance of a whole bag (n, d)."""
+        logits, _ = self.attend(features)
+        chances = torch.log_softmax(logits.double(), dim=1)
+        ranked = chances.amax(dim=1) if self.any_class else chances[:, 1]
+        return logits[ranked.argmax()]
+
+    @classmethod
+    def fresh(cls, feature_dim: int, outputs: int) -> dict[str, torch.Tensor]:
+        """Return a fresh head of width 64; `MIL_fc` has two outputs or it is no `MIL_fc`."""
+        return fresh_parts(
+            {
+                "fc.0": nn.Linear(feature_dim, FRESH_WIDTH),
+                cls.last: nn.Linear(FRESH_WIDTH, outputs),
+            }
+        )
+
+
+@architecture("mil_fc_mc", keys=("fc.0.weight", "classifiers.weight"), row=41)
+class MilFcMc(MilFc):
+    """Several classes: the logits of the instance with the largest probability of any class.
+
+    Source:
+        mahmoodlab/CLAM, models/model_mil.py, `MIL_fc_mc`; `aggregators.md`, 4.2. No official
+        output was at hand.
+    """
+
+    last = "classifiers"
+    any_class = True
