@@ -18,13 +18,13 @@ import numpy as np
 
 from edge_mil.bundle import Bundle, open_bundle
 from edge_mil.errors import SequenceError, SessionClosedError, SessionStateError
-from edge_mil.imaging import thumbnail_jpeg
 from edge_mil.pipeline import Model
 from edge_mil.session.answers import read_answer, write_answer
 from edge_mil.session.bag import Bag
 from edge_mil.session.evidence import Evidence
 from edge_mil.session.ledger import Ledger, StoredAnswer
 from edge_mil.session.places import open_survey
+from edge_mil.session.reading import FieldReader
 from edge_mil.session.record import (
     CREATED,
     FRAME_SIZE,
@@ -32,16 +32,13 @@ from edge_mil.session.record import (
     SETTINGS,
     STATE,
     check_same,
-    field_header,
     opening,
-    with_arrays,
 )
 from edge_mil.session.scoring import BackgroundScorer, Scored, Scorer
 from edge_mil.session.settings import SessionSettings
-from edge_mil.session.survey import Look
 from edge_mil.session.views import FieldRecord, HeatMap, Standing
-from edge_mil.store import Change, FieldRow, InstanceKind, SessionFile
-from edge_mil.types import FieldResult, Frame, InstanceBatch, SlideScore, Verdict
+from edge_mil.store import Change, SessionFile
+from edge_mil.types import FieldResult, Frame, SlideScore, Verdict
 
 
 class Session:
@@ -122,6 +119,7 @@ class Session:
             height, width = json.loads(meta[FRAME_SIZE])
             self._frame_size = (height, width)
         self._survey = open_survey(self.model, self.settings, self._frame_size)
+        self._reader = FieldReader(self.model, self._survey)
         self._bag = Bag(self.model.aggregator, self._stored_states)
         self._ledger = Ledger(store)
         self._closed = meta.get(STATE) == "closed"
@@ -189,19 +187,12 @@ class Session:
         """
         self._must_be_open()
         self._ledger.must_be_new(sequence)
-        timings: dict[str, float] = {}
-        clock = _Clock(timings)
-        look = self._survey.look(sequence, frame)
-        clock("gate")
-        features = self.model.extract(look.tiles)
-        batch = self.model.attend(features, self._survey.order([row.place for row in look.rows]))
-        clock("extract")
-        changes = self._changes(sequence, look, batch)
+        reading = self._reader.read(sequence, frame)
+        look, changes = reading.look, reading.states
+        started = time.perf_counter()
         bag = self._bag.with_changes(changes) if changes else self._bag
         scored = self._scorer.ask(bag, sequence)
-        clock("fold")
-        jpeg = thumbnail_jpeg(frame.pixels) if look.verdict is Verdict.ACCEPTED else b""
-        clock("thumbnail")
+        reading.timings_s["fold"] = time.perf_counter() - started
 
         # From here on nothing can fail: what is in memory follows what is queued for the disk.
         self._survey.apply(look)
@@ -219,7 +210,7 @@ class Session:
             cells_added=look.added,
             cells_improved=look.improved,
             cells_held=look.held,
-            timings_s=timings,
+            timings_s=reading.timings_s,
         )
         answer = write_answer(result)
         state = changes.get(sequence)
@@ -227,22 +218,12 @@ class Session:
         if self._frame_size is None and not self.settings.independent:
             self._frame_size = (frame.height_px, frame.width_px)
             meta[FRAME_SIZE] = json.dumps(self._frame_size)
-        to_bytes = self.model.aggregator.to_bytes
-        change = Change(
-            field=FieldRow(
-                sequence,
-                int(look.verdict),
-                payload_crc,
-                field_header(frame, self.settings.mpp),
-                answer,
-                None if state is None else to_bytes(state),
-            ),
-            instances=look.glass + with_arrays(look.rows, features, batch.attention_logits),
-            parts=look.parts,
-            thumbnail=jpeg,
-            kinds=dict.fromkeys(look.displaced, InstanceKind.CANDIDATE),
-            states={s: None for _, s in look.displaced},
-            finished_places=look.finished,
+        change = reading.change(
+            result,
+            answer,
+            payload_crc=payload_crc,
+            mpp=self.settings.mpp,
+            state=None if state is None else self.model.aggregator.to_bytes(state),
             meta=meta,
         )
         durable = self._store.append(change)
@@ -277,7 +258,8 @@ class Session:
         removal = self._survey.remove(sequence)
         changes: dict[int, Any | None] = {sequence: None}
         for touched in removal.touched:
-            changes[touched] = self._state_without(touched, removal.dropped, removal.kinds)
+            rows = self._store.instances(touched)
+            changes[touched] = self._reader.state_after(removal, rows)
         bag = self._bag.with_changes(changes)
         self._revision += 1
         to_bytes = self.model.aggregator.to_bytes
@@ -382,30 +364,6 @@ class Session:
         self._store.flush()
         return list(self._store.states())
 
-    def _changes(self, sequence: int, look: Look, batch: InstanceBatch) -> dict[int, Any | None]:
-        """Return the states that the field brings or takes away."""
-        held = [row.kind is InstanceKind.HELD for row in look.rows]
-        changes: dict[int, Any | None] = {s: None for _, s in look.displaced}
-        if any(held):
-            aggregator = self.model.aggregator
-            kept = batch.take(np.flatnonzero(held))
-            changes[sequence] = aggregator.update(aggregator.initial_state(), kept)
-        return changes
-
-    def _state_without(self, sequence: int, dropped: tuple[str, ...], kinds: Any) -> Any | None:
-        """Fold a field again from its stored features, less what goes."""
-        gone, rows, places = set(dropped), [], []
-        for row in self._store.instances(sequence):
-            kind = kinds.get((row.place, row.sequence), row.kind)
-            if kind is InstanceKind.HELD and row.place not in gone:
-                rows.append(np.frombuffer(row.features or b"", dtype="<f4"))
-                places.append(row.place)
-        if not rows:
-            return None
-        aggregator = self.model.aggregator
-        batch = self.model.attend(np.stack(rows), self._survey.order(places))
-        return aggregator.update(aggregator.initial_state(), batch)
-
     def _stand(self, scored: Scored) -> None:
         standing = Standing(
             revision=self._revision,
@@ -452,18 +410,6 @@ class Session:
         kept = [i for i in instances if i.sequence not in self._removed]
         self._survey.restore(kept, self._store.parts())
         self._bag.load()
-
-
-class _Clock:
-    """Notes the seconds since its last call under a name."""
-
-    def __init__(self, timings: dict[str, float]) -> None:
-        self._timings, self._at = timings, time.perf_counter()
-
-    def __call__(self, name: str) -> None:
-        now = time.perf_counter()
-        self._timings[name] = now - self._at
-        self._at = now
 
 
 def _load(model: Bundle | str | Path) -> Model:

@@ -1,0 +1,124 @@
+"""From one field to what it brings: judged, extracted, folded for itself; nothing is changed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from edge_mil.imaging import thumbnail_jpeg
+from edge_mil.pipeline import Model
+from edge_mil.session.record import field_header, with_arrays
+from edge_mil.session.survey import Look, Removal, Survey
+from edge_mil.store import Change, FieldRow, InstanceKind, InstanceRow
+from edge_mil.types import FieldResult, Float32Array, Frame, InstanceBatch, Verdict
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reading:
+    """What one field brings.
+
+    Attributes:
+        frame: The field.
+        look: The survey's judgement.
+        features: Of the look's tiles, float32 (n, d).
+        batch: The same, attended.
+        states: Sequence -> new state of the field, or None for one that leaves the bag.
+        thumbnail: JPEG of an accepted field; b"" of others.
+        timings_s: Seconds by stage; the session goes on writing it.
+    """
+
+    frame: Frame
+    look: Look
+    features: Float32Array
+    batch: InstanceBatch
+    states: Mapping[int, Any | None]
+    thumbnail: bytes
+    timings_s: dict[str, float] = field(default_factory=dict)
+
+    def change(
+        self,
+        result: FieldResult,
+        answer: bytes,
+        *,
+        payload_crc: int,
+        mpp: float,
+        state: bytes | None,
+        meta: Mapping[str, str],
+    ) -> Change:
+        """Return the durable step of the field."""
+        look = self.look
+        return Change(
+            field=FieldRow(
+                result.sequence,
+                int(look.verdict),
+                payload_crc,
+                field_header(self.frame, mpp),
+                answer,
+                state,
+            ),
+            instances=look.glass
+            + with_arrays(look.rows, self.features, self.batch.attention_logits),
+            parts=look.parts,
+            thumbnail=self.thumbnail,
+            kinds=dict.fromkeys(look.displaced, InstanceKind.CANDIDATE),
+            states={sequence: None for _, sequence in look.displaced},
+            finished_places=look.finished,
+            meta=meta,
+        )
+
+
+class FieldReader:
+    """Runs the pipeline on one field of a session."""
+
+    def __init__(self, model: Model, survey: Survey) -> None:
+        self._model, self._survey = model, survey
+
+    def read(self, sequence: int, frame: Frame) -> Reading:
+        """Judge and extract a field.
+
+        Raises:
+            FrameError: Its size is not the session's.
+            PositionError: It lacks a position or a place.
+            InvalidInstancesError: The network gave a number that is not finite.
+        """
+        started = time.perf_counter()
+        look = self._survey.look(sequence, frame)
+        judged = time.perf_counter()
+        features = self._model.extract(look.tiles)
+        places = self._survey.order([row.place for row in look.rows])
+        batch = self._model.attend(features, places)
+        states: dict[int, Any | None] = {s: None for _, s in look.displaced}
+        held = [row.kind is InstanceKind.HELD for row in look.rows]
+        if any(held):
+            states[sequence] = self._state(batch.take(np.flatnonzero(held)))
+        extracted = time.perf_counter()
+        jpeg = thumbnail_jpeg(frame.pixels) if look.verdict is Verdict.ACCEPTED else b""
+        timings = {
+            "gate": judged - started,
+            "extract": extracted - judged,
+            "thumbnail": time.perf_counter() - extracted,
+        }
+        return Reading(frame, look, features, batch, states, jpeg, timings)
+
+    def state_after(self, removal: Removal, rows: Sequence[InstanceRow]) -> Any | None:
+        """Return the state of a field, from its stored rows, when others' removal touched it."""
+        gone = set(removal.dropped)
+        held = [
+            row
+            for row in rows
+            if row.place not in gone
+            and removal.kinds.get((row.place, row.sequence), row.kind) is InstanceKind.HELD
+        ]
+        if not held:
+            return None
+        features = np.stack([np.frombuffer(row.features or b"", dtype="<f4") for row in held])
+        places = self._survey.order([row.place for row in held])
+        return self._state(self._model.attend(features, places))
+
+    def _state(self, batch: InstanceBatch) -> Any:
+        aggregator = self._model.aggregator
+        return aggregator.update(aggregator.initial_state(), batch)
