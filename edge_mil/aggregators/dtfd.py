@@ -247,7 +247,8 @@ class DtfdTopAggregator(Aggregator[Bank]):
         top = np.argsort(-odds, kind="stable")[: self.tiers.each]
         if self.tiers.distill == "maxs":
             return rows[top]
-        return rows[np.concatenate([top, np.argsort(odds, kind="stable")[: self.tiers.each]])]
+        bottom = np.argsort(odds, kind="stable")[: self.tiers.each]
+        return np.asarray(rows[np.concatenate([top, bottom])], dtype=np.int64)
 
 
 def group_numbers(batch: InstanceBatch, tiers: Tiers) -> Int64Array:
