@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     """Return the parser; commands import torch only when they run."""
     from edge_mil import __version__
     from edge_mil.types import RESEARCH_USE_ONLY
-    from edge_mil_export import aggregator_command, bundle_command
+    from edge_mil_export import aggregator_command, audit_command, bundle_command
 
     parser = Parser(
         prog="edge-mil-export",
@@ -76,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     aggregator_command.add_parser(subparsers)
     bundle_command.add_parser(subparsers)
+    audit_command.add_parser(subparsers)
     return parser
 
 

@@ -13,7 +13,7 @@ from typing import TypeVar
 import torch
 
 from edge_mil.errors import NotThereYetError, UsageError
-from edge_mil_export.architectures.head import INTEGER, NUMBER, Head, Option
+from edge_mil_export.architectures.head import COUNT, INTEGER, NUMBER, Head, Option
 from edge_mil_export.architectures.later import LATER, LaterHead
 from edge_mil_export.architectures.layout import SHOWN_KEYS, Layout
 from edge_mil_export.errors import ArchitectureError
@@ -75,6 +75,70 @@ def names() -> list[str]:
     """Return every name that `--arch` takes in this release."""
     found = {name for a in _REGISTERED.values() for name in (a.name, *a.aliases)}
     return sorted(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A network of its own: an architecture, or one that an alias with options makes of it.
+
+    Attributes:
+        name: As the bundle names it.
+        architecture: Its class and signature.
+        options: The options that have no default: what the name settles, a common value, or the
+            first.
+    """
+
+    name: str
+    architecture: Architecture
+    options: Mapping[str, str]
+
+
+COMMON = {
+    "region_num": "8",
+    "rate": "5",
+    "topk": "6",
+    "heads": "8",
+    "groups": "5",
+    "instances": "10",
+    "attention_activation": "tanh",
+}
+"""What is taken of an option that is asked, where a head is made without a checkpoint."""
+
+
+def variants() -> list[Variant]:
+    """Return every network that is registered, each once, by name."""
+    found: dict[str, Variant] = {}
+    for known in _REGISTERED.values():
+        settled = [{}, *(dict(options) for options in known.aliases.values() if options)]
+        for fixed in settled:
+            options = freely_chosen(known.build) | fixed
+            complete = {option.name: option.default for option in known.build.options} | options
+            name = known.build.full_name(known.name, complete)
+            alias = next((a for a, o in known.aliases.items() if o and dict(o) == fixed), name)
+            label = name if name != known.name else alias
+            found.setdefault(label, Variant(label, known, options))
+    return [found[name] for name in sorted(found)]
+
+
+def freely_chosen(build: type[Head]) -> dict[str, str]:
+    """Return a value for every option that has no default: a common one, or the first."""
+    asked = [option for option in build.options if not option.default]
+    return {option.name: COMMON.get(option.name, option.values[0]) for option in asked}
+
+
+def fresh_head(
+    name: str, options: Mapping[str, str], *, feature_dim: int, outputs: int
+) -> tuple[str, Head, dict[str, str]]:
+    """Make a head with fresh weights; as `build_head`, for one that is named.
+
+    Raises:
+        NotThereYetError: It cannot be made without a checkpoint.
+        UsageError: There is no such head, or an option is wrong.
+    """
+    found = _named(name)
+    state = found.build.fresh(feature_dim, outputs)
+    chosen = freely_chosen(found.build) | {**found.aliases.get(name, {})} | dict(options)
+    return build_head(state, name, chosen, file=f"a fresh {name}")
 
 
 def build_head(
@@ -195,13 +259,15 @@ def _general(key: str) -> str:
 
 def _allowed(option: Option, value: str) -> bool:
     """Say whether an option may have a value."""
-    if option.values not in (INTEGER, NUMBER):
+    if option.values not in (COUNT, INTEGER, NUMBER):
         return value in option.values
+    if value == option.default:
+        return True
     try:
-        number = int(value) if option.values == INTEGER else float(value)
+        number = float(value) if option.values == NUMBER else int(value)
     except ValueError:
         return False
-    return math.isfinite(number) and number > 0
+    return math.isfinite(number) and (number > 0 or (number == 0 and option.values == COUNT))
 
 
 def _complete(

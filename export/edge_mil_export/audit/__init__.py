@@ -1,0 +1,1 @@
+"""Algorithmic unit tests of a head: can it score high because something is absent?"""
