@@ -251,6 +251,8 @@ class SlideScore:
 
     def as_json(self) -> dict[str, object]:
         """Return the `score` object of `design.md`, section 6."""
+        if self.pooled:
+            return {"pooled": list(self.pooled)}
         out: dict[str, object] = {
             "classes": list(self.classes),
             "logits": list(self.logits),
@@ -258,7 +260,7 @@ class SlideScore:
         }
         if self.value is not None:
             out["value"] = self.value
-        for name in ("hazards", "survival", "pooled"):
+        for name in ("hazards", "survival"):
             if numbers := getattr(self, name):
                 out[name] = list(numbers)
         return out

@@ -50,6 +50,20 @@ class AttentionAggregator(PooledAggregator[AttentionState]):
     value_dim: int
     classifier: Classifier
 
+    @property
+    def expected_width(self) -> int:
+        """Width of the values of a batch."""
+        return self.value_dim
+
+    def weigh(self, raised: Float64Array, batch: InstanceBatch) -> Float64Array:
+        """Return each channel's weighted sum of the values, float64 (k, l).
+
+        Args:
+            raised: exp(logit - peak), float64 (n, k).
+            batch: The instances.
+        """
+        return np.asarray(raised.T @ batch.values.astype(np.float64))
+
     def initial_state(self) -> AttentionState:
         """Return the state of the empty bag."""
         k = self.channels
@@ -58,9 +72,9 @@ class AttentionAggregator(PooledAggregator[AttentionState]):
     def update(self, state: AttentionState, batch: InstanceBatch) -> AttentionState:
         """Return the state after also seeing `batch`; `state` stays as it was."""
         rows, logits = batch.values.shape, batch.attention_logits.shape
-        if rows[1] != self.value_dim or logits[1] != self.channels:
+        if rows[1] != self.expected_width or logits[1] != self.channels:
             raise InvalidInstancesError(
-                f"Expected values of width {self.value_dim} and {self.channels} attention "
+                f"Expected values of width {self.expected_width} and {self.channels} attention "
                 f"channels, got {rows[1]} and {logits[1]}; the graphs are of another bundle."
             )
         return self.merge(state, self._summarize(batch))
@@ -112,5 +126,4 @@ class AttentionAggregator(PooledAggregator[AttentionState]):
         logits = batch.attention_logits.astype(np.float64)
         peak = logits.max(axis=0)
         raised = np.exp(logits - peak)
-        weighted = raised.T @ batch.values.astype(np.float64)
-        return AttentionState(peak, raised.sum(axis=0), weighted, len(batch))
+        return AttentionState(peak, raised.sum(axis=0), self.weigh(raised, batch), len(batch))

@@ -48,7 +48,7 @@ class Classifier:
         if self.kind == "pooling":
             return [
                 SlideScore((), (), (), n, pooled=tuple(row.ravel().tolist()))
-                for row, n in zip(pooled, instances, strict=True)
+                for row, n in zip(self.logits(pooled), instances, strict=True)
             ]
         return self.finish(self.logits(pooled), instances)
 

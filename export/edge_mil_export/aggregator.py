@@ -207,7 +207,7 @@ def _packed(arrays: Mapping[str, np.ndarray[Any, Any]]) -> bytes:
 
 
 def _classify_graph(head: Head) -> bytes:
-    example = torch.zeros(TRACED_SIZE, max(head.channels, 1), head.value_dim)
+    example = torch.zeros(TRACED_SIZE, head.pooled_rows, head.value_dim)
     return _export(_Classify(head), "pooled", example, ["logits"])
 
 
@@ -262,7 +262,7 @@ def _check(head: Head, graphs: Mapping[str, bytes]) -> None:
     networks = {name: runner.load(data, label=name) for name, data in graphs.items()}
     for size in CHECKED_SIZES:
         features = rng.standard_normal((size, head.feature_dim)).astype(np.float32)
-        pooled = rng.standard_normal((size, max(head.channels, 1), head.value_dim))
+        pooled = rng.standard_normal((size, head.pooled_rows, head.value_dim))
         single = pooled.astype(np.float32)
         with torch.no_grad():
             wanted = _Attend(head)(torch.from_numpy(features))

@@ -90,6 +90,11 @@ class Layout:
         self.ignore([f"{prefix}.num_batches_tracked"])
         return Affine(factor, self.tensor(f"{prefix}.bias", width) - mean * factor)
 
+    def prefix(self, ending: str) -> str:
+        """Return what comes before an ending of the first key that has it; "" for none."""
+        found = sorted(key for key in self._state if key.endswith(ending))
+        return found[0][: -len(ending)] if found else ""
+
     def indices(self, prefix: str) -> list[int]:
         """Return the numbers that follow a prefix in the keys, ascending."""
         parts = (key[len(prefix) :].split(".")[0] for key in self._state if key.startswith(prefix))
