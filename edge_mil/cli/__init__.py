@@ -22,6 +22,7 @@ COMMANDS = {
     "score": "score saved features",
     "bundle": "show, verify or pack a bundle",
     "session": "list, show, report on or export the sessions of a service",
+    "heads": "list the aggregators: paper, incremental class, costs, audit",
     "bench": "measure this machine; without a name, list what can be measured",
 }
 """Command -> its line in the help. The module edge_mil.cli.COMMAND has `add_parser`."""

@@ -23,6 +23,7 @@ OWN = {"stream": "edge_mil.cli.bench_stream"}
 LINES = {
     "stream": "fields per second through gRPC, in process and of the bare extractor; time and "
     "memory of a field as the bag grows",
+    "aggregators": "milliseconds of a new field next to the whole bag again, for every head",
     "extractor": "tiles per second of torch, ONNX Runtime FP32 and INT8, and OpenVINO, in turn",
 }
 """Benchmark -> its line in the list."""
@@ -85,4 +86,4 @@ def _print_list(installed: dict[str, str], *, as_json: bool) -> None:
         print(json.dumps({"benchmarks": listed}))
         return
     for name, line in rows:
-        print(f"{name:10} {line}")
+        print(f"{name:12} {line}")

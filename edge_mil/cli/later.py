@@ -18,10 +18,6 @@ LATER = {
         "measure every backend and precision on this device and keep the fastest within the bound",
         "the TensorRT and Jetson release",
     ),
-    "heads": (
-        "list the aggregators with their papers, incremental classes and costs",
-        "the release that brings every MIL head",
-    ),
     "doctor": (
         "say what this device can run, what is missing and the command that mends it",
         "the TensorRT and Jetson release",
