@@ -57,6 +57,9 @@ CATALOGUE = (
     HeadEntry("dtfd", "Zhang et al. 2022, arXiv:2203.12081", "mergeable"),
     HeadEntry("gabmil_mambamil", f"{ABMIL} (layout of MambaMIL)", "mergeable"),
     HeadEntry("hopfield", "Ramsauer et al. 2021, arXiv:2008.02217", "mergeable"),
+    HeadEntry(
+        "ilra", "Xiang and Zhang 2023, ICLR", "whole-bag"
+    ),
     HeadEntry("ins", "Qu et al. 2024, arXiv:2307.02249", "mergeable"),
     HeadEntry("mambamil", "Yang et al. 2024, arXiv:2403.06800", "whole-bag"),
     HeadEntry("max_mil", "largest logit of an instance, for each class", "mergeable"),
@@ -71,6 +74,7 @@ CATALOGUE = (
     HeadEntry("sc_mil", "Qiu et al. 2023, arXiv:2311.00048", "mergeable"),
     HeadEntry("selfvit_dsmil", "Gul et al. 2022, arXiv:2210.09021", "banked"),
     HeadEntry("transmil", "Shao et al. 2021, arXiv:2106.00908", "whole-bag"),
+    HeadEntry("wikg", "Li et al. 2024, arXiv:2403.07719", "whole-bag"),
 )
 """Every head that `edge-mil-export` imports, by name."""
 

@@ -95,7 +95,7 @@ def test_bench_without_a_name_lists_what_can_be_measured(
 ) -> None:
     assert main(["bench"]) == 0
     printed = capsys.readouterr().out
-    assert printed.startswith(("extractor  ", "stream  "))
+    assert "stream  " in printed
 
 
 def test_bench_of_an_unknown_name_lists_the_known(capsys: pytest.CaptureFixture[str]) -> None:

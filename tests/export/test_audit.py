@@ -79,7 +79,7 @@ def test_the_mean_of_embeddings_can_cheat_and_the_largest_instance_cannot() -> N
     assert means[0].test_auroc < 0.2
     largest, _ = audit(InstanceMax, seeds=1)
     assert largest[0].test_auroc > 0.6
-    assert all(outcome.verdict != "can cheat" for outcome in largest)
+    assert largest[0].verdict != "can cheat"
 
 
 def test_ties_count_half_in_the_auroc() -> None:
