@@ -14,12 +14,15 @@ from edge_mil.aggregators.columnwise import MaxAggregator, MeanAggregator
 from edge_mil.aggregators.dsmil import DsmilAggregator
 from edge_mil.aggregators.dtfd import DtfdMeanAggregator, DtfdTopAggregator, Tiers
 from edge_mil.aggregators.hopfield import HopfieldAggregator
+from edge_mil.aggregators.ilra import IlraAggregator
 from edge_mil.aggregators.mambamil import MambaMilAggregator
+from edge_mil.aggregators.merged_tokens import MergedTokensAggregator
 from edge_mil.aggregators.multihead import MultiheadAggregator
 from edge_mil.aggregators.otsurv import OtSurvAggregator
 from edge_mil.aggregators.rrtmil import RrtMilAggregator, RrtSettings
 from edge_mil.aggregators.top_instance import TopInstanceAggregator
 from edge_mil.aggregators.transmil import TransMilAggregator
+from edge_mil.aggregators.wikg import WikgAggregator
 from edge_mil.errors import NotThereYetError
 from edge_mil.protocols import Aggregator, Network
 
@@ -72,6 +75,23 @@ BUILDERS: dict[str, Builder] = {
     ),
     "hopfield": lambda p: HopfieldAggregator(
         p.value_dim, p.classifier, p.arrays, steps=int(p.options["update_steps_max"])
+    ),
+    "merged_tokens": lambda p: MergedTokensAggregator(
+        p.channels,
+        p.value_dim,
+        p.classifier,
+        p.arrays,
+        activation=str(p.options["attention_activation"]),
+    ),
+    "ilra": lambda p: IlraAggregator(
+        p.value_dim,
+        p.classifier,
+        p.arrays,
+        blocks=sum(name.endswith(".latent") for name in p.arrays),
+        heads=int(p.options["heads"]),
+    ),
+    "wikg": lambda p: WikgAggregator(
+        p.value_dim, p.classifier, p.arrays, topk=int(p.options["topk"])
     ),
     "max": lambda p: MaxAggregator(p.value_dim, p.classifier),
     "dtfd": _dtfd,

@@ -8,6 +8,7 @@ from edge_mil_export.architectures import (
     dsmil,
     dtfd,
     hopfield,
+    ilra,
     ins,
     mambamil,
     mambamil_sr,
@@ -19,6 +20,7 @@ from edge_mil_export.architectures import (
     rrtmil,
     sc_mil,
     transmil,
+    wikg,
 )
 from edge_mil_export.architectures.head import ACTIVATION, AttentionHead, Head, Option, Options
 from edge_mil_export.architectures.layout import Layout
@@ -42,6 +44,7 @@ FAMILIES = (
     amlab,
     clam,
     hopfield,
+    ilra,
     dsmil,
     dtfd,
     ins,
@@ -55,5 +58,6 @@ FAMILIES = (
     rrtmil,
     sc_mil,
     transmil,
+    wikg,
 )
 """Importing a family registers its heads."""

@@ -69,14 +69,16 @@ class LearnedQueries(Head):
         """Return projected values (n, l) and logits (n, heads * branches), head by head."""
         h = self.embed(features)
         weights, shifts = [], []
-        for row, query_layer, key_layer in zip(
-            self.queries[0], self.query_layers, self.key_layers, strict=True
-        ):
-            query = query_layer(row[None]).reshape(self.heads, 1, -1)
+        layers = zip(self.query_layers, self.key_layers, strict=True)
+        for number, (query_layer, key_layer) in enumerate(layers):
+            row = self.queries[0, number : number + 1]
+            query = query_layer(row).reshape(self.heads, 1, -1)
             query = query / query.shape[-1] ** 0.5
-            key_weight = key_layer.weight.reshape(self.heads, query.shape[-1], -1)
+            key_weight, key_bias = (
+                p.reshape(self.heads, query.shape[-1], *p.shape[1:]) for p in _both(key_layer)
+            )
             weights.append(torch.bmm(query, key_weight)[:, 0])
-            shifts.append((query[:, 0] * key_layer.bias.reshape(self.heads, -1)).sum(dim=1))
+            shifts.append((query[:, 0] * key_bias).sum(dim=1))
         weight = torch.stack(weights, dim=1).flatten(0, 1)
         return self.value_layer(h), h @ weight.T + torch.stack(shifts, dim=1).flatten()
 
@@ -189,6 +191,11 @@ class AemMha(LearnedQueries):
         }
         parts |= _attention_parts("attention", FRESH_WIDTH, "qkv")
         return fresh_parts(parts) | {"q": _fresh_queries(1, FRESH_WIDTH)}
+
+
+def _both(layer: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the weight and bias of a linear layer out of a ModuleList, which forgets the kind."""
+    return layer.get_parameter("weight"), layer.get_parameter("bias")
 
 
 def _attention_parts(prefix: str, width: int, projections: str) -> dict[str, nn.Module]:

@@ -178,7 +178,7 @@ class AttentionHead(Head):
         self.feature_dim, self.value_dim = feature_dim, attention.branch.in_features
         self.channels, self.outputs = attention.channels, classifier.out_features
 
-    def attend(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def attend(self, features: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return embeddings and attention logits."""
         h = self.embed(features)
         return h, self.attention(h)

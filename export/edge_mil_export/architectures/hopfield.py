@@ -76,7 +76,7 @@ class HopfieldPooling(Head):
         self.channels = self.heads * quantity
         self.outputs = quantity * self.join.out_features
         self.pooling = "hopfield" if self.steps else "multihead"
-        self.incremental = "banked" if self.steps else "mergeable"  # type: ignore[misc] # per file
+        self.incremental = "banked" if self.steps else "mergeable"
         self.logits_in_attend = not self.steps  # type: ignore[misc] # per file
         self.extra_outputs = ("keys",) if self.steps else ()  # type: ignore[misc] # per file
 
@@ -100,7 +100,7 @@ class HopfieldPooling(Head):
         return values, self._logits(self.scaled_queries(), keys)
 
     def _logits(self, queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
-        split = keys.reshape(keys.shape[0], self.heads, -1).permute(1, 2, 0)
+        split = keys.reshape(keys.shape[0], self.heads, queries.shape[2]).permute(1, 2, 0)
         return torch.bmm(queries, split).flatten(0, 1).T
 
     @property

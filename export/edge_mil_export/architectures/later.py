@@ -27,8 +27,6 @@ class LaterHead:
 
 
 LATER = (
-    LaterHead("wikg", ("W_head.weight", "readout.gate_nn.0.weight"), 210),
-    LaterHead("ilra", ("gab_blocks.0.latent",), 220),
     LaterHead(
         "dsmil_init",
         ("b_classifier.q.weight|b_classifier.q.0.weight", "b_classifier.v.1.weight"),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
 from torch import nn
 
-from edge_mil.errors import NotThereYetError
+from edge_mil_export.architectures.aem import pool_heads
 from edge_mil_export.architectures.head import (
     ACTIVATION,
     AttentionHead,
@@ -15,12 +18,16 @@ from edge_mil_export.architectures.head import (
     gated,
 )
 from edge_mil_export.architectures.layout import Layout
-from edge_mil_export.architectures.nystrom import fresh_parts
+from edge_mil_export.architectures.nystrom import fresh_parts, linear_arrays
 from edge_mil_export.architectures.registry import architecture
 from edge_mil_export.errors import ArchitectureError
 
-FRESH_WIDTH, FRESH_HIDDEN = 64, 32
-"""The official 512 and 128, scaled."""
+MERGE_HEADS = 8
+"""Heads of the tokens' attention, as published; the file does not tell."""
+TOKEN_OUTPUTS = ("token_values", "token_logits")
+
+FRESH_WIDTH, FRESH_HIDDEN, MERGE_DIM, FRESH_TOKENS = 64, 32, 64, 5
+"""The official 512, 128, 512 and 10, scaled."""
 
 
 @architecture(
@@ -101,7 +108,8 @@ class AbmilMhimRepo(AttentionHead):
 class MhimAbmil(AttentionHead):
     """MHIM-MIL over attention: `forward_test` of the student or the teacher.
 
-    The masking is training only, and so is `merge.*` unless its authors' test merges.
+    The masking is training only, and so is `merge.*` unless merge_test says that the test merges
+    too: then tokens that attend the whole bag join it.
 
     Source:
         Tang et al. 2023, arXiv:2307.15254; DearCaat/MHIM-MIL, modules/mhim.py; `aggregators.md`,
@@ -113,15 +121,9 @@ class MhimAbmil(AttentionHead):
         Option("attention_activation", ("relu", "gelu", "tanh"), "the attention of each instance"),
         Option("merge_test", ("true", "false"), "the pooled vector", "false"),
     )
-    training_only = ("merge.",)
 
     def __init__(self, layout: Layout, options: Options) -> None:
         super().__init__(layout, options)
-        if options["merge_test"] == "true":
-            raise NotThereYetError(
-                "merge_test=true is not there yet: it comes with the next release; without it "
-                "the score is that of the authors' default test."
-            )
         first = layout.linear("feature.0", bias=None)
         width = first.out_features
         at = "online_encoder.attention"
@@ -134,16 +136,95 @@ class MhimAbmil(AttentionHead):
         classifier = layout.linear("predictor", attention.channels * width, bias=None)
         embed = nn.Sequential(first, activation(options["activation"]))
         self.assemble(embed, attention, classifier, feature_dim=first.in_features)
+        self.merge: Merge | None = None
+        if options["merge_test"] == "true":
+            self.merge = Merge(layout, width)
+            self.pooling = "merged_tokens"
+            self.extra_outputs = TOKEN_OUTPUTS  # type: ignore[misc] # only where tokens are merged
+        else:
+            layout.ignore(["merge."])
+
+    def attend(self, features: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return embeddings and attention logits, and what the tokens attend."""
+        h = self.embed(features)
+        logits = self.attention(h)
+        return (h, logits) if self.merge is None else (h, logits, *self.merge.attend(h))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Return the logits (c,) of a whole bag (n, d)."""
+        if self.merge is None:
+            return super().forward(features)
+        h, logits, values, token_logits = self.attend(features)
+        tokens = self.merge.join(pool_heads(values, token_logits, MERGE_HEADS))
+        weights = torch.softmax(torch.cat([logits, self.attention(tokens)]), dim=0)
+        return self.classify((weights.T @ torch.cat([h, tokens]))[None])[0]
+
+    def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
+        """Return what makes tokens, and the attention that weighs them."""
+        if self.merge is None:
+            return {}
+        found = linear_arrays("to_out", self.merge.join)
+        found |= linear_arrays("branch", self.attention.branch)
+        found |= linear_arrays("last", self.attention.last)
+        if self.attention.gate is not None:
+            found |= linear_arrays("gate", self.attention.gate)
+        return found | {
+            "heads": np.array(MERGE_HEADS),
+            "tokens": np.array(self.merge.queries.shape[1]),
+            "token_dim": np.array(self.merge.width),
+        }
 
     @classmethod
     def fresh(cls, feature_dim: int, outputs: int) -> dict[str, torch.Tensor]:
-        """Return a fresh student of width 64, without what merges."""
-        at = "online_encoder.attention.attention"
+        """Return a fresh student of width 64, with what merge_test=true merges."""
+        at, width = "online_encoder.attention.attention", FRESH_WIDTH
         return fresh_parts(
             {
-                "feature.0": nn.Linear(feature_dim, FRESH_WIDTH),
-                f"{at}.0": nn.Linear(FRESH_WIDTH, FRESH_HIDDEN, bias=False),
+                "feature.0": nn.Linear(feature_dim, width),
+                f"{at}.0": nn.Linear(width, FRESH_HIDDEN, bias=False),
                 f"{at}.2": nn.Linear(FRESH_HIDDEN, 1, bias=False),
-                "predictor": nn.Linear(FRESH_WIDTH, outputs),
+                "predictor": nn.Linear(width, outputs),
+                "merge.norm": nn.LayerNorm(width),
+                "merge.attn.to_q": nn.Linear(width, MERGE_DIM, bias=False),
+                "merge.attn.to_kv": nn.Linear(width, 2 * MERGE_DIM, bias=False),
+                "merge.attn.to_out.0": nn.Linear(MERGE_DIM, width),
             }
-        )
+        ) | {"merge.global_q": nn.init.normal_(torch.empty(1, FRESH_TOKENS, width), std=0.02)}
+
+
+class Merge(nn.Module):
+    """Tokens that attend the bag from learned queries, in eight heads.
+
+    The file holds the queries twice, tied, as `global_q` and `global_q_mm`.
+
+    Source:
+        DearCaat/MHIM-MIL, modules/mhim.py; `aggregators.md`, 2 and 4.5.
+    """
+
+    def __init__(self, layout: Layout, width: int) -> None:
+        super().__init__()
+        query = layout.tensor("merge.global_q", 1, None, width)
+        if "merge.global_q_mm" in layout:
+            tied = layout.tensor("merge.global_q_mm", *query.shape)
+            if not torch.equal(query, tied):
+                raise ArchitectureError("its merge.global_q and merge.global_q_mm differ")
+        self.queries = nn.Parameter(query.clone())
+        self.norm = layout.layer_norm("merge.norm", width)
+        self.to_q = layout.linear("merge.attn.to_q", width, bias=None)
+        self.width = self.to_q.out_features
+        self.to_kv = layout.linear("merge.attn.to_kv", width, 2 * self.width, bias=None)
+        self.join = layout.linear("merge.attn.to_out.0", self.width, width, bias=None)
+        if self.width % MERGE_HEADS:
+            raise ArchitectureError(
+                f"merge.attn.to_q gives {self.width} columns, which {MERGE_HEADS} heads do not "
+                "share evenly"
+            )
+
+    def attend(self, h: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return values (n, w) and logits (n, heads * tokens), head by head, of (n, l)."""
+        each = self.width // MERGE_HEADS
+        queries = self.to_q(self.norm(self.queries[0])) * each**-0.5
+        split = queries.reshape(-1, MERGE_HEADS, each).permute(1, 0, 2)
+        both = self.to_kv(self.norm(h))
+        keys = both[:, : self.width].reshape(h.shape[0], MERGE_HEADS, each).permute(1, 2, 0)
+        return both[:, self.width :], torch.bmm(split, keys).flatten(0, 1).T

@@ -1,0 +1,181 @@
+"""ILRA-MIL."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from edge_mil.errors import UsageError
+from edge_mil_export.architectures.head import INTEGER, Head, Option, Options
+from edge_mil_export.architectures.layout import Layout
+from edge_mil_export.architectures.nystrom import fresh_parts, linear_arrays
+from edge_mil_export.architectures.registry import architecture
+
+FRESH_WIDTH, FRESH_BLOCKS = 64, 2
+
+
+class Attention(nn.Module):
+    """LN(O + relu(W O)) of O = LN(q + attention of q over the asked), and perhaps a gate.
+
+    Source:
+        dazhangyu123/ACMIL, architecture/ilra.py, `MultiHeadAttention`; `aggregators.md`, 4.14.
+    """
+
+    def __init__(self, layout: Layout, prefix: str, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.fc_q = layout.linear(f"{prefix}.fc_q", bias=None)
+        width = self.fc_q.out_features
+        self.fc_k = layout.linear(f"{prefix}.fc_k", None, width, bias=None)
+        self.fc_v = layout.linear(f"{prefix}.fc_v", None, width, bias=None)
+        self.fc_o = layout.linear(f"{prefix}.fc_o", width, width, bias=None)
+        inner = f"{prefix}.multihead_attn"
+        weight = layout.tensor(f"{inner}.in_proj_weight", 3 * width, width)
+        has_bias = f"{inner}.in_proj_bias" in layout
+        bias = layout.tensor(f"{inner}.in_proj_bias", 3 * width) if has_bias else None
+        self.query, self.key, self.value = (
+            _linear(weight[at : at + width], None if bias is None else bias[at : at + width])
+            for at in (0, width, 2 * width)
+        )
+        self.out = layout.linear(f"{inner}.out_proj", width, width, bias=None)
+        norms = [
+            layout.layer_norm(f"{prefix}.{name}", width)
+            if f"{prefix}.{name}.weight" in layout
+            else nn.Identity()
+            for name in ("ln0", "ln1")
+        ]
+        self.ln0, self.ln1 = norms
+        self.gate: nn.Linear | None = None
+        if f"{prefix}.gate.0.weight" in layout:
+            self.gate = layout.linear(f"{prefix}.gate.0", self.fc_q.in_features, width, bias=None)
+
+    def forward(self, asking: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
+        """Return rows (q, l) of rows (q, d) that ask rows (n, e)."""
+        first = self.fc_q(asking)
+        queries, keys, values = (
+            rows.reshape(len(rows), self.heads, -1).permute(1, 0, 2)
+            for rows in (
+                self.query(first),
+                self.key(self.fc_k(asked)),
+                self.value(self.fc_v(asked)),
+            )
+        )
+        logits = queries @ keys.transpose(1, 2) * queries.shape[2] ** -0.5
+        mixed = torch.softmax(logits, dim=-1) @ values
+        out: torch.Tensor = self.ln0(first + self.out(mixed.permute(1, 0, 2).flatten(1)))
+        out = self.ln1(out + torch.relu(self.fc_o(out)))
+        return out if self.gate is None else out * nn.functional.silu(self.gate(asking))
+
+    def arrays(self, prefix: str) -> dict[str, np.ndarray[Any, Any]]:
+        """Return the weights as the device's part names them."""
+        found: dict[str, np.ndarray[Any, Any]] = {}
+        for name, layer in self.named_children():
+            found |= linear_arrays(f"{prefix}.{name}", layer)
+        return found
+
+
+@architecture("ilra", keys=("gab_blocks.0.latent",), row=220)
+class Ilra(Head):
+    """ILRA-MIL: latents attend the bag and the bag attends them, in blocks; seeds pool it.
+
+    With several seeds (the class's topk) each gives the classes' logits, one seed after the other,
+    as the official class does; no official output of that was at hand.
+
+    Source:
+        Xiang and Zhang 2023, ICLR; dazhangyu123/ACMIL, architecture/ilra.py (a copy of
+        jinxixiang/low_rank_wsi); `aggregators.md`, 4.14.
+    """
+
+    options = (Option("heads", INTEGER, "every attention"),)
+    incremental, logits_in_attend, has_attend = "whole-bag", False, False
+
+    def __init__(self, layout: Layout, options: Options) -> None:
+        super().__init__(layout, options)
+        self.pooling, heads = "ilra", int(options["heads"])
+        self.latents, self.ahead, self.back = nn.ParameterList(), nn.ModuleList(), nn.ModuleList()
+        for number in layout.indices("gab_blocks."):
+            at = f"gab_blocks.{number}"
+            latent = layout.tensor(f"{at}.latent", 1, None, None)
+            self.latents.append(nn.Parameter(latent[0].clone()))
+            self.ahead.append(Attention(layout, f"{at}.project_forward", heads))
+            self.back.append(Attention(layout, f"{at}.project_backward", heads))
+        self.mha = Attention(layout, "pooling.mha", heads)
+        self.seeds = nn.Parameter(layout.tensor("pooling.S", 1, None, None)[0].clone())
+        self.classifier = layout.linear("classifier", self.mha.fc_q.out_features, bias=None)
+        width = self.classifier.in_features
+        if width % heads:
+            raise UsageError(
+                f"heads={heads} does not divide the width {width} evenly; name the heads that it "
+                "was trained with."
+            )
+        self.feature_dim = self.value_dim = self.back[0].fc_q.in_features  # type: ignore[union-attr,assignment]
+        self.channels, self.outputs = 0, len(self.seeds) * self.classifier.out_features
+
+    def attend(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the features: latents and gates of the first block ask them as they are."""
+        return features, features
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Return the logits (c,) of a whole bag (n, d)."""
+        rows = features
+        for latent, ahead, back in zip(self.latents, self.ahead, self.back, strict=True):
+            rows = back(rows, ahead(latent, rows))
+        logits: torch.Tensor = self.classifier(self.mha(self.seeds, rows))
+        return logits.flatten()
+
+    def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
+        """Return the whole network."""
+        found = linear_arrays("classifier", self.classifier) | self.mha.arrays("pooling.mha")
+        found["pooling.seeds"] = self.seeds.detach().numpy().copy()
+        blocks = zip(self.latents, self.ahead, self.back, strict=True)
+        for number, (latent, ahead, back) in enumerate(blocks):
+            at = f"blocks.{number}"
+            found[f"{at}.latent"] = latent.detach().numpy().copy()
+            found |= ahead.arrays(f"{at}.forward") | back.arrays(f"{at}.backward")  # type: ignore[operator]
+        return found
+
+    def describe(self) -> str:
+        """Say how many blocks and latents there are."""
+        return f"{len(self.latents)} blocks of {len(self.latents[0])} latents"
+
+    @classmethod
+    def fresh(cls, feature_dim: int, outputs: int) -> dict[str, torch.Tensor]:
+        """Return two blocks of width 64, one latent each, as published but narrower."""
+        width = FRESH_WIDTH
+        parts: dict[str, nn.Module] = {"classifier": nn.Linear(width, outputs)}
+        state = {"pooling.S": nn.init.xavier_uniform_(torch.empty(1, 1, width))}
+        for number in range(FRESH_BLOCKS):
+            given = width if number else feature_dim
+            at = f"gab_blocks.{number}"
+            parts |= _parts(f"{at}.project_forward", width, given, gated=True)
+            parts |= _parts(f"{at}.project_backward", given, width, gated=True)
+            state[f"{at}.latent"] = nn.init.xavier_uniform_(torch.empty(1, 1, width))
+        return fresh_parts(parts | _parts("pooling.mha", width, width, gated=False)) | state
+
+
+def _parts(prefix: str, asking: int, asked: int, *, gated: bool) -> dict[str, nn.Module]:
+    width = FRESH_WIDTH
+    parts: dict[str, nn.Module] = {
+        "fc_q": nn.Linear(asking, width),
+        "fc_k": nn.Linear(asked, width),
+        "fc_v": nn.Linear(asked, width),
+        "fc_o": nn.Linear(width, width),
+        "ln0": nn.LayerNorm(width),
+        "ln1": nn.LayerNorm(width),
+        "multihead_attn": nn.MultiheadAttention(width, 8),
+    }
+    if gated:
+        parts["gate.0"] = nn.Linear(asking, width)
+    return {f"{prefix}.{name}": part for name, part in parts.items()}
+
+
+def _linear(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Linear:
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+        if bias is not None:
+            layer.bias.copy_(bias)
+    return layer

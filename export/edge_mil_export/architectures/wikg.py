@@ -1,0 +1,105 @@
+"""WiKG."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.functional import leaky_relu
+
+from edge_mil_export.architectures.head import INTEGER, Head, Option, Options
+from edge_mil_export.architectures.layout import Layout
+from edge_mil_export.architectures.nystrom import fresh_parts, linear_arrays
+from edge_mil_export.architectures.registry import architecture
+
+FRESH_WIDTH = 64
+
+
+@architecture("wikg", keys=("W_head.weight", "readout.gate_nn.0.weight"), row=210)
+class Wikg(Head):
+    """WiKG: a graph of the nearest instances, built for each bag, then attention pooling.
+
+    `gate_U`, `gate_V` and `gate_W` are in the file and never used.
+
+    Source:
+        Li et al. 2024, arXiv:2403.07719; WonderLandxD/WiKG, model.py; `aggregators.md`, 4.13.
+    """
+
+    options = (Option("topk", INTEGER, "how many others each instance listens to"),)
+    training_only = ("gate_U.", "gate_V.", "gate_W.")
+    incremental, logits_in_attend = "whole-bag", False
+
+    def __init__(self, layout: Layout, options: Options) -> None:
+        super().__init__(layout, options)
+        self.pooling, self.topk = "wikg", int(options["topk"])
+        self.embed = layout.linear("_fc1.0", bias=None)
+        width = self.embed.out_features
+        self.head = layout.linear("W_head", width, width, bias=None)
+        self.tail = layout.linear("W_tail", width, width, bias=None)
+        self.sum = layout.linear("linear1", width, width, bias=None)
+        self.product = layout.linear("linear2", width, width, bias=None)
+        self.gate_in = layout.linear("readout.gate_nn.0", width, bias=None)
+        self.gate_out = layout.linear("readout.gate_nn.2", self.gate_in.out_features, 1, bias=None)
+        self.norm = layout.layer_norm("norm", width)
+        self.classifier = layout.linear("fc", width, bias=None)
+        self.feature_dim, self.value_dim = self.embed.in_features, width
+        self.channels, self.outputs = 1, self.classifier.out_features
+
+    def attend(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the embeddings."""
+        h = leaky_relu(self.embed(features))
+        return h, h
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Return the logits (c,) of a whole bag (n, d), n at least topk."""
+        h = self.attend(features)[0]
+        h = (h + h.mean(dim=0)) / 2
+        heads, tails = self.head(h), self.tail(h)
+        products, near = torch.topk(heads @ tails.T * heads.shape[1] ** -0.5, self.topk)
+        shares = torch.softmax(products, dim=1)[:, :, None]
+        own, others = heads[:, None], tails[near]
+        gates = torch.tanh(own + shares * others + (1 - shares) * own)
+        # As published: two sums multiplied, where a dot product was meant.
+        weights = torch.softmax(others.sum(dim=2) * gates.sum(dim=2), dim=1)
+        heard = (weights[:, :, None] * others).sum(dim=1)
+        mixed = leaky_relu(self.sum(heads + heard)) + leaky_relu(self.product(heads * heard))
+        gate = torch.softmax(self.gate_out(leaky_relu(self.gate_in(mixed))), dim=0)
+        logits: torch.Tensor = self.classifier(self.norm(gate.T @ mixed))[0]
+        return logits
+
+    def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
+        """Return what follows the embedding."""
+        layers = {
+            "head": self.head,
+            "tail": self.tail,
+            "sum": self.sum,
+            "product": self.product,
+            "gate.0": self.gate_in,
+            "gate.2": self.gate_out,
+            "norm": self.norm,
+            "classifier": self.classifier,
+        }
+        found: dict[str, np.ndarray[Any, Any]] = {}
+        for name, layer in layers.items():
+            found |= linear_arrays(name, layer)
+        return found
+
+    @classmethod
+    def fresh(cls, feature_dim: int, outputs: int) -> dict[str, torch.Tensor]:
+        """Return a fresh WiKG of width 64."""
+        width, half = FRESH_WIDTH, FRESH_WIDTH // 2
+        return fresh_parts(
+            {
+                "_fc1.0": nn.Linear(feature_dim, width),
+                "W_head": nn.Linear(width, width),
+                "W_tail": nn.Linear(width, width),
+                "linear1": nn.Linear(width, width),
+                "linear2": nn.Linear(width, width),
+                "norm": nn.LayerNorm(width),
+                "fc": nn.Linear(width, outputs),
+                "readout.gate_nn.0": nn.Linear(width, half),
+                "readout.gate_nn.2": nn.Linear(half, 1),
+            }
+        )
