@@ -137,8 +137,10 @@ def fresh_head(
     """
     found = _named(name)
     state = found.build.fresh(feature_dim, outputs)
-    chosen = freely_chosen(found.build) | {**found.aliases.get(name, {})} | dict(options)
-    return build_head(state, name, chosen, file=f"a fresh {name}")
+    settled = found.aliases.get(name, {})
+    chosen = freely_chosen(found.build) | {**settled} | dict(options)
+    label, head, complete = build_head(state, name, chosen, file=f"a fresh {name}")
+    return name if settled else label, head, complete
 
 
 def build_head(
