@@ -41,7 +41,8 @@ def test_the_second_test_needs_both_concepts() -> None:
         for bag, label in zip(bags.instances, bags.labels.tolist(), strict=True):
             has_a, has_b = near(bag, 2), near(bag, 3)
             assert (has_a > 0 and has_b > 0) if label else has_a + has_b == 1
-            assert has_a <= 4 and has_b <= 4
+            assert has_a <= 4
+            assert has_b <= 4
             marked[label] += near(bag, -10)
         assert marked[0] == (0 if poisoned else 100)
         assert marked[1] == 100 if poisoned else 2 <= marked[1] <= 25
