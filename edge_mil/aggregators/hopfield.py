@@ -9,9 +9,9 @@ from edge_mil.aggregators.classifier import Classifier
 from edge_mil.aggregators.dense import Arrays, softmax_rows
 from edge_mil.errors import EmptyBagError, InvalidInstancesError
 from edge_mil.protocols import Aggregator
-from edge_mil.types import Float32Array, Float64Array, InstanceBatch, SlideScore
+from edge_mil.types import Float32Array, Float64Array, InstanceBatch, Int64Array, SlideScore
 
-VALUES, KEYS = "values", "keys"
+VALUES, KEYS, REST = "values", "keys", "keys_rest"
 SETTLED = 1e-4
 """Steps of a head end when its weights, of all queries and instances, move by no more."""
 
@@ -19,7 +19,9 @@ SETTLED = 1e-4
 class HopfieldAggregator(Aggregator[Bank]):
     """Keeps the keys and values of all instances; each score runs the update steps over them.
 
-    In float64 throughout, and in canonical order, so that the score is a function of the set.
+    In float64 throughout, since update steps can amplify a rounding ten thousand times: a key comes
+    as two float32 numbers, the rounded one and what is left. And in canonical order, so that the
+    score is a function of the set.
 
     Attributes:
         value_dim: Width l of keys and values, of all heads.
@@ -47,23 +49,27 @@ class HopfieldAggregator(Aggregator[Bank]):
         """
         self.value_dim, self.classifier, self.steps = value_dim, classifier, steps
         self._queries = arrays["queries"].astype(np.float64)
+        self._widths = dict.fromkeys((VALUES, KEYS, REST), value_dim)
         self._beta = float(arrays["beta"])
 
     def initial_state(self) -> Bank:
         """Return the empty bag."""
-        return Bank({VALUES: self.value_dim, KEYS: self.value_dim})
+        return Bank(self._widths)
 
     def update(self, state: Bank, batch: InstanceBatch) -> Bank:
         """Return the bag after also seeing `batch`."""
         if len(batch) == 0:
             return state
-        keys = batch.extra.get(KEYS)
-        if batch.values.shape[1] != self.value_dim or keys is None or batch.places is None:
+        given = {VALUES: batch.values, **batch.extra}
+        if batch.places is None or any(
+            name not in given or given[name].shape[1] != width
+            for name, width in self._widths.items()
+        ):
             raise InvalidInstancesError(
                 f"Expected values and keys of width {self.value_dim} with their places, got "
                 f"{batch.values.shape[1]}; the graphs are of another bundle."
             )
-        return state.append({VALUES: batch.values, KEYS: keys}, batch.places)
+        return state.append({name: given[name] for name in self._widths}, batch.places)
 
     def merge(self, left: Bank, right: Bank) -> Bank:
         """Return the bag of both."""
@@ -94,7 +100,7 @@ class HopfieldAggregator(Aggregator[Bank]):
         if state.count == 0 or batch.places is None:
             return None
         order = state.order()
-        weights = self._weights(self._split(state[KEYS][order]))
+        weights = self._weights(self._keys(state, order))
         flat = weights.reshape(-1, state.count).T
         keys = state.keys
         at = {keys[row]: number for number, row in enumerate(order.tolist())}
@@ -107,7 +113,10 @@ class HopfieldAggregator(Aggregator[Bank]):
 
     def from_bytes(self, data: bytes) -> Bank:
         """Read what `to_bytes` wrote."""
-        return Bank.from_bytes(data, {VALUES: self.value_dim, KEYS: self.value_dim})
+        return Bank.from_bytes(data, self._widths)
+
+    def _keys(self, state: Bank, order: Int64Array) -> Float64Array:
+        return self._split(state[KEYS][order]) + self._split(state[REST][order])
 
     def _split(self, rows: Float32Array) -> Float64Array:
         """Return rows (n, l) as heads (h, n, hidden), float64."""
@@ -132,7 +141,7 @@ class HopfieldAggregator(Aggregator[Bank]):
 
     def _pooled(self, state: Bank) -> Float64Array:
         order = state.order()
-        weights = self._weights(self._split(state[KEYS][order]))
+        weights = self._weights(self._keys(state, order))
         slices = weights @ self._split(state[VALUES][order])
         joined = slices.transpose(1, 0, 2)
         return np.ascontiguousarray(joined).reshape(len(joined), -1)

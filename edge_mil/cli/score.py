@@ -103,7 +103,10 @@ def _as_json(score: SlideScore | None) -> dict[str, object] | None:
 def _print(bundle: Bundle, name: str, instances: int, score: SlideScore | None) -> None:
     print(f"{name}, {instances} instances, by {bundle.manifest.name} ({bundle.digest[:19]})")
     if score is None:
-        print("No score yet: the bag holds no instance.")
+        few = "fewer instances than the head needs" if instances else "no instance"
+        print(f"No score yet: the bag holds {few}.")
+    elif score.pooled:
+        print(f"{len(score.pooled)} pooled numbers; no classifier follows (--json prints them).")
     else:
         width = max((len(c) for c in score.classes), default=5)
         chances = score.probabilities or (None,) * len(score.logits)
@@ -117,7 +120,8 @@ def _print(bundle: Bundle, name: str, instances: int, score: SlideScore | None) 
 def _print_more(document: dict[str, Any], scores: list[SlideScore | None] | None) -> None:
     """Print what was asked for beside the score."""
     for at, score in enumerate(scores or ()):
-        logits = ", ".join(f"{x:.4f}" for x in score.logits) if score else "no score"
+        outputs = (score.logits or score.pooled) if score else ()
+        logits = ", ".join(f"{x:.4f}" for x in outputs) or "no score"
         held = score.instances if score else 0
         print(f"after operation {at}: {held} instances, logits {logits}")
     for channel, weights in enumerate(document.get("attention", ())):

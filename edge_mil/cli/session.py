@@ -109,6 +109,8 @@ def run_show(arguments: argparse.Namespace) -> int:
     score = standing["score"]
     if score is None:
         print("score     none yet")
+    elif "pooled" in score:
+        print(f"score     {len(score['pooled'])} pooled numbers; no classifier follows")
     else:
         values = score["probabilities"] or score["logits"]
         what = "probability" if score["probabilities"] else "logit"

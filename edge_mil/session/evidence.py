@@ -86,7 +86,7 @@ class Evidence:
         with_all = self._model.aggregator.scores([self._total])[0]
         without = self._scores(self._rest)
         return {
-            sequence: with_all.logits[index] - score.logits[index]
+            sequence: _outputs(with_all)[index] - _outputs(score)[index]
             for (sequence, _), score in zip(self._states, without, strict=True)
             if with_all is not None and score is not None
         }
@@ -119,7 +119,7 @@ class Evidence:
                 if with_all is None or score is None:
                     values.append(0.0)
                 else:
-                    values.append(with_all.logits[index] - score.logits[index])
+                    values.append(_outputs(with_all)[index] - _outputs(score)[index])
             waiting.clear()
 
         for (sequence, _), rest in zip(self._states, self._rest, strict=True):
@@ -191,6 +191,11 @@ def _all_but_each(aggregator: Any, states: list[Any]) -> list[Any]:
         rest.append(aggregator.merge(before, after[i + 1]))
         before = aggregator.merge(before, state)
     return rest
+
+
+def _outputs(score: SlideScore) -> tuple[float, ...]:
+    """Return the head's outputs; a pooling without a classifier has no logits."""
+    return score.logits or score.pooled
 
 
 def _paint(class_name: str, places: list[Region], values: list[float], revision: int) -> HeatMap:

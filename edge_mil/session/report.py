@@ -126,6 +126,8 @@ def _numbers(content: ReportContent) -> str:
     cards = []
     if score is None:
         cards.append(_card("no score yet", "Score", "no tissue was seen"))
+    elif score.pooled:
+        cards.append(_card(f"{len(score.pooled)}", "Pooled numbers", "no classifier follows"))
     else:
         index = score.classes.index(content.class_name)
         logit = f"logit {score.logits[index]:+.2f}"

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from golden_models import golden_model
 from shared_data import shared
 
 torch = pytest.importorskip("torch")
@@ -271,26 +270,6 @@ def test_an_unknown_layout_is_answered_with_the_nearest_and_three_keys(export: A
     assert code == 2
     assert "clam_sb (it lacks classifiers.weight)" in said
     assert "--arch" in said
-
-
-@pytest.mark.shared
-@pytest.mark.parametrize(
-    ("name", "looks_like"),
-    [
-        ("acmil_mha", "acmil_mha"),
-        ("aem_mha", "aem_mha"),
-        ("hopfield_pooling", "hopfield"),
-        ("ilra", "ilra"),
-        ("wikg", "wikg"),
-    ],
-)
-def test_a_head_of_a_later_release_is_recognised(
-    name: str, looks_like: str, export: Any, tmp_path: Path
-) -> None:
-    path = golden_model(name).folder / "checkpoint.safetensors"
-    code, said = export(path)
-    assert code == 2
-    assert f"looks like {looks_like}; that head is not there yet" in said
 
 
 @pytest.mark.shared

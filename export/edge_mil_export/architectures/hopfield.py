@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.functional import layer_norm
 
 from edge_mil.errors import UsageError
 from edge_mil_export.architectures.aem import pool_heads
@@ -78,26 +79,39 @@ class HopfieldPooling(Head):
         self.pooling = "hopfield" if self.steps else "multihead"
         self.incremental = "banked" if self.steps else "mergeable"
         self.logits_in_attend = not self.steps  # type: ignore[misc] # per file
-        self.extra_outputs = ("keys",) if self.steps else ()  # type: ignore[misc] # per file
+        self.extra_outputs = ("keys", "keys_rest") if self.steps else ()  # type: ignore[misc] # per file
 
     def scaled_queries(self) -> torch.Tensor:
-        """Return beta q, (heads, quantity, hidden)."""
+        """Return beta q, float64 (heads, quantity, hidden)."""
         inner = self.value_dim
-        normal = self.norm_queries(self.patterns[0])
-        queries = normal @ self.in_weight[:inner].T + self.in_bias[:inner]
+        normal = _exact_norm(self.patterns[0], self.norm_queries)
+        queries = normal @ self.in_weight[:inner].double().T + self.in_bias[:inner].double()
         split = queries.reshape(len(queries), self.heads, -1).permute(1, 0, 2)
         scaled: torch.Tensor = split * self.beta
         return scaled
 
     def attend(self, features: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Return values (n, l) and logits (n, heads * quantity); with update steps keys (n, l)."""
+        """Return values (n, l) and logits (n, heads * quantity); with update steps keys (n, l).
+
+        Update steps can amplify a rounding of the keys ten thousand times, so these are computed
+        in float64 and given as two float32 numbers each: the rounded one, and what is left.
+        """
         inner = self.value_dim
         weights, biases = self.in_weight[inner:], self.in_bias[inner:]
-        keys = self.norm_keys(features) @ weights[:inner].T + biases[:inner]
         values = self.norm_values(features) @ weights[inner:].T + biases[inner:]
         if self.steps:
-            return values, values, keys
-        return values, self._logits(self.scaled_queries(), keys)
+            keys = self._exact_keys(features)
+            rounded = keys.float()
+            return values, values, rounded, (keys - rounded.double()).float()
+        keys = self.norm_keys(features) @ weights[:inner].T + biases[:inner]
+        return values, self._logits(self.scaled_queries().to(keys.dtype), keys)
+
+    def _exact_keys(self, features: torch.Tensor) -> torch.Tensor:
+        """Return the keys, float64 (n, l)."""
+        inner = self.value_dim
+        normal = _exact_norm(features, self.norm_keys)
+        weight = self.in_weight[inner : 2 * inner].double()
+        return normal @ weight.T + self.in_bias[inner : 2 * inner].double()
 
     def _logits(self, queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
         split = keys.reshape(keys.shape[0], self.heads, queries.shape[2]).permute(1, 2, 0)
@@ -117,7 +131,7 @@ class HopfieldPooling(Head):
         """Return the pooled vector of a whole bag (n, d), flat."""
         values, logits, *extra = self.attend(features)
         if extra:
-            logits = self._associate(extra[0])
+            logits = self._associate(self._exact_keys(features)).to(values.dtype)
         return self.classify(pool_heads(values, logits, self.heads)[None])[0]
 
     def _associate(self, keys: torch.Tensor) -> torch.Tensor:
@@ -162,3 +176,10 @@ class HopfieldPooling(Head):
             f"{at}.association_core.in_proj_weight": core.in_proj_weight.detach().clone(),
             f"{at}.association_core.in_proj_bias": core.in_proj_bias.detach().clone(),
         }
+
+
+def _exact_norm(rows: torch.Tensor, norm: nn.LayerNorm) -> torch.Tensor:
+    """Return a layer norm in float64."""
+    shift = norm.get_parameter("bias").double() if norm.bias is not None else None
+    scale = norm.get_parameter("weight").double()
+    return layer_norm(rows.double(), norm.normalized_shape, scale, shift, norm.eps)
