@@ -91,14 +91,15 @@ def test_the_wheel_carries_the_licence_and_the_commands(wheel: Path) -> None:
     assert "edge-mil-export = edge_mil_export.cli:main" in commands
 
 
-def test_the_exporter_offers_its_benchmark(wheel: Path) -> None:
+def test_the_exporter_offers_its_benchmarks(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         info = f"edge_mil-{edge_mil.__version__}.dist-info"
         points = configparser.ConfigParser()
         points.read_string(archive.read(f"{info}/entry_points.txt").decode())
     offered = dict(points[GROUP])
-    assert set(offered) == {"extractor"}
-    assert callable(importlib.import_module(offered["extractor"]).add_parser)
+    assert set(offered) == {"aggregators", "extractor"}
+    for module in offered.values():
+        assert callable(importlib.import_module(module).add_parser)
 
 
 def test_the_light_client_wants_three_packages_and_no_upper_bound(wheel: Path) -> None:

@@ -57,9 +57,7 @@ CATALOGUE = (
     HeadEntry("dtfd", "Zhang et al. 2022, arXiv:2203.12081", "mergeable"),
     HeadEntry("gabmil_mambamil", f"{ABMIL} (layout of MambaMIL)", "mergeable"),
     HeadEntry("hopfield", "Ramsauer et al. 2021, arXiv:2008.02217", "mergeable"),
-    HeadEntry(
-        "ilra", "Xiang and Zhang 2023, ICLR", "whole-bag"
-    ),
+    HeadEntry("ilra", "Xiang and Zhang 2023, ICLR", "whole-bag"),
     HeadEntry("ins", "Qu et al. 2024, arXiv:2307.02249", "mergeable"),
     HeadEntry("mambamil", "Yang et al. 2024, arXiv:2403.06800", "whole-bag"),
     HeadEntry("max_mil", "largest logit of an instance, for each class", "mergeable"),
