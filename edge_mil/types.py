@@ -315,3 +315,27 @@ class FieldResult:
     cells_held: int = 0
     timings_s: dict[str, float] = field(default_factory=dict)
     as_of: int | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HeatMap:
+    """Influence of each cell on the score of one class.
+
+    Attributes:
+        class_name: The class.
+        origin_x_um: Stage x of the top left corner of values[0, 0].
+        origin_y_um: Stage y of the same.
+        um_per_column: Width of a cell on the slide.
+        um_per_row: Height of a cell on the slide.
+        values: Logit with the cell minus without it, float32, shape (rows, columns); NaN where
+            there is no instance.
+        revision: Of the bag that it was computed from.
+    """
+
+    class_name: str
+    origin_x_um: float
+    origin_y_um: float
+    um_per_column: float
+    um_per_row: float
+    values: Float32Array
+    revision: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -121,7 +122,7 @@ class Bank:
                 )
                 places = Places(keys, stored["_cells"], stored["_groups"])
                 arrays = {name: stored[name] for name in widths}
-        except Exception as error:  # zipfile, numpy and KeyError: all say that this is no bank
+        except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
             raise StoreError(f"A stored aggregator state cannot be read ({error}).") from error
         if any(
             a.shape != (len(keys), widths[n]) or a.dtype != np.float32 for n, a in arrays.items()

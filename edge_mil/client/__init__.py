@@ -5,13 +5,13 @@ from edge_mil.client.field_stream import FieldStream, StreamSummary
 from edge_mil.client.session import ClientSession
 from edge_mil.client.values import (
     FieldInfo,
-    HeatMap,
     ModelInfo,
     ScoreInfo,
     ServerInfo,
     SessionInfo,
 )
 from edge_mil.rpc.allocator import tune_allocator
+from edge_mil.types import HeatMap
 
 __all__ = [
     "Client",

@@ -13,7 +13,6 @@ import grpc
 from edge_mil.client.field_stream import GIVE_UP_AFTER_S, FieldStream, StreamSummary
 from edge_mil.client.values import (
     FieldInfo,
-    HeatMap,
     ScoreInfo,
     SessionInfo,
     field_info,
@@ -25,7 +24,7 @@ from edge_mil.client.values import (
 from edge_mil.client.wire import Wire, error_of
 from edge_mil.errors import RemoteError
 from edge_mil.rpc.codec import duration
-from edge_mil.types import FieldResult, Frame, SlideScore
+from edge_mil.types import FieldResult, Frame, HeatMap, SlideScore
 from edge_mil.v1 import edge_mil_pb2 as pb
 
 

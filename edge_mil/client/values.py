@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge_mil.rpc.codec import decode_measure, decode_score, epoch_seconds
-from edge_mil.types import FieldResult, Float32Array, SlideScore, Verdict
+from edge_mil.types import FieldResult, HeatMap, SlideScore, Verdict
 from edge_mil.v1 import edge_mil_pb2 as pb
 
 INSTANCE_NAMES = {pb.INSTANCE_KIND_GRID: "grid", pb.INSTANCE_KIND_FIELD: "field"}
@@ -171,29 +171,6 @@ class FieldInfo:
     def verdict(self) -> Verdict:
         """What became of the field."""
         return self.result.verdict
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class HeatMap:
-    """Influence of each cell on the logit of one class.
-
-    Attributes:
-        class_name: The class.
-        origin_x_um: Stage x of the top left corner of values[0, 0].
-        origin_y_um: Stage y of the same.
-        um_per_column: Width of a cell.
-        um_per_row: Height of a cell.
-        values: Logits, float32, shape (rows, columns); NaN where nothing was visited.
-        revision: Of the bag.
-    """
-
-    class_name: str
-    origin_x_um: float
-    origin_y_um: float
-    um_per_column: float
-    um_per_row: float
-    values: Float32Array
-    revision: int
 
 
 def model_info(message: pb.ModelInfo) -> ModelInfo:

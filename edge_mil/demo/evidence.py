@@ -15,7 +15,6 @@ from edge_mil.client import ClientSession, FieldInfo, SessionInfo
 from edge_mil.session.report import ReportContent, TopField
 from edge_mil.session.report_drawing import HistoryPoint, SlidePicture
 from edge_mil.session.reporting import about_model
-from edge_mil.session.views import HeatMap
 from edge_mil.types import FieldResult, Region, UInt8Array
 
 PICTURE_PX = 1600
@@ -62,7 +61,7 @@ def gather(
         ),
         verdicts=info.fields,
         picture=_picture(slide),
-        heat_map=_heat_map(session, class_name) if info.score else None,
+        heat_map=session.heat_map(class_name) if info.score else None,
         top_fields=tuple(
             TopField(f.sequence, f.influence or 0.0, f.cells, _thumbnail(session, f), _region(f))
             for f in top
@@ -99,19 +98,6 @@ def _jpeg(pixels: UInt8Array) -> bytes:
         [cv2.IMWRITE_JPEG_QUALITY, PICTURE_QUALITY],
     )[1]
     return encoded.tobytes()
-
-
-def _heat_map(session: ClientSession, class_name: str) -> HeatMap:
-    found = session.heat_map(class_name)
-    return HeatMap(
-        found.class_name,
-        found.origin_x_um,
-        found.origin_y_um,
-        found.um_per_column,
-        found.um_per_row,
-        found.values,
-        found.revision,
-    )
 
 
 def _thumbnail(session: ClientSession, field: FieldInfo) -> bytes:

@@ -4,7 +4,8 @@ from edge_mil.session.folder import SessionFolder, SessionSummary, default_state
 from edge_mil.session.ledger import StoredAnswer
 from edge_mil.session.session import Session
 from edge_mil.session.settings import SessionSettings
-from edge_mil.session.views import FieldRecord, HeatMap, Standing
+from edge_mil.session.views import FieldRecord, Standing
+from edge_mil.types import HeatMap
 
 __all__ = [
     "FieldRecord",

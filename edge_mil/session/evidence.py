@@ -8,6 +8,7 @@ heads have none: each number would be a run over the whole bag.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -18,9 +19,9 @@ import numpy as np
 from edge_mil.errors import SessionStateError, UsageError
 from edge_mil.pipeline import Model
 from edge_mil.session.answers import read_answer
-from edge_mil.session.views import FieldRecord, HeatMap
+from edge_mil.session.views import FieldRecord
 from edge_mil.store import InstanceKind, InstanceRow, SessionReader
-from edge_mil.types import Float32Array, InstanceBatch, Places, Region, SlideScore
+from edge_mil.types import Float32Array, HeatMap, InstanceBatch, Places, Region, SlideScore
 
 CHUNK = 4096
 """States that are scored in one run of the classifier: bounds the memory."""
@@ -39,13 +40,17 @@ class Evidence:
         self._model, self._store, self._extent, self._order = model, store, extent, order
         aggregator = model.aggregator
         self._states = [(s, aggregator.from_bytes(data)) for s, data in store.states()]
-        self._rest: list[Any] = []
-        if aggregator.incremental == "mergeable":
-            self._rest = _all_but_each(aggregator, [state for _, state in self._states])
+        self._mergeable = aggregator.incremental == "mergeable"
         total = aggregator.initial_state()
         for _, state in self._states:
             total = aggregator.merge(total, state)
         self._total = total
+
+    @functools.cached_property
+    def _rest(self) -> list[Any]:
+        """The bag without each field; a list of fields does without it."""
+        states = [state for _, state in self._states]
+        return _all_but_each(self._model.aggregator, states) if self._mergeable else []
 
     def fields(self) -> list[FieldRecord]:
         """Return every field in the order of sequence numbers."""
@@ -154,7 +159,7 @@ class Evidence:
         for sequence, _ in self._states:
             rows = [r for r in self._store.instances(sequence) if r.kind is InstanceKind.HELD]
             cells[sequence] = len(rows)
-            if channels and rows and self._rest:
+            if channels and rows and self._mergeable:
                 logits: Float32Array = np.stack(
                     [np.frombuffer(r.attention_logits or b"", dtype="<f4") for r in rows]
                 )

@@ -16,8 +16,7 @@ from edge_mil.session.report_drawing import (
     slide_svg,
 )
 from edge_mil.session.report_style import STYLE
-from edge_mil.session.views import HeatMap
-from edge_mil.types import RESEARCH_USE_ONLY, Region, SlideScore
+from edge_mil.types import RESEARCH_USE_ONLY, HeatMap, Region, SlideScore
 
 VERDICT_WORDS = {
     "ACCEPTED": "brought something new to the score",

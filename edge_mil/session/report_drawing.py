@@ -8,8 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edge_mil.session.views import HeatMap
-from edge_mil.types import Region
+from edge_mil.types import HeatMap, Region
 
 RAISES, LOWERS = (217, 72, 1), (8, 81, 156)
 """Orange and blue differ for every kind of colour blindness (ColorBrewer's PuOr and RdBu ends)."""

@@ -20,9 +20,9 @@ from edge_mil.session.places import open_survey
 from edge_mil.session.record import FRAME_SIZE, check_same
 from edge_mil.session.report import ReportContent, TopField
 from edge_mil.session.report_drawing import HistoryPoint, SlidePicture
-from edge_mil.session.views import FieldRecord, HeatMap
+from edge_mil.session.views import FieldRecord
 from edge_mil.store import SessionReader
-from edge_mil.types import FieldResult, Region
+from edge_mil.types import FieldResult, HeatMap, Region
 
 TOP_FIELDS = 8
 PICTURE_PX = 1600

@@ -36,9 +36,9 @@ from edge_mil.session.record import (
 )
 from edge_mil.session.scoring import BackgroundScorer, Scored, Scorer
 from edge_mil.session.settings import SessionSettings
-from edge_mil.session.views import FieldRecord, HeatMap, Standing
+from edge_mil.session.views import FieldRecord, Standing
 from edge_mil.store import Change, SessionFile
-from edge_mil.types import FieldResult, Frame, SlideScore, Verdict
+from edge_mil.types import FieldResult, Frame, HeatMap, SlideScore, Verdict
 
 
 class Session:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from edge_mil.types import FieldResult, Float32Array, SlideScore, Verdict
+from edge_mil.types import FieldResult, SlideScore, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,27 +81,3 @@ class FieldRecord:
     def verdict(self) -> Verdict:
         """What became of it."""
         return self.result.verdict
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class HeatMap:
-    """Influence of each cell on the score of one class.
-
-    Attributes:
-        class_name: The class.
-        origin_x_um: Stage x of the top left corner of values[0, 0].
-        origin_y_um: Stage y of the same.
-        um_per_column: Width of a cell on the slide.
-        um_per_row: Height of a cell on the slide.
-        values: Logit with the cell minus without it, float32, shape (rows, columns); NaN where
-            there is no instance.
-        revision: Of the bag that it was computed from.
-    """
-
-    class_name: str
-    origin_x_um: float
-    origin_y_um: float
-    um_per_column: float
-    um_per_row: float
-    values: Float32Array
-    revision: int
