@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from edge_mil.imaging import thumbnail_jpeg
 from edge_mil.pipeline import Model
 from edge_mil.session.record import field_header, with_arrays
-from edge_mil.session.survey import Look, Removal, Survey
+from edge_mil.session.survey import Look, Survey
 from edge_mil.store import Change, FieldRow, InstanceKind, InstanceRow
 from edge_mil.types import FieldResult, Float32Array, Frame, InstanceBatch, Verdict
 
@@ -26,7 +26,8 @@ class Reading:
         look: The survey's judgement.
         features: Of the look's tiles, float32 (n, d).
         batch: The same, attended.
-        states: Sequence -> new state of the field, or None for one that leaves the bag.
+        states: Sequence -> new state: of the field, and of every earlier one that lost an
+            instance to it, None for one that leaves the bag.
         thumbnail: JPEG of an accepted field; b"" of others.
         timings_s: Seconds by stage; the session goes on writing it.
     """
@@ -46,11 +47,12 @@ class Reading:
         *,
         payload_crc: int,
         mpp: float,
-        state: bytes | None,
+        to_bytes: Callable[[Any], bytes],
         meta: Mapping[str, str],
     ) -> Change:
-        """Return the durable step of the field."""
+        """Return the durable step of the field; `to_bytes` is the aggregator's."""
         look = self.look
+        states = {s: None if v is None else to_bytes(v) for s, v in self.states.items()}
         return Change(
             field=FieldRow(
                 result.sequence,
@@ -58,14 +60,15 @@ class Reading:
                 payload_crc,
                 field_header(self.frame, mpp),
                 answer,
-                state,
+                states.pop(result.sequence, None),
             ),
             instances=look.glass
             + with_arrays(look.rows, self.features, self.batch.attention_logits),
             parts=look.parts,
             thumbnail=self.thumbnail,
             kinds=dict.fromkeys(look.displaced, InstanceKind.CANDIDATE),
-            states={sequence: None for _, sequence in look.displaced},
+            states=states,
+            dropped=look.dropped,
             finished_places=look.finished,
             meta=meta,
         )
@@ -74,8 +77,17 @@ class Reading:
 class FieldReader:
     """Runs the pipeline on one field of a session."""
 
-    def __init__(self, model: Model, survey: Survey) -> None:
-        self._model, self._survey = model, survey
+    def __init__(
+        self, model: Model, survey: Survey, rows_of: Callable[[int], Sequence[InstanceRow]]
+    ) -> None:
+        """Name the parts.
+
+        Args:
+            model: Extracts and pools.
+            survey: Judges, and is asked only: whoever reads applies.
+            rows_of: Gives the stored rows of a field, once all that was queued is durable.
+        """
+        self._model, self._survey, self._rows_of = model, survey, rows_of
 
     def read(self, sequence: int, frame: Frame) -> Reading:
         """Judge and extract a field.
@@ -84,6 +96,7 @@ class FieldReader:
             FrameError: Its size is not the session's.
             PositionError: It lacks a position or a place.
             InvalidInstancesError: The network gave a number that is not finite.
+            StoreError: The rows of a field that loses an instance cannot be read.
         """
         started = time.perf_counter()
         look = self._survey.look(sequence, frame)
@@ -95,6 +108,9 @@ class FieldReader:
         held = [row.kind is InstanceKind.HELD for row in look.rows]
         if any(held):
             states[sequence] = self._state(batch.take(np.flatnonzero(held)))
+        for owner in sorted({owner for _, owner in look.dropped}):
+            gone = [place for place, loser in look.dropped if loser == owner]
+            states[owner] = self.state_after(owner, gone)
         extracted = time.perf_counter()
         jpeg = thumbnail_jpeg(frame.pixels) if look.verdict is Verdict.ACCEPTED else b""
         timings = {
@@ -104,14 +120,31 @@ class FieldReader:
         }
         return Reading(frame, look, features, batch, states, jpeg, timings)
 
-    def state_after(self, removal: Removal, rows: Sequence[InstanceRow]) -> Any | None:
-        """Return the state of a field, from its stored rows, when others' removal touched it."""
-        gone = set(removal.dropped)
+    def state_after(
+        self,
+        sequence: int,
+        gone: Collection[str],
+        kinds: Mapping[tuple[str, int], InstanceKind] | None = None,
+    ) -> Any | None:
+        """Fold a stored field again without some of its places; never by subtraction.
+
+        Args:
+            sequence: The field.
+            gone: Places that it loses.
+            kinds: (place, sequence) -> new kind, where one changes too.
+
+        Returns:
+            Its state, None where nothing is left in the bag.
+
+        Raises:
+            StoreError: Its rows cannot be read.
+        """
+        changed = kinds or {}
         held = [
             row
-            for row in rows
+            for row in self._rows_of(sequence)
             if row.place not in gone
-            and removal.kinds.get((row.place, row.sequence), row.kind) is InstanceKind.HELD
+            and changed.get((row.place, row.sequence), row.kind) is InstanceKind.HELD
         ]
         if not held:
             return None

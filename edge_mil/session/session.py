@@ -37,7 +37,7 @@ from edge_mil.session.record import (
 from edge_mil.session.scoring import BackgroundScorer, Scored, Scorer
 from edge_mil.session.settings import SessionSettings
 from edge_mil.session.views import FieldRecord, Standing
-from edge_mil.store import Change, SessionFile
+from edge_mil.store import Change, InstanceRow, SessionFile
 from edge_mil.types import FieldResult, Frame, HeatMap, SlideScore, Verdict
 
 
@@ -119,7 +119,7 @@ class Session:
             height, width = json.loads(meta[FRAME_SIZE])
             self._frame_size = (height, width)
         self._survey = open_survey(self.model, self.settings, self._frame_size)
-        self._reader = FieldReader(self.model, self._survey)
+        self._reader = FieldReader(self.model, self._survey, self._stored_rows)
         self._bag = Bag(self.model.aggregator, self._stored_states)
         self._ledger = Ledger(store)
         self._closed = meta.get(STATE) == "closed"
@@ -213,7 +213,6 @@ class Session:
             timings_s=reading.timings_s,
         )
         answer = write_answer(result)
-        state = changes.get(sequence)
         meta = {REVISION: str(self._revision)}
         if self._frame_size is None and not self.settings.independent:
             self._frame_size = (frame.height_px, frame.width_px)
@@ -223,7 +222,7 @@ class Session:
             answer,
             payload_crc=payload_crc,
             mpp=self.settings.mpp,
-            state=None if state is None else self.model.aggregator.to_bytes(state),
+            to_bytes=self.model.aggregator.to_bytes,
             meta=meta,
         )
         durable = self._store.append(change)
@@ -258,8 +257,7 @@ class Session:
         removal = self._survey.remove(sequence)
         changes: dict[int, Any | None] = {sequence: None}
         for touched in removal.touched:
-            rows = self._store.instances(touched)
-            changes[touched] = self._reader.state_after(removal, rows)
+            changes[touched] = self._reader.state_after(touched, removal.dropped, removal.kinds)
         bag = self._bag.with_changes(changes)
         self._revision += 1
         to_bytes = self.model.aggregator.to_bytes
@@ -359,6 +357,10 @@ class Session:
     def _evidence(self) -> Evidence:
         self._store.flush()
         return Evidence(self.model, self._store, self._survey.extent, self._survey.order)
+
+    def _stored_rows(self, sequence: int) -> list[InstanceRow]:
+        self._store.flush()
+        return self._store.instances(sequence)
 
     def _stored_states(self) -> list[tuple[int, bytes]]:
         self._store.flush()

@@ -22,7 +22,10 @@ class Look:
         glass: Rows of complete cells without tissue.
         parts: Pixels to keep for cells that are not complete.
         finished: Places that are complete now.
-        displaced: Earlier fields whose instance gives way to this field's.
+        displaced: Earlier fields whose instance gives way to this field's, and stays a candidate.
+        dropped: (place, sequence of its owner): instances that leave the bag for good in the same
+            durable step, because this field replaces the cell or shows that it was counted twice.
+            Their owners are folded again from what they still hold.
         added: Places that are held for the first time.
         improved: Places held before, whose instance this field replaces.
         held: Places that it shows and that stay as they are.
@@ -37,6 +40,7 @@ class Look:
     parts: tuple[PartRow, ...] = ()
     finished: tuple[str, ...] = ()
     displaced: tuple[tuple[str, int], ...] = ()
+    dropped: tuple[tuple[str, int], ...] = ()
     added: int = 0
     improved: int = 0
     held: int = 0

@@ -94,6 +94,7 @@ class Change:
         kinds: (place, sequence) -> its new kind.
         states: Sequence -> new state of an earlier field.
         dropped_places: Places whose rows go, whoever wrote them.
+        dropped: (place, sequence): single rows that go, before `instances` are written.
         finished_places: Places that are complete: their parts go.
         removed: Sequence of a field that is removed by hand: its parts go, its row is flagged.
         event: (kind, JSON) for the log.
@@ -107,6 +108,7 @@ class Change:
     kinds: Mapping[tuple[str, int], InstanceKind] = dataclasses.field(default_factory=dict)
     states: Mapping[int, bytes | None] = dataclasses.field(default_factory=dict)
     dropped_places: tuple[str, ...] = ()
+    dropped: tuple[tuple[str, int], ...] = ()
     finished_places: tuple[str, ...] = ()
     removed: int | None = None
     event: tuple[str, str] | None = None

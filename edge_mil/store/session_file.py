@@ -198,6 +198,7 @@ def _apply(connection: sqlite3.Connection, change: Change) -> None:
             run("INSERT INTO thumbnail VALUES (?, ?)", (f.sequence, change.thumbnail))
     for place in change.dropped_places:
         run("DELETE FROM instance WHERE place = ?", (place,))
+    run_many("DELETE FROM instance WHERE place = ? AND sequence = ?", change.dropped)
     run_many(
         "INSERT OR REPLACE INTO instance VALUES (?, ?, ?, ?, ?, ?, ?)",
         [
