@@ -7,6 +7,8 @@
   - UnknownBundleError       the service has no bundle of that name or digest
   - NotThereYetError         the command or option belongs to a later release
   - DependencyError          an optional package is not installed
+  - EngineError              a TensorRT engine cannot be built, kept, or used here
+  - BackendLostError         an accelerator went away, or failed in the middle of its work
   - InvalidFeaturesError     a features file, or an array of features, cannot be scored
   - InvalidInstancesError    the arrays of an instance batch do not fit together or are not finite
   - EmptyBagError            a score was asked for before any instance arrived
@@ -69,6 +71,14 @@ class NotThereYetError(EdgeMilError):
 
 class DependencyError(EdgeMilError):
     """An optional package is not installed; the message holds the command that installs it."""
+
+
+class EngineError(EdgeMilError):
+    """A TensorRT engine cannot be built, kept, or used here; the message says why."""
+
+
+class BackendLostError(EdgeMilError):
+    """An accelerator went away or failed; whoever meets this goes to the next backend."""
 
 
 class InvalidFeaturesError(EdgeMilError):

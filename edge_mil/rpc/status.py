@@ -34,6 +34,8 @@ STATUS_OF: Mapping[type[EdgeMilError], tuple[grpc.StatusCode, str]] = MappingPro
         errors.UnknownBundleError: (Code.NOT_FOUND, "BUNDLE_NOT_FOUND"),
         errors.NotThereYetError: (Code.UNIMPLEMENTED, "NOT_THERE_YET"),
         errors.DependencyError: (Code.FAILED_PRECONDITION, "PACKAGE_MISSING"),
+        errors.EngineError: (Code.FAILED_PRECONDITION, "ENGINE_UNUSABLE"),
+        errors.BackendLostError: (Code.INTERNAL, "BACKEND_LOST"),
         errors.InvalidFeaturesError: (Code.INVALID_ARGUMENT, "FEATURES_INVALID"),
         errors.InvalidInstancesError: (Code.INTERNAL, "INSTANCES_NOT_FINITE"),
         errors.EmptyBagError: (Code.FAILED_PRECONDITION, "BAG_EMPTY"),
