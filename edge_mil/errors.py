@@ -28,6 +28,7 @@
   - ListenError              the service cannot listen at that address
   - ServiceUnavailableError  the service cannot be reached, or went away
   - RemoteError              the service answered a call with an error of its own
+  - CalibrationError         a calibration is missing, stale, of other optics, or cannot be measured
   - StoreError               the session's records cannot be written or read
   - UsageError               a command was given arguments that do not make sense together
 """
@@ -170,6 +171,10 @@ class RemoteError(EdgeMilError):
     def __init__(self, message: str, code: str, reason: str = "", **details: object) -> None:
         super().__init__(message, **details)
         self.code, self.reason = code, reason
+
+
+class CalibrationError(EdgeMilError):
+    """A calibration is missing, damaged, stale or of other optics, or cannot be measured."""
 
 
 class StoreError(EdgeMilError):

@@ -7,6 +7,7 @@ from edge_mil.bundle.manifest import (
     InputSpec,
     Licences,
     Manifest,
+    StainSpec,
     TaskSpec,
     TissueSpec,
 )
@@ -21,6 +22,7 @@ __all__ = [
     "InputSpec",
     "Licences",
     "Manifest",
+    "StainSpec",
     "TaskSpec",
     "TissueSpec",
     "open_bundle",

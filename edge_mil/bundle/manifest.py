@@ -19,6 +19,7 @@ SCHEMA_VERSION = 1
 KINDS = ("classification", "regression", "survival", "pooling")
 PROBABILITIES = ("softmax", "sigmoid", "none")
 INSTANCES = ("grid", "field")
+STAIN_METHODS = ("macenko", "reinhard")
 INCREMENTAL = ("mergeable", "banked", "whole-bag")
 
 
@@ -53,6 +54,30 @@ class TissueSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class StainSpec:
+    """Stain normalisation: the colours that tiles are brought to before the extractor.
+
+    The source, which is what the slide at hand is like, comes from a calibration. Numbers as in
+    `edge_mil.imaging.stain.StainProfile`.
+
+    Attributes:
+        method: macenko or reinhard.
+        background: Colour of empty glass, RGB 0 to 255.
+        mean: Mean of the tissue in CIE L*a*b*.
+        deviation: Standard deviation of the same.
+        stains: The two stains' optical densities, six numbers; empty under reinhard if unknown.
+        reach: 99th percentile of each stain's amount.
+    """
+
+    method: str
+    background: tuple[float, ...]
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+    stains: tuple[float, ...] = ()
+    reach: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class InputSpec:
     """What an instance is made from.
 
@@ -65,7 +90,7 @@ class InputSpec:
         mean: Mean of the normalisation inside the graph (of 0 to 1); None: the file does it itself.
         std: Standard deviation of the same.
         tissue: Numbers of the tissue test.
-        stain: Stain normalisation; None.
+        stain: Stain normalisation; None where the model takes tiles as they are.
     """
 
     instances: str
@@ -76,7 +101,7 @@ class InputSpec:
     mean: tuple[float, ...] | None
     std: tuple[float, ...] | None
     tissue: TissueSpec
-    stain: None = None
+    stain: StainSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +193,11 @@ class Manifest:
             ("task.probabilities", self.task.probabilities, PROBABILITIES),
             ("aggregator.incremental", self.aggregator.incremental, INCREMENTAL),
             ("input.instances", self.input.instances if self.input else "grid", INSTANCES),
+            (
+                "input.stain.method",
+                self.input.stain.method if self.input and self.input.stain else "macenko",
+                STAIN_METHODS,
+            ),
         ):
             if value not in allowed:
                 raise BundleError(

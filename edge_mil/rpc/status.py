@@ -55,6 +55,7 @@ STATUS_OF: Mapping[type[EdgeMilError], tuple[grpc.StatusCode, str]] = MappingPro
         errors.ListenError: (Code.UNAVAILABLE, "LISTEN_FAILED"),
         errors.ServiceUnavailableError: (Code.UNAVAILABLE, "SERVICE_UNAVAILABLE"),
         errors.RemoteError: (Code.INTERNAL, "REMOTE"),
+        errors.CalibrationError: (Code.FAILED_PRECONDITION, "CALIBRATION_UNUSABLE"),
         errors.StoreError: (Code.RESOURCE_EXHAUSTED, "STORE_FAILED"),
         errors.UsageError: (Code.INVALID_ARGUMENT, "ARGUMENT_INVALID"),
     }

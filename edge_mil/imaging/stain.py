@@ -1,0 +1,218 @@
+"""Stain normalisation: the colours of one stain batch brought to those a model was trained on.
+
+A profile says what the colours of a slide are like; a transform goes from one profile to another.
+Both are fixed before the first field, and a tile is changed by its own pixels alone, so that the
+live score equals the batch.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from edge_mil.errors import CalibrationError
+from edge_mil.types import Float32Array, Float64Array, UInt8Array
+
+METHODS = ("macenko", "reinhard")
+
+MIN_DENSITY = 0.15
+"""Optical density (natural logarithm) below which a pixel is glass; Macenko et al. take 0.15."""
+ANGLE_PERCENTILE = 1.0
+"""The stains are the extreme directions but the outermost hundredth (Macenko et al.)."""
+REACH_PERCENTILE = 99.0
+"""What counts as the strongest staining (the same)."""
+MIN_PIXELS = 1000
+"""Fewer tissue pixels than this say nothing of a stain."""
+MIN_ANGLE_DEGREES = 3.0
+"""Two stains nearer than this are one: their amounts would be noise."""
+SAMPLE = 200_000
+"""Tissue pixels that a profile is fitted on; more change it by less than a grey level."""
+LEVELS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class StainProfile:
+    """The colours of a stained slide.
+
+    Attributes:
+        background: Colour of empty glass, RGB 0 to 255.
+        mean: Mean of the tissue in CIE L*a*b*.
+        deviation: Standard deviation of the same.
+        stains: The two stains' optical densities in red, green and blue, unit length, the one
+            that takes more red (haematoxylin) first: six numbers; empty where the tissue shows
+            only one stain.
+        reach: 99th percentile of each stain's amount; empty with `stains`.
+    """
+
+    background: tuple[float, ...]
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+    stains: tuple[float, ...] = ()
+    reach: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that no slide has."""
+        numbers = (*self.background, *self.mean, *self.deviation, *self.stains, *self.reach)
+        sizes = len(self.background), len(self.mean), len(self.deviation)
+        if (
+            sizes != (3, 3, 3)
+            or (len(self.stains), len(self.reach)) not in ((0, 0), (6, 2))
+            or not all(map(math.isfinite, numbers))
+            or min(*self.background, *self.deviation, *(self.reach or (1.0,))) <= 0
+        ):
+            raise CalibrationError(
+                "A stain profile holds numbers that no slide has; measure it again with edge-mil "
+                "calibrate stain."
+            )
+
+
+def fit_profile(pixels: UInt8Array, background: tuple[float, ...]) -> StainProfile:
+    """Measure the colours of stained tissue.
+
+    Args:
+        pixels: RGB uint8, shape (..., 3), of many places; glass among them is left out.
+        background: Colour of empty glass, RGB 0 to 255.
+
+    Raises:
+        CalibrationError: There is too little tissue, or all of it has one colour.
+
+    Source:
+        Macenko et al., "A method for normalizing histology slides for quantitative analysis"
+        (ISBI 2009); Reinhard et al., "Color transfer between images" (2001), in L*a*b*.
+    """
+    flat = pixels.reshape(-1, 3)
+    density = _density(background)[flat, np.arange(3)]
+    stained = np.flatnonzero((density > MIN_DENSITY).all(axis=1))
+    if len(stained) < MIN_PIXELS:
+        raise CalibrationError(
+            f"The images show {len(stained)} pixels of stained tissue and {MIN_PIXELS} are "
+            "needed; scan places with tissue, in focus.",
+            pixels=len(stained),
+        )
+    if len(stained) > SAMPLE:
+        stained = stained[np.linspace(0, len(stained) - 1, SAMPLE).round().astype(np.int64)]
+    tissue, density = flat[stained], density[stained]
+    lab = _to_lab(tissue[None])[0]
+    deviation = lab.std(axis=0)
+    if float(deviation.min()) < 0.1:
+        raise CalibrationError("All tissue has one colour; scan more places, in focus.")
+    stains, reach = _two_stains(density)
+    return StainProfile(
+        background=tuple(float(level) for level in background),
+        mean=tuple(float(x) for x in lab.mean(axis=0)),
+        deviation=tuple(float(x) for x in deviation),
+        stains=stains,
+        reach=reach,
+    )
+
+
+class StainTransform:
+    """Brings tiles from one stain profile to another; a pure function of each tile.
+
+    Macenko: optical density is linear in the amount of stain, so unmixing by the source's
+    stains, scaling to the target's reach and mixing by the target's stains is one 3 x 3 matrix
+    between two tables. Reinhard: each channel of L*a*b* gets the target's mean and deviation.
+    Empty glass becomes the target's glass under Macenko; under Reinhard it is shifted with the
+    rest.
+    """
+
+    def __init__(self, method: str, source: StainProfile, target: StainProfile) -> None:
+        """Prepare the tables.
+
+        Raises:
+            CalibrationError: The method is unknown, or a profile lacks what it needs.
+        """
+        if method not in METHODS:
+            raise CalibrationError(
+                f"There is no stain normalisation {method!r}; use {' or '.join(METHODS)}."
+            )
+        self.method, self.source, self.target = method, source, target
+        if method == "reinhard":
+            gain = np.asarray(target.deviation) / np.asarray(source.deviation)
+            shift = np.asarray(target.mean) - gain * np.asarray(source.mean)
+            self._matrix = np.column_stack([np.diag(gain), shift]).astype(np.float32)
+            return
+        for what, profile in (("slide", source), ("bundle's reference", target)):
+            if not profile.stains:
+                raise CalibrationError(
+                    f"The {what} shows only one stain, so Macenko's normalisation has nothing to "
+                    "separate; scan places with both stains, or use a bundle with Reinhard's."
+                )
+        mixing = np.asarray(target.stains).reshape(2, 3).T * (
+            np.asarray(target.reach) / np.asarray(source.reach)
+        )
+        unmixing = np.linalg.pinv(np.asarray(source.stains).reshape(2, 3).T)
+        # exp(log white - density) is the light that is left.
+        white = np.log(np.asarray(target.background))
+        self._matrix = np.column_stack([-mixing @ unmixing, white]).astype(np.float32)
+        # cv2.LUT wants one row of 256 entries with a table for each channel.
+        self._table = _density(source.background).astype(np.float32)[None]
+
+    def apply(self, tiles: UInt8Array) -> UInt8Array:
+        """Normalise tiles, each by itself.
+
+        Args:
+            tiles: RGB uint8, shape (n, h, w, 3).
+
+        Returns:
+            The same shape; a new array.
+        """
+        out = np.empty_like(tiles)
+        one = self._reinhard if self.method == "reinhard" else self._macenko
+        for tile, place in zip(tiles, out, strict=True):
+            place[...] = one(tile)
+        return out
+
+    def _macenko(self, tile: UInt8Array) -> UInt8Array:
+        density = cv2.LUT(tile, self._table)
+        levels = cv2.exp(cv2.transform(density, self._matrix))
+        return cv2.convertScaleAbs(levels).astype(np.uint8, copy=False)
+
+    def _reinhard(self, tile: UInt8Array) -> UInt8Array:
+        return _from_lab(cv2.transform(_to_lab(tile), self._matrix).astype(np.float32, copy=False))
+
+
+def _two_stains(density: Float64Array) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return both stains and their reach, or nothing where the tissue shows only one."""
+    _, directions = np.linalg.eigh(np.cov(density.T))
+    plane = directions[:, [2, 1]]
+    # An eigenvector has no sign; densities are positive.
+    plane *= np.where(plane[0] < 0, -1.0, 1.0)
+    along = density @ plane
+    angles = np.arctan2(along[:, 1], along[:, 0])
+    low, high = np.percentile(angles, [ANGLE_PERCENTILE, 100 - ANGLE_PERCENTILE])
+    if math.degrees(high - low) < MIN_ANGLE_DEGREES:
+        return (), ()
+    ends = [plane @ np.array([math.cos(a), math.sin(a)]) for a in (low, high)]
+    first, second = sorted(ends, key=lambda stain: -float(stain[0]))
+    stains = np.stack([first, second])
+    amounts = density @ np.linalg.pinv(stains)
+    reach = np.percentile(amounts, REACH_PERCENTILE, axis=0)
+    if float(reach.min()) <= 0:
+        return (), ()
+    return tuple(float(x) for x in stains.ravel()), tuple(float(x) for x in reach)
+
+
+def _density(background: tuple[float, ...]) -> Float64Array:
+    """Return the optical density of each level of each channel, (256, 3).
+
+    Brighter than glass is none; level 0 is taken as half a level.
+    """
+    levels = np.maximum(np.arange(LEVELS, dtype=np.float64), 0.5)[:, None]
+    density = np.log(np.asarray(background, dtype=np.float64)) - np.log(levels)
+    out: Float64Array = np.maximum(density, 0.0)
+    return out
+
+
+def _to_lab(pixels: UInt8Array) -> Float32Array:
+    scaled: Float32Array = np.multiply(pixels, np.float32(1 / 255), dtype=np.float32)
+    return cv2.cvtColor(scaled, cv2.COLOR_RGB2Lab).astype(np.float32, copy=False)
+
+
+def _from_lab(lab: Float32Array) -> UInt8Array:
+    rgb = cv2.cvtColor(lab, cv2.COLOR_Lab2RGB)
+    # It saturates to 0 to 255, after rounding.
+    return cv2.convertScaleAbs(np.maximum(rgb, 0), alpha=255).astype(np.uint8, copy=False)
