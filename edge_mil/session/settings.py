@@ -19,6 +19,8 @@ class SessionSettings:
         mpp: Pixel size of the camera on the slide, um/px.
         mpp_source: Who says so: declared, optics or calibration.
         independent: Fields have places instead of stage positions, and sizes may differ.
+        calibration_id: Name of the calibration that it runs under; "" for none.
+        calibration_digest: Digest of the same: the session goes on under no other.
         tissue: Outline of the tissue where it is known, stage um.
         slide_label: The client's name for the slide; never logged.
         labels: The client's own names and values.
@@ -32,6 +34,8 @@ class SessionSettings:
     mpp: float
     mpp_source: str = "declared"
     independent: bool = False
+    calibration_id: str = ""
+    calibration_digest: str = ""
     tissue: tuple[Region, ...] = ()
     slide_label: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
