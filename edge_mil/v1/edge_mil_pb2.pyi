@@ -188,9 +188,13 @@ class _CalibrationKindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper
     CALIBRATION_KIND_UNSPECIFIED: _CalibrationKind.ValueType  # 0
     CALIBRATION_KIND_FLAT_FIELD: _CalibrationKind.ValueType  # 1
     CALIBRATION_KIND_DARK_FIELD: _CalibrationKind.ValueType  # 2
+    """frames with the light off"""
     CALIBRATION_KIND_WHITE_BALANCE: _CalibrationKind.ValueType  # 3
+    """frames of empty glass"""
     CALIBRATION_KIND_PIXEL_SIZE: _CalibrationKind.ValueType  # 4
+    """known stage moves (also the affine), or a ruler slide"""
     CALIBRATION_KIND_STAGE_AFFINE: _CalibrationKind.ValueType  # 5
+    """known stage moves; the pixel size too"""
     CALIBRATION_KIND_GATES: _CalibrationKind.ValueType  # 6
     CALIBRATION_KIND_STAIN: _CalibrationKind.ValueType  # 7
 
@@ -199,9 +203,13 @@ class CalibrationKind(_CalibrationKind, metaclass=_CalibrationKindEnumTypeWrappe
 CALIBRATION_KIND_UNSPECIFIED: CalibrationKind.ValueType  # 0
 CALIBRATION_KIND_FLAT_FIELD: CalibrationKind.ValueType  # 1
 CALIBRATION_KIND_DARK_FIELD: CalibrationKind.ValueType  # 2
+"""frames with the light off"""
 CALIBRATION_KIND_WHITE_BALANCE: CalibrationKind.ValueType  # 3
+"""frames of empty glass"""
 CALIBRATION_KIND_PIXEL_SIZE: CalibrationKind.ValueType  # 4
+"""known stage moves (also the affine), or a ruler slide"""
 CALIBRATION_KIND_STAGE_AFFINE: CalibrationKind.ValueType  # 5
+"""known stage moves; the pixel size too"""
 CALIBRATION_KIND_GATES: CalibrationKind.ValueType  # 6
 CALIBRATION_KIND_STAIN: CalibrationKind.ValueType  # 7
 global___CalibrationKind = CalibrationKind
@@ -500,6 +508,9 @@ class Optics(google.protobuf.message.Message):
     CALIBRATION_ID_FIELD_NUMBER: builtins.int
     OBJECTIVE_LABEL_FIELD_NUMBER: builtins.int
     NUMERICAL_APERTURE_FIELD_NUMBER: builtins.int
+    CAMERA_LABEL_FIELD_NUMBER: builtins.int
+    TUBE_LENS_LABEL_FIELD_NUMBER: builtins.int
+    CALIBRATION_MAX_AGE_FIELD_NUMBER: builtins.int
     camera_pixel_um: builtins.float
     """sensor pitch, before magnification"""
     objective_magnification: builtins.float
@@ -510,9 +521,18 @@ class Optics(google.protobuf.message.Message):
     mpp: builtins.float
     """explicit; must agree with 1-4 within 5 % when both are given"""
     calibration_id: builtins.str
-    """wins over everything when set"""
+    """Wins over everything when set. FAILED_PRECONDITION when it is missing, stale, or of other optics: the reason is
+    CALIBRATION_NOT_FOUND, CALIBRATION_STALE, CALIBRATION_FOREIGN or CALIBRATION_DAMAGED.
+    """
     objective_label: builtins.str
     numerical_aperture: builtins.float
+    camera_label: builtins.str
+    """labels are compared where both sides have one, without regard to case"""
+    tube_lens_label: builtins.str
+    @property
+    def calibration_max_age(self) -> google.protobuf.duration_pb2.Duration:
+        """oldest measurement that is believed; unset = 30 days"""
+
     def __init__(
         self,
         *,
@@ -524,9 +544,12 @@ class Optics(google.protobuf.message.Message):
         calibration_id: builtins.str = ...,
         objective_label: builtins.str = ...,
         numerical_aperture: builtins.float = ...,
+        camera_label: builtins.str = ...,
+        tube_lens_label: builtins.str = ...,
+        calibration_max_age: google.protobuf.duration_pb2.Duration | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_mpp", b"_mpp", "mpp", b"mpp"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_mpp", b"_mpp", "binning", b"binning", "calibration_id", b"calibration_id", "camera_pixel_um", b"camera_pixel_um", "mpp", b"mpp", "numerical_aperture", b"numerical_aperture", "objective_label", b"objective_label", "objective_magnification", b"objective_magnification", "tube_factor", b"tube_factor"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_mpp", b"_mpp", "calibration_max_age", b"calibration_max_age", "mpp", b"mpp"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_mpp", b"_mpp", "binning", b"binning", "calibration_id", b"calibration_id", "calibration_max_age", b"calibration_max_age", "camera_label", b"camera_label", "camera_pixel_um", b"camera_pixel_um", "mpp", b"mpp", "numerical_aperture", b"numerical_aperture", "objective_label", b"objective_label", "objective_magnification", b"objective_magnification", "tube_factor", b"tube_factor", "tube_lens_label", b"tube_lens_label"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_mpp", b"_mpp"]) -> typing.Literal["mpp"] | None: ...
 
 global___Optics = Optics
@@ -718,6 +741,8 @@ class Session(google.protobuf.message.Message):
     INDEPENDENT_FIELD_NUMBER: builtins.int
     SLIDE_LABEL_FIELD_NUMBER: builtins.int
     LABELS_FIELD_NUMBER: builtins.int
+    CALIBRATION_ID_FIELD_NUMBER: builtins.int
+    CALIBRATION_DIGEST_FIELD_NUMBER: builtins.int
     session_id: builtins.str
     """ULID, unguessable part >= 80 bits"""
     state: global___SessionState.ValueType
@@ -733,6 +758,10 @@ class Session(google.protobuf.message.Message):
     """share held of the tissue cells known so far, 0 to 1"""
     independent: builtins.bool
     slide_label: builtins.str
+    calibration_id: builtins.str
+    """that the session runs under; empty for none"""
+    calibration_digest: builtins.str
+    """a session goes on under no other: FAILED_PRECONDITION / CALIBRATION_CHANGED"""
     @property
     def durable_beyond(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """sparse set above it"""
@@ -768,9 +797,11 @@ class Session(google.protobuf.message.Message):
         independent: builtins.bool = ...,
         slide_label: builtins.str = ...,
         labels: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
+        calibration_id: builtins.str = ...,
+        calibration_digest: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["create_time", b"create_time", "model", b"model", "score", b"score"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["coverage", b"coverage", "create_time", b"create_time", "durable_beyond", b"durable_beyond", "durable_sequence", b"durable_sequence", "fields_accepted", b"fields_accepted", "independent", b"independent", "labels", b"labels", "model", b"model", "mpp", b"mpp", "mpp_source", b"mpp_source", "revision", b"revision", "score", b"score", "session_id", b"session_id", "slide_label", b"slide_label", "state", b"state", "verdicts", b"verdicts"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["calibration_digest", b"calibration_digest", "calibration_id", b"calibration_id", "coverage", b"coverage", "create_time", b"create_time", "durable_beyond", b"durable_beyond", "durable_sequence", b"durable_sequence", "fields_accepted", b"fields_accepted", "independent", b"independent", "labels", b"labels", "model", b"model", "mpp", b"mpp", "mpp_source", b"mpp_source", "revision", b"revision", "score", b"score", "session_id", b"session_id", "slide_label", b"slide_label", "state", b"state", "verdicts", b"verdicts"]) -> None: ...
 
 global___Session = Session
 
@@ -1952,11 +1983,19 @@ class CalibrateStart(google.protobuf.message.Message):
     KIND_FIELD_NUMBER: builtins.int
     OPTICS_FIELD_NUMBER: builtins.int
     KNOWN_DISTANCE_UM_FIELD_NUMBER: builtins.int
+    BUNDLE_ID_FIELD_NUMBER: builtins.int
     request_id: builtins.str
     kind: global___CalibrationKind.ValueType
     known_distance_um: builtins.float
+    """PIXEL_SIZE: distance of the lines of a ruler slide; 0 = frames with stage positions"""
+    bundle_id: builtins.str
+    """GATES: whose cells and tissue test; empty where the server has one"""
     @property
-    def optics(self) -> global___Optics: ...
+    def optics(self) -> global___Optics:
+        """Labels and mpp are stored with the calibration; those that are not given stay as they were. Optics of another
+        objective, camera or tube lens than the calibration's are refused. calibration_id is its name and must be given.
+        """
+
     def __init__(
         self,
         *,
@@ -1964,9 +2003,10 @@ class CalibrateStart(google.protobuf.message.Message):
         kind: global___CalibrationKind.ValueType = ...,
         optics: global___Optics | None = ...,
         known_distance_um: builtins.float = ...,
+        bundle_id: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["optics", b"optics"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["kind", b"kind", "known_distance_um", b"known_distance_um", "optics", b"optics", "request_id", b"request_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["bundle_id", b"bundle_id", "kind", b"kind", "known_distance_um", b"known_distance_um", "optics", b"optics", "request_id", b"request_id"]) -> None: ...
 
 global___CalibrateStart = CalibrateStart
 
@@ -1991,6 +2031,40 @@ global___CalibrateResponse = CalibrateResponse
 class Calibration(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    @typing.final
+    class MeasuredEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        @property
+        def value(self) -> google.protobuf.timestamp_pb2.Timestamp: ...
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        ) -> None: ...
+        def HasField(self, field_name: typing.Literal["value", b"value"]) -> builtins.bool: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    @typing.final
+    class FiguresEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.float
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.float = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
     CALIBRATION_ID_FIELD_NUMBER: builtins.int
     KIND_FIELD_NUMBER: builtins.int
     CREATE_TIME_FIELD_NUMBER: builtins.int
@@ -1999,17 +2073,44 @@ class Calibration(google.protobuf.message.Message):
     WHITE_GAINS_FIELD_NUMBER: builtins.int
     RESIDUAL_FIELD_NUMBER: builtins.int
     DIGEST_FIELD_NUMBER: builtins.int
+    OPTICS_FIELD_NUMBER: builtins.int
+    BACKGROUND_FIELD_NUMBER: builtins.int
+    FRAME_WIDTH_PX_FIELD_NUMBER: builtins.int
+    FRAME_HEIGHT_PX_FIELD_NUMBER: builtins.int
+    MEASURED_FIELD_NUMBER: builtins.int
+    FIGURES_FIELD_NUMBER: builtins.int
     calibration_id: builtins.str
     kind: global___CalibrationKind.ValueType
     mpp: builtins.float
     residual: builtins.float
+    """of kind, in the unit that its figure names"""
     digest: builtins.str
+    """over all that it says"""
+    frame_width_px: builtins.int
+    """of the flat field; 0 where there is none"""
+    frame_height_px: builtins.int
     @property
     def create_time(self) -> google.protobuf.timestamp_pb2.Timestamp: ...
     @property
     def stage_affine(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]: ...
     @property
     def white_gains(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]: ...
+    @property
+    def optics(self) -> global___Optics:
+        """labels and mpp"""
+
+    @property
+    def background(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """empty glass after correction, RGB 0 to 255"""
+
+    @property
+    def measured(self) -> google.protobuf.internal.containers.MessageMap[builtins.str, google.protobuf.timestamp_pb2.Timestamp]:
+        """part -> when: "flat-field", "white-balance", "pixel-size"..."""
+
+    @property
+    def figures(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.float]:
+        """the numbers behind the parts"""
+
     def __init__(
         self,
         *,
@@ -2021,9 +2122,15 @@ class Calibration(google.protobuf.message.Message):
         white_gains: collections.abc.Iterable[builtins.float] | None = ...,
         residual: builtins.float = ...,
         digest: builtins.str = ...,
+        optics: global___Optics | None = ...,
+        background: collections.abc.Iterable[builtins.float] | None = ...,
+        frame_width_px: builtins.int = ...,
+        frame_height_px: builtins.int = ...,
+        measured: collections.abc.Mapping[builtins.str, google.protobuf.timestamp_pb2.Timestamp] | None = ...,
+        figures: collections.abc.Mapping[builtins.str, builtins.float] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["create_time", b"create_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["calibration_id", b"calibration_id", "create_time", b"create_time", "digest", b"digest", "kind", b"kind", "mpp", b"mpp", "residual", b"residual", "stage_affine", b"stage_affine", "white_gains", b"white_gains"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["create_time", b"create_time", "optics", b"optics"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["background", b"background", "calibration_id", b"calibration_id", "create_time", b"create_time", "digest", b"digest", "figures", b"figures", "frame_height_px", b"frame_height_px", "frame_width_px", b"frame_width_px", "kind", b"kind", "measured", b"measured", "mpp", b"mpp", "optics", b"optics", "residual", b"residual", "stage_affine", b"stage_affine", "white_gains", b"white_gains"]) -> None: ...
 
 global___Calibration = Calibration
 

@@ -831,7 +831,7 @@ class ViewService(object):
 
 
 class CalibrationServiceStub(object):
-    """Calibration of a device. Not there yet in this release: every call is UNIMPLEMENTED.
+    """Calibration of a device: measured from a few frames, stored by name, used by sessions (Optics.calibration_id).
     """
 
     def __init__(self, channel):
@@ -853,11 +853,13 @@ class CalibrationServiceStub(object):
 
 
 class CalibrationServiceServicer(object):
-    """Calibration of a device. Not there yet in this release: every call is UNIMPLEMENTED.
+    """Calibration of a device: measured from a few frames, stored by name, used by sessions (Optics.calibration_id).
     """
 
     def Calibrate(self, request_iterator, context):
-        """Measures one thing from calibration frames.
+        """Measures one thing from calibration frames and adds it to the named calibration, in one step at the end of the
+        stream. The first message is start, then a header and its chunks for each frame; sequence numbers only say the
+        order. FAILED_PRECONDITION / CALIBRATION_UNUSABLE when the frames do not allow it; nothing is then changed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -892,7 +894,7 @@ def add_CalibrationServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class CalibrationService(object):
-    """Calibration of a device. Not there yet in this release: every call is UNIMPLEMENTED.
+    """Calibration of a device: measured from a few frames, stored by name, used by sessions (Optics.calibration_id).
     """
 
     @staticmethod

@@ -407,14 +407,17 @@ class ViewServiceServicer(metaclass=abc.ABCMeta):
 def add_ViewServiceServicer_to_server(servicer: ViewServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
 
 class CalibrationServiceStub:
-    """Calibration of a device. Not there yet in this release: every call is UNIMPLEMENTED."""
+    """Calibration of a device: measured from a few frames, stored by name, used by sessions (Optics.calibration_id)."""
 
     def __init__(self, channel: typing.Union[grpc.Channel, grpc.aio.Channel]) -> None: ...
     Calibrate: grpc.StreamUnaryMultiCallable[
         edge_mil.v1.edge_mil_pb2.CalibrateRequest,
         edge_mil.v1.edge_mil_pb2.CalibrateResponse,
     ]
-    """Measures one thing from calibration frames."""
+    """Measures one thing from calibration frames and adds it to the named calibration, in one step at the end of the
+    stream. The first message is start, then a header and its chunks for each frame; sequence numbers only say the
+    order. FAILED_PRECONDITION / CALIBRATION_UNUSABLE when the frames do not allow it; nothing is then changed.
+    """
 
     ListCalibrations: grpc.UnaryUnaryMultiCallable[
         edge_mil.v1.edge_mil_pb2.ListCalibrationsRequest,
@@ -423,13 +426,16 @@ class CalibrationServiceStub:
     """The calibrations of this device."""
 
 class CalibrationServiceAsyncStub:
-    """Calibration of a device. Not there yet in this release: every call is UNIMPLEMENTED."""
+    """Calibration of a device: measured from a few frames, stored by name, used by sessions (Optics.calibration_id)."""
 
     Calibrate: grpc.aio.StreamUnaryMultiCallable[
         edge_mil.v1.edge_mil_pb2.CalibrateRequest,
         edge_mil.v1.edge_mil_pb2.CalibrateResponse,
     ]
-    """Measures one thing from calibration frames."""
+    """Measures one thing from calibration frames and adds it to the named calibration, in one step at the end of the
+    stream. The first message is start, then a header and its chunks for each frame; sequence numbers only say the
+    order. FAILED_PRECONDITION / CALIBRATION_UNUSABLE when the frames do not allow it; nothing is then changed.
+    """
 
     ListCalibrations: grpc.aio.UnaryUnaryMultiCallable[
         edge_mil.v1.edge_mil_pb2.ListCalibrationsRequest,
@@ -438,7 +444,7 @@ class CalibrationServiceAsyncStub:
     """The calibrations of this device."""
 
 class CalibrationServiceServicer(metaclass=abc.ABCMeta):
-    """Calibration of a device. Not there yet in this release: every call is UNIMPLEMENTED."""
+    """Calibration of a device: measured from a few frames, stored by name, used by sessions (Optics.calibration_id)."""
 
     @abc.abstractmethod
     def Calibrate(
@@ -446,7 +452,10 @@ class CalibrationServiceServicer(metaclass=abc.ABCMeta):
         request_iterator: _MaybeAsyncIterator[edge_mil.v1.edge_mil_pb2.CalibrateRequest],
         context: _ServicerContext,
     ) -> typing.Union[edge_mil.v1.edge_mil_pb2.CalibrateResponse, collections.abc.Awaitable[edge_mil.v1.edge_mil_pb2.CalibrateResponse]]:
-        """Measures one thing from calibration frames."""
+        """Measures one thing from calibration frames and adds it to the named calibration, in one step at the end of the
+        stream. The first message is start, then a header and its chunks for each frame; sequence numbers only say the
+        order. FAILED_PRECONDITION / CALIBRATION_UNUSABLE when the frames do not allow it; nothing is then changed.
+        """
 
     @abc.abstractmethod
     def ListCalibrations(
