@@ -72,6 +72,7 @@ CATALOGUE = (
     HeadEntry("sc_mil", "Qiu et al. 2023, arXiv:2311.00048", "mergeable"),
     HeadEntry("selfvit_dsmil", "Gul et al. 2022, arXiv:2210.09021", "banked"),
     HeadEntry("transmil", "Shao et al. 2021, arXiv:2106.00908", "whole-bag"),
+    HeadEntry("weakstil", "Schirris et al. 2022, arXiv:2109.05892 (a percentage)", "mergeable"),
     HeadEntry("wikg", "Li et al. 2024, arXiv:2403.07719", "whole-bag"),
 )
 """Every head that `edge-mil-export` imports, by name."""

@@ -139,7 +139,7 @@ def parse_classes(text: str | None) -> list[str] | None:
 
 
 def _task(head: Head, classes: Sequence[str] | None, name: str) -> TaskSpec:
-    outputs = [str(i) for i in range(head.outputs)]
+    outputs = head.output_names or tuple(str(i) for i in range(head.outputs))
     if classes is not None and len(classes) != len(outputs):
         raise UsageError(
             f"--classes names {len(classes)} and {name} has {len(outputs)} "

@@ -20,6 +20,7 @@ from edge_mil_export.architectures import (
     rrtmil,
     sc_mil,
     transmil,
+    weakstil,
     wikg,
 )
 from edge_mil_export.architectures.head import ACTIVATION, AttentionHead, Head, Option, Options
@@ -58,6 +59,7 @@ FAMILIES = (
     rrtmil,
     sc_mil,
     transmil,
+    weakstil,
     wikg,
 )
 """Importing a family registers its heads."""

@@ -79,6 +79,8 @@ class Head(nn.Module):
     """False where the values are the features themselves, so that there is no graph."""
     sigmoid: bool = False
     """Probabilities are the sigmoid of the logits also where there are several outputs."""
+    output_names: ClassVar[tuple[str, ...]] = ()
+    """Names of the outputs where the architecture itself says them; else they are numbered."""
 
     feature_dim: int
     value_dim: int
