@@ -107,7 +107,11 @@ def _print(bundle: Bundle, name: str, instances: int, score: SlideScore | None) 
         print(f"No score yet: the bag holds {few}.")
     elif score.pooled:
         print(f"{len(score.pooled)} pooled numbers; no classifier follows (--json prints them).")
+    elif bundle.manifest.task.kind == "regression":
+        print(f"{score.classes[0]}  {score.value:.4f}")
     else:
+        if score.value is not None:
+            print(f"risk {score.value:.4f}")
         width = max((len(c) for c in score.classes), default=5)
         chances = score.probabilities or (None,) * len(score.logits)
         print(f"{'class':{max(width, 5)}}  {'logit':>10}  probability")

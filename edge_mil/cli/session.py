@@ -111,6 +111,10 @@ def run_show(arguments: argparse.Namespace) -> int:
         print("score     none yet")
     elif "pooled" in score:
         print(f"score     {len(score['pooled'])} pooled numbers; no classifier follows")
+    elif "value" in score:
+        what = "risk" if "hazards" in score else score["classes"][0]
+        print(f"score     of {standing['instances']} instances, by field {standing['as_of']}:")
+        print(f"          {what} {score['value']:.4f}")
     else:
         values = score["probabilities"] or score["logits"]
         what = "probability" if score["probabilities"] else "logit"

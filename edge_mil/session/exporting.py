@@ -132,6 +132,8 @@ def _numbers(result: FieldResult) -> dict[str, Any]:
         # prob_<class> is what QuPath users search for.
         named = zip(result.score.classes, result.score.probabilities, strict=False)
         numbers.update({f"prob_{name}": value for name, value in named})
+        if result.score.value is not None:
+            numbers["score_value"] = result.score.value
         numbers.update(
             {
                 f"logit_{name}": value

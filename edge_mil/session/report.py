@@ -127,6 +127,10 @@ def _numbers(content: ReportContent) -> str:
         cards.append(_card("no score yet", "Score", "no tissue was seen"))
     elif score.pooled:
         cards.append(_card(f"{len(score.pooled)}", "Pooled numbers", "no classifier follows"))
+    elif score.value is not None:
+        risk = bool(score.hazards)
+        below = "of the survival curve" if risk else "the head's own number"
+        cards.append(_card(f"{score.value:.3f}", "Risk" if risk else content.class_name, below))
     else:
         index = score.classes.index(content.class_name)
         logit = f"logit {score.logits[index]:+.2f}"
@@ -161,6 +165,9 @@ def _card(value: str, name: str, below: str, gauge: str = "") -> str:
 def _map(content: ReportContent) -> str:
     if content.picture is None:
         return ""
+    if content.heat_map is None:
+        drawn = slide_svg(content.picture, None, [])
+        return f'<section><h2>What was seen</h2><div class="slide">{drawn}</div></section>'
     marks = [
         (number, top.region)
         for number, top in enumerate(content.top_fields, 1)
@@ -190,11 +197,17 @@ def _course(content: ReportContent) -> str:
     )
     return (
         '<section class="two"><div><h2>The score over the fields</h2>'
-        f"{history_svg(content.history, content.class_name)}</div>"
+        f"{_history(content)}</div>"
         "<div><h2>What became of the fields</h2><table><thead><tr><th>verdict</th>"
         '<th class="n">fields</th><th class="n">share</th><th></th></tr></thead>'
         f"<tbody>{rows}</tbody></table></div></section>"
     )
+
+
+def _history(content: ReportContent) -> str:
+    if content.score is not None and content.score.pooled:
+        return "<p>No classifier follows the pooling, so there is no score to draw.</p>"
+    return history_svg(content.history, content.class_name)
 
 
 def _top(content: ReportContent) -> str:

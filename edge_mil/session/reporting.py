@@ -22,7 +22,7 @@ from edge_mil.session.report import ReportContent, TopField
 from edge_mil.session.report_drawing import HistoryPoint, SlidePicture
 from edge_mil.session.views import FieldRecord
 from edge_mil.store import SessionReader
-from edge_mil.types import FieldResult, HeatMap, Region
+from edge_mil.types import FieldResult, HeatMap, Region, SlideScore
 
 TOP_FIELDS = 8
 PICTURE_PX = 1600
@@ -58,6 +58,8 @@ def gather_report(reader: SessionReader, summary: SessionSummary, model: Model) 
     bundle, settings = model.bundle, summary.settings
     class_name = bundle.manifest.task.classes[-1]
     records = evidence.fields()
+    # What is pooled without a classifier has many numbers and no meaning yet: no influence.
+    judged = score is not None and not score.pooled
     return ReportContent(
         title=settings.slide_label or f"Session {summary.session_id}",
         subtitle=f"Read on {_date(summary.created)}, reported by edge_mil {__version__}, "
@@ -70,8 +72,8 @@ def gather_report(reader: SessionReader, summary: SessionSummary, model: Model) 
         history=_history(answers),
         verdicts=Counter(answer.verdict.name for answer in answers),
         picture=_picture(reader, records),
-        heat_map=_heat_map(evidence, class_name, bag) if score else None,
-        top_fields=_top(reader, evidence, class_name) if score else (),
+        heat_map=_heat_map(evidence, class_name, bag) if judged else None,
+        top_fields=_top(reader, evidence, class_name) if judged else (),
         settings={
             "session": summary.session_id,
             "state": "closed" if summary.closed else "open: it may still change",
@@ -97,10 +99,17 @@ def about_model(bundle: Bundle) -> tuple[str, ...]:
 def _history(answers: Sequence[FieldResult]) -> tuple[HistoryPoint, ...]:
     points = []
     for answer in answers:
-        values = (answer.score.probabilities or answer.score.logits) if answer.score else ()
-        value = values[-1] if values else None
+        value = _shown(answer.score) if answer.score else None
         points.append(HistoryPoint(answer.sequence, answer.verdict.name, value, answer.coverage))
     return tuple(points)
+
+
+def _shown(score: SlideScore) -> float | None:
+    """Return the number that the course of the score is drawn by."""
+    if score.value is not None:
+        return score.value
+    values = score.probabilities or score.logits
+    return values[-1] if values else None
 
 
 def _picture(reader: SessionReader, records: Sequence[FieldRecord]) -> SlidePicture | None:
