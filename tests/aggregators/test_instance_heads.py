@@ -24,6 +24,10 @@ DTFD = {"groups": "3", "instances": "7"}
 HEADS: dict[str, tuple[str, dict[str, str]]] = {
     "dsmil": ("dsmil", {}),
     "dsmil average": ("dsmil", {"score": "average"}),
+    "dsmil v relu": ("dsmil", {"value_activation": "relu"}),
+    "dsmil v none": ("dsmil", {"value_activation": "none"}),
+    "dsmil linear q": ("dsmil", {}),
+    "dsmil IClassifier": ("dsmil", {}),
     "mhim_dsmil": ("mhim_dsmil", {"activation": "gelu"}),
     "mil_fc": ("mil_fc", {}),
     "mil_fc_mc": ("mil_fc_mc", {}),
@@ -32,6 +36,7 @@ HEADS: dict[str, tuple[str, dict[str, str]]] = {
     "dtfd maxmins": ("dtfd", DTFD | {"distill": "maxmins"}),
     "dtfd rounds": ("dtfd", DTFD | {"distill": "afs", "mean_inference": "3"}),
 }
+HIDDEN_VALUES = 5
 TOLERANCE = 1e-5
 """Of max(1, the largest logit): what float32 products differ by in another order."""
 
@@ -48,12 +53,30 @@ class TorchClassify:
             return {"logits": self.module.classify(torch.from_numpy(arrays["pooled"])).numpy()}
 
 
+def dsmil_layout(name: str, state: dict[str, Any]) -> dict[str, Any]:
+    """Return a fresh DSMIL in another of its layouts: `aggregators.md`, 4.6."""
+    if " v " in name:
+        state["b_classifier.v.1.weight"] = torch.randn(HIDDEN_VALUES, FEATURES)
+        state["b_classifier.v.1.bias"] = torch.randn(HIDDEN_VALUES)
+        state["b_classifier.fcc.weight"] = torch.randn(3, 3, HIDDEN_VALUES)
+    if "linear q" in name:
+        second = [key for key in state if key.startswith("b_classifier.q.2")]
+        state = {key: value for key, value in state.items() if key not in second}
+        state = {key.replace("q.0", "q"): value for key, value in state.items()}
+    if "IClassifier" in name:  # its own extractor is in the file, and its layer has no number
+        state = {key.replace("fc.0", "fc"): value for key, value in state.items()}
+        state["i_classifier.feature_extractor.conv1.weight"] = torch.randn(4, 3, 7, 7)
+        state["i_classifier.feature_extractor.bn1.num_batches_tracked"] = torch.tensor(3)
+    return state
+
+
 @cache
 def head(name: str) -> tuple[Any, Any]:
     architecture, options = HEADS[name]
     torch.manual_seed(0)
     chosen = next(a for a in registry._candidates() if a.name == architecture)
     state = chosen.build.fresh(FEATURES, CLASSES.get(architecture, 3))
+    state = dsmil_layout(name, state)
     # Fresh layers answer almost the same to every bag; stronger ones would show a mistake.
     state = {key: value * 2 if value.ndim > 1 else value for key, value in state.items()}
     _, module, complete = registry.build_head(state, architecture, options, file="fresh")
