@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,13 +10,19 @@ from typing import TypeVar
 
 from edge_mil.errors import UsageError
 
-PATHS = ("serpentine", "random", "hover")
+PATHS = ("serpentine", "random", "hover", "hand")
 DEFAULT_OVERLAP = 0.1
 MAX_OVERLAP = 0.95
 """More would take hundreds of fields for the area of one."""
 
 HOVER_FRAMES = 30
 """Frames at one place when hovering and --frames does not say: a second of live video."""
+
+HAND_FRAMES = 200
+"""Fields of a path by hand where --frames does not say."""
+
+MIN_OVERLAP_PX = 4
+"""Of fields that are turned: their edges lie between the lattice's pixels, not on them."""
 
 Place = TypeVar("Place")
 
@@ -25,12 +32,15 @@ class ScanPlan:
     """Options of `edge-mil stream` that say which places are visited, how often and how fast.
 
     Attributes:
-        path: serpentine, random or hover.
+        path: serpentine, random, hover or hand.
         overlap: Share of a field that its neighbour shows again, 0 to 0.95.
         passes: How often the path is walked.
-        frames: hover: frames at the first place; else the stream ends after so many. None: all.
+        frames: hover: frames at the first place; hand: fields of the path (None: 200); else the
+            stream ends after so many. None: all.
         fps: Upper limit of frames per second; None for none.
-        seed: Of the random path.
+        seed: Of the random path and of the one by hand.
+        dwell: Frames more at one place in the middle of the first pass, which do not count as
+            `frames`.
 
     Raises:
         UsageError: A value makes no sense; the message names the option.
@@ -42,6 +52,7 @@ class ScanPlan:
     frames: int | None = None
     fps: float | None = None
     seed: int = 0
+    dwell: int = 0
 
     def __post_init__(self) -> None:
         """Check the options together."""
@@ -57,18 +68,38 @@ class ScanPlan:
             raise UsageError(f"--frames must be 1 or more, got {self.frames}.")
         if self.fps is not None and not self.fps > 0:
             raise UsageError(f"--fps must be above 0, got {self.fps:g}.")
+        if self.dwell < 0:
+            raise UsageError(f"--dwell is a number of frames, 0 or more, got {self.dwell}.")
 
-    def route(self, places: Sequence[Place], hover_at: Place) -> Iterator[Place]:
+    @property
+    def hand_frames(self) -> int:
+        """Fields of one pass by hand."""
+        return self.frames or HAND_FRAMES
+
+    def route(
+        self, places: Sequence[Place], hover_at: Place, dwell_at: Place | None = None
+    ) -> Iterator[Place]:
         """Yield the places to visit, in order.
 
         Args:
-            places: Every place once, in the order of a serpentine.
+            places: The places of one pass: every one once in the order of a serpentine, or the
+                path by hand.
             hover_at: Where to stay first when the path is hover.
+            dwell_at: Where to stay when the pass first comes there; None for nowhere.
         """
+        dwell = 0 if dwell_at is None else self.dwell
+        for place in self._passes(places, hover_at):
+            yield place
+            if dwell and place == dwell_at:
+                for _ in range(dwell):
+                    yield place
+                dwell = 0
+
+    def _passes(self, places: Sequence[Place], hover_at: Place) -> Iterator[Place]:
         if self.path == "hover":
             for _ in range(self.frames or HOVER_FRAMES):
                 yield hover_at
-        left = None if self.path == "hover" else self.frames
+        left = None if self.path in ("hover", "hand") else self.frames
         order, chance = list(places), random.Random(self.seed)  # noqa: S311 - a path, no secret
         for _ in range(self.passes):
             if self.path == "random":
@@ -95,6 +126,53 @@ def serpentine(
         for number, y in enumerate(rows)
         for x in (columns if number % 2 == 0 else columns[::-1])
     ]
+
+
+def turned_serpentine(
+    width_px: int,
+    height_px: int,
+    field_w_px: int,
+    field_h_px: int,
+    overlap: float,
+    rotation_deg: float,
+) -> list[tuple[int, int]]:
+    """Return fields of a turned camera that cover a slide wholly, as `serpentine` does.
+
+    The stage goes along the camera's own axes, as a grid of Micro-Manager does, so that the
+    overlap is the same at every angle. Fields at the edge reach beyond the slide.
+
+    Returns:
+        The top left pixels (x, y) that the fields would have were they not turned: half a field
+        left of and above their centre.
+    """
+    angle = math.radians(rotation_deg)
+    cos, sin = math.cos(angle), math.sin(angle)
+    # The slide in the camera's axes, from (0, 0), and how far a field reaches in the slide's.
+    corners = [
+        (x * cos + y * sin, y * cos - x * sin) for x in (0, width_px) for y in (0, height_px)
+    ]
+    low_u, high_u = min(u for u, _ in corners), max(u for u, _ in corners)
+    low_v, high_v = min(v for _, v in corners), max(v for _, v in corners)
+    reach_x = (field_w_px * abs(cos) + field_h_px * abs(sin)) / 2
+    reach_y = (field_w_px * abs(sin) + field_h_px * abs(cos)) / 2
+    columns = _turned_starts(high_u - low_u, field_w_px, overlap)
+    rows = _turned_starts(high_v - low_v, field_h_px, overlap)
+    places = []
+    for number, row in enumerate(rows):
+        for column in columns if number % 2 == 0 else columns[::-1]:
+            u, v = low_u + column + field_w_px / 2, low_v + row + field_h_px / 2
+            x, y = u * cos - v * sin, u * sin + v * cos
+            if -reach_x < x < width_px + reach_x and -reach_y < y < height_px + reach_y:
+                places.append((round(x - field_w_px / 2), round(y - field_h_px / 2)))
+    return places
+
+
+def _turned_starts(length_px: float, field_px: int, overlap: float) -> list[int]:
+    """Return the starts of fields along one axis, the first and last a little beyond the end."""
+    step = max(1, min(round(field_px * (1 - overlap)), field_px - MIN_OVERLAP_PX))
+    length = math.ceil(length_px) + 2 * MIN_OVERLAP_PX
+    last = max(0, length - field_px)
+    return [start - MIN_OVERLAP_PX for start in (*range(0, last, step), last)]
 
 
 def _starts(length_px: int, field_px: int, overlap: float) -> list[int]:

@@ -21,7 +21,7 @@ from edge_mil.errors import RemoteError, ServiceUnavailableError, UsageError
 from edge_mil.types import REFUSED, RESEARCH_USE_ONLY, FieldResult, Frame, Region
 
 if TYPE_CHECKING:
-    from edge_mil.cameras import ImageFolder, VirtualMicroscope
+    from edge_mil.cameras import ImageFolder, Imperfections, VirtualMicroscope
 
     Source = VirtualMicroscope | ImageFolder
 
@@ -30,6 +30,8 @@ CONNECT_S = 10.0
 """A service that was started a moment ago opens its port within this."""
 BUNDLE_S = 300.0
 POLL_S = 0.2
+REFOCUS = 3
+"""Times that a refused place is visited again where the focus is by chance."""
 SAME_MPP = 1e-3
 """Relative difference of two pixel sizes that are the same, rounded differently."""
 
@@ -51,14 +53,46 @@ def add_parser(subparsers: Any) -> None:
     add("--mpp", type=float, metavar="X", help="pixel size, um/px (default: the slide's own)")
     add("--fov", metavar="WxH", help="field in camera pixels, as 1024x768; slides only")
     add("--overlap", type=float, default=0.1, metavar="F", help="share of a field (default: 0.1)")
-    add("--path", choices=("serpentine", "random", "hover"), default="serpentine")
+    add("--path", choices=("serpentine", "random", "hover", "hand"), default="serpentine")
     add("--passes", type=int, default=1, metavar="N", help="how often the path is walked")
-    add("--frames", type=int, metavar="N", help="hover: frames at one place; else the end after N")
+    add(
+        "--frames",
+        type=int,
+        metavar="N",
+        help="hover: frames at one place; hand: fields of the path (default: 200); else the end "
+        "after N",
+    )
+    add(
+        "--dwell",
+        type=int,
+        default=0,
+        metavar="FRAMES",
+        help="frames more at one place in the middle of the pass; they do not count as --frames",
+    )
     add("--fps", type=float, metavar="F", help="upper limit of frames per second")
-    add("--seed", type=int, default=0, metavar="S", help="of the random path")
+    add("--seed", type=int, default=0, metavar="S", help="of the path and of all that is drawn")
     add("--independent", action="store_true", help="images without positions: different places")
     add("--json", action="store_true", help="print one JSON document")
+    _add_faults(parser)
     parser.set_defaults(run=run)
+
+
+def _add_faults(parser: argparse.ArgumentParser) -> None:
+    """Add what can be wrong with the virtual microscope."""
+    group = parser.add_argument_group(
+        "faults of the microscope", "for slides; without them it is perfect"
+    )
+    for option, metavar, meaning in (
+        ("--jitter", "UM", "error of the stage's position (standard deviation)"),
+        ("--defocus", "SHARE", "share of the visits that are out of focus"),
+        ("--vignette", "DEPTH", "0.3: the corners are 30 %% darker"),
+        ("--noise", "SD", "noise of the sensor, grey levels"),
+        ("--rotation", "DEGREES", "of the camera against the stage"),
+    ):
+        group.add_argument(option, type=float, default=0.0, metavar=metavar, help=meaning)
+    group.add_argument(
+        "--no-stage", action="store_true", help="fields have no position: found by their picture"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -81,6 +115,8 @@ def run(arguments: argparse.Namespace) -> int:
         fps=arguments.fps,
         seed=arguments.seed,
         independent=arguments.independent,
+        dwell=arguments.dwell,
+        faults=_faults(arguments),
     )
     try:
         with Client(arguments.server, connect_timeout_s=CONNECT_S) as client:
@@ -101,12 +137,33 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _faults(arguments: argparse.Namespace) -> Imperfections | None:
+    """Return what is wrong with the microscope; None for nothing.
+
+    Raises:
+        UsageError: A number makes no sense.
+    """
+    from edge_mil.cameras import Imperfections
+
+    faults = Imperfections(
+        jitter_um=arguments.jitter,
+        defocus=arguments.defocus,
+        vignette=arguments.vignette,
+        noise=arguments.noise,
+        rotation_deg=arguments.rotation,
+        stage=not arguments.no_stage,
+        seed=arguments.seed,
+    )
+    return None if faults == Imperfections(seed=arguments.seed) else faults
+
+
 class _Playing:
     """One source being streamed, and what people are told meanwhile."""
 
     def __init__(self, session: ClientSession, camera: Source, *, progress: bool) -> None:
         self._session, self._camera, self._progress = session, camera, progress
         self._refused: dict[object, Frame] = {}
+        self._rounds = _rounds(camera)
         self._began = time.monotonic()
         self._answered = 0
 
@@ -116,7 +173,7 @@ class _Playing:
         return time.monotonic() - self._began
 
     def run(self) -> Any:
-        """Send every frame, then the refused places once more."""
+        """Send every frame, then the refused places again."""
         with self._session.stream(
             on_result=self._result,
             on_error=lambda error, frame: _say(f"{frame.name or 'a field'}: {error}"),
@@ -126,8 +183,12 @@ class _Playing:
             frames = self._camera.frames()
             self._send(stream, frames)
             stream.drain()
-            again, self._refused = self._refused, {}
-            self._send(stream, (_look_again(self._camera, frame) for frame in again.values()))
+            for _ in range(self._rounds):
+                again, self._refused = self._refused, {}
+                if not again:
+                    break
+                self._send(stream, (_look_again(self._camera, frame) for frame in again.values()))
+                stream.drain()
             summary = stream.finish()
         if self._progress:
             print(file=sys.stderr)
@@ -142,7 +203,7 @@ class _Playing:
         self._answered += 1
         if result.verdict in REFUSED:
             # Only where it was: the pixels would fill the memory.
-            place = (frame.x_um, frame.y_um, frame.place)
+            place = (frame.x_um, frame.y_um, frame.place, frame.name)
             self._refused[place] = Frame(
                 frame.pixels[:1, :1].copy(), frame.x_um, frame.y_um, frame.place, name=frame.name
             )
@@ -155,15 +216,20 @@ class _Playing:
             print(f"\r{line:<79.79}", end="", file=sys.stderr, flush=True)
 
 
+def _rounds(camera: Source) -> int:
+    """Return how often refused places are gone back to: more than once where focus is chance."""
+    from edge_mil.cameras import VirtualMicroscope
+
+    return REFOCUS if isinstance(camera, VirtualMicroscope) and camera.faults.defocus else 1
+
+
 def _look_again(camera: Source, frame: Frame) -> Frame:
     """Take a fresh picture of a place, as an operator would go back to it."""
     from edge_mil.cameras import VirtualMicroscope
 
-    if not isinstance(camera, VirtualMicroscope):
-        return camera.read(frame.name)
-    x = round((frame.x_um or 0.0) / camera.mpp - camera.width_px / 2)
-    y = round((frame.y_um or 0.0) / camera.mpp - camera.height_px / 2)
-    return camera.read((x, y))
+    if isinstance(camera, VirtualMicroscope):
+        return camera.look_again(frame)
+    return camera.read(frame.name)
 
 
 def _session(client: Client, camera: Source, arguments: argparse.Namespace) -> ClientSession:

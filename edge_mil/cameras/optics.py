@@ -1,0 +1,127 @@
+"""What an imperfect microscope's sensor sees: turned, blurred, shaded and noisy, in that order."""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+
+from edge_mil.cameras.imperfections import Imperfections, Shot
+from edge_mil.cameras.slide_file import SlideFile
+from edge_mil.types import Float32Array, UInt8Array
+
+GLASS = (243, 243, 243)
+"""Empty glass under a white-balanced lamp, RGB: what is beside the slide's own picture. It is the
+glass of the painted slide and of `cmu1_small_region.svs` alike."""
+
+KERNEL_PX = 4
+"""Pixels around a sample that Lanczos interpolation looks at."""
+
+DISC_STEPS = 5
+"""Sub-pixels per side in which the disc of a defocused point is drawn."""
+
+
+class ImperfectOptics:
+    """Renders exposures; safe from several threads."""
+
+    def __init__(
+        self, slide: SlideFile, faults: Imperfections, width_px: int, height_px: int
+    ) -> None:
+        """Mount a camera.
+
+        Args:
+            slide: What lies on the stage.
+            faults: What is wrong.
+            width_px: Columns of the camera.
+            height_px: Rows of the camera.
+        """
+        self._slide, self._faults = slide, faults
+        self._width, self._height = width_px, height_px
+        self._light = _vignette(width_px, height_px, faults.vignette) if faults.vignette else None
+
+    def expose(self, shot: Shot) -> UInt8Array:
+        """Return what the sensor sees, RGB uint8 (height, width, 3)."""
+        radius = self._faults.blur_radius_px(shot)
+        margin = math.ceil(radius)
+        seen = self._sample(shot, margin)
+        if radius:
+            blurred = cv2.filter2D(seen.astype(np.float32, copy=False), -1, _disc(radius))
+            seen = np.asarray(blurred[margin:-margin, margin:-margin], np.float32)
+        return self._sensor(seen, shot)
+
+    def expose_glass(self, number: int) -> UInt8Array:
+        """Return a picture of empty glass, RGB uint8 (height, width, 3); each has its own noise."""
+        glass = np.empty((self._height, self._width, 3), np.uint8)
+        glass[...] = GLASS
+        # No field has this visit: the noise is that of no other exposure.
+        return self._sensor(glass, Shot(0, 0, visit=-1, frame=number))
+
+    def _sensor(self, seen: UInt8Array | Float32Array, shot: Shot) -> UInt8Array:
+        """Shade, add noise, round and clip."""
+        if self._light is not None:
+            seen = seen * self._light
+        if self._faults.noise:
+            chance = self._faults.sensor_chance(shot)
+            noise = chance.standard_normal(seen.shape, dtype=np.float32)
+            seen = seen + noise * np.float32(self._faults.noise)
+        if seen.dtype == np.uint8:
+            return np.ascontiguousarray(seen, dtype=np.uint8)
+        return np.clip(np.rint(seen), 0, 255).astype(np.uint8)
+
+    def _sample(self, shot: Shot, margin: int) -> UInt8Array | Float32Array:
+        """Return the field and `margin` pixels around it, as the camera is turned, unblurred."""
+        width, height = self._width + 2 * margin, self._height + 2 * margin
+        x, y = shot.x - margin, shot.y - margin
+        if not self._faults.rotation_deg:
+            return self._read(x, y, width, height)
+        angle = math.radians(self._faults.rotation_deg)
+        cos, sin = math.cos(angle), math.sin(angle)
+        # What the turned camera reaches of the slide, and the pixels that interpolation needs.
+        reach_x = math.ceil((width * abs(cos) + height * abs(sin)) / 2) + KERNEL_PX
+        reach_y = math.ceil((width * abs(sin) + height * abs(cos)) / 2) + KERNEL_PX
+        centre_x, centre_y = x + width / 2, y + height / 2
+        left, top = math.floor(centre_x) - reach_x, math.floor(centre_y) - reach_y
+        source = self._read(left, top, 2 * reach_x + 1, 2 * reach_y + 1).astype(np.float32)
+        # Camera pixel u has its centre at u + 0.5, and so has the source's.
+        turn = np.array([[cos, -sin], [sin, cos]])
+        shift = (centre_x - left, centre_y - top) - turn @ (width / 2 - 0.5, height / 2 - 0.5) - 0.5
+        return cv2.warpAffine(
+            source,
+            np.column_stack([turn, shift]),
+            (width, height),
+            flags=cv2.INTER_LANCZOS4 | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REPLICATE,
+        ).astype(np.float32, copy=False)
+
+    def _read(self, x: int, y: int, width: int, height: int) -> UInt8Array:
+        """Read a part of the slide; beyond its picture there is glass."""
+        x0, x1 = max(x, 0), min(x + width, self._slide.width_px)
+        y0, y1 = max(y, 0), min(y + height, self._slide.height_px)
+        if (x0, y0, x1, y1) == (x, y, x + width, y + height):
+            return self._slide.read(x, y, width, height)
+        seen = np.empty((height, width, 3), np.uint8)
+        seen[...] = GLASS
+        if x0 < x1 and y0 < y1:
+            seen[y0 - y : y1 - y, x0 - x : x1 - x] = self._slide.read(x0, y0, x1 - x0, y1 - y0)
+        return seen
+
+
+def _vignette(width_px: int, height_px: int, depth: float) -> Float32Array:
+    """Return the light of each pixel, float32 (h, w, 1): 1 in the centre, 1 - depth in corners."""
+    x = (np.arange(width_px, dtype=np.float64) + 0.5) / (width_px / 2) - 1
+    y = (np.arange(height_px, dtype=np.float64) + 0.5) / (height_px / 2) - 1
+    # Of the distance from the centre, in pixels; the corners' is 1.
+    sides = width_px**2 + height_px**2
+    squared = (x[None, :] ** 2 * width_px**2 + y[:, None] ** 2 * height_px**2) / sides
+    light: Float32Array = (1 - depth * squared).astype(np.float32)[:, :, None]
+    return light
+
+
+def _disc(radius_px: float) -> Float32Array:
+    """Return the picture of a defocused point: a disc of even light whose sum is 1."""
+    side = 2 * math.ceil(radius_px) + 1
+    fine = (np.arange(side * DISC_STEPS) + 0.5) / DISC_STEPS - side / 2
+    inside = (fine[:, None] ** 2 + fine[None, :] ** 2 <= radius_px**2).astype(np.float64)
+    disc = inside.reshape(side, DISC_STEPS, side, DISC_STEPS).sum(axis=(1, 3))
+    return np.asarray(disc / disc.sum(), np.float32)
