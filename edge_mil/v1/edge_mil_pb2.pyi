@@ -556,6 +556,11 @@ global___Optics = Optics
 
 @typing.final
 class StageFrame(google.protobuf.message.Message):
+    """How the camera lies on the stage: from the offset of a pixel to the centre of the picture (x right, y down) to the
+    offset on the stage by which that pixel's place lies from the field's position. It is mpp x rotation x flips (a
+    flipped picture is turned back first, then rotated), or the affine. The scale must agree with mpp within 25 %.
+    """
+
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     UNIT_FIELD_NUMBER: builtins.int
@@ -563,14 +568,26 @@ class StageFrame(google.protobuf.message.Message):
     Y_FLIPPED_FIELD_NUMBER: builtins.int
     ROTATION_DEG_FIELD_NUMBER: builtins.int
     PIXEL_SIZE_AFFINE_FIELD_NUMBER: builtins.int
+    ABSENT_FIELD_NUMBER: builtins.int
+    AREA_FIELD_NUMBER: builtins.int
     unit: builtins.str
     """"um" only in v1; anything else INVALID_ARGUMENT"""
     x_flipped: builtins.bool
+    """the stage's x runs to the left in the picture"""
     y_flipped: builtins.bool
     rotation_deg: builtins.float
+    """positive: the picture's x axis is turned from the stage's x towards its y"""
+    absent: builtins.bool
+    """the slide is moved by hand: fields carry no position and are found by their pictures"""
     @property
     def pixel_size_affine(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
-        """Micro-Manager's pixel-size affine, six numbers, row-major 2 x 3, um per pixel; empty = mpp with the three above."""
+        """Micro-Manager's pixel-size affine, six numbers, row-major 2 x 3, um per pixel; empty = mpp with the three above, which
+        must be unset when it is given. The third of each row, a shift, is not used: positions are of the field's centre.
+        """
+
+    @property
+    def area(self) -> global___Region:
+        """only what lies inside of it is read, stage um (the coverslip, the slide's own extent); unset = all"""
 
     def __init__(
         self,
@@ -580,8 +597,11 @@ class StageFrame(google.protobuf.message.Message):
         y_flipped: builtins.bool = ...,
         rotation_deg: builtins.float = ...,
         pixel_size_affine: collections.abc.Iterable[builtins.float] | None = ...,
+        absent: builtins.bool = ...,
+        area: global___Region | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["pixel_size_affine", b"pixel_size_affine", "rotation_deg", b"rotation_deg", "unit", b"unit", "x_flipped", b"x_flipped", "y_flipped", b"y_flipped"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["area", b"area"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["absent", b"absent", "area", b"area", "pixel_size_affine", b"pixel_size_affine", "rotation_deg", b"rotation_deg", "unit", b"unit", "x_flipped", b"x_flipped", "y_flipped", b"y_flipped"]) -> None: ...
 
 global___StageFrame = StageFrame
 
