@@ -2,9 +2,12 @@
 
 from edge_mil.imaging.grid import Box, Cell, GridGeometry
 from edge_mil.imaging.heat_map import lay_over, paint_heat_map
-from edge_mil.imaging.mosaic import FieldView, Mosaic, Part
+from edge_mil.imaging.laying import FieldView
+from edge_mil.imaging.mosaic import Mosaic
 from edge_mil.imaging.outline import cells_inside, tissue_outline
+from edge_mil.imaging.partial import Part
 from edge_mil.imaging.resample import resample_cell
+from edge_mil.imaging.sharper import Seen, Sharpness, clearly_sharper
 from edge_mil.imaging.slots import (
     Rank,
     Slot,
@@ -25,6 +28,8 @@ __all__ = [
     "Mosaic",
     "Part",
     "Rank",
+    "Seen",
+    "Sharpness",
     "Slot",
     "SlotBook",
     "SlotView",
@@ -32,6 +37,7 @@ __all__ = [
     "bring_to_tile",
     "cells_inside",
     "check_field_mpp",
+    "clearly_sharper",
     "lay_over",
     "paint_heat_map",
     "resample_cell",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,7 +12,7 @@ import numpy as np
 
 from edge_mil.bundle import InputSpec
 from edge_mil.errors import FrameError, PositionError
-from edge_mil.imaging import Cell, FieldView, GridGeometry, Mosaic, Part
+from edge_mil.imaging import Cell, FieldView, GridGeometry, Mosaic, Part, Seen
 from edge_mil.pipeline.places import grid_places
 from edge_mil.session.settings import SessionSettings
 from edge_mil.session.survey import Look, Removal, Survey
@@ -69,9 +72,16 @@ class GridSurvey(Survey):
                 "in this release; send the stage position of the field's centre, um."
             )
         view = self._mosaic.look(frame.pixels, frame.x_um, frame.y_um, sequence)
-        held = InstanceKind.HELD
-        rows = tuple(_row(c, sequence, held, view.sources[c]) for c in view.cells)
-        glass = tuple(_row(c, sequence, InstanceKind.GLASS, view.sources[c]) for c in view.glass)
+        rows = tuple(
+            InstanceRow(
+                _key(cell), sequence, InstanceKind.HELD, view.sources[cell], _note(view.seen[cell])
+            )
+            for cell in view.cells
+        )
+        glass = tuple(
+            InstanceRow(_key(cell), sequence, InstanceKind.GLASS, view.sources[cell])
+            for cell in view.glass
+        )
         return Look(
             verdict=view.verdict,
             measures=view.measures,
@@ -80,7 +90,9 @@ class GridSurvey(Survey):
             glass=glass,
             parts=tuple(_part_row(sequence, part) for part in view.parts),
             finished=tuple(row.place for row in rows + glass if len(row.sources) > 1),
-            added=len(rows),
+            dropped=tuple((_key(c), self._owner[_key(c)]) for c in sorted(view.improved)),
+            added=len(rows) - len(view.improved),
+            improved=len(view.improved),
             held=view.held,
             token=_Seen(view, (frame.height_px, frame.width_px)),
         )
@@ -106,14 +118,15 @@ class GridSurvey(Survey):
         """Hold again what is stored."""
         for row in instances:
             tissue = row.kind is InstanceKind.HELD
-            self._mosaic.restore_cell(*_cell(row.place), tissue, row.sources)
+            self._mosaic.restore_cell(*_cell(row.place), tissue, row.sources, _seen(row.note))
             if tissue:
                 self._owner[row.place] = row.sequence
         for part in parts:
             x, y, width, height = part.box
             pixels = np.frombuffer(part.pixels, np.uint8).reshape(height, width, 3)
             i, j = _cell(part.place)
-            self._mosaic.restore_part(part.sequence, Part(i, j, x, y, pixels))
+            sharpness = math.nan if part.sharpness is None else part.sharpness
+            self._mosaic.restore_part(part.sequence, Part(i, j, x, y, pixels, sharpness))
 
     def order(self, places: Sequence[str]) -> Places:
         """Return the canonical order of cells."""
@@ -139,11 +152,19 @@ def _cell(place: str) -> Cell:
     return int(column), int(row)
 
 
-def _row(cell: Cell, sequence: int, kind: InstanceKind, sources: tuple[int, ...]) -> InstanceRow:
-    return InstanceRow(_key(cell), sequence, kind, sources)
+def _note(seen: tuple[Seen, ...]) -> str:
+    """Return how a cell's parts were seen, as the store keeps it; null was not judged."""
+    rows = (dataclasses.astuple(part) for part in seen)
+    return json.dumps([[*box, s if math.isfinite(s) else None] for *box, s in rows])
+
+
+def _seen(note: str) -> tuple[Seen, ...]:
+    rows = json.loads(note) if note else []
+    return tuple(Seen(x, y, w, h, math.nan if s is None else s) for x, y, w, h, s in rows)
 
 
 def _part_row(sequence: int, part: Part) -> PartRow:
     height, width = part.pixels.shape[:2]
     box = (part.x, part.y, width, height)
-    return PartRow(_key((part.i, part.j)), sequence, box, part.pixels.tobytes())
+    sharpness = part.sharpness if math.isfinite(part.sharpness) else None
+    return PartRow(_key((part.i, part.j)), sequence, box, part.pixels.tobytes(), sharpness)

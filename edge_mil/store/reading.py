@@ -73,8 +73,8 @@ class SessionReader:
 
     def parts(self) -> list[PartRow]:
         """Return the pixels of unfinished cells, in the order of arrival."""
-        rows = self._rows("SELECT place, sequence, box, pixels FROM part ORDER BY rowid")
-        return [PartRow(r[0], r[1], _box(r[2]), r[3]) for r in rows]
+        rows = self._rows("SELECT place, sequence, box, pixels, sharpness FROM part ORDER BY rowid")
+        return [PartRow(r[0], r[1], _box(r[2]), r[3], r[4]) for r in rows]
 
     def thumbnail(self, sequence: int) -> bytes | None:
         """Return the JPEG of a field."""

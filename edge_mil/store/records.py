@@ -74,12 +74,14 @@ class PartRow:
         sequence: Field that gave them.
         box: x, y, width and height inside the cell's box, camera pixels.
         pixels: RGB uint8, row-major.
+        sharpness: Of these pixels in their field; None where it was not judged.
     """
 
     place: str
     sequence: int
     box: tuple[int, int, int, int]
     pixels: bytes
+    sharpness: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from edge_mil.errors import StoreError
 from edge_mil.store.reading import SessionReader
 from edge_mil.store.records import Change
 
-SCHEMA = ("0001_session.sql",)
+SCHEMA = ("0001_session.sql", "0002_sharpness.sql")
 """Migrations in order; `user_version` counts those that a file has."""
 GROUP = 16
 """Changes of one transaction at most: 4 cost 1.5 times one (`serving.md`, section 3.3)."""
@@ -220,8 +220,8 @@ def _apply(connection: sqlite3.Connection, change: Change) -> None:
     )
     run_many("DELETE FROM part WHERE place = ?", [(p,) for p in change.finished_places])
     run_many(
-        "INSERT INTO part VALUES (?, ?, ?, ?)",
-        [(p.place, p.sequence, json.dumps(p.box), p.pixels) for p in change.parts],
+        "INSERT INTO part VALUES (?, ?, ?, ?, ?)",
+        [(p.place, p.sequence, json.dumps(p.box), p.pixels, p.sharpness) for p in change.parts],
     )
     run_many(
         "UPDATE field SET state = ? WHERE sequence = ?",

@@ -1,0 +1,218 @@
+"""One field laid over the cells: what it completes, brings in part, and shows better."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+import numpy as np
+
+from edge_mil.imaging.grid import Box, Cell, GridGeometry
+from edge_mil.imaging.partial import Part, Partial
+from edge_mil.imaging.resample import resample_cell
+from edge_mil.imaging.sharper import Seen, Sharpness, clearly_sharper, measure
+from edge_mil.imaging.tissue import TissueTest
+from edge_mil.types import Measure, UInt8Array, Verdict
+
+
+class Glass(enum.Enum):
+    """A complete cell without tissue."""
+
+    GLASS = "glass"
+
+
+GLASS: Final = Glass.GLASS
+
+Known: TypeAlias = Callable[[Cell], "tuple[Seen, ...] | Glass | Partial | None"]
+"""What is known of a cell: how a held one was seen, that it is glass, its parts, or nothing."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FieldView:
+    """What one field brings; nothing is changed until `Mosaic.apply`.
+
+    Attributes:
+        sequence: Number of the field.
+        verdict: ACCEPTED, DUPLICATE or BLANK.
+        cells: Cells (i, j) that are complete now and show tissue, row by row, and those held
+            before that it shows clearly sharper.
+        tiles: Their tiles, RGB uint8, shape (n, tile_h, tile_w, 3), in the order of `cells`.
+        glass: Cells that are complete now and show none.
+        parts: New pixels of cells that still lack some; also of a BLANK field.
+        improved: Those of `cells` that were held before.
+        sources: Each of `cells` and `glass` -> every field that gave it pixels, this one last.
+        seen: Each of `cells` and `glass` -> how sharply its parts were seen.
+        held: How many cells held before the field shows, wholly or in part.
+        measures: `tissue_share`: the largest among the cells in it, with the threshold.
+    """
+
+    sequence: int
+    verdict: Verdict
+    cells: tuple[Cell, ...]
+    tiles: UInt8Array
+    glass: tuple[Cell, ...]
+    parts: tuple[Part, ...]
+    improved: frozenset[Cell]
+    sources: dict[Cell, tuple[int, ...]]
+    seen: dict[Cell, tuple[Seen, ...]]
+    held: int
+    measures: tuple[Measure, ...]
+
+
+class Laying:
+    """One field laid over the cells; computes, and changes nothing outside of itself."""
+
+    def __init__(
+        self,
+        geometry: GridGeometry,
+        test: TissueTest,
+        known: Known,
+        pixels: UInt8Array,
+        left: int,
+        top: int,
+        sequence: int,
+        sharpness: Sharpness | None,
+    ) -> None:
+        """Lay a field.
+
+        Args:
+            geometry: The session's grid.
+            test: Its tissue test.
+            known: What is known of a cell.
+            pixels: RGB uint8, shape (h, w, 3).
+            left: Lattice column of the field's left edge.
+            top: Lattice row of its top edge.
+            sequence: Its number.
+            sharpness: Of a box of the field; None: no cell is ever seen better.
+        """
+        self.geometry, self.test, self.known = geometry, test, known
+        self.pixels, self.left, self.top, self.sequence = pixels, left, top, sequence
+        self.sharpness = sharpness
+        self.complete: list[tuple[Cell, UInt8Array]] = []
+        self.glass: list[Cell] = []
+        self.parts: list[Part] = []
+        self.improved: set[Cell] = set()
+        self.sources: dict[Cell, tuple[int, ...]] = {}
+        self.seen: dict[Cell, tuple[Seen, ...]] = {}
+        self.held = 0
+        self.largest = 0.0
+
+    def view(self) -> FieldView:
+        """Visit every cell that the field touches, and judge."""
+        height, width = self.pixels.shape[:2]
+        geometry, test = self.geometry, self.test
+        for cell in geometry.cells_touching(self.left, self.top, width, height):
+            self._visit(cell, geometry.box(*cell))
+        shows_tissue = self.largest >= test.min_share
+        new = bool(self.complete or self.glass or self.parts)
+        verdict = Verdict.ACCEPTED if new else Verdict.DUPLICATE
+        if not shows_tissue:
+            verdict = Verdict.BLANK
+        tiles = np.empty((len(self.complete), geometry.tile_h, geometry.tile_w, 3), np.uint8)
+        for row, (_, tile) in enumerate(self.complete):
+            tiles[row] = tile
+        return FieldView(
+            sequence=self.sequence,
+            verdict=verdict,
+            cells=tuple(cell for cell, _ in self.complete),
+            tiles=tiles,
+            glass=tuple(self.glass),
+            parts=tuple(self.parts),
+            improved=frozenset(self.improved),
+            sources=self.sources,
+            seen=self.seen,
+            held=self.held,
+            measures=(Measure("tissue_share", self.largest, test.min_share, shows_tissue),),
+        )
+
+    def _visit(self, cell: Cell, box: Box) -> None:
+        height, width = self.pixels.shape[:2]
+        # The part that the field shows, within the field and within the box.
+        x0, x1 = max(box.x0, self.left), min(box.x1, self.left + width)
+        y0, y1 = max(box.y0, self.top), min(box.y1, self.top + height)
+        shown = self.pixels[y0 - self.top : y1 - self.top, x0 - self.left : x1 - self.left]
+        whole = shown.shape[:2] == (box.height_px, box.width_px)
+        status = self.known(cell)
+        if status is GLASS:
+            return
+        if isinstance(status, tuple):
+            if not (whole and self._improves(cell, box, shown, status)):
+                self.held += 1
+                # Wholly in view it is tissue, as decided on its tile; else its part decides.
+                self._found(self.test.min_share if whole else self.test.share(shown))
+        elif whole and status is None:
+            all_of_it = self._seen(box, 0, 0, box.width_px, box.height_px)
+            self._completed(cell, shown, (self.sequence,), (all_of_it,))
+        else:
+            self._partly(cell, box, status, shown, x0 - box.x0, y0 - box.y0)
+
+    def _improves(self, cell: Cell, box: Box, shown: UInt8Array, before: tuple[Seen, ...]) -> bool:
+        """Take a held cell anew when this field shows it clearly sharper."""
+        if self.sharpness is None or not before:
+            return False
+        now = tuple(self._seen(box, p.x, p.y, p.width_px, p.height_px) for p in before)
+        if not clearly_sharper(before, now):
+            return False
+        tile = resample_cell(shown, self.geometry, *cell)
+        if self.test.share(tile) < self.test.min_share:
+            return False
+        self.sources[cell], self.seen[cell] = (self.sequence,), now
+        self.complete.append((cell, tile))
+        self.improved.add(cell)
+        self._found(self.test.min_share)
+        return True
+
+    def _seen(self, box: Box, x: int, y: int, width_px: int, height_px: int) -> Seen:
+        """Measure a part of a cell, given within the cell's box."""
+        left, top = box.x0 + x - self.left, box.y0 + y - self.top
+        sharpness = measure(self.sharpness, left, top, width_px, height_px)
+        return Seen(x, y, width_px, height_px, sharpness)
+
+    def _partly(
+        self, cell: Cell, box: Box, status: Partial | None, shown: UInt8Array, x: int, y: int
+    ) -> None:
+        self._found(self.test.share(shown))
+        height, width = shown.shape[:2]
+        if status is None:
+            seen = self._seen(box, x, y, width, height)
+            self.parts.append(Part(*cell, x, y, shown.copy(), seen.sharpness))
+            return
+        lacking = ~status.known[y : y + height, x : x + width]
+        new_px = int(np.count_nonzero(lacking))
+        if not new_px:
+            return
+        # Only the rectangle around what is new: a field that drifts over a cell pixel by pixel
+        # must not store the whole of it every time.
+        columns, rows = np.flatnonzero(lacking.any(axis=0)), np.flatnonzero(lacking.any(axis=1))
+        x_new, y_new = int(columns[0]), int(rows[0])
+        new = shown[y_new : int(rows[-1]) + 1, x_new : int(columns[-1]) + 1]
+        seen = self._seen(box, x + x_new, y + y_new, new.shape[1], new.shape[0])
+        if status.known_px + new_px < status.known.size:
+            self.parts.append(Part(*cell, seen.x, seen.y, new.copy(), seen.sharpness))
+            return
+        pixels = np.empty((box.height_px, box.width_px, 3), np.uint8)
+        pixels[y : y + height, x : x + width] = shown
+        status.paint(pixels)
+        sources = dict.fromkeys((*(number for number, _ in status.parts), self.sequence))
+        parts = (*(part.seen() for _, part in status.parts), seen)
+        self._completed(cell, pixels, tuple(sources), parts)
+
+    def _completed(
+        self, cell: Cell, pixels: UInt8Array, sources: tuple[int, ...], seen: tuple[Seen, ...]
+    ) -> None:
+        self.sources[cell], self.seen[cell] = sources, seen
+        if self.test.is_surely_glass(pixels):
+            self.glass.append(cell)
+            return
+        tile = resample_cell(pixels, self.geometry, *cell)
+        share = self.test.share(tile)
+        self._found(share)
+        if share >= self.test.min_share:
+            self.complete.append((cell, tile))
+        else:
+            self.glass.append(cell)
+
+    def _found(self, share: float) -> None:
+        self.largest = max(self.largest, share)

@@ -1,0 +1,74 @@
+"""A cell that waits for the rest of its pixels, and the parts that it has."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_mil.imaging.sharper import Seen
+from edge_mil.imaging.tissue import TissueTest
+from edge_mil.types import UInt8Array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """Pixels of a cell that is not complete yet, as one field gave them.
+
+    Attributes:
+        i: Column of the cell.
+        j: Row of the cell.
+        x: Column of the part's left edge within the cell's box.
+        y: Row of the part's top edge within the cell's box.
+        pixels: RGB uint8, shape (h, w, 3), a copy.
+        sharpness: Of these pixels in their field; NaN where it was not judged.
+    """
+
+    i: int
+    j: int
+    x: int
+    y: int
+    pixels: UInt8Array
+    sharpness: float = math.nan
+
+    def seen(self) -> Seen:
+        """Return how sharply this part of the cell was seen."""
+        height, width = self.pixels.shape[:2]
+        return Seen(self.x, self.y, width, height, self.sharpness)
+
+
+@dataclass(slots=True, eq=False)
+class Partial:
+    """A cell of which some pixels are known.
+
+    The parts are kept as they came and painted together once, at the end: a part that is removed
+    then leaves no trace, and a restart that gives the same parts back is at the same state.
+    """
+
+    known: npt.NDArray[np.bool_]
+    parts: list[tuple[int, Part]] = field(default_factory=list)
+    known_px: int = 0
+    tissue_px: int = 0
+
+    def add(self, sequence: int, part: Part, test: TissueTest) -> None:
+        """Take the pixels that were not known; the first writer of a pixel stays."""
+        height, width = part.pixels.shape[:2]
+        known = self.known[part.y : part.y + height, part.x : part.x + width]
+        new = ~known
+        self.known_px += int(np.count_nonzero(new))
+        # The first part of a cell is all new, and most parts are first ones.
+        self.tissue_px += (
+            int(np.count_nonzero(test.mask(part.pixels)[new]))
+            if self.parts
+            else test.count(part.pixels)
+        )
+        known[...] = True
+        self.parts.append((sequence, part))
+
+    def paint(self, pixels: UInt8Array) -> None:
+        """Lay the parts over the box's pixels; earlier ones cover later ones."""
+        for _, part in reversed(self.parts):
+            height, width = part.pixels.shape[:2]
+            pixels[part.y : part.y + height, part.x : part.x + width] = part.pixels
