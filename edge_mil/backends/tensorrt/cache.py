@@ -1,0 +1,195 @@
+"""The engines of this device, under STATE/engines, for this user alone."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from edge_mil.backends.tensorrt.engine_file import EngineHeader, read_engine, read_header
+from edge_mil.backends.tensorrt.recipe import EngineKey
+from edge_mil.errors import EngineError
+
+LOG = logging.getLogger("edge_mil.engines")
+
+ENGINE, FAILED, TIMINGS = ".engine", ".failed.json", ".timings"
+PART, LOCK = ".part", ".lock"
+PRIVATE_FOLDER, PRIVATE_FILE = 0o700, 0o600
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A build that failed, remembered so that it is not tried at each start.
+
+    Attributes:
+        key: What was to be built.
+        label: Which graph, for people.
+        reason: Why it failed.
+        time: When, seconds since the epoch.
+    """
+
+    key: dict[str, Any]
+    label: str
+    reason: str
+    time: float
+
+
+class EngineCache:
+    """Engines, failures and timings by key; a folder that only its user can read."""
+
+    def __init__(self, root: Path) -> None:
+        """Open the folder, and test at once that engines can be kept in it.
+
+        Raises:
+            EngineError: It cannot be written, or belongs to another user. Found here, at the
+                start, and not after minutes of building, at each start again.
+        """
+        self.root = root
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            root.chmod(PRIVATE_FOLDER)
+            with tempfile.NamedTemporaryFile(dir=root, suffix=PART) as probe:
+                probe.write(b"edge-mil")
+                probe.flush()
+                os.fsync(probe.fileno())
+        except OSError as error:
+            raise EngineError(
+                f"Engines cannot be kept in {root} ({error.strerror}), so each start would build "
+                "them again; make the folder writable for this user, free some space, or name "
+                "another with --state.",
+                folder=root,
+            ) from error
+
+    def path(self, key: EngineKey) -> Path:
+        """Return where an engine lies, or will."""
+        return self.root / (key.digest + ENGINE)
+
+    def find(self, key: EngineKey) -> tuple[EngineHeader, bytes] | None:
+        """Return an engine that may be run, None where it must be built.
+
+        A stale, foreign or damaged file is removed.
+        """
+        path = self.path(key)
+        if not path.exists():
+            return None
+        try:
+            return read_engine(path, key)
+        except EngineError as error:
+            LOG.warning("%s", error)
+            path.unlink(missing_ok=True)
+            return None
+
+    def keep(self, key: EngineKey, part: Path) -> None:
+        """Give a whole, synced file its name; a failure of this key is forgotten.
+
+        Raises:
+            EngineError: The file is not the engine of this key.
+        """
+        read_engine(part, key)
+        part.replace(self.path(key))
+        self._sync()
+        self._failed(key).unlink(missing_ok=True)
+
+    def remove(self, key: EngineKey) -> None:
+        """Forget an engine."""
+        self.path(key).unlink(missing_ok=True)
+
+    def part(self) -> Path:
+        """Return the name of a new file for a builder to write; empty, private."""
+        descriptor, name = tempfile.mkstemp(dir=self.root, suffix=PART)
+        os.close(descriptor)
+        return Path(name)
+
+    def timings(self, key: EngineKey) -> Path:
+        """Return where the timings lie that builds on this device share."""
+        return self.root / (key.timing_digest + TIMINGS)
+
+    def failure(self, key: EngineKey) -> Failure | None:
+        """Return what is remembered of a build that failed."""
+        return _failure(self._failed(key))
+
+    def remember(self, key: EngineKey, label: str, reason: str) -> Failure:
+        """Keep the reason why a build failed; `clear` forgets it."""
+        failure = Failure(key.parts, label, reason, time.time())
+        part = self.part()
+        part.write_text(json.dumps(asdict(failure)))
+        part.replace(self._failed(key))
+        return failure
+
+    @contextlib.contextmanager
+    def alone(self, key: EngineKey) -> Iterator[None]:
+        """Build one engine in one process at a time; a second waits, and finds it in the cache."""
+        try:
+            import fcntl
+        except ImportError:  # Windows: two builds at once cost time, and the later one stays
+            yield
+            return
+        with (self.root / (key.digest + LOCK)).open("wb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def engines(self) -> Iterator[tuple[str, EngineHeader]]:
+        """Yield the digest of the key and the header of each engine, newest first."""
+        found = []
+        for path in self.root.glob("*" + ENGINE):
+            try:
+                with path.open("rb") as file:
+                    found.append((path.name[: -len(ENGINE)], read_header(file, path.name)))
+            except (EngineError, OSError) as error:
+                LOG.warning("%s", error)
+        yield from sorted(found, key=lambda pair: -pair[1].built)
+
+    def failures(self) -> Iterator[tuple[str, Failure]]:
+        """Yield the digest of the key and the failure of each build that failed."""
+        for path in sorted(self.root.glob("*" + FAILED)):
+            failure = _failure(path)
+            if failure is not None:
+                yield path.name[: -len(FAILED)], failure
+
+    def clear(self, graphs: set[str]) -> int:
+        """Remove engines and failures built from these graphs (SHA-256), and what was cut off.
+
+        Returns:
+            How many files went.
+        """
+        kept = [(digest + ENGINE, header.key) for digest, header in self.engines()]
+        kept += [(digest + FAILED, failure.key) for digest, failure in self.failures()]
+        names = {name for name, key in kept if key.get("graph") in graphs}
+        names |= self._unreadable(names | {name for name, _ in kept})
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                (self.root / name).unlink()
+        return len(names)
+
+    def _unreadable(self, readable: set[str]) -> set[str]:
+        """Return the names of files that hold no engine and no failure any more."""
+        found = {
+            path.name for pattern in (ENGINE, FAILED) for path in self.root.glob("*" + pattern)
+        }
+        return found - readable
+
+    def _failed(self, key: EngineKey) -> Path:
+        return self.root / (key.digest + FAILED)
+
+    def _sync(self) -> None:
+        """Wait until the disk knows the new name; Windows cannot open folders, and need not."""
+        with contextlib.suppress(PermissionError):
+            descriptor = os.open(self.root, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+
+def _failure(path: Path) -> Failure | None:
+    try:
+        return Failure(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
