@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
+import os
 import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +35,9 @@ def add_parser(subparsers: Any) -> None:
         "--seeds", type=int, metavar="N", help="trainings of each test (default: 5)"
     )
     parser.add_argument(
+        "--jobs", type=int, metavar="N", help="heads trained at once (default: one a core)"
+    )
+    parser.add_argument(
         "--arch-option",
         action="append",
         default=[],
@@ -49,27 +57,58 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         UsageError: The head or an option is unknown.
     """
-    from edge_mil.errors import NotThereYetError, UsageError
+    from edge_mil.errors import UsageError
     from edge_mil_export.aggregator import parse_options
     from edge_mil_export.audit.table import markdown
 
     options = parse_options(arguments.arch_option)
-    if arguments.seeds is not None and arguments.seeds < 1:
-        raise UsageError(f"--seeds {arguments.seeds} must be 1 or more.")
+    for name in ("seeds", "jobs"):
+        number = getattr(arguments, name)
+        if number is not None and number < 1:
+            raise UsageError(f"--{name} {number} must be 1 or more.")
     if arguments.head == "all" and options:
         raise UsageError("--arch-option belongs to one architecture; name it instead of all.")
     rows: list[Audited] = []
-    for name, given in _chosen(arguments.head, options):
-        try:
-            rows.append(_audit(name, given, arguments.seeds))
-        except NotThereYetError:
-            if arguments.head != "all":
-                raise
-            print(f"edge-mil-export: {name} has no fresh weights, left out", file=sys.stderr)
+    start = time.perf_counter()
+    chosen = _chosen(arguments.head, options)
+    jobs = min(arguments.jobs or os.cpu_count() or 1, len(chosen))
+    for row in _audited(chosen, arguments.seeds, jobs):
+        rows.append(row)
         if arguments.write is not None:
             arguments.write.write_text(_document(rows, indent=1) + "\n", encoding="utf-8")
-    print(_document(rows) if arguments.json else _page(markdown(rows), rows))
+    minutes = (time.perf_counter() - start) / 60
+    print(_document(rows) if arguments.json else _page(markdown(rows), rows, minutes))
     return 0
+
+
+def _audited(
+    chosen: list[tuple[str, dict[str, str]]], seeds: int | None, jobs: int
+) -> Iterator[Audited]:
+    """Yield each head's result in the order chosen; several are trained at once, a process each."""
+    from edge_mil.errors import NotThereYetError
+
+    # spawn: torch's threads do not survive a fork.
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        waiting = {
+            name: pool.submit(_audit, name, given, seeds)
+            for name, given in chosen
+            if jobs > 1 and _is_ours(name)
+        }
+        for name, given in chosen:
+            try:
+                yield waiting[name].result() if name in waiting else _audit(name, given, seeds)
+            except NotThereYetError:
+                if len(chosen) == 1:
+                    raise
+                print(f"edge-mil-export: {name} has no fresh weights, left out", file=sys.stderr)
+
+
+def _is_ours(name: str) -> bool:
+    """Say whether another process knows a head: not one that a user's program registered."""
+    from edge_mil_export.architectures.registry import variants
+
+    found = next((v for v in variants() if v.name == name), None)
+    return found is None or found.architecture.build.__module__.startswith("edge_mil_export.")
 
 
 def _chosen(head: str, options: dict[str, str]) -> list[tuple[str, dict[str, str]]]:
@@ -96,7 +135,7 @@ def _audit(name: str, options: dict[str, str], seeds: int | None) -> Audited:
     from edge_mil_export.architectures.registry import fresh_head
     from edge_mil_export.audit.references import REFERENCES
     from edge_mil_export.audit.table import Audited
-    from edge_mil_export.audit.training import CLASSES, SEEDS, SLOW_SEEDS, SLOW_SIZES, Sizes, audit
+    from edge_mil_export.audit.training import CLASSES, SEEDS, SLOW_SIZES, Sizes, audit
     from edge_mil_export.audit.unit_tests import WIDTH
 
     complete: dict[str, str] = {}
@@ -113,7 +152,7 @@ def _audit(name: str, options: dict[str, str], seeds: int | None) -> Audited:
         name, sample, complete = fresh_head(name, options, feature_dim=WIDTH, outputs=CLASSES)
         slow = sample.incremental == "whole-bag"
     sizes = SLOW_SIZES if slow else Sizes()
-    count = seeds or (SLOW_SEEDS if slow else SEEDS)
+    count = seeds or SEEDS
     print(f"edge-mil-export: training {name} ...", file=sys.stderr)
     outcomes, seconds = audit(make, seeds=count, sizes=sizes)
     return Audited(name, complete, outcomes, seconds, (sizes.train, sizes.epochs, count))
@@ -126,13 +165,13 @@ def _document(rows: list[Audited], indent: int | None = None) -> str:
     return json.dumps({"source": source, "heads": [row.as_json() for row in rows]}, indent=indent)
 
 
-def _page(table: str, rows: list[Audited]) -> str:
+def _page(table: str, rows: list[Audited], minutes: float) -> str:
     options = [
         f"{row.name}: {', '.join(f'{k}={v}' for k, v in row.options.items())}"
         for row in rows
         if row.options
     ]
-    seconds = sum(row.cpu_s for row in rows)
+    used = sum(row.cpu_s for row in rows) / 60
     shown = [f"Options: {'; '.join(options)}."] if options else []
     return "\n".join(
         [
@@ -141,6 +180,6 @@ def _page(table: str, rows: list[Audited]) -> str:
             table,
             "",
             *shown,
-            f"{seconds:.0f} CPU seconds.",
+            f"{minutes:.1f} minutes, {used:.1f} CPU minutes.",
         ]
     )

@@ -11,7 +11,7 @@ from edge_mil.aggregators.catalogue import CATALOGUE
 
 pytest.importorskip("torch")
 
-from edge_mil_export import cli
+from edge_mil_export import audit_command, cli
 from edge_mil_export.architectures.registry import fresh_head, variants
 from edge_mil_export.audit.references import EmbeddingMean, InstanceMax
 from edge_mil_export.audit.training import Sizes, audit, auroc, verdict
@@ -111,12 +111,25 @@ def test_the_command_prints_a_table_or_json(
     assert "| embedding_mean | " in capsys.readouterr().out
 
 
+def test_heads_trained_at_once_have_the_results_and_the_order_of_one_after_the_other() -> None:
+    chosen: list[tuple[str, dict[str, str]]] = [("instance_max", {}), ("embedding_mean", {})]
+    at_once = list(audit_command._audited(chosen, 1, jobs=2))
+    in_turn = list(audit_command._audited(chosen, 1, jobs=1))
+    assert [row.name for row in at_once] == ["instance_max", "embedding_mean"]
+    assert [row.outcomes for row in at_once] == [row.outcomes for row in in_turn]
+
+
 def _small() -> Sizes:
     return Sizes(train=20, test=10, epochs=1)
 
 
 def test_a_mistake_in_the_command_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
-    for words in (["nonsense"], ["clam_sb", "--seeds", "0"], ["all", "--arch-option", "a=b"]):
+    for words in (
+        ["nonsense"],
+        ["clam_sb", "--seeds", "0"],
+        ["all", "--jobs", "0"],
+        ["all", "--arch-option", "a=b"],
+    ):
         assert cli.main(["audit", *words]) == 2
         assert capsys.readouterr().err.count("\n") == 1
 

@@ -50,7 +50,8 @@ class Sizes:
 
 SLOW_SIZES = Sizes(train=200, epochs=10, batch=10)
 """For heads that see the whole bag: a bag costs them some ten times as much."""
-SEEDS, SLOW_SEEDS = 5, 2
+SEEDS = 5
+"""Trainings of each test, the same for every head."""
 SCORED = 50
 """Bags that are scored at once."""
 
