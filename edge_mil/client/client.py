@@ -110,6 +110,7 @@ class Client:
         *,
         mpp: float | None = None,
         optics: pb.Optics | None = None,
+        stage: pb.StageFrame | None = None,
         digest: str = "",
         independent: bool = False,
         tissue: Iterable[Region] = (),
@@ -123,6 +124,9 @@ class Client:
             bundle: Name of the bundle; "" where the service has one.
             mpp: Pixel size of the camera on the slide, um/px.
             optics: The optics instead, or besides, as the wire has them.
+            stage: How the camera lies on the stage, as the wire has it (flips, rotation or
+                Micro-Manager's affine, the area to read, no stage at all); None: its axes are
+                the picture's.
             digest: Refuse another bundle of that name.
             independent: Fields are different places, named by `Frame.place`.
             tissue: Outline of the tissue where it is known, stage um.
@@ -144,7 +148,7 @@ class Client:
             protocol_version=PROTOCOL_VERSION,
             independent=independent,
             tissue=encode_regions(tissue),
-            stage=pb.StageFrame(unit="um"),
+            stage=stage or pb.StageFrame(unit="um"),
         )
         if mpp is not None:
             request.optics.mpp = mpp

@@ -1,15 +1,20 @@
-"""The pixel size of a session, from what the client said of its optics."""
+"""The pixel size and the stage of a session, from what the client said of its optics."""
 
 from __future__ import annotations
 
 import math
 
-from edge_mil.errors import NotThereYetError, PixelSizeError
+from edge_mil.errors import NotThereYetError, PixelSizeError, UsageError
 from edge_mil.types import check_mpp
 from edge_mil.v1 import edge_mil_pb2 as pb
 
 MAX_DISAGREEMENT = 0.05
 """Relative difference of two pixel sizes that is a mistake, not rounding (`serving.md`, 2.1.2)."""
+
+MAX_AFFINE_DISAGREEMENT = 0.25
+"""Between an affine's scale and the pixel size; Micro-Manager warns at the same."""
+
+AFFINE_NUMBERS = 6
 
 
 def resolve_mpp(optics: pb.Optics) -> tuple[float, str]:
@@ -49,6 +54,79 @@ def resolve_mpp(optics: pb.Optics) -> tuple[float, str]:
             field="optics.mpp",
         )
     return check_mpp(computed, "The pixel size from the optics"), "optics"
+
+
+def resolve_stage_affine(
+    stage: pb.StageFrame, mpp: float
+) -> tuple[float, float, float, float] | None:
+    """Return the affine from camera pixel to stage um that a client declares, row-major 2 x 2.
+
+    Args:
+        stage: What the client said.
+        mpp: The session's pixel size, um/px, with which the affine must agree.
+
+    Returns:
+        The affine; None where the picture's axes are the stage's.
+
+    Raises:
+        PixelSizeError: Its scale and the pixel size are more than 25 % apart.
+        UsageError: It has not six finite numbers, or comes with flips or a rotation.
+    """
+    turned = stage.x_flipped or stage.y_flipped or stage.rotation_deg
+    numbers = tuple(stage.pixel_size_affine)
+    if not numbers:
+        return _turned(stage, mpp) if turned else None
+    if len(numbers) != AFFINE_NUMBERS or not all(map(math.isfinite, numbers)):
+        raise UsageError(
+            "The pixel-size affine is six finite numbers, row by row as Micro-Manager has them "
+            f"(a, b, shift, c, d, shift), got {len(numbers)}: {list(numbers)[:AFFINE_NUMBERS]}.",
+            field="stage.pixel_size_affine",
+        )
+    if turned:
+        raise UsageError(
+            "The stage has a pixel-size affine and a rotation or flips besides; send one: the "
+            "affine holds them already.",
+            field="stage.pixel_size_affine",
+        )
+    a, b, _, c, d, _ = numbers
+    check_affine((a, b, c, d), mpp)
+    return a, b, c, d
+
+
+def check_affine(affine: tuple[float, float, float, float], mpp: float) -> None:
+    """Compare an affine's scale with the pixel size, in every direction of the picture.
+
+    Raises:
+        PixelSizeError: They are more than 25 % apart: an affine that nobody calibrated has scale 1
+            (micro-manager issue 2411).
+    """
+    a, b, c, d = affine
+    # The largest and the smallest scale of a 2 x 2 matrix: its singular values.
+    whole, part = math.hypot(a + d, c - b), math.hypot(a - d, b + c)
+    for scale in ((whole + part) / 2, abs(whole - part) / 2):
+        if abs(scale - mpp) > MAX_AFFINE_DISAGREEMENT * mpp:
+            raise PixelSizeError(
+                f"The stage affine has a scale of {scale:.4g} um per pixel and the pixel size is "
+                f"{mpp:.4g}; they may differ by {MAX_AFFINE_DISAGREEMENT:.0%}. Calibrate the "
+                "affine (edge-mil calibrate pixel-size), or correct the pixel size.",
+                reason="AFFINE_MISMATCH",
+                field="stage.pixel_size_affine",
+                mpp=mpp,
+                affine_scale=scale,
+            )
+
+
+def _turned(stage: pb.StageFrame, mpp: float) -> tuple[float, float, float, float]:
+    """Return mpp x rotation x flips."""
+    if not math.isfinite(stage.rotation_deg):
+        raise UsageError(
+            f"The camera's rotation is {stage.rotation_deg:g}; send degrees.",
+            field="stage.rotation_deg",
+        )
+    angle = math.radians(stage.rotation_deg)
+    cos, sin = mpp * math.cos(angle), mpp * math.sin(angle)
+    x, y = -1 if stage.x_flipped else 1, -1 if stage.y_flipped else 1
+    return cos * x, -sin * y, sin * x, cos * y
 
 
 def _from_optics(optics: pb.Optics) -> float | None:

@@ -8,7 +8,7 @@ import math
 from edge_mil.errors import NotThereYetError, UsageError
 from edge_mil.rpc.codec import decode_regions
 from edge_mil.rpc.frames import MAX_NAME_BYTES
-from edge_mil.rpc.optics import resolve_mpp
+from edge_mil.rpc.optics import resolve_mpp, resolve_stage_affine
 from edge_mil.session import SessionSettings
 from edge_mil.v1 import edge_mil_pb2 as pb
 
@@ -49,6 +49,9 @@ def settings_of(request: pb.OpenSessionRequest) -> SessionSettings:
         mpp=mpp,
         mpp_source=source,
         independent=request.independent,
+        stage=not request.stage.absent,
+        stage_affine=None if request.stage.absent else resolve_stage_affine(request.stage, mpp),
+        area=decode_regions([request.stage.area])[0] if request.stage.HasField("area") else None,
         tissue=tissue,
         slide_label=request.slide_label,
         labels=dict(request.labels),
@@ -80,11 +83,12 @@ def _check_stage(stage: pb.StageFrame) -> None:
             reason="STAGE_UNIT",
             field="stage.unit",
         )
-    turned = stage.x_flipped or stage.y_flipped or stage.rotation_deg or stage.pixel_size_affine
-    if turned:
-        raise NotThereYetError(
-            "A camera that is flipped or turned against the stage is not there yet: send "
-            "positions with x to the right and y down in the picture."
+    area = stage.area
+    numbers = (area.x_um, area.y_um, area.width_um, area.height_um)
+    if stage.HasField("area") and not (all(map(math.isfinite, numbers)) and min(numbers[2:]) > 0):
+        raise UsageError(
+            f"The area to read is {numbers}; send its top left corner and a positive size, in um.",
+            field="stage.area",
         )
 
 

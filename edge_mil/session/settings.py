@@ -21,6 +21,10 @@ class SessionSettings:
         independent: Fields have places instead of stage positions, and sizes may differ.
         calibration_id: Name of the calibration that it runs under; "" for none.
         calibration_digest: Digest of the same: the session goes on under no other.
+        stage: Fields say where they lie; without a stage they are found by their pictures.
+        stage_affine: Camera pixel to stage um, row-major 2 x 2, from the picture's centre; None:
+            mpp times the identity.
+        area: What is read, stage um: pixels beyond it count for nothing; None: everything.
         tissue: Outline of the tissue where it is known, stage um.
         slide_label: The client's name for the slide; never logged.
         labels: The client's own names and values.
@@ -36,6 +40,9 @@ class SessionSettings:
     independent: bool = False
     calibration_id: str = ""
     calibration_digest: str = ""
+    stage: bool = True
+    stage_affine: tuple[float, float, float, float] | None = None
+    area: Region | None = None
     tissue: tuple[Region, ...] = ()
     slide_label: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -65,7 +72,13 @@ class SessionSettings:
         try:
             raw = json.loads(text)
             tissue = tuple(Region(**region) for region in raw.pop("tissue"))
-            return SessionSettings(tissue=tissue, **raw)
+            affine, area = raw.pop("stage_affine", None), raw.pop("area", None)
+            return SessionSettings(
+                tissue=tissue,
+                stage_affine=None if affine is None else tuple(affine),
+                area=None if area is None else Region(**area),
+                **raw,
+            )
         except (ValueError, TypeError, KeyError) as error:
             raise StoreError(
                 f"The stored settings of a session cannot be read ({error})."

@@ -68,10 +68,30 @@ WRONG = {
         "NOT_THERE_YET",
     ),
     "stage unit": ({"stage": pb.StageFrame(unit="mm")}, Code.INVALID_ARGUMENT, "STAGE_UNIT"),
-    "turned stage": (
-        {"stage": pb.StageFrame(unit="um", rotation_deg=3)},
-        Code.UNIMPLEMENTED,
-        "NOT_THERE_YET",
+    "affine that nobody calibrated": (
+        {"stage": pb.StageFrame(unit="um", pixel_size_affine=[1, 0, 0, 0, 1, 0])},
+        Code.INVALID_ARGUMENT,
+        "AFFINE_MISMATCH",
+    ),
+    "affine of five numbers": (
+        {"stage": pb.StageFrame(unit="um", pixel_size_affine=[0.5, 0, 0, 0, 0.5])},
+        Code.INVALID_ARGUMENT,
+        "ARGUMENT_INVALID",
+    ),
+    "affine and flip": (
+        {"stage": pb.StageFrame(x_flipped=True, pixel_size_affine=[0.5, 0, 0, 0, 0.5, 0])},
+        Code.INVALID_ARGUMENT,
+        "ARGUMENT_INVALID",
+    ),
+    "rotation": (
+        {"stage": pb.StageFrame(rotation_deg=float("nan"))},
+        Code.INVALID_ARGUMENT,
+        "ARGUMENT_INVALID",
+    ),
+    "area": (
+        {"stage": pb.StageFrame(area=pb.Region(width_um=0, height_um=1))},
+        Code.INVALID_ARGUMENT,
+        "ARGUMENT_INVALID",
     ),
     "no such bundle": ({"bundle_id": "other"}, Code.NOT_FOUND, "BUNDLE_NOT_FOUND"),
     "digest": (
