@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
+
 from edge_mil.bundle import Bundle, open_bundle
 from edge_mil.errors import (
     BundleNotReadyError,
@@ -93,6 +95,17 @@ class HostedBundle:
         if model is not None:
             model.close()
 
+    def pulse(self) -> None:
+        """Run one black tile through the model; in its worker, so behind the fields that wait.
+
+        Raises:
+            EdgeMilError: The extractor failed.
+        """
+        model = self.model
+        if model is not None and model.input is not None:
+            spec = model.input
+            model.extract(np.zeros((1, spec.tile_height_px, spec.tile_width_px, 3), np.uint8))
+
     def close(self) -> None:
         """Give everything back; the bundle can no longer be used."""
         self.worker.shutdown(wait=True, cancel_futures=True)
@@ -161,6 +174,13 @@ class ModelShelf:
         for hosted in self.bundles:
             await loop.run_in_executor(hosted.worker, hosted.load)
             await ready(hosted)
+
+    async def pulse(self) -> None:
+        """Pass through every pipeline that is ready, once: returns when all of them have moved."""
+        loop = asyncio.get_running_loop()
+        for hosted in self.bundles:
+            if hosted.model is not None:
+                await loop.run_in_executor(hosted.worker, hosted.pulse)
 
     def pick(self, name: str, digest: str) -> HostedBundle:
         """Return the bundle that a client asks for; "" takes the only one.

@@ -27,6 +27,7 @@ from edge_mil.service.listening import DEFAULT_ADDRESS, listening, parse_address
 from edge_mil.service.model_service import CalibrationServicer, ModelServicer
 from edge_mil.service.models import HostedBundle, ModelShelf
 from edge_mil.service.session_service import SessionServicer
+from edge_mil.service.supervision import Supervisor
 from edge_mil.service.view_service import ViewServicer
 from edge_mil.session import SessionFolder
 from edge_mil.v1 import edge_mil_pb2 as pb
@@ -93,6 +94,7 @@ class _Server:
         self._settings, self._tell = settings, tell
         self._models = ModelShelf(settings.bundles, self._load)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined] # made at import
+        self._supervisor = Supervisor.from_environment()
 
     def _load(self, bundle: Bundle) -> Model:
         return Model.load(
@@ -125,6 +127,9 @@ class _Server:
     ) -> None:
         loading = asyncio.ensure_future(self._load_bundles())
         asked = asyncio.ensure_future(stopping.wait())
+        # The port is open: clients are answered, and told which bundle is not ready yet.
+        self._supervisor.tell(READY="1", STATUS="loading bundles")
+        watching = asyncio.ensure_future(self._supervisor.watch(self._models.pulse))
         try:
             await asyncio.wait({loading, asked}, return_when=asyncio.FIRST_COMPLETED)
             if loading.done():
@@ -133,8 +138,9 @@ class _Server:
             await asked
             self._tell("stopping")
         finally:
-            loading.cancel()
-            asked.cancel()
+            self._supervisor.tell(STOPPING="1")
+            for task in (loading, asked, watching):
+                task.cancel()
             stopping.set()
             await self._health.enter_graceful_shutdown()
             hosts.end_streams(
@@ -158,6 +164,8 @@ class _Server:
         await self._models.load_all(opened, tell)
         for name in self._services:
             await self._set_health(name, serving=True)
+        names = ", ".join(hosted.name for hosted in self._models.bundles)
+        self._supervisor.tell(STATUS=f"serving {names}")
 
     async def _set_health(self, name: str, *, serving: bool) -> None:
         status = health_pb2.HealthCheckResponse

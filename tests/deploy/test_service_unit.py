@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -27,7 +29,7 @@ def command() -> list[str]:
     (line,) = (x for x in unit.splitlines() if x.startswith("ExecStart="))
     line = line.removeprefix("ExecStart=")
     for name, value in settings().items():
-        line = line.replace(f"${{{name}}}", value)
+        line = line.replace(f"${{{name}}}", value).replace(f"${name}", value)
     return shlex.split(line)
 
 
@@ -37,7 +39,7 @@ def test_the_unit_starts_a_command_that_serve_understands() -> None:
     parser = Parser(prog="edge-mil")
     add_parser(parser.add_subparsers())
     arguments = parser.parse_args([verb, *words])
-    assert [str(path) for path in arguments.bundle] == ["/srv/edge-mil/bundle.milb"]
+    assert [str(path) for path in arguments.bundle] == ["/srv/edge-mil/current"]
     assert str(arguments.state) == "/var/lib/edge-mil"
 
 
@@ -61,3 +63,66 @@ def test_systemd_finds_no_fault_with_the_unit(tmp_path: Path) -> None:
         check=False,
     )
     assert "edge-mil.service" not in ended.stderr, ended.stderr
+
+
+def test_the_units_exposure_is_at_most_three() -> None:
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("needs systemd-analyze")
+    unit = str(DEPLOY / "edge-mil.service")
+    ended = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", "--no-pager", unit],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    last = ended.stdout.strip().splitlines()[-1]
+    found = re.search(r"exposure level for edge-mil\.service: ([0-9.]+)", last)
+    assert found is not None, ended.stdout + ended.stderr
+    assert float(found.group(1)) <= 3.0
+
+
+def test_the_scripts_explain_themselves_and_refuse_what_they_do_not_know() -> None:
+    for name in ("install", "install-bundle"):
+        script = str(DEPLOY / name)
+        told = subprocess.run([script, "--help"], capture_output=True, text=True, check=True)
+        assert "--rollback" in told.stdout
+        refused = subprocess.run(
+            [script, "--nonsense"], capture_output=True, text=True, check=False
+        )
+        assert refused.returncode == 2
+        assert "there is no option --nonsense" in refused.stderr
+
+
+def test_a_release_is_installed_twice_rolled_back_and_removed(tmp_path: Path) -> None:
+    """With programs of one line in place of the wheels: what pip does is deploy/check-install's."""
+    root = tmp_path / "root"
+    for release in ("1-a", "2-b"):
+        program = root / "opt/edge-mil/releases" / release / "bin/edge-mil"
+        program.parent.mkdir(parents=True)
+        program.write_text("#!/bin/sh\n")
+    (root / "opt/edge-mil/current").symlink_to("releases/2-b")
+    (root / "opt/edge-mil/previous").symlink_to("releases/1-a")
+
+    def install(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(DEPLOY / "install"), *words],
+            env={**os.environ, "DESTDIR": str(root)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    assert install("--rollback").returncode == 0
+    assert os.readlink(root / "opt/edge-mil/current") == "releases/1-a"
+    assert install("--rollback").returncode == 0
+    assert os.readlink(root / "opt/edge-mil/current") == "releases/2-b"
+    session = root / "var/lib/edge-mil/sessions/one"
+    session.mkdir(parents=True)
+    refused = install("--remove")
+    assert refused.returncode == 2
+    assert "sessions are kept" in refused.stderr
+    assert session.exists()
+    assert install("--remove", "--purge").returncode == 0
+    assert not (root / "opt/edge-mil").exists()
+    assert not session.exists()
