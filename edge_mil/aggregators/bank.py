@@ -61,6 +61,10 @@ class Bank:
         """Canonical key of each row."""
         return self._buffers.keys[: self.count]
 
+    def key(self, row: int) -> bytes:
+        """Return the canonical key of a row."""
+        return self._buffers.keys[row]
+
     def order(self) -> Int64Array:
         """Return the rows in canonical order: that of their keys."""
         if self._order is None:

@@ -12,7 +12,9 @@ from edge_mil.aggregators.attention import AttentionAggregator
 from edge_mil.aggregators.classifier import Classifier
 from edge_mil.aggregators.columnwise import MaxAggregator, MeanAggregator
 from edge_mil.aggregators.dsmil import DsmilAggregator
-from edge_mil.aggregators.dtfd import DtfdMeanAggregator, DtfdTopAggregator, Tiers
+from edge_mil.aggregators.dtfd import DtfdMeanAggregator, Tiers
+from edge_mil.aggregators.dtfd_ranked import DtfdRankedAggregator
+from edge_mil.aggregators.dtfd_top import DtfdTopAggregator
 from edge_mil.aggregators.hopfield import HopfieldAggregator
 from edge_mil.aggregators.ilra import IlraAggregator
 from edge_mil.aggregators.mambamil import MambaMilAggregator
@@ -63,8 +65,12 @@ def _dtfd(p: Parts) -> Aggregator[Any]:
         int(p.options["instances"]) // groups,
         int(p.options["mean_inference"]),
     )
-    build = DtfdMeanAggregator if tiers.distill == "afs" else DtfdTopAggregator
-    return build(p.value_dim, p.classifier, p.arrays, tiers)
+    parts = (p.value_dim, p.classifier, p.arrays, tiers)
+    if tiers.distill == "afs":
+        return DtfdMeanAggregator(*parts)
+    # With up to two classes the order of a pseudo-bag does not depend on what else is in it.
+    few = len(p.classifier.classes) <= 2
+    return DtfdTopAggregator(*parts) if few else DtfdRankedAggregator(*parts)
 
 
 BUILDERS: dict[str, Builder] = {

@@ -19,7 +19,10 @@ from edge_mil.types import Float32Array, Float64Array, InstanceBatch, Int64Array
 
 VALUES, QUERIES, INSTANCE_LOGITS = "values", "queries", "instance_logits"
 CHUNK = 4096
-"""Rows that are widened to float64 at a time."""
+"""Rows whose queries are widened to float64 at a time."""
+SINGLE = 512
+"""Rows whose weighted values are summed in float32, where all of the bag is weighed again: a sum of
+so few is good to 1e-6 of its largest terms, and the bank is read at its own width."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -175,7 +178,7 @@ class DsmilAggregator(Aggregator[DsmilState]):
                 higher = np.maximum(peak[columns], logits.max(axis=0))
                 keep = np.exp(peak[columns] - higher)
                 raised = np.exp(logits - higher)
-                added = raised.T @ bank[VALUES][rows].astype(np.float64)
+                added = _weighed(raised, bank[VALUES][rows])
                 mass[columns] = keep * mass[columns] + raised.sum(axis=0)
                 total[columns] = keep[:, None] * total[columns] + added
                 peak[columns] = higher
@@ -185,13 +188,12 @@ class DsmilAggregator(Aggregator[DsmilState]):
         """Return each class' critical row; only rows behind those of `state` can be new ones."""
         new = bank[INSTANCE_LOGITS][state.count :]
         found = state.critical.copy()
-        keys = bank.keys
         for column, best in enumerate(new.max(axis=0)):
             ties = np.flatnonzero(new[:, column] == best) + state.count
-            row = min(ties.tolist(), key=keys.__getitem__)
+            row = min(ties.tolist(), key=bank.key)
             old = int(found[column])
             held = bank[INSTANCE_LOGITS][old, column] if old >= 0 else -np.inf
-            if best > held or (best == held and keys[row] < keys[old]):
+            if best > held or (best == held and bank.key(row) < bank.key(old)):
                 found[column] = row
         return np.asarray(found, dtype=np.int64)
 
@@ -209,6 +211,17 @@ class DsmilAggregator(Aggregator[DsmilState]):
             return self.classifier.finish(bag, counts)
         chances = _softmax if self.score_kind == "average_softmax" else _sigmoid
         return self.classifier.finish(bag, counts, 0.5 * chances(top) + 0.5 * chances(bag))
+
+
+def _weighed(raised: Float64Array, values: Float32Array) -> Float64Array:
+    """Return sums of values (n, l) with weights (n, c), float64 (c, l)."""
+    whole = len(raised) // SINGLE * SINGLE
+    rest = raised[whole:].T @ values[whole:].astype(np.float64)
+    if not whole:
+        return np.asarray(rest, dtype=np.float64)
+    weights = raised[:whole].astype(np.float32).reshape(-1, SINGLE, raised.shape[1])
+    parts = weights.transpose(0, 2, 1) @ values[:whole].reshape(-1, SINGLE, values.shape[1])
+    return np.asarray(rest + parts.sum(axis=0, dtype=np.float64), dtype=np.float64)
 
 
 def _sigmoid(logits: Float64Array) -> Float64Array:

@@ -15,14 +15,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge_mil.aggregators.attention import AttentionAggregator, AttentionState
-from edge_mil.aggregators.bank import NO_GROUP, Bank
 from edge_mil.aggregators.classifier import Classifier
 from edge_mil.aggregators.dense import Arrays
 from edge_mil.errors import EmptyBagError, InvalidInstancesError
 from edge_mil.protocols import Aggregator
 from edge_mil.types import Float32Array, Float64Array, InstanceBatch, Int64Array, SlideScore
 
-VALUES, LOGIT, SCORES = "values", "logit", "class_scores"
+SCORES = "class_scores"
+"""Extra output of `attend.onnx`: W h of each instance, without the bias."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Tiers:
     rounds: int
 
 
-class _SecondTier:
+class SecondTier:
     """Gated attention over the distilled vectors, then the classifier, in float64."""
 
     def __init__(self, arrays: Arrays, classifier: Classifier) -> None:
@@ -84,7 +84,7 @@ class DtfdMeanAggregator(Aggregator[AttentionState]):
         self, value_dim: int, classifier: Classifier, arrays: Arrays, tiers: Tiers
     ) -> None:
         """Take the weights: `branch`, `gate`, `attention` and `classifier` of the second tier."""
-        self.tiers, self._tail = tiers, _SecondTier(arrays, classifier)
+        self.tiers, self._tail = tiers, SecondTier(arrays, classifier)
         channels = tiers.rounds * tiers.groups
         self._pools = AttentionAggregator(channels, value_dim, classifier)
 
@@ -96,7 +96,7 @@ class DtfdMeanAggregator(Aggregator[AttentionState]):
         """Return the state after also seeing `batch`."""
         if len(batch) == 0:
             return state
-        _check(batch, self._pools.value_dim)
+        check(batch, self._pools.value_dim)
         numbers = group_numbers(batch, self.tiers)
         start = self.initial_state()
         peak, mass, total = start.peak, start.mass, start.weighted_sum
@@ -159,98 +159,6 @@ class DtfdMeanAggregator(Aggregator[AttentionState]):
         return self._pools.from_bytes(data)
 
 
-class DtfdTopAggregator(Aggregator[Bank]):
-    """DTFD with MaxS or MaxMinS: the bank is distilled anew for a score; empty groups give none.
-
-    An instance's rank is that of its probability of the last class, softmax of a_i W h_i; log-odds
-    order the instances as the probabilities do. Of equal ones the first in canonical order counts.
-    """
-
-    incremental = "banked"
-    needs_places = True
-
-    def __init__(
-        self, value_dim: int, classifier: Classifier, arrays: Arrays, tiers: Tiers
-    ) -> None:
-        """Take the weights: `branch`, `gate`, `attention` and `classifier` of the second tier."""
-        self.tiers, self._tail, self.value_dim = tiers, _SecondTier(arrays, classifier), value_dim
-        self._widths = {VALUES: value_dim, LOGIT: 1, SCORES: len(classifier.classes)}
-
-    def initial_state(self) -> Bank:
-        """Return the empty bag."""
-        return Bank(self._widths)
-
-    def update(self, state: Bank, batch: InstanceBatch) -> Bank:
-        """Return the bag after also seeing `batch`."""
-        if len(batch) == 0:
-            return state
-        _check(batch, self.value_dim)
-        group_numbers(batch, self.tiers)
-        assert batch.places is not None
-        arrays = {VALUES: batch.values, LOGIT: batch.attention_logits, **batch.extra}
-        return state.append(arrays, batch.places)
-
-    def merge(self, left: Bank, right: Bank) -> Bank:
-        """Return the bag of both."""
-        return left.extend(right)
-
-    def instances(self, state: Bank) -> int:
-        """Return how many instances the bag holds."""
-        return state.count
-
-    def score(self, state: Bank) -> SlideScore:
-        """Return the slide-level score of the instances seen so far."""
-        if state.count == 0:
-            raise EmptyBagError
-        order = state.order()
-        groups = None if (state.groups == NO_GROUP).all() else state.groups[order]
-        numbers = _divided(state.cells[order], groups, self.tiers)
-        logits = state[LOGIT][order, 0].astype(np.float64)
-        scores = state[SCORES][order].astype(np.float64)
-        divisions = []
-        for number in numbers.T:
-            rows = [
-                self._chosen(np.flatnonzero(number == g), logits, scores)
-                for g in np.unique(number).tolist()
-            ]
-            divisions.append(state[VALUES][order[np.concatenate(rows)]].astype(np.float64))
-        return self._tail.score(divisions, state.count)
-
-    def scores(self, states: list[Bank]) -> list[SlideScore | None]:
-        """Return the score of each state, None for an empty one."""
-        return [self.score(s) if s.count else None for s in states]
-
-    def attention(self, state: Bank, batch: InstanceBatch) -> Float32Array | None:
-        """Return each instance's share of the first tier's attention over the bag, (n, 1)."""
-        held = state[LOGIT].astype(np.float64)
-        highest = held.max()
-        raised = np.exp(batch.attention_logits.astype(np.float64) - highest)
-        return np.asarray(raised / np.exp(held - highest).sum(), dtype=np.float32)
-
-    def to_bytes(self, state: Bank) -> bytes:
-        """Serialise a state."""
-        return state.to_bytes()
-
-    def from_bytes(self, data: bytes) -> Bank:
-        """Read what `to_bytes` wrote."""
-        return Bank.from_bytes(data, self._widths)
-
-    def _chosen(self, rows: Int64Array, logits: Float64Array, scores: Float64Array) -> Int64Array:
-        """Return the rows of a pseudo-bag that go on."""
-        raised = np.exp(logits[rows] - logits[rows].max())
-        weighted = (raised / raised.sum())[:, None] * scores[rows]
-        others = weighted[:, :-1] - weighted[:, -1:]
-        highest = others.max(axis=1, initial=-np.inf) if others.shape[1] else np.zeros(len(rows))
-        odds = -highest - np.log(
-            np.exp(others - highest[:, None]).sum(axis=1) + (0 if others.shape[1] else 1)
-        )
-        top = np.argsort(-odds, kind="stable")[: self.tiers.each]
-        if self.tiers.distill == "maxs":
-            return rows[top]
-        bottom = np.argsort(odds, kind="stable")[: self.tiers.each]
-        return np.asarray(rows[np.concatenate([top, bottom])], dtype=np.int64)
-
-
 def group_numbers(batch: InstanceBatch, tiers: Tiers) -> Int64Array:
     """Return each instance's pseudo-bag in each division, int64 (n, rounds).
 
@@ -259,10 +167,11 @@ def group_numbers(batch: InstanceBatch, tiers: Tiers) -> Int64Array:
     """
     places = batch.places
     assert places is not None
-    return _divided(places.cells, places.groups, tiers)
+    return divided(places.cells, places.groups, tiers)
 
 
-def _divided(cells: Int64Array, groups: Int64Array | None, tiers: Tiers) -> Int64Array:
+def divided(cells: Int64Array, groups: Int64Array | None, tiers: Tiers) -> Int64Array:
+    """As `group_numbers`, of cells (n, 2) and the pseudo-bags (n,) where they are given."""
     if groups is None:
         columns = [
             cell_group(cells, seed) % np.uint64(tiers.groups) for seed in range(tiers.rounds)
@@ -291,7 +200,12 @@ def cell_group(cells: Int64Array, seed: int) -> np.ndarray[tuple[int], np.dtype[
     return mixed
 
 
-def _check(batch: InstanceBatch, value_dim: int) -> None:
+def check(batch: InstanceBatch, value_dim: int) -> None:
+    """Check that a batch is of this head.
+
+    Raises:
+        InvalidInstancesError: It is not.
+    """
     fits = batch.values.shape[1] == value_dim and batch.attention_logits.shape[1] == 1
     if not fits or batch.places is None or SCORES not in batch.extra:
         raise InvalidInstancesError(

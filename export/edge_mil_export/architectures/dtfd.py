@@ -56,7 +56,6 @@ class Dtfd(Head):
                 f"{self.groups} or more."
             )
         self.pooling = "dtfd"
-        self.incremental = "mergeable" if self.distill == "afs" else "banked"
         self.embed = DimReduction(layout, "dim_reduction")
         width = self.embed.fc1.out_features
         self.attention = _attention(layout, "attention", width)
@@ -65,6 +64,8 @@ class Dtfd(Head):
         self.last = layout.linear("att_classifier.classifier.fc", width)
         self.feature_dim, self.value_dim = self.embed.fc1.in_features, width
         self.channels, self.outputs = 1, self.last.out_features
+        # Which instances go on depends on the others of a pseudo-bag with three classes or more.
+        self.incremental = "mergeable" if self.distill == "afs" or self.outputs <= 2 else "banked"
 
     def attend(self, features: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return embeddings, the first tier's attention logits and W h, without the bias."""
