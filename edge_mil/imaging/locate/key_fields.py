@@ -1,0 +1,133 @@
+"""The fields that others are placed by: where they lie, and a picture of each."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+
+from edge_mil.errors import StoreError
+from edge_mil.imaging.locate.pose_graph import Link, Position
+from edge_mil.imaging.picture import Picture
+from edge_mil.types import UInt8Array
+
+QUALITY = 92
+"""Of the stored picture, JPEG: a twelfth of the memory, and nothing that registration misses."""
+
+READY = 48
+"""Pictures kept decoded: those near by, and those that a search came over last."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class KeyField:
+    """One field that others are placed by.
+
+    Attributes:
+        sequence: Its number.
+        x: Column of its left edge on the session's lattice, camera pixels.
+        y: Row of its top edge.
+        width_px: Its columns, camera pixels.
+        height_px: Its rows.
+        factor: Camera pixels per pixel of the picture.
+        jpeg: The picture, grey.
+        links: Registrations that placed it, to earlier key fields.
+    """
+
+    sequence: int
+    x: float
+    y: float
+    width_px: int
+    height_px: int
+    factor: int
+    jpeg: bytes
+    links: tuple[Link, ...] = ()
+
+    @property
+    def position(self) -> Position:
+        """Where its top left corner lies."""
+        return self.x, self.y
+
+    def overlap(self, x: float, y: float) -> float:
+        """Return the share that it has in common with a field of its size at (x, y)."""
+        across = max(0.0, 1 - abs(x - self.x) / self.width_px)
+        down = max(0.0, 1 - abs(y - self.y) / self.height_px)
+        return across * down
+
+    def away(self, x: float, y: float) -> float:
+        """Return how far a field at (x, y) lies, in fields, the larger of both directions."""
+        return max(abs(x - self.x) / self.width_px, abs(y - self.y) / self.height_px)
+
+
+def key_field(
+    sequence: int,
+    picture: Picture,
+    size_px: tuple[int, int],
+    position: Position,
+    links: tuple[Link, ...] = (),
+) -> KeyField:
+    """Make a key field of a picture.
+
+    Args:
+        sequence: Number of the field.
+        picture: Its picture.
+        size_px: Its (width, height), camera pixels.
+        position: Of its top left corner.
+        links: What placed it.
+    """
+    _, jpeg = cv2.imencode(".jpg", picture.grey, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    return KeyField(sequence, *position, *size_px, picture.factor, jpeg.tobytes(), links)
+
+
+class KeyFields:
+    """All key fields of a session, in the order of their numbers; bounded in memory."""
+
+    def __init__(self) -> None:
+        self._fields: dict[int, KeyField] = {}
+        self._ready: OrderedDict[int, Picture] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._fields)
+
+    def __contains__(self, sequence: int) -> bool:
+        return sequence in self._fields
+
+    def __getitem__(self, sequence: int) -> KeyField:
+        return self._fields[sequence]
+
+    def all(self) -> list[KeyField]:
+        """Return the key fields, oldest first."""
+        return list(self._fields.values())
+
+    def add(self, field: KeyField) -> None:
+        """Take one."""
+        self._fields[field.sequence] = field
+
+    def move(self, positions: dict[int, Position]) -> None:
+        """Give key fields new positions."""
+        for sequence, (x, y) in positions.items():
+            self._fields[sequence] = replace(self._fields[sequence], x=x, y=y)
+
+    def near(self, x: float, y: float, reach: float) -> list[KeyField]:
+        """Return those within `reach` fields of a field at (x, y), the nearest first."""
+        near = [field for field in self._fields.values() if field.away(x, y) <= reach]
+        return sorted(near, key=lambda field: (field.away(x, y), field.sequence))
+
+    def picture(self, sequence: int) -> Picture:
+        """Return the picture of one, as it is stored: the same before and after a restart."""
+        found = self._ready.get(sequence)
+        if found is None:
+            field = self._fields[sequence]
+            grey = cv2.imdecode(np.frombuffer(field.jpeg, np.uint8), cv2.IMREAD_GRAYSCALE)
+            if grey is None:
+                raise StoreError(f"The stored picture of field {sequence} cannot be read.")
+            found = self._ready[sequence] = Picture(_uint8(grey), field.factor)
+            while len(self._ready) > READY:
+                self._ready.popitem(last=False)
+        self._ready.move_to_end(sequence)
+        return found
+
+
+def _uint8(grey: object) -> UInt8Array:
+    return np.asarray(grey, np.uint8)

@@ -1,0 +1,41 @@
+"""A field that fits only when it is enlarged or shrunk: the objective was changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edge_mil.imaging.picture import Picture
+from edge_mil.imaging.registration import register
+
+RATIOS = (2.0, 0.5, 2.5, 0.4, 4.0, 0.25, 1.6, 0.625, 5.0, 0.2)
+"""New magnification over the old one, among 4x, 5x, 10x, 20x, 25x, 40x, 63x: neighbours first."""
+
+RESPONSE = 0.6
+"""Of a field at another scale, within its neighbour wholly: what is shared is never little."""
+
+
+def fits_at_scale(known: Sequence[Picture], picture: Picture) -> float:
+    """Return the magnification of a field over that of key fields; 1 where none fits.
+
+    Args:
+        known: Pictures of key fields where it was last seen.
+        picture: Of the field, which fits none of them at their own scale.
+    """
+    for ratio in RATIOS:
+        for key in known:
+            # Always the stronger one is shrunk: enlarging invents what is not there.
+            fixed, moving = (
+                (key, picture.resized(1 / ratio)) if ratio > 1 else (key.resized(ratio), picture)
+            )
+            if ratio < 1:
+                fixed, moving = moving, fixed
+            if min(moving.grey.shape) < SMALLEST_PX:
+                continue
+            fit = register(fixed, moving)
+            if fit is not None and fit.sure and fit.response >= RESPONSE:
+                return ratio
+    return 1.0
+
+
+SMALLEST_PX = 64
+"""Shorter side of a shrunk field that still can be recognised."""
