@@ -1,0 +1,75 @@
+"""The thresholds of the frame gates: fixed before the first field, kept with a calibration."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+
+from edge_mil.errors import CalibrationError
+
+
+@dataclass(frozen=True, slots=True)
+class GateSettings:
+    """Thresholds of the gates; the defaults hold for any bright-field camera.
+
+    Where they come from: `docs/imaging/gates.md` and `tests/gates/`.
+
+    Attributes:
+        max_clipped_share: Share of pixels in plateaus of one or two clipped channels. Good real
+            fields hold 0.05 at most (but for 3 of 336 that are burnt out), those whose gain was
+            raised by 1.3 mostly 0.1 to 0.5.
+        max_black_share: Share of pixels in plateaus of black.
+        min_focus: Log odds of being in focus (`imaging.focus`).
+        min_stillness: Log odds of not having moved (`imaging.motion`).
+        moving_px: Way since the frame before from which a doubtful field counts as moving.
+        doubt: Log odds above `min_stillness` that such a way leaves in doubt.
+        min_contrast: Standard deviation of grey levels in the richer tissue blocks below which
+            there is no structure to judge.
+    """
+
+    max_clipped_share: float = 0.08
+    max_black_share: float = 0.5
+    min_focus: float = 0.0
+    min_stillness: float = 0.0
+    moving_px: float = 4.0
+    doubt: float = 1.0
+    min_contrast: float = 4.0
+
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            CalibrationError: One is not finite, or a share is not within 0 and 1.
+        """
+        for name, value in asdict(self).items():
+            share = name.endswith("_share")
+            if not math.isfinite(value) or (share and not 0.0 <= value <= 1.0):
+                raise CalibrationError(
+                    f"The gates' {name} is {value}; expected "
+                    f"{'a share from 0 to 1' if share else 'a finite number'}: "
+                    "calibrate the gates again."
+                )
+
+    def as_json(self) -> dict[str, float]:
+        """Return the thresholds by name."""
+        return dict(asdict(self))
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, object]) -> GateSettings:
+        """Return the thresholds that `as_json` gave.
+
+        Raises:
+            CalibrationError: A name is unknown or a value is no number.
+        """
+        known = {field.name for field in fields(cls)}
+        if unknown := sorted(set(document) - known):
+            raise CalibrationError(
+                f"The gates have no threshold {unknown[0]!r}; they have {', '.join(sorted(known))}."
+            )
+        numbers: dict[str, float] = {}
+        for name, value in document.items():
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise CalibrationError(f"The gates' {name} is {value!r}; expected a number.")
+            numbers[name] = float(value)
+        return cls(**numbers)

@@ -1,0 +1,61 @@
+"""Whether the slide moved: contrast lost along one direction, and the way between two frames."""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+
+from edge_mil.imaging.focus import Contrast
+from edge_mil.types import UInt8Array
+
+DISPLACEMENT_PX = 256
+"""Long side to which two frames are reduced to find the way between them."""
+
+MIN_RESPONSE = 0.1
+"""Response of the correlation below which the way between two frames is not known."""
+
+
+def motion_numbers(of: Contrast) -> tuple[float, float, float, float, float]:
+    """Return what tells a moved field from a still one, in decades.
+
+    Motion takes contrast along its own direction, the finer the more. Fibres lie in one direction
+    too, but they do so at every fineness, and across them the picture stays as sharp as along
+    them: the numbers are therefore of the worst direction's own fall, and of the difference of
+    directions between fine and coarse.
+    """
+    sectors = of.sectors
+    fine = sectors[5:7].mean(axis=0)
+    middle = sectors[4:6].mean(axis=0)
+    coarse = sectors[1:3].mean(axis=0)
+    falls = np.diff(sectors, axis=0)[2:6].min(axis=0)
+    return (
+        float(falls.min()),
+        float(fine.min() - of.floor),
+        float(np.ptp(fine)),
+        float(np.ptp(fine - coarse)),
+        float(np.ptp(middle)),
+    )
+
+
+def displacement_px(grey: UInt8Array, previous: UInt8Array) -> float:
+    """Return how far the picture moved since the frame before, pixels; NaN where in doubt.
+
+    Args:
+        grey: uint8 (h, w).
+        previous: The frame before, of the same size; another size is in doubt.
+    """
+    if grey.shape != previous.shape or min(grey.shape) < 2:
+        return math.nan
+    factor = max(1.0, max(grey.shape) / DISPLACEMENT_PX)
+    size = (max(2, round(grey.shape[1] / factor)), max(2, round(grey.shape[0] / factor)))
+    now, before = (
+        cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.float32)
+        for image in (grey, previous)
+    )
+    window = cv2.createHanningWindow(size, cv2.CV_32F)
+    (x, y), response = cv2.phaseCorrelate(before, now, window)
+    if response < MIN_RESPONSE:
+        return math.nan
+    return float(math.hypot(x, y) * factor)

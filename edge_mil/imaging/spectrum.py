@@ -1,0 +1,170 @@
+"""How the contrast of a field is spread over fineness and direction, from blocks of tissue."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import cv2
+import numpy as np
+
+from edge_mil.imaging.tissue import TissueTest
+from edge_mil.types import Float32Array, UInt8Array
+
+BLOCK_PX = 64
+"""Side of a block: its spectrum begins at 1/64 cycle per pixel, where a disc of confusion of 12
+pixels still lets contrast through."""
+
+MAX_BLOCKS = 72
+"""Blocks looked at in one field: a large field is sampled, not covered, at 40 us each."""
+
+EDGES = (0.02, 0.03, 0.045, 0.0625, 0.09, 0.125, 0.18, 0.25, 0.355, 0.5, 0.72)
+"""Ends of the bands, cycles per pixel: half an octave each. The last holds the corners of the
+spectrum, which no lens fills: what is found there is the sensor's noise."""
+
+BANDS = len(EDGES) - 1
+DIRECTIONS = 8
+"""Sectors of 22.5 degrees each."""
+
+MIN_BLOCK_SHARE = 0.05
+"""Share of tissue pixels from which a block is looked at."""
+
+TEXTURED_SHARE = 0.5
+"""Share of the tissue blocks that count: the richer half; smooth ones say little about focus."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FieldSpectrum:
+    """The mean spectrum of a field's textured tissue.
+
+    Attributes:
+        power: Mean power of a coefficient, grey levels squared (white noise of deviation s gives
+            s^2), by band and direction, float32 (BANDS, DIRECTIONS).
+        blocks: How many blocks it is the mean of.
+        deviation: Standard deviation of grey levels in those blocks, their mean.
+    """
+
+    power: Float32Array
+    blocks: int
+    deviation: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Blocks:
+    """The tissue blocks of a field, in grey.
+
+    Attributes:
+        grey: uint8 (n, BLOCK_PX, BLOCK_PX).
+        looked_at: How many blocks were tested for tissue.
+    """
+
+    grey: UInt8Array
+    looked_at: int
+
+    def __len__(self) -> int:
+        return len(self.grey)
+
+
+def tissue_blocks(pixels: UInt8Array, tissue: TissueTest) -> Blocks:
+    """Return blocks of a regular lattice over the field that show tissue.
+
+    Where the lattice misses what little tissue there is, every block of the field is asked.
+
+    Args:
+        pixels: RGB uint8 (h, w, 3).
+        tissue: Its share per block is compared with MIN_BLOCK_SHARE.
+    """
+    pixels = _at_least_one_block(pixels)
+    rows, columns = pixels.shape[0] // BLOCK_PX, pixels.shape[1] // BLOCK_PX
+    thinner = max(1.0, math.sqrt(rows * columns / MAX_BLOCKS))
+    lattices = [(max(1, int(rows / thinner)), max(1, int(columns / thinner)))]
+    if lattices[0] != (rows, columns):
+        lattices.append((rows, columns))
+    looked_at = 0
+    for lattice in lattices:
+        found = []
+        for y, x in _corners(pixels.shape[0], pixels.shape[1], *lattice):
+            block = pixels[y : y + BLOCK_PX, x : x + BLOCK_PX]
+            looked_at += 1
+            if tissue.share(block) >= MIN_BLOCK_SHARE:
+                found.append(cv2.cvtColor(block, cv2.COLOR_RGB2GRAY))
+                if len(found) == MAX_BLOCKS:
+                    break
+        if found:
+            return Blocks(np.stack(found).astype(np.uint8, copy=False), looked_at)
+    return Blocks(np.empty((0, BLOCK_PX, BLOCK_PX), np.uint8), looked_at)
+
+
+def field_spectrum(blocks: Blocks) -> FieldSpectrum | None:
+    """Return the mean spectrum of the more textured half of the blocks; None without a block."""
+    if not len(blocks):
+        return None
+    deviations = np.array([cv2.meanStdDev(block)[1][0, 0] for block in blocks.grey])
+    count = max(1, round(len(blocks) * TEXTURED_SHARE))
+    richest = np.sort(np.argsort(-deviations, kind="stable")[:count])
+    window, sorter, _ = _tables()
+    power = np.zeros((BLOCK_PX, BLOCK_PX // 2 + 1), np.float32)
+    for k in richest:
+        block = blocks.grey[k].astype(np.float32)
+        block -= block.mean()
+        block *= window
+        half = cv2.dft(block, flags=cv2.DFT_COMPLEX_OUTPUT)[:, : BLOCK_PX // 2 + 1]
+        half *= half
+        power += half[..., 0]
+        power += half[..., 1]
+    mean = sorter @ (power.ravel() / np.float32(count * BLOCK_PX * BLOCK_PX))
+    return FieldSpectrum(
+        mean.reshape(BANDS, DIRECTIONS).astype(np.float32, copy=False),
+        count,
+        float(deviations[richest].mean()),
+    )
+
+
+def coefficients() -> Float32Array:
+    """Return how many Fourier coefficients each band and direction holds (BANDS, DIRECTIONS)."""
+    return _tables()[2]
+
+
+def _at_least_one_block(pixels: UInt8Array) -> UInt8Array:
+    missing = [max(0, BLOCK_PX - side) for side in pixels.shape[:2]]
+    if not any(missing):
+        return pixels
+    return cv2.copyMakeBorder(pixels, 0, missing[0], 0, missing[1], cv2.BORDER_REFLECT_101).astype(
+        np.uint8, copy=False
+    )
+
+
+def _corners(height: int, width: int, rows: int, columns: int) -> list[tuple[int, int]]:
+    ys = [round((k + 0.5) * height / rows - BLOCK_PX / 2) for k in range(rows)]
+    xs = [round((k + 0.5) * width / columns - BLOCK_PX / 2) for k in range(columns)]
+    return [
+        (min(max(y, 0), height - BLOCK_PX), min(max(x, 0), width - BLOCK_PX))
+        for y in ys
+        for x in xs
+    ]
+
+
+@lru_cache(maxsize=1)
+def _tables() -> tuple[Float32Array, Float32Array, Float32Array]:
+    """Return the window, the matrix from coefficients to bins, and the coefficients in each."""
+    edge = np.hanning(BLOCK_PX)
+    window = np.outer(edge, edge)
+    window /= math.sqrt(float((window**2).mean()))
+    fy = np.fft.fftfreq(BLOCK_PX)[:, None]
+    fx = np.fft.rfftfreq(BLOCK_PX)[None]
+    band = np.digitize(np.hypot(fy, fx), EDGES) - 1
+    sector = np.pi / DIRECTIONS
+    direction = np.floor(np.mod(np.arctan2(fy, fx) + sector / 2, np.pi) / sector).astype(int)
+    # Half of the spectrum stands for all of it: a real picture's other half is its mirror.
+    weight = np.full(band.shape, 2.0)
+    weight[:, [0, -1]] = 1.0
+    sorter = np.zeros((BANDS * DIRECTIONS, band.size), np.float32)
+    count = np.zeros((BANDS, DIRECTIONS), np.float32)
+    for b in range(BANDS):
+        for d in range(DIRECTIONS):
+            inside = (band == b) & (direction % DIRECTIONS == d)
+            count[b, d] = weight[inside].sum()
+            if count[b, d]:
+                sorter[b * DIRECTIONS + d] = (inside * weight).ravel() / count[b, d]
+    return window.astype(np.float32), sorter, count
