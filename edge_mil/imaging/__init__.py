@@ -17,6 +17,7 @@ from edge_mil.imaging.slots import (
     check_field_mpp,
     sharpness,
 )
+from edge_mil.imaging.straighten import Straight, Straightener
 from edge_mil.imaging.thumbnail import thumbnail_jpeg
 from edge_mil.imaging.tissue import TissueTest, tissue_share
 
@@ -33,6 +34,8 @@ __all__ = [
     "Slot",
     "SlotBook",
     "SlotView",
+    "Straight",
+    "Straightener",
     "TissueTest",
     "bring_to_tile",
     "cells_inside",

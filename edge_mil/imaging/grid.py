@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from edge_mil.errors import PixelSizeError
-from edge_mil.types import check_mpp
+from edge_mil.types import Region, check_mpp
 
 Cell: TypeAlias = tuple[int, int]
 """A cell of the grid: column i to the right, row j down. It is the id of the instance."""
@@ -118,6 +118,15 @@ class GridGeometry:
         x0, x1 = _covering(i, self.cell_w_px)
         y0, y1 = _covering(j, self.cell_h_px)
         return Box(x0, y0, x1, y1)
+
+    def inside(self, area: Region) -> Box:
+        """Return the whole camera pixels that lie inside an area of the stage."""
+        return Box(
+            math.ceil(area.x_um / self.mpp - EDGE_EPSILON_PX),
+            math.ceil(area.y_um / self.mpp - EDGE_EPSILON_PX),
+            math.floor((area.x_um + area.width_um) / self.mpp + EDGE_EPSILON_PX),
+            math.floor((area.y_um + area.height_um) / self.mpp + EDGE_EPSILON_PX),
+        )
 
     def phase(self, i: int, j: int) -> tuple[float, float]:
         """Return how far the cell's own corner lies inside of its box, pixels (x, y), 0 to 1."""

@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 import numpy as np
 
 from edge_mil.imaging.grid import Box, Cell, GridGeometry
-from edge_mil.imaging.partial import Part, Partial
+from edge_mil.imaging.partial import BoolArray, Part, Partial
 from edge_mil.imaging.resample import resample_cell
 from edge_mil.imaging.sharper import Seen, Sharpness, clearly_sharper, measure
 from edge_mil.imaging.tissue import TissueTest
@@ -74,6 +74,7 @@ class Laying:
         top: int,
         sequence: int,
         sharpness: Sharpness | None,
+        mask: BoolArray | None = None,
     ) -> None:
         """Lay a field.
 
@@ -86,10 +87,12 @@ class Laying:
             top: Lattice row of its top edge.
             sequence: Its number.
             sharpness: Of a box of the field; None: no cell is ever seen better.
+            mask: Which pixels the camera saw, bool (h, w); the others count for nothing.
+                None: all.
         """
         self.geometry, self.test, self.known = geometry, test, known
         self.pixels, self.left, self.top, self.sequence = pixels, left, top, sequence
-        self.sharpness = sharpness
+        self.sharpness, self.mask = sharpness, mask
         self.complete: list[tuple[Cell, UInt8Array]] = []
         self.glass: list[Cell] = []
         self.parts: list[Part] = []
@@ -103,7 +106,8 @@ class Laying:
         """Visit every cell that the field touches, and judge."""
         height, width = self.pixels.shape[:2]
         geometry, test = self.geometry, self.test
-        for cell in geometry.cells_touching(self.left, self.top, width, height):
+        touched = geometry.cells_touching(self.left, self.top, width, height)
+        for cell in touched if width and height else ():
             self._visit(cell, geometry.box(*cell))
         shows_tissue = self.largest >= test.min_share
         new = bool(self.complete or self.glass or self.parts)
@@ -132,8 +136,13 @@ class Laying:
         # The part that the field shows, within the field and within the box.
         x0, x1 = max(box.x0, self.left), min(box.x1, self.left + width)
         y0, y1 = max(box.y0, self.top), min(box.y1, self.top + height)
-        shown = self.pixels[y0 - self.top : y1 - self.top, x0 - self.left : x1 - self.left]
-        whole = shown.shape[:2] == (box.height_px, box.width_px)
+        crop = np.s_[y0 - self.top : y1 - self.top, x0 - self.left : x1 - self.left]
+        shown, valid = self.pixels[crop], None if self.mask is None else self.mask[crop]
+        if valid is not None:
+            if not valid.any():
+                return
+            valid = None if valid.all() else valid
+        whole = shown.shape[:2] == (box.height_px, box.width_px) and valid is None
         status = self.known(cell)
         if status is GLASS:
             return
@@ -141,12 +150,12 @@ class Laying:
             if not (whole and self._improves(cell, box, shown, status)):
                 self.held += 1
                 # Wholly in view it is tissue, as decided on its tile; else its part decides.
-                self._found(self.test.min_share if whole else self.test.share(shown))
+                self._found(self.test.min_share if whole else self._share(shown, valid))
         elif whole and status is None:
             all_of_it = self._seen(box, 0, 0, box.width_px, box.height_px)
             self._completed(cell, shown, (self.sequence,), (all_of_it,))
         else:
-            self._partly(cell, box, status, shown, x0 - box.x0, y0 - box.y0)
+            self._partly(cell, box, status, shown, valid, x0 - box.x0, y0 - box.y0)
 
     def _improves(self, cell: Cell, box: Box, shown: UInt8Array, before: tuple[Seen, ...]) -> bool:
         """Take a held cell anew when this field shows it clearly sharper."""
@@ -171,15 +180,24 @@ class Laying:
         return Seen(x, y, width_px, height_px, sharpness)
 
     def _partly(
-        self, cell: Cell, box: Box, status: Partial | None, shown: UInt8Array, x: int, y: int
+        self,
+        cell: Cell,
+        box: Box,
+        status: Partial | None,
+        shown: UInt8Array,
+        valid: BoolArray | None,
+        x: int,
+        y: int,
     ) -> None:
-        self._found(self.test.share(shown))
+        self._found(self._share(shown, valid))
         height, width = shown.shape[:2]
-        if status is None:
+        if status is None and valid is None:
             seen = self._seen(box, x, y, width, height)
             self.parts.append(Part(*cell, x, y, shown.copy(), seen.sharpness))
             return
-        lacking = ~status.known[y : y + height, x : x + width]
+        known = None if status is None else status.known[y : y + height, x : x + width]
+        lacking = valid if known is None else ~known if valid is None else ~known & valid
+        assert lacking is not None
         new_px = int(np.count_nonzero(lacking))
         if not new_px:
             return
@@ -187,12 +205,22 @@ class Laying:
         # must not store the whole of it every time.
         columns, rows = np.flatnonzero(lacking.any(axis=0)), np.flatnonzero(lacking.any(axis=1))
         x_new, y_new = int(columns[0]), int(rows[0])
-        new = shown[y_new : int(rows[-1]) + 1, x_new : int(columns[-1]) + 1]
+        around = np.s_[y_new : int(rows[-1]) + 1, x_new : int(columns[-1]) + 1]
+        new, mask = shown[around], None if valid is None else valid[around]
         seen = self._seen(box, x + x_new, y + y_new, new.shape[1], new.shape[0])
-        if status.known_px + new_px < status.known.size:
-            self.parts.append(Part(*cell, seen.x, seen.y, new.copy(), seen.sharpness))
+        part = Part(
+            *cell,
+            seen.x,
+            seen.y,
+            new.copy(),
+            seen.sharpness,
+            None if mask is None or mask.all() else mask.copy(),
+        )
+        if status is None or status.known_px + new_px < status.known.size:
+            self.parts.append(part)
             return
         pixels = np.empty((box.height_px, box.width_px, 3), np.uint8)
+        # What this field lacks others gave, and `paint` lays theirs over its own.
         pixels[y : y + height, x : x + width] = shown
         status.paint(pixels)
         sources = dict.fromkeys((*(number for number, _ in status.parts), self.sequence))
@@ -213,6 +241,13 @@ class Laying:
             self.complete.append((cell, tile))
         else:
             self.glass.append(cell)
+
+    def _share(self, shown: UInt8Array, valid: BoolArray | None) -> float:
+        """Return the share of tissue among the pixels that the camera saw."""
+        if valid is None:
+            return self.test.share(shown)
+        tissue = np.count_nonzero(self.test.mask(shown)[valid])
+        return int(tissue) / int(np.count_nonzero(valid))
 
     def _found(self, share: float) -> None:
         self.largest = max(self.largest, share)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -9,8 +10,8 @@ import numpy as np
 from edge_mil.imaging.grid import Cell, GridGeometry
 from edge_mil.imaging.laying import GLASS, FieldView, Glass, Laying
 from edge_mil.imaging.outline import cells_inside
-from edge_mil.imaging.partial import Part, Partial
-from edge_mil.imaging.sharper import Seen, Sharpness
+from edge_mil.imaging.partial import BoolArray, Part, Partial
+from edge_mil.imaging.sharper import Seen, Sharpness, worst_of
 from edge_mil.imaging.tissue import TissueTest
 from edge_mil.types import Region, UInt8Array
 
@@ -30,6 +31,7 @@ class Mosaic:
         min_difference: float,
         min_share: float,
         outline: Sequence[Region] = (),
+        area: Region | None = None,
     ) -> None:
         """Begin with no cell known.
 
@@ -39,6 +41,7 @@ class Mosaic:
             min_difference: Grey levels darker than it that make a pixel tissue.
             min_share: Share of tissue pixels that makes a cell tissue.
             outline: Where the tissue is, when it is known before; only coverage uses it.
+            area: What is read, stage um; pixels beyond it count for nothing. None: everything.
         """
         self.geometry = geometry
         self.tissue = TissueTest(background, min_difference, min_share)
@@ -46,6 +49,7 @@ class Mosaic:
         self._seen: dict[Cell, tuple[Seen, ...]] = {}
         self._glass: dict[Cell, tuple[int, ...]] = {}
         self._partial: dict[Cell, Partial] = {}
+        self._area = None if area is None else geometry.inside(area)
         self._outline = frozenset(cells_inside(outline, geometry))
         self._open = len(self._outline)
         self._tissue_partial = 0
@@ -72,6 +76,7 @@ class Mosaic:
         y_um: float,
         sequence: int,
         sharpness: Sharpness | None = None,
+        mask: BoolArray | None = None,
     ) -> FieldView:
         """Say what a field brings, without taking it.
 
@@ -82,11 +87,17 @@ class Mosaic:
             sequence: Its number.
             sharpness: Gives the sharpness of a box of the field; without it no cell that is held
                 is ever seen better.
+            mask: Which pixels the camera saw, bool (h, w); None: all.
         """
         height, width = pixels.shape[:2]
         left, top = self.geometry.place(width, height, x_um, y_um)
+        if self._area is not None:
+            x, y = max(0, self._area.x0 - left), max(0, self._area.y0 - top)
+            crop = np.s_[y : max(y, self._area.y1 - top), x : max(x, self._area.x1 - left)]
+            pixels, mask = pixels[crop], None if mask is None else mask[crop]
+            left, top, sharpness = left + x, top + y, _shifted(sharpness, x, y)
         return Laying(
-            self.geometry, self.tissue, self._known, pixels, left, top, sequence, sharpness
+            self.geometry, self.tissue, self._known, pixels, left, top, sequence, sharpness, mask
         ).view()
 
     def apply(self, view: FieldView) -> None:
@@ -183,6 +194,20 @@ class Mosaic:
         known = len(self._held) + missing
         return len(self._held) / known if known else 0.0
 
+    def shares(self) -> dict[Cell, float]:
+        """Return the share seen of each cell that was met or is expected, 0 to 1; any thread."""
+        found = dict.fromkeys(self._outline, 0.0)
+        # A list is made at once, so that another thread may go on meanwhile.
+        for cell, partial in list(self._partial.items()):
+            found[cell] = partial.known_px / partial.known.size
+        found.update(dict.fromkeys([*list(self._held), *list(self._glass)], 1.0))
+        return found
+
+    def focus(self) -> dict[Cell, float]:
+        """Return how sharply each held cell was seen, where that was judged; from any thread."""
+        seen = ((cell, worst_of(parts)) for cell, parts in list(self._seen.items()))
+        return {cell: sharpness for cell, sharpness in seen if math.isfinite(sharpness)}
+
     def _shows_tissue(self, partial: Partial) -> bool:
         return partial.known_px > 0 and (
             partial.tissue_px >= self.tissue.min_share * partial.known_px
@@ -199,6 +224,13 @@ class Mosaic:
         if cell in self._held:
             return self._seen[cell]
         return GLASS if cell in self._glass else self._partial.get(cell)
+
+
+def _shifted(sharpness: Sharpness | None, x: int, y: int) -> Sharpness | None:
+    """Return the sharpness of a field of which the first columns and rows were cut off."""
+    if sharpness is None or not (x or y):
+        return sharpness
+    return lambda x0, y0, x1, y1: sharpness(x0 + x, y0 + y, x1 + x, y1 + y)
 
 
 def _by_row(cells: Iterable[Cell]) -> tuple[Cell, ...]:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from edge_mil.imaging.grid import Cell
 from edge_mil.imaging.sharper import Seen
 from edge_mil.imaging.tissue import TissueTest
 from edge_mil.types import UInt8Array
+
+BoolArray: TypeAlias = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,6 +28,7 @@ class Part:
         y: Row of the part's top edge within the cell's box.
         pixels: RGB uint8, shape (h, w, 3), a copy.
         sharpness: Of these pixels in their field; NaN where it was not judged.
+        mask: Which of the pixels the camera saw, bool (h, w); None: all.
     """
 
     i: int
@@ -32,11 +37,36 @@ class Part:
     y: int
     pixels: UInt8Array
     sharpness: float = math.nan
+    mask: BoolArray | None = None
 
     def seen(self) -> Seen:
         """Return how sharply this part of the cell was seen."""
         height, width = self.pixels.shape[:2]
         return Seen(self.x, self.y, width, height, self.sharpness)
+
+    def to_bytes(self) -> bytes:
+        """Return the pixels row by row, and behind them the mask as bits where there is one."""
+        mask = b"" if self.mask is None else np.packbits(self.mask).tobytes()
+        return self.pixels.tobytes() + mask
+
+    @staticmethod
+    def from_bytes(
+        cell: Cell, box: tuple[int, int, int, int], data: bytes, sharpness: float = math.nan
+    ) -> Part:
+        """Read what `to_bytes` wrote.
+
+        Args:
+            cell: The cell (i, j).
+            box: x, y, width and height within the cell's box.
+            data: The bytes.
+            sharpness: As it was.
+        """
+        x, y, width, height = box
+        area = width * height
+        pixels = np.frombuffer(data, np.uint8, 3 * area).reshape(height, width, 3)
+        bits = np.frombuffer(data, np.uint8, offset=3 * area)
+        mask = np.unpackbits(bits, count=area).reshape(height, width).astype(np.bool_)
+        return Part(*cell, x, y, pixels, sharpness, mask if len(bits) else None)
 
 
 @dataclass(slots=True, eq=False)
@@ -47,7 +77,7 @@ class Partial:
     then leaves no trace, and a restart that gives the same parts back is at the same state.
     """
 
-    known: npt.NDArray[np.bool_]
+    known: BoolArray
     parts: list[tuple[int, Part]] = field(default_factory=list)
     known_px: int = 0
     tissue_px: int = 0
@@ -56,19 +86,23 @@ class Partial:
         """Take the pixels that were not known; the first writer of a pixel stays."""
         height, width = part.pixels.shape[:2]
         known = self.known[part.y : part.y + height, part.x : part.x + width]
-        new = ~known
+        new = ~known if part.mask is None else ~known & part.mask
         self.known_px += int(np.count_nonzero(new))
         # The first part of a cell is all new, and most parts are first ones.
         self.tissue_px += (
             int(np.count_nonzero(test.mask(part.pixels)[new]))
-            if self.parts
+            if self.parts or part.mask is not None
             else test.count(part.pixels)
         )
-        known[...] = True
+        known |= new
         self.parts.append((sequence, part))
 
     def paint(self, pixels: UInt8Array) -> None:
         """Lay the parts over the box's pixels; earlier ones cover later ones."""
         for _, part in reversed(self.parts):
             height, width = part.pixels.shape[:2]
-            pixels[part.y : part.y + height, part.x : part.x + width] = part.pixels
+            under = pixels[part.y : part.y + height, part.x : part.x + width]
+            if part.mask is None:
+                under[...] = part.pixels
+            else:
+                np.copyto(under, part.pixels, where=part.mask[:, :, None])

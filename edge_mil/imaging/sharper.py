@@ -13,8 +13,10 @@ Sharpness: TypeAlias = Callable[[int, int, int, int], float]
 CLEARLY = 1.25
 """Factor of sharpness that counts as clearly sharper."""
 
-LEAST = 4.0
-"""Difference of sharpness that it must come to as well, grey levels squared."""
+LEAST, LEAST_SIDE_PX = 6.0, 64
+"""Difference that it must come to as well, grey levels squared, for a part of 64 x 64 pixels and
+more: six deviations of what noise of 3 grey levels leaves in `box_sharpness`. It falls with the
+root of the pixels."""
 
 MIN_SIDE_PX = 16
 """A smaller part holds too few pixels to be judged."""
@@ -29,7 +31,7 @@ class Seen:
         y: Row of its top edge.
         width_px: Its columns.
         height_px: Its rows.
-        sharpness: NaN where it was not judged.
+        sharpness: `box_sharpness`; NaN where it was not judged.
     """
 
     x: int
@@ -37,6 +39,12 @@ class Seen:
     width_px: int
     height_px: int
     sharpness: float
+
+    @property
+    def least(self) -> float:
+        """Difference of sharpness that is more than noise."""
+        side_px = math.sqrt(self.width_px * self.height_px)
+        return LEAST * max(1.0, LEAST_SIDE_PX / side_px)
 
 
 def measure(sharpness: Sharpness | None, x: int, y: int, width_px: int, height_px: int) -> float:
@@ -46,9 +54,12 @@ def measure(sharpness: Sharpness | None, x: int, y: int, width_px: int, height_p
     return sharpness(x, y, x + width_px, y + height_px)
 
 
-def clearly_sharper(
-    before: Sequence[Seen], now: Sequence[Seen], factor: float = CLEARLY, least: float = LEAST
-) -> bool:
+def worst_of(parts: Sequence[Seen]) -> float:
+    """Return the sharpness of the part that was seen worst; NaN where none was judged."""
+    return min((p.sharpness for p in parts if math.isfinite(p.sharpness)), default=math.nan)
+
+
+def clearly_sharper(before: Sequence[Seen], now: Sequence[Seen]) -> bool:
     """Say whether a cell is seen clearly sharper now, part by part.
 
     The parts are those that the cell was assembled from, so that smooth stroma in one part is
@@ -60,17 +71,12 @@ def clearly_sharper(
     Args:
         before: How the held cell's parts were seen.
         now: The same parts in this field.
-        factor: Above 1.
-        least: Difference of sharpness that a part must gain too; above the noise of the measure.
     """
-    pairs = [
-        (old.sharpness, new.sharpness)
-        for old, new in zip(before, now, strict=True)
-        if math.isfinite(old.sharpness) and math.isfinite(new.sharpness)
-    ]
-    gains = [math.log(max(new, least) / max(old, least)) for old, new in pairs]
-    clear = any(
-        gain > math.log(factor) and new - old > least
-        for gain, (old, new) in zip(gains, pairs, strict=True)
-    )
-    return clear and sum(gains) > math.log(factor)
+    clear, gains = False, 0.0
+    for old, new in zip(before, now, strict=True):
+        if math.isfinite(old.sharpness) and math.isfinite(new.sharpness):
+            # Below `least` all is noise, and no ratio of noise counts.
+            gain = math.log(max(new.sharpness, old.least) / max(old.sharpness, old.least))
+            clear |= gain > math.log(CLEARLY) and new.sharpness - old.sharpness > old.least
+            gains += gain
+    return clear and gains > math.log(CLEARLY)

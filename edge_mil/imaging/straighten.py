@@ -41,6 +41,10 @@ class Straightener:
     pixels only change places. Else each lattice pixel is one cubic sample of the camera's pixels,
     at the same phase in every field, so that one mask holds for all. A scale that differs from the
     pixel size (by 25 % at most: `rpc.optics`) is undone too.
+
+    Attributes:
+        field_px: Columns and rows of a field, as the camera takes it.
+        straight: Whether there is nothing to do.
     """
 
     def __init__(self, affine: Affine | None, mpp: float, width_px: int, height_px: int) -> None:
@@ -55,7 +59,7 @@ class Straightener:
         a, b, c, d = affine or (mpp, 0.0, 0.0, mpp)
         # Camera pixel to lattice pixel, both from the centre.
         self._turn: Float64Array = np.array([[a, b], [c, d]], np.float64) / mpp
-        self._size = (width_px, height_px)
+        self.field_px = (width_px, height_px)
         quarter = np.rint(self._turn)
         corner = np.array([width_px / 2, height_px / 2])
         drift = float((np.abs(self._turn - quarter) @ corner).max())
@@ -97,7 +101,7 @@ class Straightener:
         """
         if self.straight:
             return x0, y0, x1, y1
-        width, height = self._size
+        width, height = self.field_px
         out_w, out_h = self.size
         corners = np.array([[x, y] for x in (x0, x1) for y in (y0, y1)], np.float64)
         inverse = np.linalg.inv(self._turn)
@@ -115,7 +119,7 @@ class Straightener:
         """Columns and rows of a straight field."""
         if self._quarter is None:
             return self._out
-        width, height = self._size
+        width, height = self.field_px
         return (width, height) if self._quarter[0, 0] else (height, width)
 
     def _extent(self) -> tuple[int, int]:
@@ -123,10 +127,10 @@ class Straightener:
 
         Even or odd as the camera's are, so that whole pixels stay whole.
         """
-        inner = np.array([self._size[0] - 1, self._size[1] - 1]) / 2
+        inner = np.array([self.field_px[0] - 1, self.field_px[1] - 1]) / 2
         reach = np.abs(self._turn) @ inner
         sides = []
-        for side, half in zip(self._size, reach, strict=True):
+        for side, half in zip(self.field_px, reach, strict=True):
             most = math.floor(2 * half + EDGE_PX) + 1
             sides.append(max(1, most - (most - side) % 2))
         return sides[0], sides[1]
@@ -134,7 +138,7 @@ class Straightener:
     def _source(self) -> Float64Array:
         """Return the matrix from a lattice pixel's index to the camera pixel's."""
         inverse = np.linalg.inv(self._turn)
-        out, size = np.array(self._out) / 2 - 0.5, np.array(self._size) / 2 - 0.5
+        out, size = np.array(self._out) / 2 - 0.5, np.array(self.field_px) / 2 - 0.5
         return np.column_stack([inverse, size - inverse @ out])
 
     def _seen(self) -> npt.NDArray[np.bool_]:
@@ -142,7 +146,7 @@ class Straightener:
         (a, b, x), (c, d, y) = self._matrix
         u = (a * columns + x)[None, :] + (b * rows)[:, None]
         v = (c * columns + y)[None, :] + (d * rows)[:, None]
-        width, height = self._size
+        width, height = self.field_px
         seen: npt.NDArray[np.bool_] = (
             (u >= -EDGE_PX)
             & (u <= width - 1 + EDGE_PX)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from edge_mil.bundle import InputSpec
 from edge_mil.errors import FrameError, PositionError
-from edge_mil.imaging import Cell, FieldView, GridGeometry, Mosaic, Part, Seen
+from edge_mil.imaging import Cell, FieldView, GridGeometry, Mosaic, Part, Seen, Straightener
 from edge_mil.pipeline.places import grid_places
 from edge_mil.session.settings import SessionSettings
 from edge_mil.session.survey import Look, Removal, Survey
@@ -59,7 +57,10 @@ class GridSurvey(Survey):
             min_difference=tissue.min_difference,
             min_share=tissue.min_share,
             outline=settings.tissue,
+            area=settings.area,
         )
+        self._settings = settings
+        self._straightener: Straightener | None = None
         self._size = frame_size
         self._owner: dict[str, int] = {}
 
@@ -71,7 +72,10 @@ class GridSurvey(Survey):
                 "The field has no stage position, and finding it by its picture is not there yet "
                 "in this release; send the stage position of the field's centre, um."
             )
-        view = self._mosaic.look(frame.pixels, frame.x_um, frame.y_um, sequence)
+        straight = self._straight(frame).straighten(frame.pixels)
+        view = self._mosaic.look(
+            straight.pixels, frame.x_um, frame.y_um, sequence, mask=straight.mask
+        )
         rows = tuple(
             InstanceRow(
                 _key(cell), sequence, InstanceKind.HELD, view.sources[cell], _note(view.seen[cell])
@@ -96,6 +100,14 @@ class GridSurvey(Survey):
             held=view.held,
             token=_Seen(view, (frame.height_px, frame.width_px)),
         )
+
+    def _straight(self, frame: Frame) -> Straightener:
+        """Return what lays this session's fields on the stage's axes."""
+        size = (frame.width_px, frame.height_px)
+        if self._straightener is None or self._straightener.field_px != size:
+            affine, mpp = self._settings.stage_affine, self._settings.mpp
+            self._straightener = Straightener(affine, mpp, *size)
+        return self._straightener
 
     def apply(self, look: Look) -> None:
         """Hold what the field brought."""
@@ -122,11 +134,9 @@ class GridSurvey(Survey):
             if tissue:
                 self._owner[row.place] = row.sequence
         for part in parts:
-            x, y, width, height = part.box
-            pixels = np.frombuffer(part.pixels, np.uint8).reshape(height, width, 3)
-            i, j = _cell(part.place)
             sharpness = math.nan if part.sharpness is None else part.sharpness
-            self._mosaic.restore_part(part.sequence, Part(i, j, x, y, pixels, sharpness))
+            found = Part.from_bytes(_cell(part.place), part.box, part.pixels, sharpness)
+            self._mosaic.restore_part(part.sequence, found)
 
     def order(self, places: Sequence[str]) -> Places:
         """Return the canonical order of cells."""
@@ -135,6 +145,14 @@ class GridSurvey(Survey):
     def coverage(self) -> float:
         """Return held over known tissue cells."""
         return self._mosaic.coverage()
+
+    def shares(self) -> Mapping[str, float]:
+        """Return the share seen of each cell."""
+        return {_key(cell): share for cell, share in self._mosaic.shares().items()}
+
+    def focus(self) -> Mapping[str, float]:
+        """Return the sharpness of each held cell's worst part."""
+        return {_key(cell): sharp for cell, sharp in self._mosaic.focus().items()}
 
     def extent(self, place: str) -> Region | None:
         """Return where a cell lies."""
@@ -167,4 +185,4 @@ def _part_row(sequence: int, part: Part) -> PartRow:
     height, width = part.pixels.shape[:2]
     box = (part.x, part.y, width, height)
     sharpness = part.sharpness if math.isfinite(part.sharpness) else None
-    return PartRow(_key((part.i, part.j)), sequence, box, part.pixels.tobytes(), sharpness)
+    return PartRow(_key((part.i, part.j)), sequence, box, part.to_bytes(), sharpness)

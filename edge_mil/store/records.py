@@ -73,7 +73,8 @@ class PartRow:
         place: Key of the cell.
         sequence: Field that gave them.
         box: x, y, width and height inside the cell's box, camera pixels.
-        pixels: RGB uint8, row-major.
+        pixels: RGB uint8, row-major; behind them, where the camera did not see all of the box, a
+            bit for each pixel that it saw.
         sharpness: Of these pixels in their field; None where it was not judged.
     """
 

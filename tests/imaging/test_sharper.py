@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from painted_field import MPP, painted
 
-from edge_mil.imaging import GridGeometry, Mosaic, Seen, clearly_sharper, sharpness
+from edge_mil.imaging import GridGeometry, Mosaic, Seen, clearly_sharper
+from edge_mil.imaging.focus import box_sharpness
 from edge_mil.imaging.sharper import CLEARLY, LEAST, MIN_SIDE_PX
 from edge_mil.types import UInt8Array, Verdict
 
@@ -26,12 +27,13 @@ def mosaic() -> Mosaic:
 def shown(to: Mosaic, pixels: UInt8Array, x: int, y: int, sequence: int) -> tuple[Verdict, int]:
     """Take a field whose top left corner is pixel (x, y)."""
     height, width = pixels.shape[:2]
+    grey = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.uint8)
     view = to.look(
         pixels,
         (x + width / 2) * MPP,
         (y + height / 2) * MPP,
         sequence,
-        lambda x0, y0, x1, y1: sharpness(pixels[y0:y1, x0:x1]),
+        lambda x0, y0, x1, y1: box_sharpness(grey[y0:y1, x0:x1]),
     )
     to.apply(view)
     return view.verdict, len(view.improved)
