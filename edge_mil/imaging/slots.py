@@ -244,6 +244,15 @@ class SlotBook:
         known = len(set(self._taken) | self._expected)
         return len(self._taken) / known if known else 0.0
 
+    def expected(self) -> set[Slot]:
+        """Return the slots of the outline."""
+        return self._expected
+
+    def focus(self) -> dict[Slot, float]:
+        """Return the sharpness class of each slot's field, as its lower end; from any thread."""
+        best = [(slot, ranked[0][0]) for slot, ranked in list(self._taken.items()) if ranked]
+        return {slot: SHARPNESS_STEP**-rank.dullness for slot, rank in best}
+
     def _locate(self, frame: Frame) -> tuple[Slot, float]:
         if frame.place:
             return frame.place, 0.0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import tempfile
-import threading
 import time
 import zlib
 from collections import Counter
@@ -21,8 +20,8 @@ from edge_mil.errors import SequenceError, SessionClosedError, SessionStateError
 from edge_mil.pipeline import Model
 from edge_mil.session.answers import read_answer, write_answer
 from edge_mil.session.bag import Bag
-from edge_mil.session.evidence import Evidence
 from edge_mil.session.ledger import Ledger, StoredAnswer
+from edge_mil.session.overview import MosaicPainter
 from edge_mil.session.places import open_survey
 from edge_mil.session.reading import FieldReader
 from edge_mil.session.record import (
@@ -36,12 +35,14 @@ from edge_mil.session.record import (
 )
 from edge_mil.session.scoring import BackgroundScorer, Scored, Scorer
 from edge_mil.session.settings import SessionSettings
-from edge_mil.session.views import FieldRecord, Standing
+from edge_mil.session.shown import ShownSession
+from edge_mil.session.standing import StandingBoard
+from edge_mil.session.views import Standing
 from edge_mil.store import Change, InstanceRow, SessionFile
-from edge_mil.types import FieldResult, Frame, HeatMap, SlideScore, Verdict
+from edge_mil.types import FieldResult, Frame, SlideScore, Verdict
 
 
-class Session:
+class Session(ShownSession):
     """One reading of one slide; `submit`, `add`, `remove` and `close` from one thread at a time.
 
     In process::
@@ -90,9 +91,7 @@ class Session:
         self._verdicts: Counter[Verdict] = Counter()
         self._revision = 0
         self._scorer = Scorer()
-        self._scored = Scored()
-        self._lock = threading.Lock()  # the background scorer changes the standing too
-        self._standing = Standing()
+        self._board = StandingBoard()
         self.on_score: Callable[[Standing], None] | None = None
         self.session_id = session_id
         try:
@@ -119,6 +118,7 @@ class Session:
             height, width = json.loads(meta[FRAME_SIZE])
             self._frame_size = (height, width)
         self._survey = open_survey(self.model, self.settings, self._frame_size)
+        self._painter = MosaicPainter(store, self.settings)
         self._reader = FieldReader(self.model, self._survey, self._stored_rows)
         self._bag = Bag(self.model.aggregator, self._stored_states)
         self._ledger = Ledger(store)
@@ -283,39 +283,12 @@ class Session:
     def standing(self) -> Standing:
         """Return where the session stands; from any thread."""
         contiguous, beyond = self._ledger.durable()
-        return dataclasses.replace(
-            self._standing, durable_sequence=contiguous, durable_beyond=beyond
-        )
+        now = self._board.get()
+        return dataclasses.replace(now, durable_sequence=contiguous, durable_beyond=beyond)
 
     def score(self) -> SlideScore | None:
         """Return the score of the bag, None while there is none yet; waits for a whole-bag head."""
         return self._settled().score
-
-    def fields(self) -> list[FieldRecord]:
-        """Return every field in the order of sequence numbers; from any thread."""
-        return self._evidence().fields()
-
-    def top_fields(self, count: int, class_name: str = "") -> list[FieldRecord]:
-        """Return the fields that moved the logit of a class most, largest influence first."""
-        return self._evidence().top_fields(count, class_name)
-
-    def heat_map(self, class_name: str = "") -> HeatMap:
-        """Return each cell's influence on the logit of a class."""
-        return self._evidence().heat_map(class_name, self._standing.revision)
-
-    def thumbnail(self, sequence: int) -> bytes:
-        """Return a small JPEG of an accepted field.
-
-        Raises:
-            SequenceError: None is kept of that field.
-        """
-        jpeg = self._store.thumbnail(sequence)
-        if jpeg is None:
-            raise SequenceError(
-                f"No picture is kept of field {sequence}; accepted fields have one.",
-                sequence=sequence,
-            )
-        return jpeg
 
     # The end
 
@@ -354,10 +327,6 @@ class Session:
                 "open a new one."
             )
 
-    def _evidence(self) -> Evidence:
-        self._store.flush()
-        return Evidence(self.model, self._store, self._survey.extent, self._survey.order)
-
     def _stored_rows(self, sequence: int) -> list[InstanceRow]:
         self._store.flush()
         return self._store.instances(sequence)
@@ -376,19 +345,10 @@ class Session:
             last_sequence=self._ledger.last,
             closed=self._closed,
         )
-        with self._lock:
-            # The scorer may have told of a newer one since it was asked.
-            if (scored.as_of or 0) >= (self._scored.as_of or 0):
-                self._scored = scored
-            now = self._scored
-            self._standing = dataclasses.replace(standing, score=now.score, as_of=now.as_of)
+        self._board.put(standing, scored)
 
     def _tell(self, scored: Scored) -> None:
-        with self._lock:
-            self._scored = scored
-            self._standing = dataclasses.replace(
-                self._standing, score=scored.score, as_of=scored.as_of
-            )
+        self._board.tell(scored)
         if self.on_score is not None:
             self.on_score(self.standing())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -126,6 +126,15 @@ class SlotSurvey(Survey):
     def coverage(self) -> float:
         """Return held over known slots."""
         return self._book.coverage()
+
+    def shares(self) -> Mapping[str, float]:
+        """Return 1 for a slot that is held, 0 for one of the outline that is not."""
+        expected = dict.fromkeys((_key(slot) for slot in self._book.expected()), 0.0)
+        return {**expected, **dict.fromkeys(map(_key, self._book.focus()), 1.0)}
+
+    def focus(self) -> Mapping[str, float]:
+        """Return the sharpness class of each slot's field."""
+        return {_key(slot): sharp for slot, sharp in self._book.focus().items()}
 
     def extent(self, place: str) -> Region | None:
         """Return where a slot lies; None for an independent field."""

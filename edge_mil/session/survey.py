@@ -94,6 +94,14 @@ class Survey(ABC):
     def coverage(self) -> float:
         """Return the share held of the tissue known so far, 0 to 1."""
 
+    def shares(self) -> Mapping[str, float]:
+        """Return the share seen of each place that was met or is expected; from any thread."""
+        return {}
+
+    def focus(self) -> Mapping[str, float]:
+        """Return how sharply each held place was seen, where judged; from any thread."""
+        return {}
+
     @abstractmethod
     def extent(self, place: str) -> Region | None:
         """Return where a place lies, stage um; None where it has no position."""

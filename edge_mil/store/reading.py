@@ -81,6 +81,14 @@ class SessionReader:
         rows = self._rows("SELECT jpeg FROM thumbnail WHERE sequence = ?", sequence)
         return next((row[0] for row in rows), None)
 
+    def pictured(self) -> list[tuple[int, str]]:
+        """Return (sequence, header) of the fields that have a picture and were not removed."""
+        rows = self._rows(
+            "SELECT sequence, header FROM field JOIN thumbnail USING (sequence) WHERE NOT removed"
+            " ORDER BY sequence"
+        )
+        return [(row[0], row[1]) for row in rows]
+
     def events(self) -> list[tuple[float, str, str]]:
         """Return what was done by hand: (seconds since the epoch, kind, JSON)."""
         return [tuple(r) for r in self._rows("SELECT time, kind, body FROM event ORDER BY number")]
