@@ -7,8 +7,17 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from edge_mil.cli.stream_camera import (
+    Source,
+    add_faults,
+    look_again,
+    open_source,
+    outline,
+    rounds,
+    stage_frame,
+)
 from edge_mil.client import (
     Client,
     ClientSession,
@@ -18,20 +27,13 @@ from edge_mil.client import (
     tune_allocator,
 )
 from edge_mil.errors import RemoteError, ServiceUnavailableError, UsageError
-from edge_mil.types import REFUSED, RESEARCH_USE_ONLY, FieldResult, Frame, Region
-
-if TYPE_CHECKING:
-    from edge_mil.cameras import ImageFolder, Imperfections, VirtualMicroscope
-
-    Source = VirtualMicroscope | ImageFolder
+from edge_mil.types import REFUSED, RESEARCH_USE_ONLY, FieldResult, Frame
 
 DEFAULT_SERVER = "127.0.0.1:50051"
 CONNECT_S = 10.0
 """A service that was started a moment ago opens its port within this."""
 BUNDLE_S = 300.0
 POLL_S = 0.2
-REFOCUS = 3
-"""Times that a refused place is visited again where the focus is by chance."""
 SAME_MPP = 1e-3
 """Relative difference of two pixel sizes that are the same, rounded differently."""
 
@@ -73,26 +75,8 @@ def add_parser(subparsers: Any) -> None:
     add("--seed", type=int, default=0, metavar="S", help="of the path and of all that is drawn")
     add("--independent", action="store_true", help="images without positions: different places")
     add("--json", action="store_true", help="print one JSON document")
-    _add_faults(parser)
+    add_faults(parser)
     parser.set_defaults(run=run)
-
-
-def _add_faults(parser: argparse.ArgumentParser) -> None:
-    """Add what can be wrong with the virtual microscope."""
-    group = parser.add_argument_group(
-        "faults of the microscope", "for slides; without them it is perfect"
-    )
-    for option, metavar, meaning in (
-        ("--jitter", "UM", "error of the stage's position (standard deviation)"),
-        ("--defocus", "SHARE", "share of the visits that are out of focus"),
-        ("--vignette", "DEPTH", "0.3: the corners are 30 %% darker"),
-        ("--noise", "SD", "noise of the sensor, grey levels"),
-        ("--rotation", "DEGREES", "of the camera against the stage"),
-    ):
-        group.add_argument(option, type=float, default=0.0, metavar=metavar, help=meaning)
-    group.add_argument(
-        "--no-stage", action="store_true", help="fields have no position: found by their picture"
-    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -101,23 +85,8 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         EdgeMilError: The source, the service or an option does not fit; the message says which.
     """
-    from edge_mil.cameras import open_camera, parse_fov
-
     tune_allocator()
-    camera = open_camera(
-        arguments.source,
-        mpp=arguments.mpp,
-        fov=parse_fov(arguments.fov) if arguments.fov else None,
-        overlap=arguments.overlap,
-        path=arguments.path,
-        passes=arguments.passes,
-        frames=arguments.frames,
-        fps=arguments.fps,
-        seed=arguments.seed,
-        independent=arguments.independent,
-        dwell=arguments.dwell,
-        faults=_faults(arguments),
-    )
+    camera = open_source(arguments)
     try:
         with Client(arguments.server, connect_timeout_s=CONNECT_S) as client:
             session = _session(client, camera, arguments)
@@ -137,33 +106,13 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _faults(arguments: argparse.Namespace) -> Imperfections | None:
-    """Return what is wrong with the microscope; None for nothing.
-
-    Raises:
-        UsageError: A number makes no sense.
-    """
-    from edge_mil.cameras import Imperfections
-
-    faults = Imperfections(
-        jitter_um=arguments.jitter,
-        defocus=arguments.defocus,
-        vignette=arguments.vignette,
-        noise=arguments.noise,
-        rotation_deg=arguments.rotation,
-        stage=not arguments.no_stage,
-        seed=arguments.seed,
-    )
-    return None if faults == Imperfections(seed=arguments.seed) else faults
-
-
 class _Playing:
     """One source being streamed, and what people are told meanwhile."""
 
     def __init__(self, session: ClientSession, camera: Source, *, progress: bool) -> None:
         self._session, self._camera, self._progress = session, camera, progress
         self._refused: dict[object, Frame] = {}
-        self._rounds = _rounds(camera)
+        self._rounds = rounds(camera)
         self._began = time.monotonic()
         self._answered = 0
 
@@ -187,7 +136,7 @@ class _Playing:
                 again, self._refused = self._refused, {}
                 if not again:
                     break
-                self._send(stream, (_look_again(self._camera, frame) for frame in again.values()))
+                self._send(stream, (look_again(self._camera, frame) for frame in again.values()))
                 stream.drain()
             summary = stream.finish()
         if self._progress:
@@ -214,22 +163,6 @@ class _Playing:
                 f"coverage {result.coverage:.0%}, {_headline(result)}"
             )
             print(f"\r{line:<79.79}", end="", file=sys.stderr, flush=True)
-
-
-def _rounds(camera: Source) -> int:
-    """Return how often refused places are gone back to: more than once where focus is chance."""
-    from edge_mil.cameras import VirtualMicroscope
-
-    return REFOCUS if isinstance(camera, VirtualMicroscope) and camera.faults.defocus else 1
-
-
-def _look_again(camera: Source, frame: Frame) -> Frame:
-    """Take a fresh picture of a place, as an operator would go back to it."""
-    from edge_mil.cameras import VirtualMicroscope
-
-    if isinstance(camera, VirtualMicroscope):
-        return camera.look_again(frame)
-    return camera.read(frame.name)
 
 
 def _session(client: Client, camera: Source, arguments: argparse.Namespace) -> ClientSession:
@@ -260,7 +193,8 @@ def _session(client: Client, camera: Source, arguments: argparse.Namespace) -> C
         digest=model.digest,
         mpp=camera.mpp,
         independent=arguments.independent,
-        tissue=_outline(camera, model),
+        stage=stage_frame(camera),
+        tissue=outline(camera, model),
     )
 
 
@@ -291,20 +225,6 @@ def _ready_model(client: Client, name: str) -> ModelInfo:
                 f"The service at {client.address} is still loading its bundles; try again later."
             )
         time.sleep(POLL_S)
-
-
-def _outline(camera: Source, model: ModelInfo) -> tuple[Region, ...]:
-    """Return where the tissue is, as `edge-mil slide` finds it; empty where it is not known."""
-    from edge_mil.bundle import TissueSpec
-    from edge_mil.cameras import VirtualMicroscope
-    from edge_mil.imaging import GridGeometry
-    from edge_mil.pipeline.slide_cells import slide_outline
-
-    if not isinstance(camera, VirtualMicroscope) or model.instances != "grid":
-        return camera.tissue
-    geometry = GridGeometry(camera.mpp, model.tile_height_px, model.tile_width_px, model.mpp)
-    tissue = TissueSpec(model.background, model.min_difference, model.min_share)
-    return tuple(slide_outline(camera.slide, geometry, tissue))
 
 
 def _document(info: SessionInfo, errors: tuple[str, ...]) -> dict[str, object]:

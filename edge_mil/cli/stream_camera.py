@@ -1,0 +1,132 @@
+"""The camera of `edge-mil stream`: from options to a source, and what a session must know of it."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, TypeAlias
+
+from edge_mil.client import ModelInfo
+from edge_mil.rpc.codec import encode_regions
+from edge_mil.types import Frame, Region
+from edge_mil.v1 import edge_mil_pb2 as pb
+
+if TYPE_CHECKING:
+    from edge_mil.cameras import ImageFolder, Imperfections, VirtualMicroscope
+
+Source: TypeAlias = "VirtualMicroscope | ImageFolder"
+
+REFOCUS = 3
+"""Times that a refused place is visited again where the focus is by chance."""
+
+
+def add_faults(parser: argparse.ArgumentParser) -> None:
+    """Add what can be wrong with the virtual microscope."""
+    group = parser.add_argument_group(
+        "faults of the microscope", "for slides; without them it is perfect"
+    )
+    for option, metavar, meaning in (
+        ("--jitter", "UM", "error of the stage's position (standard deviation)"),
+        ("--defocus", "SHARE", "share of the visits that are out of focus"),
+        ("--vignette", "DEPTH", "0.3: the corners are 30 %% darker"),
+        ("--noise", "SD", "noise of the sensor, grey levels"),
+        ("--rotation", "DEGREES", "of the camera against the stage"),
+    ):
+        group.add_argument(option, type=float, default=0.0, metavar=metavar, help=meaning)
+    group.add_argument(
+        "--no-stage", action="store_true", help="fields have no position: found by their picture"
+    )
+
+
+def open_source(arguments: argparse.Namespace) -> Source:
+    """Open what the user named.
+
+    Raises:
+        EdgeMilError: It cannot be read, or an option does not fit it.
+    """
+    from edge_mil.cameras import open_camera, parse_fov
+
+    return open_camera(
+        arguments.source,
+        mpp=arguments.mpp,
+        fov=parse_fov(arguments.fov) if arguments.fov else None,
+        overlap=arguments.overlap,
+        path=arguments.path,
+        passes=arguments.passes,
+        frames=arguments.frames,
+        fps=arguments.fps,
+        seed=arguments.seed,
+        independent=arguments.independent,
+        dwell=arguments.dwell,
+        faults=_faults(arguments),
+    )
+
+
+def stage_frame(camera: Source) -> pb.StageFrame:
+    """Return how the camera lies on the stage, as Micro-Manager would declare it."""
+    from edge_mil.cameras import VirtualMicroscope
+
+    stage = pb.StageFrame(unit="um")
+    if not isinstance(camera, VirtualMicroscope):
+        return stage
+    if camera.stage_affine is not None:
+        a, b, c, d = camera.stage_affine
+        stage.pixel_size_affine[:] = [a, b, 0.0, c, d, 0.0]
+    if camera.area is not None:
+        stage.area.CopyFrom(encode_regions([camera.area])[0])
+    stage.absent = not camera.faults.stage
+    return stage
+
+
+def rounds(camera: Source) -> int:
+    """Return how often refused places are gone back to: more than once where focus is chance."""
+    from edge_mil.cameras import VirtualMicroscope
+
+    return REFOCUS if isinstance(camera, VirtualMicroscope) and camera.faults.defocus else 1
+
+
+def look_again(camera: Source, frame: Frame) -> Frame:
+    """Take a fresh picture of a place, as an operator would go back to it."""
+    from edge_mil.cameras import VirtualMicroscope
+
+    if isinstance(camera, VirtualMicroscope):
+        return camera.look_again(frame)
+    return camera.read(frame.name)
+
+
+def outline(camera: Source, model: ModelInfo) -> tuple[Region, ...]:
+    """Return where the tissue is, as `edge-mil slide` finds it; empty where it is not known.
+
+    Without a stage nobody knows where the slide lies.
+    """
+    from edge_mil.bundle import TissueSpec
+    from edge_mil.cameras import VirtualMicroscope
+    from edge_mil.imaging import GridGeometry
+    from edge_mil.pipeline.slide_cells import slide_outline
+
+    if not isinstance(camera, VirtualMicroscope) or model.instances != "grid":
+        return camera.tissue
+    if not camera.faults.stage:
+        return ()
+    geometry = GridGeometry(camera.mpp, model.tile_height_px, model.tile_width_px, model.mpp)
+    tissue = TissueSpec(model.background, model.min_difference, model.min_share)
+    return tuple(slide_outline(camera.slide, geometry, tissue))
+
+
+def _faults(arguments: argparse.Namespace) -> Imperfections | None:
+    """Return what is wrong with the microscope; None for nothing.
+
+    Raises:
+        UsageError: A number makes no sense.
+    """
+    from edge_mil.cameras import Imperfections
+
+    faults = Imperfections(
+        jitter_um=arguments.jitter,
+        defocus=arguments.defocus,
+        vignette=arguments.vignette,
+        noise=arguments.noise,
+        rotation_deg=arguments.rotation,
+        stage=not arguments.no_stage,
+        seed=arguments.seed,
+    )
+    return None if faults == Imperfections(seed=arguments.seed) else faults
