@@ -5,10 +5,6 @@ from __future__ import annotations
 from edge_mil.errors import NotThereYetError
 
 LATER = {
-    "judge": (
-        "judge each image of a folder alone: its verdict and the numbers behind it",
-        "the imaging release",
-    ),
     "calibrate": (
         "measure flat field, white balance, pixel size, gates and stain of a microscope",
         "the imaging release",

@@ -13,8 +13,8 @@ from edge_mil.types import Float32Array, Float64Array, UInt8Array
 SMALL_PX = 96
 """Long side of the picture that the surface is fitted to."""
 
-NOMINAL = 240.0
-"""Level that empty glass is brought to; the tissue test's own background."""
+NOMINAL = (240.0, 240.0, 240.0)
+"""Colour that empty glass is brought to: the tissue test's own background."""
 
 ABOVE = 0.98
 """Weight of a pixel above the surface; one below has the rest: the surface rides on the glass."""
@@ -40,9 +40,9 @@ class OwnBackground:
     surface: Float32Array
     brightest: tuple[float, float, float]
 
-    def flatten(self, pixels: UInt8Array) -> UInt8Array:
-        """Return the picture with its glass brought to NOMINAL in every channel, (h, w, 3)."""
-        gain = NOMINAL / np.maximum(self.surface, 1.0)
+    def flatten(self, pixels: UInt8Array, glass: tuple[float, ...] = NOMINAL) -> UInt8Array:
+        """Return the picture (h, w, 3) with its glass brought to one colour everywhere."""
+        gain = np.asarray(glass, np.float32) / np.maximum(self.surface, 1.0)
         size = (pixels.shape[1], pixels.shape[0])
         whole = cv2.resize(gain.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
         return cv2.multiply(pixels, whole, dtype=cv2.CV_8U).astype(np.uint8, copy=False)

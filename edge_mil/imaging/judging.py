@@ -1,0 +1,125 @@
+"""One picture judged alone, without a session: its verdict, and every number behind it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+
+from edge_mil.imaging.frame_gate import FrameGate, GateSettings
+from edge_mil.imaging.grid import Cell, GridGeometry
+from edge_mil.imaging.own_background import own_background
+from edge_mil.imaging.tissue import TissueTest
+from edge_mil.types import Measure, UInt8Array, Verdict
+
+WORTH_ASKING = 0.5
+"""Share of a cell that must lie in the picture for the cell to be asked for tissue: a sliver is
+filled by one speck of dust."""
+
+SPARSE = 0.3
+"""Share of tissue in the fullest cell below which the picture may hold nothing but dust."""
+
+GREY_DUST = 0.12
+"""Difference of the channels' mean darkness, as a share of the darkest: dust takes all colours
+alike (0.01 to 0.06 under noise), the stains do not (0.3 and more on every real field)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Judgement:
+    """What became of one picture.
+
+    Attributes:
+        verdict: SATURATED, MOVING, BLANK, BLURRED or ACCEPTED.
+        measures: The numbers, with their thresholds.
+        sharpness: Noise-corrected contrast of its tissue, grey levels squared: the largest of
+            several planes of one place is the sharpest plane, refused ones included.
+        flat: The picture with its own light taken off, RGB uint8 (h, w, 3).
+        cells: The whole cells that show tissue.
+    """
+
+    verdict: Verdict
+    measures: tuple[Measure, ...]
+    sharpness: float
+    flat: UInt8Array
+    cells: tuple[Cell, ...]
+
+
+class FrameJudge:
+    """Judges pictures one by one; the light behind each is estimated from it alone."""
+
+    def __init__(
+        self,
+        geometry: GridGeometry | None = None,
+        tissue: TissueTest | None = None,
+        settings: GateSettings | None = None,
+    ) -> None:
+        """Set what does not change from picture to picture.
+
+        Args:
+            geometry: Size of the cells, and of the camera's pixels; None where the whole picture
+                is one instance.
+            tissue: The tissue test; None takes the nominal one.
+            settings: Thresholds of the gates; None takes the defaults.
+        """
+        self.geometry = geometry
+        self.tissue = TissueTest() if tissue is None else tissue
+        self._gate = FrameGate(settings or GateSettings(), self.tissue)
+
+    def judge(self, pixels: UInt8Array) -> Judgement:
+        """Judge one picture.
+
+        Args:
+            pixels: RGB uint8 (h, w, 3), as the camera gave it.
+        """
+        saturation = self._gate.saturation(pixels)
+        light = own_background(pixels)
+        flat = light.flatten(pixels, self.tissue.background)
+        look = self._gate.look(flat)
+        share, cells = self._tissue_of(flat)
+        numbers = (
+            saturation,
+            Measure("background", sum(light.brightest) / 3.0),
+            Measure("tissue_share", share, self.tissue.min_share, share >= self.tissue.min_share),
+        )
+        if not saturation.passed:
+            verdict = Verdict.SATURATED
+        elif share < self.tissue.min_share or not look.judged:
+            verdict = Verdict.BLANK
+        else:
+            verdict = look.verdict or Verdict.ACCEPTED
+        return Judgement(verdict, (*numbers, *look.measures), look.sharpness, flat, cells)
+
+    def _tissue_of(self, flat: UInt8Array) -> tuple[float, tuple[Cell, ...]]:
+        """Return the largest share of tissue in a cell, and the whole cells that show tissue."""
+        height, width = flat.shape[:2]
+        if self.geometry is None:
+            return self._share(flat), ()
+        best, cells, asked = 0.0, [], False
+        for i, j in self.geometry.cells_touching(0, 0, width, height):
+            box = self.geometry.box(i, j)
+            x1, y1 = min(box.x1, width), min(box.y1, height)
+            x0, y0 = max(box.x0, 0), max(box.y0, 0)
+            seen = (x1 - x0) * (y1 - y0) / (box.width_px * box.height_px)
+            if seen < WORTH_ASKING:
+                continue
+            asked = True
+            share = self._share(flat[y0:y1, x0:x1])
+            best = max(best, share)
+            if seen == 1.0 and share >= self.tissue.min_share:
+                cells.append((i, j))
+        if not asked:
+            best = self._share(flat)
+        return best, tuple(cells)
+
+    def _share(self, part: UInt8Array) -> float:
+        """Return the share of tissue; 0 where what is dark is only dust, grey and sparse."""
+        share = self.tissue.share(part)
+        if not self.tissue.min_share <= share < SPARSE:
+            return share
+        mask = self.tissue.mask(part)
+        levels = cv2.mean(part, mask)[:3]
+        darkness = [
+            glass - level for glass, level in zip(self.tissue.background, levels, strict=True)
+        ]
+        grey = max(darkness) - min(darkness) < GREY_DUST * max(darkness)
+        return 0.0 if grey else share
