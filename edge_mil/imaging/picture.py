@@ -36,14 +36,12 @@ class Coarse:
     Attributes:
         pixels: float32 (h, w), mean near 0, local deviation near 1 where there is structure.
         textured: Where there is structure, bool (h, w).
-        spectrum: Its DFT, padded to twice its size, OpenCV's packed form.
         sums: Integral of `pixels`, float64 (h + 1, w + 1).
         squares: Integral of their squares.
     """
 
     pixels: Float32Array
     textured: npt.NDArray[np.bool_]
-    spectrum: Float32Array
     sums: Float64Array
     squares: Float64Array
 
@@ -62,6 +60,7 @@ class Picture:
     _scales: dict[int, UInt8Array] = field(default_factory=dict)
     _flat: dict[int, Float32Array] = field(default_factory=dict)
     _coarse: Coarse | None = None
+    _spectra: dict[tuple[int, int], Float32Array] = field(default_factory=dict)
 
     @staticmethod
     def of(pixels: UInt8Array) -> Picture:
@@ -115,6 +114,16 @@ class Picture:
             self._coarse = _coarse(self.flat(self.steps[0]))
         return self._coarse
 
+    def spectrum(self, size: tuple[int, int]) -> Float32Array:
+        """Return the DFT of the smallest picture, padded to `size`, in OpenCV's packed form."""
+        found = self._spectra.get(size)
+        if found is None:
+            pixels = self.coarse.pixels
+            padded = np.zeros(size, np.float32)
+            padded[: pixels.shape[0], : pixels.shape[1]] = pixels
+            found = self._spectra[size] = cv2.dft(padded).astype(np.float32, copy=False)
+        return found
+
     @property
     def texture(self) -> float:
         """Return the share of the picture that has something to be known by, 0 to 1."""
@@ -140,14 +149,9 @@ def _shrunk(grey: UInt8Array, factor: int) -> UInt8Array:
 
 
 def _coarse(flat: Float32Array) -> Coarse:
-    height, width = flat.shape
     energy = cv2.multiply(flat, flat)
     wide = cv2.GaussianBlur(energy, (0, 0), SHADING * max(flat.shape))
     pixels = flat / (np.sqrt(wide) + np.float32(FLOOR))
     near = cv2.GaussianBlur(energy, (0, 0), TEXTURE_SIGMA)
-    padded = np.zeros(
-        (cv2.getOptimalDFTSize(2 * height), cv2.getOptimalDFTSize(2 * width)), np.float32
-    )
-    padded[:height, :width] = pixels
     sums, squares = cv2.integral2(pixels, sdepth=cv2.CV_64F, sqdepth=cv2.CV_64F)
-    return Coarse(pixels, near > TEXTURED**2, cv2.dft(padded), sums, squares)
+    return Coarse(pixels, near > TEXTURED**2, sums, squares)

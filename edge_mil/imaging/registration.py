@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from edge_mil.imaging.picture import Coarse, Picture
+from edge_mil.imaging.picture import Picture
 from edge_mil.types import Float32Array, Float64Array, UInt8Array
 
 MIN_OVERLAP = 0.06
@@ -52,6 +52,11 @@ PATCH_PX = 256
 THIN = 8
 """Every so many pixels are enough to find where the structure is."""
 
+TOLD_PX = 1
+TOLD_PATCH_PX = 160
+TOLD_RESPONSE = 0.8
+"""A told shift is right when a part of this size fits best within a pixel of it, and well."""
+
 LIGHT_PX = 33
 """What is wider than this is light, not structure, at the finest scale."""
 
@@ -90,6 +95,11 @@ class Registration:
     def needed(self) -> float:
         """Return the response that it needs: the less is shared, the more chance can do."""
         return MIN_RESPONSE + SMALL_RESPONSE * max(0.0, 1.0 - self.overlap / SMALL_OVERLAP)
+
+    @property
+    def agrees(self) -> bool:
+        """Say whether a shift that was told, or found close to it, fits."""
+        return self.response >= self.needed and self.texture >= MIN_TEXTURE
 
     @property
     def sure(self) -> bool:
@@ -151,6 +161,20 @@ def register(
     return dataclasses.replace(best, dx=dx, dy=dy, runner_up=max(0.0, second))
 
 
+def fits_as_told(fixed: Picture, moving: Picture, dx: float, dy: float) -> bool:
+    """Say whether a told shift, in camera pixels, is right to a pixel of the finest scale.
+
+    It looks at one small part, so that asking costs next to nothing where the answer is yes.
+    """
+    factor, reach = fixed.factor, TOLD_PX + 1
+    left, top = round(dx / factor), round(dy / factor)
+    scores = _scores(fixed.grey, moving.grey, left, top, reach, TOLD_PATCH_PX)
+    if scores is None:
+        return False
+    _, highest, _, at = cv2.minMaxLoc(scores)
+    return highest >= TOLD_RESPONSE and max(abs(at[0] - reach), abs(at[1] - reach)) <= TOLD_PX
+
+
 def measure(fixed: Picture, moving: Picture, dx: float, dy: float) -> Registration | None:
     """Judge one shift, in camera pixels: what is shared, and how well it agrees.
 
@@ -189,7 +213,7 @@ def _candidates(
 ) -> list[tuple[float, float]]:
     """Return the likeliest shifts, camera pixels, by how seldom chance would give them."""
     a, b, factor = fixed.coarse, moving.coarse, fixed.steps[0]
-    correlation, area, rows, columns = _all_shifts(a, b)
+    correlation, area, rows, columns = _all_shifts(fixed, moving)
     smaller = min(a.pixels.size, b.pixels.size)
     tall = np.minimum(rows + b.pixels.shape[0], a.pixels.shape[0]) - np.maximum(rows, 0)
     wide = np.minimum(columns + b.pixels.shape[1], a.pixels.shape[1]) - np.maximum(columns, 0)
@@ -216,20 +240,18 @@ def _candidates(
 
 
 def _all_shifts(
-    a: Coarse, b: Coarse
+    fixed: Picture, moving: Picture
 ) -> tuple[Float64Array, Float64Array, npt.NDArray[np.intp], npt.NDArray[np.intp]]:
     """Return the correlation and the shared area of every shift, and the shifts themselves."""
+    a, b = fixed.coarse, moving.coarse
     (h, w), (h2, w2) = a.pixels.shape, b.pixels.shape
     rows, columns = np.arange(1 - h2, h), np.arange(1 - w2, w)
-    if a.spectrum.shape == b.spectrum.shape and a.pixels.shape == b.pixels.shape:
-        first, second = a.spectrum, b.spectrum
-    else:
-        size = (cv2.getOptimalDFTSize(h + h2), cv2.getOptimalDFTSize(w + w2))
-        first, second = _spectrum(a.pixels, size), _spectrum(b.pixels, size)
+    size = (cv2.getOptimalDFTSize(h + h2), cv2.getOptimalDFTSize(w + w2))
     products = cv2.idft(
-        cv2.mulSpectrums(first, second, 0, conjB=True), flags=cv2.DFT_SCALE | cv2.DFT_REAL_OUTPUT
+        cv2.mulSpectrums(fixed.spectrum(size), moving.spectrum(size), 0, conjB=True),
+        flags=cv2.DFT_SCALE | cv2.DFT_REAL_OUTPUT,
     )
-    cross = products[np.ix_(rows % products.shape[0], columns % products.shape[1])]
+    cross = products[np.ix_(rows % size[0], columns % size[1])]
     y0, y1 = np.maximum(rows, 0), np.minimum(rows + h2, h)
     x0, x1 = np.maximum(columns, 0), np.minimum(columns + w2, w)
     area = np.outer(y1 - y0, x1 - x0).astype(np.float64)
@@ -241,12 +263,6 @@ def _all_shifts(
     least = LEAST_SPREAD * area
     spread = np.sqrt(np.maximum(spread_a, least) * np.maximum(spread_b, least))
     return (cross - sum_a * sum_b / area) / spread, area, rows, columns
-
-
-def _spectrum(pixels: Float32Array, size: tuple[int, int]) -> Float32Array:
-    padded = np.zeros(size, np.float32)
-    padded[: pixels.shape[0], : pixels.shape[1]] = pixels
-    return cv2.dft(padded).astype(np.float32, copy=False)
 
 
 def _boxes(
