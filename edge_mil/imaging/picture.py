@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import cv2
@@ -53,10 +54,12 @@ class Picture:
     Attributes:
         grey: uint8 (h, w) at `factor` camera pixels per pixel.
         factor: 1, 2, 4, ...
+        coarse_px: Long side at most of its smallest form, pixels.
     """
 
     grey: UInt8Array
     factor: int
+    coarse_px: int = COARSE_PX
     _scales: dict[int, UInt8Array] = field(default_factory=dict)
     _flat: dict[int, Float32Array] = field(default_factory=dict)
     _coarse: Coarse | None = None
@@ -80,7 +83,7 @@ class Picture:
     def steps(self) -> list[int]:
         """Return the scales, camera pixels per pixel, from the coarsest to the finest."""
         factors = [self.factor]
-        while max(self.grey.shape) * self.factor > COARSE_PX * factors[-1]:
+        while max(self.grey.shape) * self.factor > self.coarse_px * factors[-1]:
             factors.append(factors[-1] * 2)
         return factors[::-1]
 
@@ -129,12 +132,21 @@ class Picture:
         """Return the share of the picture that has something to be known by, 0 to 1."""
         return float(self.coarse.textured.mean())
 
-    def resized(self, scale: float) -> Picture:
-        """Return the same view as an objective of `scale` times the magnification shows it."""
+    def at_magnification(self, ratio: float) -> Picture:
+        """Return the same view as an objective of `ratio` times the magnification shows it.
+
+        Its smallest form is of the same scale as this picture's.
+        """
         height, width = self.grey.shape
-        size = (max(8, round(width * scale)), max(8, round(height * scale)))
-        how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-        return Picture(cv2.resize(self.grey, size, interpolation=how), self.factor)
+        size = (max(8, round(width * ratio)), max(8, round(height * ratio)))
+        how = cv2.INTER_AREA if ratio < 1 else cv2.INTER_LINEAR
+        grey = np.asarray(cv2.resize(self.grey, size, interpolation=how), np.uint8)
+        coarse_px = math.ceil(max(size) * self.factor / self.steps[0])
+        return Picture(grey, self.factor, coarse_px)
+
+    def with_coarse(self, coarse_px: int) -> Picture:
+        """Return the same picture with a smallest form of another size."""
+        return Picture(self.grey, self.factor, coarse_px)
 
 
 def _shrunk(grey: UInt8Array, factor: int) -> UInt8Array:

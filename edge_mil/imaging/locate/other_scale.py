@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edge_mil.imaging.picture import Picture
+from edge_mil.imaging.picture import COARSE_PX, Picture
 from edge_mil.imaging.registration import register
 
 RATIOS = (2.0, 0.5, 2.5, 0.4, 4.0, 0.25, 1.6, 0.625, 5.0, 0.2)
@@ -23,15 +23,14 @@ def fits_at_scale(known: Sequence[Picture], picture: Picture) -> float:
     """
     for ratio in RATIOS:
         for key in known:
-            # Always the stronger one is shrunk: enlarging invents what is not there.
-            fixed, moving = (
-                (key, picture.resized(1 / ratio)) if ratio > 1 else (key.resized(ratio), picture)
-            )
-            if ratio < 1:
-                fixed, moving = moving, fixed
-            if min(moving.grey.shape) < SMALLEST_PX:
+            # The stronger one is shrunk: enlarging invents what is not there.
+            weak, strong = (key, picture) if ratio > 1 else (picture, key)
+            shrink = max(ratio, 1 / ratio)
+            weak = weak.with_coarse(min(max(weak.grey.shape), round(COARSE_PX * shrink / 2)))
+            strong = strong.with_coarse(weak.coarse_px).at_magnification(1 / shrink)
+            if min(strong.grey.shape) < SMALLEST_PX:
                 continue
-            fit = register(fixed, moving)
+            fit = register(weak, strong)
             if fit is not None and fit.sure and fit.response >= RESPONSE:
                 return ratio
     return 1.0

@@ -1,0 +1,106 @@
+"""A stage is checked before it is believed; a good one is left alone, a bad one is refined."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from textured_slide import textured_slide, with_noise
+
+from edge_mil.cameras.plan import serpentine
+from edge_mil.errors import PixelSizeError, PositionError
+from edge_mil.imaging.locate import StageCheck, StagePlace, check_affine
+from edge_mil.imaging.picture import Picture
+
+MPP = 0.5
+SIZE = (256, 192)
+SLIDE = textured_slide(1000, 760)
+PLACES = serpentine(1000, 760, *SIZE, 0.25)
+
+Stage = Callable[[float, float], tuple[float, float]]
+
+
+def scan(stage: Stage, places: list[tuple[int, int]], deviation: float = 0.0) -> list[StagePlace]:
+    check, found = StageCheck(SIZE, MPP), []
+    for number, (x, y) in enumerate(places, start=1):
+        pixels = with_noise(SLIDE[y : y + SIZE[1], x : x + SIZE[0]], deviation, number)
+        place = stage((x + SIZE[0] / 2) * MPP, (y + SIZE[1] / 2) * MPP)
+        found.append(check.look(number, Picture.of(pixels), *place))
+        check.apply(found[-1])
+    return found
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("deviation", [0.0, 3.0])
+def test_a_perfect_stage_is_left_alone_in_any_order(seed: int, deviation: float) -> None:
+    places = [PLACES[k] for k in np.random.default_rng(seed).permutation(len(PLACES))]
+    found = scan(lambda x, y: (x, y), places, deviation)
+    assert all(place.believed and place.shift_px == (0, 0) for place in found)
+
+
+def test_a_stage_that_jitters_is_refined_to_the_pixel() -> None:
+    errors = np.random.default_rng(1).normal(0, 4.0, (len(PLACES), 2))
+    told = iter(errors)
+
+    def jittering(x: float, y: float) -> tuple[float, float]:
+        dx, dy = next(told)
+        return x + dx, y + dy
+
+    found = scan(jittering, PLACES, 2.0)
+    left = np.array([place.shift_px for place in found]) + errors / MPP
+    assert np.abs(left - left[0]).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("stage", "words"),
+    [
+        (lambda x, y: (-x, y), "X is flipped"),
+        (lambda x, y: (x, -y), "Y is flipped"),
+        (lambda x, y: (-x, -y), "flipped"),
+        (lambda x, y: (y, x), "exchanged"),
+    ],
+)
+def test_wrong_axes_are_said_in_words(stage: Stage, words: str) -> None:
+    with pytest.raises(PositionError, match=rf"{words}.*calibrate pixel-size"):
+        scan(stage, PLACES)
+
+
+def test_a_stage_in_other_micrometres_is_refused_with_both_numbers() -> None:
+    with pytest.raises(PixelSizeError, match=r"0\.5 um.*0\.25"):
+        scan(lambda x, y: (x / 2, y / 2), PLACES)
+
+
+def test_one_wrong_position_among_good_ones_has_no_place() -> None:
+    calls = iter(range(1000))
+
+    def slipping(x: float, y: float) -> tuple[float, float]:
+        return (x + 60, y) if next(calls) == 8 else (x, y)
+
+    found = scan(slipping, PLACES)
+    assert not found[8].believed
+    assert found[8].disagreement_um == pytest.approx(60, abs=2)
+    assert all(place.believed for place in found[:8] + found[9:])
+
+
+def test_an_uncalibrated_affine_is_refused_with_both_numbers() -> None:
+    with pytest.raises(PixelSizeError, match=r"says 1 um.*0\.25"):
+        check_affine((1.0, 0.0, 0.0, 1.0), 0.25)
+
+
+def test_a_turned_camera_keeps_its_scale() -> None:
+    check_affine((0.0, 0.25, -0.25, 0.0), 0.25)
+
+
+def test_another_objective_at_the_same_place_is_recognised() -> None:
+    import cv2
+
+    check = StageCheck(SIZE, MPP)
+    x, y = 300, 300
+    field = SLIDE[y : y + SIZE[1], x : x + SIZE[0]]
+    centre = (x + SIZE[0] / 2) * MPP, (y + SIZE[1] / 2) * MPP
+    check.apply(check.look(1, Picture.of(field), *centre))
+    inner = field[SIZE[1] // 4 : -SIZE[1] // 4, SIZE[0] // 4 : -SIZE[0] // 4]
+    larger = np.asarray(cv2.resize(inner, SIZE, interpolation=cv2.INTER_CUBIC), np.uint8)
+    place = check.look(2, Picture.of(larger), *centre)
+    assert (place.believed, place.scale_ratio) == (False, 2.0)
