@@ -6,6 +6,7 @@ import math
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from edge_mil.cameras.imperfections import Imperfections, Shot
 from edge_mil.cameras.slide_file import SlideFile
@@ -95,16 +96,25 @@ class ImperfectOptics:
         ).astype(np.float32, copy=False)
 
     def _read(self, x: int, y: int, width: int, height: int) -> UInt8Array:
-        """Read a part of the slide; beyond its picture there is glass."""
-        x0, x1 = max(x, 0), min(x + width, self._slide.width_px)
-        y0, y1 = max(y, 0), min(y + height, self._slide.height_px)
+        """Read a part of the slide; beyond its edge it goes on mirrored.
+
+        Glass there would make a straight edge that no slide has, and a gate could take it for
+        motion. A session that is told the slide's area counts nothing of it.
+        """
+        columns = _mirrored(x, width, self._slide.width_px)
+        rows = _mirrored(y, height, self._slide.height_px)
+        x0, x1 = int(columns.min()), int(columns.max()) + 1
+        y0, y1 = int(rows.min()), int(rows.max()) + 1
+        seen = self._slide.read(x0, y0, x1 - x0, y1 - y0)
         if (x0, y0, x1, y1) == (x, y, x + width, y + height):
-            return self._slide.read(x, y, width, height)
-        seen = np.empty((height, width, 3), np.uint8)
-        seen[...] = GLASS
-        if x0 < x1 and y0 < y1:
-            seen[y0 - y : y1 - y, x0 - x : x1 - x] = self._slide.read(x0, y0, x1 - x0, y1 - y0)
-        return seen
+            return seen
+        return np.ascontiguousarray(seen[np.ix_(rows - y0, columns - x0)])
+
+
+def _mirrored(start: int, length: int, size: int) -> npt.NDArray[np.int64]:
+    """Return pixels start, start + 1, ... of a line of `size` pixels, mirrored at its ends."""
+    around = np.arange(start, start + length, dtype=np.int64) % (2 * size)
+    return np.minimum(around, 2 * size - 1 - around)
 
 
 def _vignette(width_px: int, height_px: int, depth: float) -> Float32Array:

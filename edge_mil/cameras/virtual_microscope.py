@@ -35,7 +35,7 @@ class VirtualMicroscope:
 
     The stage's (0, 0) is the top left corner of level 0, and its um are level-0 pixels x MPP.
     Fields lie on whole pixels, wholly inside the slide; only those of a turned camera, or of a
-    stage that errs, reach beyond its edge, where they show glass and `area` ends.
+    stage that errs, reach beyond its edge, where the slide goes on mirrored and `area` ends.
     """
 
     def __init__(

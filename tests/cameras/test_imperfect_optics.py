@@ -50,9 +50,8 @@ def microscope(slide: Path, *, path: str = "serpentine", dwell: int = 0, **fault
 
 
 def inside(frame: Frame, x: int, y: int) -> UInt8Array:
-    """Return what the slide shows where a field's top left pixel is (x, y), glass beyond it."""
-    wide = np.full((HEIGHT + 800, WIDTH + 800, 3), GLASS, np.uint8)
-    wide[400:-400, 400:-400] = PIXELS
+    """Return what the slide shows where a field's top left pixel is (x, y), mirrored beyond it."""
+    wide = np.pad(PIXELS, ((400, 400), (400, 400), (0, 0)), mode="symmetric")
     return wide[y + 400 : y + 400 + frame.height_px, x + 400 : x + 400 + frame.width_px]
 
 
