@@ -7,11 +7,16 @@ from edge_mil.calibration.calibration import (
     stain_transform,
 )
 from edge_mil.calibration.folder import CalibrationFolder
+from edge_mil.calibration.measuring import Measurement
+from edge_mil.calibration.parts import PARTS, begin
 
 __all__ = [
     "MAX_AGE_DAYS",
+    "PARTS",
     "Calibration",
     "CalibrationFolder",
+    "Measurement",
     "OpticalPath",
+    "begin",
     "stain_transform",
 ]

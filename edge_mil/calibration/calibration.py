@@ -8,18 +8,16 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from edge_mil.bundle import InputSpec, StainSpec
 from edge_mil.errors import CalibrationError, EdgeMilError
+from edge_mil.imaging.gate_settings import GateSettings
 from edge_mil.imaging.shading import ShadingCorrection
 from edge_mil.imaging.stain import StainProfile, StainTransform
 from edge_mil.types import Float32Array, check_mpp
-
-if TYPE_CHECKING:
-    from edge_mil.imaging.frame_gate import GateSettings
 
 MAX_AGE_DAYS = 30.0
 """Lamps age and condensers are moved: older parts are measured again, or the age is allowed."""
@@ -286,21 +284,13 @@ def _parse(raw: dict[str, Any], body: bytes) -> Calibration:
             shading=shading,
             background=_tuple(raw["background"]),
             stage_affine=_tuple(raw["stage_affine"]),
-            gates=_gates(raw["gates"]),
+            gates=None if raw["gates"] is None else GateSettings.from_json(raw["gates"]),
             stain=raw["stain"]
             and StainProfile(**{name: tuple(numbers) for name, numbers in raw["stain"].items()}),
             figures=raw["figures"],
         )
     except EdgeMilError as error:
         raise CalibrationError(f"The calibration is damaged: {error}") from error
-
-
-def _gates(raw: dict[str, Any] | None) -> GateSettings | None:
-    if raw is None:
-        return None
-    from edge_mil.imaging.frame_gate import GateSettings
-
-    return GateSettings.from_json(raw)
 
 
 def _tuple(numbers: list[float] | None) -> Any:

@@ -1,0 +1,60 @@
+"""The parts of a calibration, and what rests on what."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from edge_mil.calibration.calibration import MAX_DISAGREEMENT, Calibration, OpticalPath
+from edge_mil.errors import CalibrationError
+
+FLAT, DARK, WHITE = "flat-field", "dark-frame", "white-balance"
+PIXEL_SIZE, GATES, STAIN = "pixel-size", "gates", "stain"
+PARTS = (FLAT, DARK, WHITE, PIXEL_SIZE, GATES, STAIN)
+
+RESTS_ON = {
+    DARK: (FLAT, WHITE, GATES, STAIN),
+    FLAT: (WHITE, GATES, STAIN),
+    WHITE: (STAIN,),
+}
+"""Part -> what was measured through it, and is void when it changes."""
+
+
+def without(calibration: Calibration, parts: tuple[str, ...]) -> Calibration:
+    """Return a calibration without some parts."""
+    return replace(
+        calibration,
+        measured={part: when for part, when in calibration.measured.items() if part not in parts},
+        background=None if WHITE in parts else calibration.background,
+        gates=None if GATES in parts else calibration.gates,
+        stain=None if STAIN in parts else calibration.stain,
+    )
+
+
+def begin(
+    known: Calibration | None, name: str, optics: OpticalPath, mpp: float | None
+) -> Calibration:
+    """Return the calibration that a measurement adds to.
+
+    Args:
+        known: The one of that name, if there is one.
+        name: Its name.
+        optics: What the caller says of the optics; what it does not say stays as it was.
+        mpp: Declared pixel size, um/px.
+
+    Raises:
+        CalibrationError: The one of that name is of other optics.
+    """
+    if known is None:
+        return Calibration(name, optics, mpp=mpp)
+    part = known.optics.unlike(optics)
+    if part or (
+        mpp is not None and known.mpp is not None and abs(mpp - known.mpp) > MAX_DISAGREEMENT * mpp
+    ):
+        what = part.replace("_", " ") or "pixel size"
+        raise CalibrationError(
+            f"Calibration {name} is of another {what} ({known.optics}, "
+            f"{'unknown' if known.mpp is None else f'{known.mpp:.4g}'} um/px); give this one "
+            "another name.",
+            reason="CALIBRATION_FOREIGN",
+        )
+    return replace(known, optics=known.optics.filled_from(optics), mpp=known.mpp or mpp)
