@@ -15,7 +15,7 @@ from edge_mil.types import check_mpp
 if TYPE_CHECKING:
     from edge_mil_export.bundle_making import Made
 
-PRECISIONS = ("fp32", "int8")
+PRECISIONS = ("fp32", "fp16", "int8")
 MAX_TILE_PX = 8192
 DEFAULT_DIFFERENCE = 0.02
 
@@ -58,7 +58,10 @@ def add_parser(subparsers: Any) -> None:
         "--mpp", type=float, required=True, help="pixel size that the model was trained at, um/px"
     )
     parser.add_argument(
-        "--precision", default="fp32", metavar="P,...", help="fp32, or fp32,int8 (default: fp32)"
+        "--precision",
+        default="fp32",
+        metavar="P,...",
+        help="fp32, and any of fp16 (for TensorRT) and int8, as fp32,fp16,int8 (default: fp32)",
     )
     parser.add_argument(
         "--calibration",
@@ -80,7 +83,7 @@ def add_parser(subparsers: Any) -> None:
         type=float,
         default=DEFAULT_DIFFERENCE,
         metavar="X",
-        help="what INT8 may move a slide score by (default: 0.02); else the export fails",
+        help="what INT8 or FP16 may move a slide score by (default: 0.02); else the export fails",
     )
     parser.add_argument(
         "--normalise",
@@ -110,6 +113,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     from edge_mil_export.bundle_making import Wanted, make_bundle
 
+    precisions = _precisions(arguments.precision)
     wanted = Wanted(
         extractor=arguments.extractor,
         extractor_weights=arguments.extractor_weights,
@@ -120,7 +124,8 @@ def run(arguments: argparse.Namespace) -> int:
         instances=arguments.instances,
         tile_px=parse_tile(arguments.tile_px),
         mpp=check_mpp(arguments.mpp, "--mpp"),
-        int8=_wants_int8(arguments.precision),
+        int8="int8" in precisions,
+        fp16="fp16" in precisions,
         calibration=arguments.calibration,
         fidelity_slides=tuple(arguments.fidelity_slide),
         max_difference=arguments.max_score_difference,
@@ -161,12 +166,14 @@ def parse_tile(text: str) -> tuple[int, int]:
     return int(sides[-1]), int(sides[0])
 
 
-def _wants_int8(text: str) -> bool:
+def _precisions(text: str) -> list[str]:
     wanted = [word.strip() for word in text.split(",")]
     for word in wanted:
         if word not in PRECISIONS:
-            raise UsageError(f"There is no precision {word!r}; name fp32, or fp32,int8.")
-    return "int8" in wanted
+            raise UsageError(
+                f"There is no precision {word!r}; name fp32, fp32,int8 or fp32,fp16,int8."
+            )
+    return wanted
 
 
 def _document(made: Made, out: Path) -> dict[str, Any]:

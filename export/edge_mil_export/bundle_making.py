@@ -31,6 +31,7 @@ from edge_mil_export.licences import Terms, parse_licences
 from edge_mil_export.model_card import write_card
 
 EXTRACTOR_FILE = "extractor.onnx"
+FP16_FILE = "extractor.fp16.onnx"
 INT8_FILES = {"cpu": "extractor.int8.cpu.onnx", "trt": "extractor.int8.trt.onnx"}
 REFERENCE_TILES = 16
 
@@ -42,6 +43,7 @@ class Wanted:
     Attributes:
         tile_px: Height and width.
         int8: Whether the INT8 dialects are wanted too.
+        fp16: Whether FP16 is, for TensorRT.
         max_difference: What a slide score may move by.
     """
 
@@ -55,6 +57,7 @@ class Wanted:
     tile_px: tuple[int, int]
     mpp: float
     int8: bool
+    fp16: bool
     calibration: Path | None
     fidelity_slides: tuple[Path, ...]
     max_difference: float
@@ -112,7 +115,13 @@ def make_bundle(wanted: Wanted, out: Path) -> Made:
     on = gather(maker, wanted.calibration, wanted.fidelity_slides)
     graph = export_extractor(source, width)
     fidelity = measure(
-        source, graph, HeadScorer(head), on, int8=wanted.int8, max_difference=wanted.max_difference
+        source,
+        graph,
+        HeadScorer(head),
+        on,
+        int8=wanted.int8,
+        fp16=wanted.fp16,
+        max_difference=wanted.max_difference,
     )
     manifest = _manifest(wanted, source, head, terms, wanted.name or bundle_name(out))
     weights = {
@@ -157,6 +166,8 @@ def _manifest(
     wanted: Wanted, source: ExtractorSource, head: ExportedAggregator, terms: Terms, name: str
 ) -> Manifest:
     graphs = {"fp32": EXTRACTOR_FILE}
+    if wanted.fp16:
+        graphs["fp16"] = FP16_FILE
     if wanted.int8:
         graphs |= {f"int8-{dialect}": file for dialect, file in INT8_FILES.items()}
     normal = source.normalisation
@@ -184,7 +195,8 @@ def _manifest(
 
 def _graphs(graph: ExtractorGraph, fidelity: Fidelity) -> dict[str, bytes]:
     quantised = {INT8_FILES[dialect]: climb.data for dialect, climb in fidelity.climbs.items()}
-    return {EXTRACTOR_FILE: graph.data, **quantised}
+    half = {} if fidelity.half is None else {FP16_FILE: fidelity.half.data}
+    return {EXTRACTOR_FILE: graph.data, **half, **quantised}
 
 
 def _reference(source: ExtractorSource, on: FidelitySet) -> dict[str, bytes]:

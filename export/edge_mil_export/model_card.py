@@ -6,7 +6,12 @@ from typing import Any
 
 from edge_mil.bundle import Manifest
 
-LINES = {"fp32": "FP32 graph", "int8-cpu": "INT8, cpu dialect", "int8-trt": "INT8, trt dialect"}
+LINES = {
+    "fp32": "FP32 graph",
+    "fp16": "FP16 for TensorRT",
+    "int8-cpu": "INT8, cpu dialect",
+    "int8-trt": "INT8, trt dialect",
+}
 
 
 def write_card(

@@ -54,17 +54,18 @@ def test_int8_and_fp32_come_with_their_report(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_images(place / "fields", 12, 4 * TILE_PX)
-    words = ("--precision", "fp32,int8", "--calibration", "fields", "--json")
+    words = ("--precision", "fp32,fp16,int8", "--calibration", "fields", "--json")
     assert main(command(*words, "--classes", "normal,tumour", "--licence", "MIT")) == 0
     printed = json.loads(capsys.readouterr().out)
     bundle = open_bundle(place / "made")
     assert printed["bundle"] == bundle.digest
     spec = bundle.manifest.extractor
     assert spec is not None
-    assert set(spec.graphs) == {"fp32", "int8-cpu", "int8-trt"}
+    assert set(spec.graphs) == {"fp32", "fp16", "int8-cpu", "int8-trt"}
     assert bundle.manifest.task.classes == ("normal", "tumour")
     assert set(bundle.manifest.files) == {
         "extractor.onnx",
+        "extractor.fp16.onnx",
         "extractor.int8.cpu.onnx",
         "extractor.int8.trt.onnx",
         "attend.onnx",
@@ -76,6 +77,7 @@ def test_int8_and_fp32_come_with_their_report(
     }
     report = json.loads(bundle.read("fidelity.json"))
     assert report["measured_on"]["source"] == "calibration images held back"
+    assert report["comparisons"]["fp16"]["score_difference_max"] <= 0.002
     for precision in ("int8-cpu", "int8-trt"):
         figures = report["comparisons"][precision]
         assert figures["score_difference_max"] <= 0.02

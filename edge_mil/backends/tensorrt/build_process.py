@@ -36,6 +36,7 @@ NO_DRIVER = "cudaError 35"
 PARSED_SHARE = 0.05
 STEP = 0.01
 NAMED_ERRORS = 3
+MAX_ERROR_CHARS = 300
 
 
 def main() -> int:
@@ -96,14 +97,15 @@ def _parse(library: Library, network: Any, logger: Any, model: bytes) -> None:
         return
     errors = [parser.get_error(number) for number in range(parser.num_errors)]
     named = "; ".join(
-        f"{e.node_name() or e.node_operator() or 'the graph'}: {_first_sentence(e.desc())}"
+        f"{e.node_name() or e.node_operator() or 'the graph'}: {_sentence(e.desc())}"
         for e in errors[:NAMED_ERRORS]
     )
     raise EngineError(f"{library.title} refuses the graph ({named or 'no reason given'})")
 
 
-def _first_sentence(text: str) -> str:
-    return text.strip().split("\n")[0].split(". ")[0].rstrip(".")
+def _sentence(text: str) -> str:
+    """Return what a parser error says, on one line."""
+    return " ".join(text.split())[:MAX_ERROR_CHARS].rstrip(".")
 
 
 def _configure(

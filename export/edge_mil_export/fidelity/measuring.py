@@ -1,4 +1,4 @@
-"""Measure an FP32 graph, make both INT8 dialects, and measure those too."""
+"""Measure an FP32 graph, make FP16 and both INT8 dialects, and measure those too."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ import numpy as np
 import onnx
 
 from edge_mil.types import Float32Array, UInt8Array
+from edge_mil_export.errors import QuantizationError
 from edge_mil_export.extractors.source import ExtractorSource
 from edge_mil_export.fidelity.bags import Bag, FidelitySet
 from edge_mil_export.fidelity.measures import Agreement, BagScorer, compare
-from edge_mil_export.fidelity.report import Fidelity
+from edge_mil_export.fidelity.report import Fidelity, Half
 from edge_mil_export.graphs import ExtractorGraph, open_graph
 from edge_mil_export.onnx_graphs import resolve_constants
 from edge_mil_export.progress import progress
 from edge_mil_export.quantize.calibration import Calibrator
+from edge_mil_export.quantize.half import half_precision
 from edge_mil_export.quantize.ladder import Climb, climb
 from edge_mil_export.quantize.placing import DIALECTS
 from edge_mil_export.quantize.sensitivity import Sensitivity, layer_sensitivities
@@ -32,6 +34,7 @@ def measure(
     on: FidelitySet,
     *,
     int8: bool,
+    fp16: bool = False,
     max_difference: float,
 ) -> Fidelity:
     """Compare every graph of an export with the original, on the slide score.
@@ -42,18 +45,23 @@ def measure(
         scorer: The bundle's head.
         on: Calibration tiles and held-back bags.
         int8: Also make and measure the INT8 dialects.
+        fp16: Also make and measure FP16.
         max_difference: What a slide score may move by.
 
     Raises:
-        QuantizationError: A dialect has no form that holds; the message names the layers.
+        QuantizationError: A dialect has no form that holds; the message names the layers. Or FP16
+            does not hold.
     """
     reference = _features(source.features, on.bags, f"{source.framework} FP32")
     fp32 = compare(reference, bag_features(graph.data, on.bags), scorer)
+    half = _halve(graph.model, reference, scorer, on, max_difference) if fp16 else None
     climbs: dict[str, Climb] = {}
     between = None
     if int8:
         climbs, between = _climb_both(graph.model, reference, scorer, on, max_difference)
-    return Fidelity(source.framework, graph.max_error, fp32, climbs, between, max_difference, on)
+    return Fidelity(
+        source.framework, graph.max_error, fp32, climbs, between, max_difference, on, half
+    )
 
 
 def bag_features(data: bytes, bags: Sequence[Bag]) -> list[Float32Array]:
@@ -69,6 +77,25 @@ def _features(
         parts = [extract(bag.tiles[at : at + BATCH]) for at in range(0, len(bag.tiles), BATCH)]
         found += bag.split_features(np.concatenate(parts))
     return found
+
+
+def _halve(
+    model: onnx.ModelProto,
+    reference: list[Float32Array],
+    scorer: BagScorer,
+    on: FidelitySet,
+    max_difference: float,
+) -> Half:
+    data = half_precision(model).SerializeToString()
+    agreement = compare(reference, bag_features(data, on.bags), scorer)
+    # Written so that NaN is refused too: an activation beyond FP16's range becomes infinite.
+    if not agreement.score_difference_max <= max_difference:
+        raise QuantizationError(
+            f"FP16 moves the slide score by up to {agreement.score_difference_max:.3g} and "
+            f"{max_difference:g} is allowed; export without fp16, or allow more with "
+            "--max-score-difference."
+        )
+    return Half(agreement, data)
 
 
 def _climb_both(

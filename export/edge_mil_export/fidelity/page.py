@@ -18,6 +18,7 @@ COLUMNS = (
 LADDER = COLUMNS[:5]
 NAMES = {
     "fp32": "FP32 graph (ONNX Runtime)",
+    "fp16": "FP16 for TensorRT, here in ONNX Runtime",
     "int8-cpu": "INT8 for ONNX Runtime (cpu)",
     "int8-trt": "INT8 for TensorRT (trt), here in ONNX Runtime",
 }

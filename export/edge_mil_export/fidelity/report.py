@@ -16,6 +16,14 @@ DIGITS = 6
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Half:
+    """The FP16 graph against the reference, and the graph."""
+
+    agreement: Agreement
+    data: bytes
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Fidelity:
     """All that was measured of one export.
 
@@ -28,6 +36,7 @@ class Fidelity:
         between: The two dialects against each other; None without INT8.
         max_difference: What a slide score may move by.
         measured_on: The bags.
+        half: FP16; None without it.
     """
 
     framework: str
@@ -37,11 +46,14 @@ class Fidelity:
     between: Agreement | None
     max_difference: float
     measured_on: FidelitySet
+    half: Half | None = None
 
     def document(self) -> dict[str, Any]:
         """Return the report as JSON values."""
         on = self.measured_on
         comparisons: dict[str, Any] = {"fp32": _figures(self.fp32)}
+        if self.half is not None:
+            comparisons["fp16"] = _figures(self.half.agreement)
         for dialect, climb in self.climbs.items():
             comparisons[f"int8-{dialect}"] = {
                 **_figures(climb.chosen.agreement),
