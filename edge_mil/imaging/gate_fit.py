@@ -1,0 +1,132 @@
+"""Thresholds of the gates for one microscope, from a short scan of fields that are good."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from edge_mil.errors import CalibrationError
+from edge_mil.imaging.frame_gate import FrameGate, GateSettings
+from edge_mil.imaging.tissue import TissueTest
+from edge_mil.types import Float64Array, UInt8Array
+
+MIN_FIELDS = 5
+"""Fields with tissue that a fit needs."""
+
+SPREADS = 4.0
+"""Robust deviations (1.48 median absolute ones) below the median at which a threshold lies: a
+scan may hold a few bad fields, so its worst field says nothing."""
+
+LEAST_DEVIATION = 1.0
+"""Log odds: fields of one scan are more alike than those of a week."""
+
+LOWEST, HIGHEST = -2.0, 4.0
+"""Log odds between which a fitted threshold stays: no scan of blurred fields may teach the gates
+that blur is good, and no scan of one sharp spot that other tissue is blurred."""
+
+HIGHEST_CLIPPED = 0.3
+"""Share of clipped pixels that no scan can make good."""
+
+BINS = 20
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Histogram:
+    """How one number was spread over the scan.
+
+    Attributes:
+        name: The measure.
+        edges: Ends of the bins, float64 (n + 1,).
+        counts: Fields in each, (n,).
+        threshold: What was fitted.
+    """
+
+    name: str
+    edges: Float64Array
+    counts: tuple[int, ...]
+    threshold: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FittedGates:
+    """Thresholds, and the spread of the numbers that they were fitted to.
+
+    Attributes:
+        settings: The thresholds.
+        histograms: One for each number.
+        fields: Fields with tissue that were used.
+    """
+
+    settings: GateSettings
+    histograms: tuple[Histogram, ...]
+    fields: int
+
+
+def fit_gate_settings(
+    frames: Iterable[UInt8Array],
+    tissue: TissueTest | None = None,
+    start: GateSettings | None = None,
+) -> FittedGates:
+    """Fit the thresholds to a short scan of the microscope.
+
+    Args:
+        frames: RGB uint8 (h, w, 3), in focus and at rest, after flat field and white balance;
+            a few bad ones do no harm.
+        tissue: With the background of the calibration; None takes the nominal one.
+        start: Settings whose other numbers stay; None takes the defaults.
+
+    Raises:
+        CalibrationError: Too few of the frames show tissue.
+    """
+    settings = start or GateSettings()
+    gate = FrameGate(settings, tissue or TissueTest())
+    numbers: dict[str, list[float]] = {"clipped_share": [], "stillness": [], "focus": []}
+    for pixels in frames:
+        found = gate.look(pixels)
+        if not found.judged:
+            continue
+        for measure in (gate.saturation(pixels), *found.measures):
+            if measure.name in numbers:
+                numbers[measure.name].append(measure.value)
+    fields = len(numbers["focus"])
+    if fields < MIN_FIELDS:
+        raise CalibrationError(
+            f"Only {fields} of the frames show tissue and the gates need {MIN_FIELDS}; scan a few "
+            "fields of tissue, in focus and at rest."
+        )
+    fitted = replace(
+        settings,
+        min_focus=_threshold(numbers["focus"]),
+        min_stillness=_threshold(numbers["stillness"]),
+        max_clipped_share=_clipped(numbers["clipped_share"], settings.max_clipped_share),
+    )
+    limits = {
+        "clipped_share": fitted.max_clipped_share,
+        "stillness": fitted.min_stillness,
+        "focus": fitted.min_focus,
+    }
+    return FittedGates(
+        fitted, tuple(_histogram(name, numbers[name], limits[name]) for name in numbers), fields
+    )
+
+
+def _threshold(values: list[float]) -> float:
+    """Return the log odds below which a field is refused."""
+    middle = float(np.median(values))
+    deviation = 1.4826 * float(np.median(np.abs(np.asarray(values) - middle)))
+    lowest = middle - SPREADS * max(deviation, LEAST_DEVIATION)
+    return round(min(max(lowest, LOWEST), HIGHEST), 3)
+
+
+def _clipped(values: list[float], default: float) -> float:
+    """Return the share of clipped pixels above which a field is refused, never a stricter one."""
+    usual = float(np.quantile(values, 0.75)) if values else 0.0
+    return round(min(max(default, 2.0 * usual), HIGHEST_CLIPPED), 3)
+
+
+def _histogram(name: str, values: list[float], threshold: float) -> Histogram:
+    ends = min([*values, threshold]), max([*values, threshold])
+    counts, edges = np.histogram(values, bins=BINS, range=ends if ends[1] > ends[0] else None)
+    return Histogram(name, edges.astype(np.float64), tuple(int(n) for n in counts), threshold)
