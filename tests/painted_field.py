@@ -9,12 +9,23 @@ from edge_mil.types import Frame, UInt8Array
 
 MPP = 0.5
 
+SMALLEST_PX, LARGEST_PX = 1.5, 24.0
+"""Radii of the discs, by a power law of -3: what is sharp has the spectrum of a sharp picture."""
+
 
 def painted(width_px: int = 640, height_px: int = 448, seed: int = 0) -> UInt8Array:
-    """Return blotches of colour, all of it darker than glass."""
+    """Return discs of colour over one another, all of them darker than glass, and in focus."""
     rng = np.random.default_rng(seed)
-    coarse = rng.integers(0, 200, (height_px // 16, width_px // 16, 3), dtype=np.uint8)
-    return np.asarray(cv2.resize(coarse, (width_px, height_px)), dtype=np.uint8)
+    slide = np.full((height_px, width_px, 3), 120, dtype=np.uint8)
+    count = width_px * height_px // 20
+    low, high = SMALLEST_PX**-2, LARGEST_PX**-2
+    radii = (low - rng.random(count) * (low - high)) ** -0.5
+    places = rng.random((count, 2)) * (width_px, height_px)
+    colours = rng.integers(0, 200, (count, 3))
+    for place, radius, colour in zip(places, radii, colours, strict=True):
+        at = tuple(int(16 * c) for c in place)
+        cv2.circle(slide, at, int(16 * radius), colour.tolist(), -1, cv2.LINE_AA, 4)
+    return np.asarray(cv2.GaussianBlur(slide, (0, 0), 0.7), dtype=np.uint8)
 
 
 def field(

@@ -7,6 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import cv2
+import numpy as np
+
+from edge_mil.imaging.focus import box_sharpness
+from edge_mil.types import UInt8Array
+
 Sharpness: TypeAlias = Callable[[int, int, int, int], float]
 """Noise-corrected sharpness of the box x0, y0, x1, y1 of a field, pixels, ends excluded."""
 
@@ -45,6 +51,12 @@ class Seen:
         """Difference of sharpness that is more than noise."""
         side_px = math.sqrt(self.width_px * self.height_px)
         return LEAST * max(1.0, LEAST_SIDE_PX / side_px)
+
+
+def sharpness_of(pixels: UInt8Array, x0: int, y0: int, x1: int, y1: int) -> float:
+    """Return the sharpness of a box of a field, RGB uint8 (h, w, 3); of its pixels alone."""
+    grey = cv2.cvtColor(pixels[y0:y1, x0:x1], cv2.COLOR_RGB2GRAY)
+    return box_sharpness(grey.astype(np.uint8, copy=False))
 
 
 def measure(sharpness: Sharpness | None, x: int, y: int, width_px: int, height_px: int) -> float:

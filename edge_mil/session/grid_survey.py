@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from edge_mil.bundle import InputSpec
 from edge_mil.errors import FrameError, PositionError
 from edge_mil.imaging import Cell, FieldView, GridGeometry, Mosaic, Part, Seen, Straightener
+from edge_mil.imaging.sharper import sharpness_of
 from edge_mil.pipeline.places import grid_places
 from edge_mil.session.settings import SessionSettings
 from edge_mil.session.survey import Look, Removal, Survey
@@ -64,6 +65,15 @@ class GridSurvey(Survey):
         self._size = frame_size
         self._owner: dict[str, int] = {}
 
+    def check(self, frame: Frame) -> None:
+        """Check size and position."""
+        check_size(frame, self._size)
+        if self._settings.stage and frame.x_um is None:
+            raise PositionError(
+                "The field has no stage position and this session has a stage; send the stage "
+                "position of the field's centre, um, or open a session without a stage."
+            )
+
     def look(self, sequence: int, frame: Frame) -> Look:
         """Judge a field; see `Survey.look`."""
         check_size(frame, self._size)
@@ -72,9 +82,15 @@ class GridSurvey(Survey):
                 "The field has no stage position, and finding it by its picture is not there yet "
                 "in this release; send the stage position of the field's centre, um."
             )
-        straight = self._straight(frame).straighten(frame.pixels)
+        lying = self._straight(frame)
+        straight = lying.straighten(frame.pixels)
+
+        def sharpness(x0: int, y0: int, x1: int, y1: int) -> float:
+            # Of the camera's own pixels: straightening takes noise and sharpness away.
+            return sharpness_of(frame.pixels, *lying.camera_box(x0, y0, x1, y1))
+
         view = self._mosaic.look(
-            straight.pixels, frame.x_um, frame.y_um, sequence, mask=straight.mask
+            straight.pixels, frame.x_um, frame.y_um, sequence, sharpness, straight.mask
         )
         rows = tuple(
             InstanceRow(

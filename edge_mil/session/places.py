@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from edge_mil.errors import BundleError, UsageError
 from edge_mil.pipeline import Model
 from edge_mil.session.grid_survey import GridSurvey
@@ -31,6 +33,9 @@ def open_survey(
             f"{model.bundle.manifest.name} has no extractor, so it takes no fields; score saved "
             "features with edge-mil score, or export it with an extractor."
         )
+    if settings.background is not None:
+        tissue = dataclasses.replace(spec.tissue, background=settings.background)
+        spec = dataclasses.replace(spec, tissue=tissue)
     if spec.instances == "field":
         return SlotSurvey(spec, settings, frame_size)
     if settings.independent:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,9 +11,11 @@ from typing import Any
 import numpy as np
 
 from edge_mil.imaging import thumbnail_jpeg
+from edge_mil.imaging.stain import StainTransform
 from edge_mil.pipeline import Model
+from edge_mil.session.gating import FieldGate, Gated
 from edge_mil.session.record import field_header, with_arrays
-from edge_mil.session.survey import Look, Survey
+from edge_mil.session.survey import Look, Survey, refusal
 from edge_mil.store import Change, FieldRow, InstanceKind, InstanceRow
 from edge_mil.types import FieldResult, Float32Array, Frame, InstanceBatch, Verdict
 
@@ -22,7 +25,7 @@ class Reading:
     """What one field brings.
 
     Attributes:
-        frame: The field.
+        frame: The field, as the calibration corrected it.
         look: The survey's judgement.
         features: Of the look's tiles, float32 (n, d).
         batch: The same, attended.
@@ -78,16 +81,24 @@ class FieldReader:
     """Runs the pipeline on one field of a session."""
 
     def __init__(
-        self, model: Model, survey: Survey, rows_of: Callable[[int], Sequence[InstanceRow]]
+        self,
+        model: Model,
+        survey: Survey,
+        gate: FieldGate,
+        stain: StainTransform | None,
+        rows_of: Callable[[int], Sequence[InstanceRow]],
     ) -> None:
         """Name the parts.
 
         Args:
             model: Extracts and pools.
             survey: Judges, and is asked only: whoever reads applies.
+            gate: Corrects each field, and judges it before its places.
+            stain: What tiles go through before they are extracted; None: nothing.
             rows_of: Gives the stored rows of a field, once all that was queued is durable.
         """
         self._model, self._survey, self._rows_of = model, survey, rows_of
+        self._gate, self._stain = gate, stain
 
     def read(self, sequence: int, frame: Frame) -> Reading:
         """Judge and extract a field.
@@ -99,9 +110,14 @@ class FieldReader:
             StoreError: The rows of a field that loses an instance cannot be read.
         """
         started = time.perf_counter()
-        look = self._survey.look(sequence, frame)
+        self._survey.check(frame)
+        gated = self._gate.judge(frame)
+        frame, look = gated.frame, self._look(sequence, gated)
         judged = time.perf_counter()
-        features = self._model.extract(look.tiles)
+        tiles = look.tiles
+        if self._stain is not None and len(tiles):
+            tiles = self._stain.apply(tiles)
+        features = self._model.extract(tiles)
         places = self._survey.order([row.place for row in look.rows])
         batch = self._model.attend(features, places)
         states: dict[int, Any | None] = {s: None for _, s in look.displaced}
@@ -119,6 +135,17 @@ class FieldReader:
             "thumbnail": time.perf_counter() - extracted,
         }
         return Reading(frame, look, features, batch, states, jpeg, timings)
+
+    def _look(self, sequence: int, gated: Gated) -> Look:
+        if gated.verdict is Verdict.SATURATED:
+            return refusal(gated.verdict, gated.measures)
+        look = self._survey.look(sequence, gated.frame)
+        said = {measure.name for measure in look.measures}
+        measures = (*(m for m in gated.measures if m.name not in said), *look.measures)
+        # What shows no tissue is blank, however it looks.
+        if gated.verdict is not None and look.verdict is not Verdict.BLANK:
+            return refusal(gated.verdict, measures)
+        return dataclasses.replace(look, measures=measures)
 
     def state_after(
         self,

@@ -16,10 +16,19 @@ from typing import Any
 import numpy as np
 
 from edge_mil.bundle import Bundle, open_bundle
+from edge_mil.calibration import Calibration
 from edge_mil.errors import SequenceError, SessionClosedError, SessionStateError
 from edge_mil.pipeline import Model
 from edge_mil.session.answers import read_answer, write_answer
 from edge_mil.session.bag import Bag
+from edge_mil.session.calibrated import (
+    attached,
+    declared,
+    open_gate,
+    open_stain,
+    settle,
+    stored_calibration,
+)
 from edge_mil.session.ledger import Ledger, StoredAnswer
 from edge_mil.session.overview import MosaicPainter
 from edge_mil.session.places import open_survey
@@ -64,6 +73,7 @@ class Session(ShownSession):
         mpp: float | None = None,
         *,
         settings: SessionSettings | None = None,
+        calibration: Calibration | None = None,
         store: SessionFile | None = None,
         session_id: str = "",
     ) -> None:
@@ -73,12 +83,15 @@ class Session(ShownSession):
             model: A loaded model, a bundle, or the path of one.
             mpp: Pixel size of the camera on the slide, um/px; or `settings` says it.
             settings: All settings, in place of `mpp`.
+            calibration: What was measured of the microscope; a session that goes on has its own.
             store: The session's file; None keeps the records in a temporary one.
             session_id: Name of the session.
 
         Raises:
             PixelSizeError: The pixel size is unknown, impossible, or does not fit the bundle.
             BundleError: The bundle cannot be read, or has no extractor.
+            CalibrationError: The calibration is not the one that the settings name, or lacks
+                something that the bundle needs.
             StoreError: The stored session cannot be read, or is of another bundle.
         """
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
@@ -95,7 +108,7 @@ class Session(ShownSession):
         self.on_score: Callable[[Standing], None] | None = None
         self.session_id = session_id
         try:
-            self._begin(model, settings, mpp)
+            self._begin(model, settings, mpp, calibration)
         except BaseException:
             self.release()  # the file is this session's: whoever is refused may try again
             raise
@@ -105,21 +118,29 @@ class Session(ShownSession):
         model: Model | Bundle | str | Path,
         settings: SessionSettings | None,
         mpp: float | None,
+        calibration: Calibration | None,
     ) -> None:
         self.model = model if isinstance(model, Model) else _load(model)
         store = self._store
         meta = store.meta()
         if SETTINGS in meta:
             self.settings = SessionSettings.from_json(meta[SETTINGS])
+            calibration = stored_calibration(store, self.settings)
         else:
-            self.settings = settings or SessionSettings(mpp=mpp)  # type: ignore[arg-type] # it refuses None
+            self.settings = settle(settings or declared(mpp, calibration), self.model, calibration)
         self.created = float(meta.get(CREATED, time.time()))
         if FRAME_SIZE in meta:
             height, width = json.loads(meta[FRAME_SIZE])
             self._frame_size = (height, width)
         self._survey = open_survey(self.model, self.settings, self._frame_size)
         self._painter = MosaicPainter(store, self.settings)
-        self._reader = FieldReader(self.model, self._survey, self._stored_rows)
+        self._reader = FieldReader(
+            self.model,
+            self._survey,
+            open_gate(self.settings, self.model, calibration),
+            open_stain(self.model, calibration),
+            self._stored_rows,
+        )
         self._bag = Bag(self.model.aggregator, self._stored_states)
         self._ledger = Ledger(store)
         self._closed = meta.get(STATE) == "closed"
@@ -129,7 +150,7 @@ class Session(ShownSession):
             self._restore(meta)
         else:
             opened = opening(self.model, self.settings, self.session_id, self.created)
-            store.append(Change(meta=opened)).result()
+            store.append(Change(meta=opened, attachments=attached(calibration))).result()
         self._stand(self._scorer.ask(self._bag, self._ledger.last))
 
     @staticmethod
@@ -195,7 +216,8 @@ class Session(ShownSession):
         reading.timings_s["fold"] = time.perf_counter() - started
 
         # From here on nothing can fail: what is in memory follows what is queued for the disk.
-        self._survey.apply(look)
+        if look.token is not None:
+            self._survey.apply(look)
         self._bag = bag
         self._revision += bool(changes)
         result = FieldResult(
@@ -214,7 +236,7 @@ class Session(ShownSession):
         )
         answer = write_answer(result)
         meta = {REVISION: str(self._revision)}
-        if self._frame_size is None and not self.settings.independent:
+        if self._frame_size is None and look.token is not None and not self.settings.independent:
             self._frame_size = (frame.height_px, frame.width_px)
             meta[FRAME_SIZE] = json.dumps(self._frame_size)
         change = reading.change(

@@ -24,6 +24,10 @@ class SessionSettings:
         stage: Fields say where they lie; without a stage they are found by their pictures.
         stage_affine: Camera pixel to stage um, row-major 2 x 2, from the picture's centre; None:
             mpp times the identity.
+        background: Colour of empty glass after the calibration's correction, RGB 0 to 255; None:
+            the bundle's nominal one.
+        gates: Thresholds of the gates, as `GateSettings.as_json`; a session fixes them when it
+            is opened. None: not yet, or opened before there were gates.
         area: What is read, stage um: pixels beyond it count for nothing; None: everything.
         tissue: Outline of the tissue where it is known, stage um.
         slide_label: The client's name for the slide; never logged.
@@ -42,6 +46,8 @@ class SessionSettings:
     calibration_digest: str = ""
     stage: bool = True
     stage_affine: tuple[float, float, float, float] | None = None
+    background: tuple[float, ...] | None = None
+    gates: Mapping[str, float] | None = None
     area: Region | None = None
     tissue: tuple[Region, ...] = ()
     slide_label: str = ""
@@ -73,8 +79,10 @@ class SessionSettings:
             raw = json.loads(text)
             tissue = tuple(Region(**region) for region in raw.pop("tissue"))
             affine, area = raw.pop("stage_affine", None), raw.pop("area", None)
+            background = raw.pop("background", None)
             return SessionSettings(
                 tissue=tissue,
+                background=None if background is None else tuple(background),
                 stage_affine=None if affine is None else tuple(affine),
                 area=None if area is None else Region(**area),
                 **raw,

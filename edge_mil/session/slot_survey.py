@@ -52,8 +52,8 @@ class SlotSurvey(Survey):
         self._mpp, self._independent, self._size = settings.mpp, settings.independent, frame_size
         self._slot: dict[int, str] = {}
 
-    def look(self, sequence: int, frame: Frame) -> Look:
-        """Judge a field; see `Survey.look`."""
+    def check(self, frame: Frame) -> None:
+        """Check size, position and place."""
         if self._independent and not frame.place:
             raise PositionError(
                 "The session is for independent fields, and the field has no place; give each "
@@ -66,6 +66,15 @@ class SlotSurvey(Survey):
                     "stage positions; open a session for independent fields to send places."
                 )
             check_size(frame, self._size)
+            if frame.x_um is None:
+                raise PositionError(
+                    "The field has no stage position; send its position, or open the session for "
+                    "independent fields and give each a place (edge-mil stream --independent)."
+                )
+
+    def look(self, sequence: int, frame: Frame) -> Look:
+        """Judge a field; see `Survey.look`."""
+        self.check(frame)
         view = self._book.judge(frame, sequence)
         place, best = _key(view.slot), view.verdict is Verdict.ACCEPTED
         kind = InstanceKind.HELD if best else InstanceKind.CANDIDATE

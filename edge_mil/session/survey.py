@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from edge_mil.store import InstanceKind, InstanceRow, PartRow
 from edge_mil.types import Frame, Measure, Places, Region, UInt8Array, Verdict
 
@@ -29,7 +31,7 @@ class Look:
         added: Places that are held for the first time.
         improved: Places held before, whose instance this field replaces.
         held: Places that it shows and that stay as they are.
-        token: The survey's own, for `apply`.
+        token: The survey's own, for `apply`; None where there is nothing to apply.
     """
 
     verdict: Verdict
@@ -45,6 +47,11 @@ class Look:
     improved: int = 0
     held: int = 0
     token: object = None
+
+
+def refusal(verdict: Verdict, measures: tuple[Measure, ...]) -> Look:
+    """Return the look of a field that gives nothing: no cells, no parts."""
+    return Look(verdict, measures, np.empty((0, 1, 1, 3), np.uint8))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +71,14 @@ class Removal:
 
 class Survey(ABC):
     """Knows which places of the slide are held; judges fields against that."""
+
+    def check(self, frame: Frame) -> None:  # noqa: B027 - a survey may take any frame
+        """Check that a field is no malformed input, before any gate.
+
+        Raises:
+            FrameError: Its size is not the session's.
+            PositionError: It has no position, or no place, where one is needed.
+        """
 
     @abstractmethod
     def look(self, sequence: int, frame: Frame) -> Look:

@@ -76,6 +76,11 @@ class SessionReader:
         rows = self._rows("SELECT place, sequence, box, pixels, sharpness FROM part ORDER BY rowid")
         return [PartRow(r[0], r[1], _box(r[2]), r[3], r[4]) for r in rows]
 
+    def attachment(self, name: str) -> bytes | None:
+        """Return bytes that the session keeps, None where there are none of that name."""
+        rows = self._rows("SELECT data FROM attachment WHERE name = ?", name)
+        return next((row[0] for row in rows), None)
+
     def thumbnail(self, sequence: int) -> bytes | None:
         """Return the JPEG of a field."""
         rows = self._rows("SELECT jpeg FROM thumbnail WHERE sequence = ?", sequence)

@@ -102,6 +102,7 @@ class Change:
         removed: Sequence of a field that is removed by hand: its parts go, its row is flagged.
         event: (kind, JSON) for the log.
         meta: Names and values to set.
+        attachments: Name -> bytes that the session keeps as they are.
     """
 
     field: FieldRow | None = None
@@ -116,3 +117,4 @@ class Change:
     removed: int | None = None
     event: tuple[str, str] | None = None
     meta: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    attachments: Mapping[str, bytes] = dataclasses.field(default_factory=dict)

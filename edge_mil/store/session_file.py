@@ -17,7 +17,7 @@ from edge_mil.errors import StoreError
 from edge_mil.store.reading import SessionReader
 from edge_mil.store.records import Change
 
-SCHEMA = ("0001_session.sql", "0002_sharpness.sql")
+SCHEMA = ("0001_session.sql", "0002_sharpness.sql", "0003_attachment.sql")
 """Migrations in order; `user_version` counts those that a file has."""
 GROUP = 16
 """Changes of one transaction at most: 4 cost 1.5 times one (`serving.md`, section 3.3)."""
@@ -233,3 +233,4 @@ def _apply(connection: sqlite3.Connection, change: Change) -> None:
     if change.event is not None:
         run("INSERT INTO event (time, kind, body) VALUES (?, ?, ?)", (time.time(), *change.event))
     run_many("INSERT OR REPLACE INTO meta VALUES (?, ?)", list(change.meta.items()))
+    run_many("INSERT INTO attachment VALUES (?, ?)", list(change.attachments.items()))

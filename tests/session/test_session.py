@@ -102,7 +102,7 @@ def test_glass_is_blank_and_gives_no_score(model: Model) -> None:
 
 def test_pixels_of_a_blank_field_complete_a_cell_whose_other_part_is_tissue(model: Model) -> None:
     slide = np.full((128, 256, 3), 242, np.uint8)
-    slide[:, :40] = 90
+    slide[:, :40] = SLIDE[:128, :40]
     with Session(model, MPP) as session:
         blank = session.add(field(slide, 50, 0, 192, 128))
         assert blank.verdict is Verdict.BLANK
@@ -251,7 +251,8 @@ def test_the_next_best_field_of_a_slot_comes_back_when_the_best_is_removed(
     folder = SessionFolder(tmp_path)
     session = folder.create(field_model, SessionSettings(mpp=MPP))
     exact = field(SLIDE, 192, 0)
-    blurred = np.asarray(cv2.blur(exact.pixels, (31, 31)), dtype=np.uint8)
+    # As soft as the gate lets pass, and a sharpness class lower.
+    blurred = np.asarray(cv2.GaussianBlur(exact.pixels, (0, 0), 1.2), dtype=np.uint8)
     off = Frame(blurred, exact.x_um, exact.y_um)
     alone = session.add(off).score
     better = session.add(exact)
