@@ -28,6 +28,7 @@ from edge_mil.calibration.parts import (
 from edge_mil.calibration.ruler import measure_ruler
 from edge_mil.calibration.stage import MOST_FIELDS, measure_stage
 from edge_mil.errors import CalibrationError
+from edge_mil.imaging.gate_fit import Histogram, fit_gate_settings
 from edge_mil.imaging.picture import Picture
 from edge_mil.imaging.shading import ShadingCorrection
 from edge_mil.imaging.stain import fit_profile
@@ -41,9 +42,13 @@ LARGEST_GAIN = 3.0
 """A lamp so coloured wants a filter, not a gain: the weak channel has no levels left."""
 LEAST_EMPTY = 0.6
 """Share of a frame of empty glass that must be even."""
+UNLIKE_GLASS = 0.1
+"""Relative difference of two frames of empty glass that is tissue, a pen or another exposure."""
 MAX_MPP_ERROR = 0.25
 """A measured pixel size further from the declared one means wrong positions (`users.md`, E2)."""
 MOST_FRAMES = 64
+MOST_BYTES = 512 << 20
+"""Of whole frames, which the gates are fitted to."""
 SAMPLE_PX = 20_000
 """Tissue pixels of one frame that a stain is fitted on."""
 NOMINAL = TissueTest()
@@ -58,12 +63,14 @@ class Measurement:
         calibration: What is known so far.
         distance_um: Distance of the lines of a ruler; 0: the frames have stage positions.
         tissue: The model's tissue test, for gates.
+        histograms: How the numbers behind the gates were spread, after `finish`.
     """
 
     part: str
     calibration: Calibration
     distance_um: float = 0.0
     tissue: TissueTest = NOMINAL
+    histograms: tuple[Histogram, ...] = ()
     _frame_px: tuple[int, int] | None = None
     _small: list[Float32Array] = field(default_factory=list)
     _clipped: list[float] = field(default_factory=list)
@@ -95,9 +102,11 @@ class Measurement:
                 f"{frame.name or 'A frame'} is {size[1]} x {size[0]} px and those before it "
                 f"{self._frame_px[1]} x {self._frame_px[0]}; use frames of one camera and binning."
             )
-        if max(map(len, (self._small, self._full, self._pictures))) >= MOST_FRAMES:
+        kept = sum(pixels.nbytes for pixels in self._full)
+        count = max(len(self._small), len(self._full), len(self._pictures))
+        if count >= MOST_FRAMES or kept >= MOST_BYTES:
             raise CalibrationError(
-                f"There are more than {MOST_FRAMES} frames; that many add nothing, choose fewer."
+                f"There are more than {count} frames, which is enough of this size; choose fewer."
             )
         if self.part in (FLAT, DARK, WHITE):
             self._small.append(shrink(frame.pixels))
@@ -178,6 +187,12 @@ class Measurement:
                 )
             levels.append(np.median(mended[mask], axis=0))
         level = np.median(levels, axis=0)
+        apart = float(np.abs(np.array(levels) / level - 1).max())
+        if apart > UNLIKE_GLASS:
+            raise CalibrationError(
+                f"One frame differs from the others by {apart:.0%} in a channel, so not all of "
+                "them show empty glass in the same light; take the odd one out and repeat."
+            )
         brightest = float(level.max())
         gains = tuple(float(brightest / max(x, 1.0)) for x in level)
         if not DARKEST <= brightest <= BRIGHTEST or max(gains) > LARGEST_GAIN:
@@ -232,11 +247,11 @@ class Measurement:
         return self.calibration.with_part(PIXEL_SIZE, now, mpp=mpp, figures=figures)
 
     def _gates(self, now: float) -> Calibration:
-        from edge_mil.imaging.gate_fit import fit_gate_settings
-
         background = self.calibration.background or self.tissue.background
         fitted = fit_gate_settings(self._full, replace(self.tissue, background=background))
-        return self.calibration.with_part(GATES, now, gates=fitted.settings)
+        self.histograms = fitted.histograms
+        figures = {"gate_fields": float(fitted.fields)}
+        return self.calibration.with_part(GATES, now, gates=fitted.settings, figures=figures)
 
     def _stain(self, now: float) -> Calibration:
         pixels = np.concatenate(self._full)
@@ -294,7 +309,8 @@ class Measurement:
     def _sample(self, pixels: UInt8Array) -> UInt8Array:
         background = self.calibration.background or NOMINAL.background
         tissue = replace(NOMINAL, background=background).mask(pixels)
-        found: UInt8Array = pixels[tissue > 0]
-        if len(found) <= SAMPLE_PX:
-            return found
-        return found[np.linspace(0, len(found) - 1, SAMPLE_PX).round().astype(np.int64)]
+        rows = np.flatnonzero(tissue)
+        if len(rows) > SAMPLE_PX:
+            rows = rows[np.linspace(0, len(rows) - 1, SAMPLE_PX).round().astype(np.int64)]
+        found: UInt8Array = pixels.reshape(-1, 3)[rows]
+        return found

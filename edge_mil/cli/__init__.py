@@ -21,6 +21,7 @@ COMMANDS = {
     "slide": "score a whole slide file offline: the reference for a live run",
     "score": "score saved features",
     "bundle": "show, verify or pack a bundle",
+    "calibrate": "measure flat field, white balance, pixel size, gates and stain of a microscope",
     "judge": "judge each image of a folder alone: its verdict and the numbers behind it",
     "session": "list, show, report on or export the sessions of a service",
     "heads": "list the aggregators: paper, incremental class, costs, audit",

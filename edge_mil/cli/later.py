@@ -5,10 +5,6 @@ from __future__ import annotations
 from edge_mil.errors import NotThereYetError
 
 LATER = {
-    "calibrate": (
-        "measure flat field, white balance, pixel size, gates and stain of a microscope",
-        "the imaging release",
-    ),
     "engine": ("build, list and clear TensorRT engines", "the TensorRT and Jetson release"),
     "tune": (
         "measure every backend and precision on this device and keep the fastest within the bound",
