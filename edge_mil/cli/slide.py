@@ -11,10 +11,13 @@ from typing import Any
 import numpy as np
 
 from edge_mil.bundle import open_bundle
+from edge_mil.calibration import CalibrationFolder, stain_transform
 from edge_mil.cameras import SlideFile, parse_fov
 from edge_mil.errors import UsageError
+from edge_mil.pipeline.colours_at_hand import NO_GAINS, ColoursAtHand
 from edge_mil.pipeline.model import Model
 from edge_mil.pipeline.slide import SlideReading, score_slide
+from edge_mil.session import default_state_folder
 from edge_mil.types import RESEARCH_USE_ONLY
 
 
@@ -39,6 +42,12 @@ def add_parser(subparsers: Any) -> None:
         metavar="OUT.npz",
         help="also write the features, for edge-mil score",
     )
+    parser.add_argument(
+        "--calibration",
+        metavar="NAME",
+        help="stain, white balance and glass as edge-mil calibrate measured them",
+    )
+    parser.add_argument("--state", type=Path, help="state directory that holds the calibrations")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.set_defaults(run=run)
 
@@ -58,7 +67,9 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         model = Model.load(bundle, backend=arguments.backend, precision=arguments.precision)
         try:
-            reading = score_slide(model, slide, field_px, keep_features=out is not None)
+            colours = _colours(model, arguments.calibration, arguments.state)
+            keep = out is not None
+            reading = score_slide(model, slide, field_px, colours=colours, keep_features=keep)
         finally:
             model.close()
     finally:
@@ -70,6 +81,21 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         _print(reading, bundle.manifest.name, bundle.digest, arguments.slide.name)
     return 0
+
+
+def _colours(model: Model, name: str | None, state: Path | None) -> ColoursAtHand:
+    """Return what the calibration of that name says.
+
+    Raises:
+        CalibrationError: There is none, or the bundle wants a stain that it does not hold.
+    """
+    folder = CalibrationFolder(state or default_state_folder())
+    calibration = folder.load(name) if name else None
+    stain = stain_transform(model.input, calibration)
+    if calibration is None:
+        return ColoursAtHand(stain=stain)
+    gains = calibration.shading.white_gains if calibration.shading else NO_GAINS
+    return ColoursAtHand(gains, calibration.background, stain)
 
 
 def _document(reading: SlideReading, digest: str) -> dict[str, object]:

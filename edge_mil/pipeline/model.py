@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from typing import Any
 
@@ -16,6 +17,7 @@ from edge_mil.errors import (
     InvalidInstancesError,
     UsageError,
 )
+from edge_mil.pipeline.reference import Reference
 from edge_mil.protocols import Aggregator, Network
 from edge_mil.types import Float32Array, InstanceBatch, Places, UInt8Array
 
@@ -97,6 +99,15 @@ class Model:
     def input(self) -> InputSpec | None:
         """What an instance is made from; None for an aggregator-only bundle."""
         return self.bundle.manifest.input
+
+    @functools.cached_property
+    def reference(self) -> Reference | None:
+        """What the bundle brings to check fields with; None where it brings nothing.
+
+        Raises:
+            BundleError: It cannot be read.
+        """
+        return Reference.load(self.bundle)
 
     def extract(self, tiles: UInt8Array) -> Float32Array:
         """Run the extractor.

@@ -12,6 +12,7 @@ import numpy as np
 from edge_mil.cameras import SlideFile
 from edge_mil.errors import BundleError, UsageError
 from edge_mil.imaging import Cell, GridGeometry, check_field_mpp
+from edge_mil.pipeline.colours_at_hand import ColoursAtHand
 from edge_mil.pipeline.model import Model
 from edge_mil.pipeline.places import grid_places
 from edge_mil.pipeline.slide_cells import slot_fields, tissue_cells
@@ -45,6 +46,7 @@ def score_slide(
     slide: SlideFile,
     field_px: tuple[int, int] | None = None,
     *,
+    colours: ColoursAtHand | None = None,
     keep_features: bool = False,
 ) -> SlideReading:
     """Score a whole slide.
@@ -53,6 +55,7 @@ def score_slide(
         model: A bundle with an extractor.
         slide: An open slide.
         field_px: Width and height of a field, level-0 pixels; for bundles of fields only.
+        colours: What a calibration says of the slide's colours; None: they are as they should be.
         keep_features: Also return the features of all instances.
 
     Raises:
@@ -64,8 +67,9 @@ def score_slide(
     state = model.aggregator.initial_state()
     centres: list[tuple[float, float]] = []
     kept: list[Float32Array] = []
-    for tiles, places, cells in _batches(_instances(model, slide, field_px)):
-        features = model.extract(tiles)
+    colours = colours or ColoursAtHand()
+    for tiles, places, cells in _batches(_instances(model, slide, field_px, colours)):
+        features = model.extract(colours.stained(tiles))
         batch = model.attend(features, grid_places(cells))
         state = model.aggregator.update(state, batch)
         centres += places
@@ -81,7 +85,7 @@ def score_slide(
 
 
 def _instances(
-    model: Model, slide: SlideFile, field_px: tuple[int, int] | None
+    model: Model, slide: SlideFile, field_px: tuple[int, int] | None, colours: ColoursAtHand
 ) -> Iterator[_Instance]:
     """Yield each instance's tile, its centre, um, and its cell or slot."""
     spec = model.input
@@ -90,10 +94,11 @@ def _instances(
             f"{model.bundle.manifest.name} has no extractor, so it scores saved features only "
             "(edge-mil score); export it with an extractor to score slides."
         )
+    tissue = colours.tissue(spec.tissue)
     if spec.instances == "grid":
         geometry = GridGeometry(slide.mpp, spec.tile_height_px, spec.tile_width_px, spec.mpp)
         width, height = geometry.cell_w_um, geometry.cell_h_um
-        for (i, j), tile in tissue_cells(slide, geometry, spec.tissue):
+        for (i, j), tile in tissue_cells(slide, geometry, tissue, colours.balanced):
             yield tile, ((i + 0.5) * width, (j + 0.5) * height), (i, j)
         return
     check_field_mpp(slide.mpp, spec.mpp)
@@ -103,7 +108,7 @@ def _instances(
             "needs their size: --fov WIDTHxHEIGHT in camera pixels, as 1024x768."
         )
     tile_px = spec.tile_height_px, spec.tile_width_px
-    for view, centre in slot_fields(slide, field_px, tile_px, spec.tissue):
+    for view, centre in slot_fields(slide, field_px, tile_px, tissue, colours.balanced):
         assert not isinstance(view.slot, str)  # a slide's fields have positions
         yield view.tile, centre, view.slot
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import cv2
@@ -36,7 +37,10 @@ MIN_OVERVIEW_CELL_PX = 16
 
 
 def tissue_cells(
-    slide: SlideFile, geometry: GridGeometry, tissue: TissueSpec
+    slide: SlideFile,
+    geometry: GridGeometry,
+    tissue: TissueSpec,
+    balanced: Callable[[UInt8Array], UInt8Array] | None = None,
 ) -> Iterator[tuple[Cell, UInt8Array]]:
     """Yield every complete tissue cell of level 0 and its tile, by the code of a live session.
 
@@ -44,6 +48,7 @@ def tissue_cells(
         slide: An open slide.
         geometry: The grid; its `mpp` is the slide's.
         tissue: The bundle's tissue test.
+        balanced: White balance of level 0's pixels; None: they are as they should be.
 
     Raises:
         SourceError: A part of the file is damaged.
@@ -53,7 +58,7 @@ def tissue_cells(
         waiting: collections.deque[Future[list[tuple[Cell, UInt8Array]]]] = collections.deque()
         try:
             for block in _blocks(slide, geometry):
-                waiting.append(pool.submit(_read_block, slide, geometry, test, block))
+                waiting.append(pool.submit(_read_block, slide, geometry, test, block, balanced))
                 if len(waiting) > READ_AHEAD:
                     yield from waiting.popleft().result()
             while waiting:
@@ -68,6 +73,7 @@ def slot_fields(
     field_px: tuple[int, int],
     tile_px: tuple[int, int],
     tissue: TissueSpec,
+    balanced: Callable[[UInt8Array], UInt8Array] | None = None,
 ) -> Iterator[tuple[SlotView, tuple[float, float]]]:
     """Yield the field of each slot that shows tissue, and its centre (x, y), um.
 
@@ -76,6 +82,7 @@ def slot_fields(
         field_px: Width and height of a field, level-0 pixels.
         tile_px: Height and width of a model tile.
         tissue: The bundle's tissue test, here of the whole field.
+        balanced: As for `tissue_cells`.
 
     Raises:
         UsageError: The field is larger than the slide.
@@ -95,6 +102,8 @@ def slot_fields(
     to_come = collections.Counter(slots)
     best: dict[object, tuple[SlotView, tuple[float, float]]] = {}
     for number, (slot, frame) in enumerate(zip(slots, microscope.frames(), strict=True)):
+        if balanced is not None:
+            frame = dataclasses.replace(frame, pixels=balanced(frame.pixels))
         view = book.judge(frame, number)
         book.apply(view)
         if view.verdict is Verdict.ACCEPTED:
@@ -166,10 +175,16 @@ def _blocks(slide: SlideFile, geometry: GridGeometry) -> Iterator[list[Cell]]:
 
 
 def _read_block(
-    slide: SlideFile, geometry: GridGeometry, test: TissueTest, cells: list[Cell]
+    slide: SlideFile,
+    geometry: GridGeometry,
+    test: TissueTest,
+    cells: list[Cell],
+    balanced: Callable[[UInt8Array], UInt8Array] | None = None,
 ) -> list[tuple[Cell, UInt8Array]]:
     first, last = geometry.box(*cells[0]), geometry.box(*cells[-1])
     pixels = slide.read(first.x0, first.y0, last.x1 - first.x0, last.y1 - first.y0)
+    if balanced is not None:
+        pixels = balanced(pixels)
     found = []
     for cell in cells:
         box = geometry.box(*cell)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge_mil.calibration import CalibrationFolder
 from edge_mil.errors import SessionNotFoundError
 from edge_mil.pipeline import Model
 from edge_mil.session.record import BUNDLE_NAME, CREATED, DIGEST, SETTINGS, STATE
@@ -57,6 +58,7 @@ class SessionFolder:
     def __init__(self, root: Path) -> None:
         """Name the state directory; it is made when a session is."""
         self._root = root / "sessions"
+        self._calibrations = CalibrationFolder(root)
 
     def create(self, model: Model, settings: SessionSettings) -> Session:
         """Open a new session.
@@ -64,12 +66,23 @@ class SessionFolder:
         Raises:
             StoreError: It cannot be written.
             PixelSizeError: The pixel size does not fit the bundle.
+            CalibrationError: There is no such calibration, it is stale or of other optics, or it
+                lacks what the bundle needs.
         """
         session_id = new_id()
+        calibration = None
+        if settings.calibration_id:
+            name, digest = settings.calibration_id, settings.calibration_digest
+            calibration = self._calibrations.load(name, digest)
         # Judged before anything is written: a refused opening leaves no file behind.
-        Session.check(model, settings)
-        store = SessionFile(self._file(session_id))
-        return Session(model, settings=settings, store=store, session_id=session_id)
+        Session.check(model, settings, calibration)
+        return Session(
+            model,
+            settings=settings,
+            calibration=calibration,
+            store=SessionFile(self._file(session_id)),
+            session_id=session_id,
+        )
 
     def open(self, session_id: str, models: Callable[[str], Model]) -> Session:
         """Open a session that exists.

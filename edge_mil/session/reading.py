@@ -10,14 +10,16 @@ from typing import Any
 
 import numpy as np
 
+from edge_mil.errors import FrameError
 from edge_mil.imaging import thumbnail_jpeg
 from edge_mil.imaging.stain import StainTransform
 from edge_mil.pipeline import Model
+from edge_mil.pipeline.reference import Reference, exchanged_sentence
 from edge_mil.session.gating import FieldGate, Gated
 from edge_mil.session.record import field_header, with_arrays
 from edge_mil.session.survey import Look, Survey, refusal
 from edge_mil.store import Change, FieldRow, InstanceKind, InstanceRow
-from edge_mil.types import FieldResult, Float32Array, Frame, InstanceBatch, Verdict
+from edge_mil.types import FieldResult, Float32Array, Frame, InstanceBatch, Measure, Verdict
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,7 +63,7 @@ class Reading:
                 result.sequence,
                 int(look.verdict),
                 payload_crc,
-                field_header(self.frame, mpp),
+                field_header(self._where_counted(), mpp),
                 answer,
                 states.pop(result.sequence, None),
             ),
@@ -73,8 +75,19 @@ class Reading:
             states=states,
             dropped=look.dropped,
             finished_places=look.finished,
-            meta=meta,
+            meta={**meta, **look.meta},
+            keys=look.keys,
+            key_positions=look.key_positions,
+            located=look.located,
+            moved=look.moved,
+            parts_instead=look.parts_instead,
         )
+
+    def _where_counted(self) -> Frame:
+        if self.look.at_um is None:
+            return self.frame
+        x_um, y_um = self.look.at_um
+        return dataclasses.replace(self.frame, x_um=x_um, y_um=y_um)
 
 
 class FieldReader:
@@ -86,6 +99,7 @@ class FieldReader:
         survey: Survey,
         gate: FieldGate,
         stain: StainTransform | None,
+        reference: Reference | None,
         rows_of: Callable[[int], Sequence[InstanceRow]],
     ) -> None:
         """Name the parts.
@@ -95,16 +109,17 @@ class FieldReader:
             survey: Judges, and is asked only: whoever reads applies.
             gate: Corrects each field, and judges it before its places.
             stain: What tiles go through before they are extracted; None: nothing.
+            reference: The bundle's own, which knows what is unlike it; None: nothing is.
             rows_of: Gives the stored rows of a field, once all that was queued is durable.
         """
         self._model, self._survey, self._rows_of = model, survey, rows_of
-        self._gate, self._stain = gate, stain
+        self._gate, self._stain, self._reference = gate, stain, reference
 
     def read(self, sequence: int, frame: Frame) -> Reading:
         """Judge and extract a field.
 
         Raises:
-            FrameError: Its size is not the session's.
+            FrameError: Its size is not the session's, or red and blue look exchanged.
             PositionError: It lacks a position or a place.
             InvalidInstancesError: The network gave a number that is not finite.
             StoreError: The rows of a field that loses an instance cannot be read.
@@ -118,15 +133,17 @@ class FieldReader:
         if self._stain is not None and len(tiles):
             tiles = self._stain.apply(tiles)
         features = self._model.extract(tiles)
+        look = self._unlike(look, features)
+        features = features[: len(look.rows)]
         places = self._survey.order([row.place for row in look.rows])
         batch = self._model.attend(features, places)
         states: dict[int, Any | None] = {s: None for _, s in look.displaced}
         held = [row.kind is InstanceKind.HELD for row in look.rows]
         if any(held):
             states[sequence] = self._state(batch.take(np.flatnonzero(held)))
-        for owner in sorted({owner for _, owner in look.dropped}):
+        for owner in sorted({owner for _, owner in (*look.dropped, *look.moved)}):
             gone = [place for place, loser in look.dropped if loser == owner]
-            states[owner] = self.state_after(owner, gone)
+            states[owner] = self.state_after(owner, gone, moved=look.moved)
         extracted = time.perf_counter()
         jpeg = thumbnail_jpeg(frame.pixels) if look.verdict is Verdict.ACCEPTED else b""
         timings = {
@@ -143,8 +160,34 @@ class FieldReader:
         said = {measure.name for measure in look.measures}
         measures = (*(m for m in gated.measures if m.name not in said), *look.measures)
         # What shows no tissue is blank, however it looks.
-        if gated.verdict is not None and look.verdict is not Verdict.BLANK:
+        if look.verdict is Verdict.BLANK:
+            return dataclasses.replace(look, measures=measures)
+        if gated.verdict is not None:
             return refusal(gated.verdict, measures)
+        return dataclasses.replace(look, measures=measures + self._colours(gated.frame))
+
+    def _colours(self, frame: Frame) -> tuple[Measure, ...]:
+        reference = self._reference
+        measure = None if reference is None else reference.channels_exchanged(frame.pixels)
+        if measure is not None and not measure.passed:
+            raise FrameError(
+                exchanged_sentence(measure),
+                reason="CHANNELS_EXCHANGED",
+                red_over_blue=f"{measure.value:.3f}",
+                expected=f"{measure.threshold:.3f}",
+            )
+        return () if measure is None else (measure,)
+
+    def _unlike(self, look: Look, features: Float32Array) -> Look:
+        """Refuse a field whose cells are unlike what the model was made for."""
+        if self._reference is None:
+            return look
+        measure = self._reference.judge(self._reference.distance(features))
+        if measure is None:
+            return look
+        measures = (*look.measures, measure)
+        if not measure.passed:
+            return refusal(Verdict.OUT_OF_DISTRIBUTION, measures)
         return dataclasses.replace(look, measures=measures)
 
     def state_after(
@@ -152,6 +195,7 @@ class FieldReader:
         sequence: int,
         gone: Collection[str],
         kinds: Mapping[tuple[str, int], InstanceKind] | None = None,
+        moved: Mapping[tuple[str, int], str] | None = None,
     ) -> Any | None:
         """Fold a stored field again without some of its places; never by subtraction.
 
@@ -159,6 +203,7 @@ class FieldReader:
             sequence: The field.
             gone: Places that it loses.
             kinds: (place, sequence) -> new kind, where one changes too.
+            moved: (place, sequence) -> new place, where one changes too.
 
         Returns:
             Its state, None where nothing is left in the bag.
@@ -166,7 +211,7 @@ class FieldReader:
         Raises:
             StoreError: Its rows cannot be read.
         """
-        changed = kinds or {}
+        changed, elsewhere = kinds or {}, moved or {}
         held = [
             row
             for row in self._rows_of(sequence)
@@ -176,7 +221,9 @@ class FieldReader:
         if not held:
             return None
         features = np.stack([np.frombuffer(row.features or b"", dtype="<f4") for row in held])
-        places = self._survey.order([row.place for row in held])
+        places = self._survey.order(
+            [elsewhere.get((row.place, row.sequence), row.place) for row in held]
+        )
         return self._state(self._model.attend(features, places))
 
     def _state(self, batch: InstanceBatch) -> Any:

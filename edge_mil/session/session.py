@@ -133,12 +133,14 @@ class Session(ShownSession):
             height, width = json.loads(meta[FRAME_SIZE])
             self._frame_size = (height, width)
         self._survey = open_survey(self.model, self.settings, self._frame_size)
+        self._survey.recall(store)
         self._painter = MosaicPainter(store, self.settings)
         self._reader = FieldReader(
             self.model,
             self._survey,
             open_gate(self.settings, self.model, calibration),
             open_stain(self.model, calibration),
+            self.model.reference,
             self._stored_rows,
         )
         self._bag = Bag(self.model.aggregator, self._stored_states)
@@ -154,15 +156,18 @@ class Session(ShownSession):
         self._stand(self._scorer.ask(self._bag, self._ledger.last))
 
     @staticmethod
-    def check(model: Model, settings: SessionSettings) -> None:
+    def check(
+        model: Model, settings: SessionSettings, calibration: Calibration | None = None
+    ) -> None:
         """Check that a session could be opened so, without opening one.
 
         Raises:
             BundleError: The bundle has no extractor.
+            CalibrationError: The calibration is another one, or lacks what the bundle needs.
             PixelSizeError: The pixel size does not fit the bundle.
             UsageError: Independent fields, and a bundle whose instances are cells.
         """
-        open_survey(model, settings, None)
+        open_survey(model, settle(settings, model, calibration), None)
 
     # Fields
 

@@ -1,0 +1,59 @@
+"""What a calibration says of a slide's colours, for reading a slide file as a session would."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+
+from edge_mil.bundle import TissueSpec
+from edge_mil.imaging.shading import ShadingCorrection
+from edge_mil.imaging.stain import StainTransform
+from edge_mil.types import UInt8Array
+
+NO_GAINS = (1.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ColoursAtHand:
+    """White balance, glass and stain of the slides at hand.
+
+    A slide file has no uneven light: a flat field says nothing about it.
+
+    Attributes:
+        white_gains: Gain of red, green and blue, by the arithmetic of `ShadingCorrection`.
+        background: Colour of empty glass after them; None: the bundle's nominal one.
+        stain: What tiles go through before they are extracted; None: nothing.
+    """
+
+    white_gains: tuple[float, ...] = NO_GAINS
+    background: tuple[float, ...] | None = None
+    stain: StainTransform | None = None
+    _table: UInt8Array | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        """Prepare the table of levels."""
+        if self.white_gains != NO_GAINS:
+            even = np.ones((1, 1, 3), dtype=np.float32)
+            correction = ShadingCorrection(even, (256, 1), None, self.white_gains)
+            levels = np.repeat(np.arange(256, dtype=np.uint8)[:, None, None], 3, axis=2)
+            table = correction.apply(levels).reshape(1, 256, 3)
+            object.__setattr__(self, "_table", table)
+
+    def balanced(self, pixels: UInt8Array) -> UInt8Array:
+        """Return pixels, RGB uint8 (h, w, 3), after white balance."""
+        if self._table is None:
+            return pixels
+        return cv2.LUT(pixels, self._table).astype(np.uint8, copy=False)
+
+    def tissue(self, spec: TissueSpec) -> TissueSpec:
+        """Return the bundle's tissue test against this glass."""
+        if self.background is None:
+            return spec
+        return dataclasses.replace(spec, background=self.background)
+
+    def stained(self, tiles: UInt8Array) -> UInt8Array:
+        """Return tiles, RGB uint8 (n, h, w, 3), as the extractor takes them."""
+        return tiles if self.stain is None else self.stain.apply(tiles)
