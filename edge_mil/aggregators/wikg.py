@@ -18,8 +18,10 @@ from edge_mil.types import Float32Array, Float64Array, Int64Array
 
 SLOPE = 0.01
 """Of a leaky ReLU below zero."""
-QUERY_ROWS, KEY_ROWS = 1024, 8192
-"""Sides of a tile of the N x N products: 32 MB in float32."""
+QUERY_ROWS, KEY_ROWS = 512, 2048
+"""Sides of a tile of the N x N products: 4 MB in float32, which stays in the cache."""
+SPARSE = 32
+"""A tile of which less than this part exceeds what its rows have is taken product by product."""
 GATHERED = 4_000_000
 """Numbers of neighbours' rows that are in work at once."""
 
@@ -87,20 +89,58 @@ def nearest(
     scaled = heads * np.float32(heads.shape[1] ** -0.5)
     found = np.empty((len(heads), count), dtype=np.int64)
     best = np.empty((len(heads), count), dtype=np.float32)
+    room = np.empty((QUERY_ROWS, KEY_ROWS), dtype=np.float32)
     for start in range(0, len(heads), QUERY_ROWS):
         rows = scaled[start : start + QUERY_ROWS]
         kept = np.empty((len(rows), 0), dtype=np.float32)
         index = np.empty((len(rows), 0), dtype=np.int64)
         for first in range(0, len(tails), KEY_ROWS):
-            products = rows @ tails[first : first + KEY_ROWS].T
-            columns = _largest(products, count)
-            kept = np.concatenate([kept, np.take_along_axis(products, columns, axis=1)], axis=1)
-            index = np.concatenate([index, columns + first], axis=1)
-            again = _largest(kept, count)
-            kept = np.take_along_axis(kept, again, axis=1)
-            index = np.take_along_axis(index, again, axis=1)
+            keys = tails[first : first + KEY_ROWS]
+            products = np.matmul(rows, keys.T, out=room[: len(rows), : len(keys)])
+            kept, index = _with_tile(kept, index, products, first, count)
         found[start : start + QUERY_ROWS], best[start : start + QUERY_ROWS] = index, kept
     return found, best
+
+
+def _with_tile(
+    kept: Float32Array, index: Int64Array, products: Float32Array, first: int, count: int
+) -> tuple[Float32Array, Int64Array]:
+    """Return the largest `count` of each row, and their columns, after a tile from column `first`.
+
+    Once a row has `count`, hardly any product of a tile exceeds the least of them: finding those
+    few is one comparison with each product, where a partition of the tile moves them all.
+    """
+    if kept.shape[1] == count:
+        # In one dimension: numpy is far slower in two.
+        exceeding = np.flatnonzero(products > kept.min(axis=1, keepdims=True))
+        if len(exceeding) <= products.size // SPARSE:
+            rows, columns = np.divmod(exceeding, products.shape[1])
+            return _with_few(kept, index, rows, columns + first, products[rows, columns])
+    chosen = _largest(products, count)
+    kept = np.concatenate([kept, np.take_along_axis(products, chosen, axis=1)], axis=1)
+    index = np.concatenate([index, chosen + first], axis=1)
+    again = _largest(kept, count)
+    return np.take_along_axis(kept, again, axis=1), np.take_along_axis(index, again, axis=1)
+
+
+def _with_few(
+    kept: Float32Array,
+    index: Int64Array,
+    rows: Int64Array,
+    columns: Int64Array,
+    products: Float32Array,
+) -> tuple[Float32Array, Int64Array]:
+    """Return kept and index after some further products of some rows."""
+    touched, at = np.unique(rows, return_inverse=True)
+    count = kept.shape[1]
+    slots = np.concatenate([np.repeat(np.arange(len(touched)), count), at])
+    every = np.concatenate([kept[touched].ravel(), products])
+    places = np.concatenate([index[touched].ravel(), columns])
+    order = np.lexsort((-every, slots))
+    starts = np.searchsorted(slots[order], np.arange(len(touched)))
+    chosen = order[starts[:, None] + np.arange(count)]
+    kept[touched], index[touched] = every[chosen], places[chosen]
+    return kept, index
 
 
 def _largest(rows: Float32Array, count: int) -> Int64Array:

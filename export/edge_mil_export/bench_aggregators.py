@@ -1,63 +1,91 @@
 """`edge-mil bench aggregators`: a new field next to the whole bag again, for every head.
 
-Both are taken in turn in one run and shown as a ratio, so that another program on the machine does
-not decide. The whole bag is what a live score would cost without a state: `attend.onnx` in ONNX
-Runtime over every instance, the pooling, the classifier.
+The whole bag is the official forward as one ONNX graph in ONNX Runtime: from features to logits,
+every instance. Where one graph is the wrong tool (`whole_graph.NO_GRAPH`) it is the head in torch.
+Both run in turn in one process with one thread, and CPU time counts, so that another program on the
+machine does not decide.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
+import os
+import subprocess
+import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from edge_mil.aggregators.catalogue import FIELD
-from edge_mil.bundle import Licences, Manifest, open_bundle, write_bundle
+from edge_mil.bundle import Licences, Manifest, write_bundle
 from edge_mil.errors import UsageError
-from edge_mil.pipeline import Model
-from edge_mil.pipeline.places import grid_places
-from edge_mil.types import Float32Array
 from edge_mil_export.aggregator import export_aggregator
+from edge_mil_export.architectures import build_head
 from edge_mil_export.architectures.registry import Variant, variants
+from edge_mil_export.bench_worker import BUNDLE, CHECKPOINT, GRAPH, ONNX, PLAN, TORCH
+from edge_mil_export.whole_graph import whole_graph
 
 HELD = (100, 1_000, 10_000, 50_000)
-WIDTH = 512
-"""Width of a feature."""
-CHUNK = 8192
-"""Instances of one run of a graph: bounds memory."""
-FOLDS, WHOLES = 9, 3
-"""Times that a field, and a whole bag, are run; the median counts."""
-LONG_S = 5.0
-"""A run that takes longer is not repeated."""
-OUTPUTS = 2
+WIDTH, OUTPUTS = 512, 2
+"""Width of a feature, and logits."""
+QUADRATIC = {"wikg": 20_000}
+"""Head whose graph holds an N x N matrix -> largest bag for it; NumPy takes more, in tiles."""
+TIMEOUT_S = 240
+"""What one head may take; what it has told until then counts."""
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A head with options, or with more classes, that make it another one to fold."""
+
+    name: str
+    options: Mapping[str, str]
+    outputs: int = OUTPUTS
+
+
+FORMS = {
+    "dtfd maxs": Form("dtfd", {"distill": "maxs"}),
+    "dtfd maxmins": Form("dtfd", {"distill": "maxmins"}),
+    "dtfd maxmins 3 classes": Form("dtfd", {"distill": "maxmins"}, 3),
+    "hopfield 3 update steps": Form("hopfield", {"update_steps_max": "3"}),
+}
+"""Row of the table -> what it measures, beside each head as it is."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a head costs.
+    """What a head costs; what was not measured is not there, or None.
 
     Attributes:
-        name: As bundles name it.
+        name: As bundles name it, or a row of FORMS.
         incremental: mergeable, banked or whole-bag.
-        field_ms: Held instances -> milliseconds to fold one new field and score.
-        whole_ms: Held instances -> milliseconds to run the whole bag again.
+        field_ms: Held instances -> CPU milliseconds to fold one new field and score, the median.
+        whole_ms: Held instances -> CPU milliseconds of the whole bag, the least of up to three.
+        whole_by: Held instances -> what ran the whole bag.
+        changed_ms: Held instances -> the same of a field that brings critical instances, the
+            largest of three; DSMIL forms only.
         bytes_per_instance: Growth of the state, serialised, per instance held.
+        field_peak_mb: Largest memory of a process that folded the largest bag, 10^6 bytes.
+        whole_peak_mb: Largest memory of one that ran it as a whole.
+        note: Why the whole bag is no ONNX graph; "" where it is.
     """
 
     name: str
     incremental: str
-    field_ms: Mapping[str, float]
-    whole_ms: Mapping[str, float]
-    bytes_per_instance: float
+    field_ms: dict[str, float] = field(default_factory=dict)
+    whole_ms: dict[str, float] = field(default_factory=dict)
+    whole_by: dict[str, str] = field(default_factory=dict)
+    changed_ms: dict[str, float] = field(default_factory=dict)
+    bytes_per_instance: float = 0.0
+    field_peak_mb: float | None = None
+    whole_peak_mb: float | None = None
+    note: str = ""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -65,8 +93,9 @@ def add_parser(subparsers: Any) -> None:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "aggregators",
         help="for each head, a new field next to the whole bag again",
-        description="For each head, with fresh weights: milliseconds to fold one new field of "
-        f"{FIELD} instances and score, next to running the whole bag again. One thread, in turn.",
+        description="For each head, with fresh weights: CPU milliseconds to fold one new field of "
+        f"{FIELD} instances and score, next to the official formula over the whole bag in ONNX "
+        "Runtime, and the memory of both. One thread, in turn. Some ten minutes for all.",
     )
     parser.add_argument(
         "--heads", type=_words, metavar="A,B,...", help="only these (default: every head)"
@@ -91,17 +120,19 @@ def run(arguments: argparse.Namespace) -> int:
     """
     if min(arguments.held, default=0) < 1:
         raise UsageError("--held must name sizes of 1 or more.")
-    known = {variant.name: variant for variant in variants()}
-    chosen = arguments.heads or list(known)
+    known = {v.name: v for v in variants()}
+    rows = {name: Form(name, {}) for name in known} | FORMS
+    chosen = arguments.heads or sorted(rows)
     for name in chosen:
-        if name not in known:
-            raise UsageError(f"There is no head {name!r}; there are {', '.join(known)}.")
+        if name not in rows:
+            raise UsageError(f"There is no head {name!r}; there are {', '.join(sorted(rows))}.")
     costs: list[Cost] = []
     if not arguments.json:
-        print("| head | class | held | field ms | whole bag ms | ratio |")
-        print("| --- | --- | --- | --- | --- | --- |")
+        print("| head | class | held | field ms | whole bag ms | by | ratio | peak MB |")
+        print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for name in chosen:
-        cost = measure(known[name], arguments.held)
+        form = rows[name]
+        cost = measure(name, known[form.name], form, arguments.held)
         costs.append(cost)
         if arguments.write is not None:
             arguments.write.write_text(_document(costs, indent=1) + "\n", encoding="utf-8")
@@ -112,27 +143,48 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def measure(variant: Variant, held: tuple[int, ...]) -> Cost:
-    """Export a head with fresh weights and measure it.
+def measure(label: str, variant: Variant, form: Form, held: tuple[int, ...]) -> Cost:
+    """Export a head with fresh weights, and have a process of its own measure it.
 
     Raises:
         EdgeMilError: It cannot be made or exported.
     """
-    with tempfile.TemporaryDirectory(prefix="edge-mil-bench-") as folder:
-        model = _model(variant, Path(folder))
-        field, whole, grown = {}, {}, 0.0
-        for count in sorted(held):
-            field[str(count)], whole[str(count)], grown = _measure(model, count)
-        model.close()
-    return Cost(variant.name, model.aggregator.incremental, field, whole, grown)
+    with tempfile.TemporaryDirectory(prefix="edge-mil-bench-") as name:
+        folder = Path(name)
+        incremental, note = _prepare(variant, form, held, folder)
+        cost = Cost(label, incremental, note=note)
+        found: dict[str, Any] = {}
+        for line in _measurements(folder):
+            found = json.loads(line)
+            size = str(found["held"])
+            cost.field_ms[size], cost.whole_ms[size] = found["field_ms"], found["whole_ms"]
+            cost.whole_by[size] = found["by"]
+            if found["changed_ms"] is not None:
+                cost.changed_ms[size] = found["changed_ms"]
+    last = ("bytes_per_instance", "field_peak_mb", "whole_peak_mb")
+    return Cost(**{**asdict(cost), **{key: found[key] for key in last if key in found}})
 
 
-def _model(variant: Variant, folder: Path) -> Model:
+def _measurements(folder: Path) -> list[str]:
+    """Return the lines of the worker, those before its time was over."""
+    command = [sys.executable, "-m", "edge_mil_export.bench_worker", str(folder)]
+    environment = os.environ | dict.fromkeys(THREADS, "1")
+    out = folder / "measured.jsonl"
+    with out.open("wb") as lines:
+        try:
+            subprocess.run(command, env=environment, stdout=lines, check=True, timeout=TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            print(f"{folder.name}: stopped after {TIMEOUT_S} s.", file=sys.stderr)
+    return out.read_text(encoding="utf-8").splitlines()
+
+
+def _prepare(variant: Variant, form: Form, held: tuple[int, ...], folder: Path) -> tuple[str, str]:
+    """Write the bundle, the whole graph and the plan; return the class, and why no graph."""
     torch.manual_seed(0)
-    architecture = variant.architecture
-    checkpoint = folder / "fresh.pt"
-    torch.save(architecture.build.fresh(WIDTH, OUTPUTS), checkpoint)
-    exported = export_aggregator(checkpoint, arch=architecture.name, options=variant.options)
+    architecture, options = variant.architecture, {**variant.options, **form.options}
+    state = architecture.build.fresh(WIDTH, form.outputs)
+    torch.save(state, folder / CHECKPOINT)
+    exported = export_aggregator(folder / CHECKPOINT, arch=architecture.name, options=options)
     manifest = Manifest(
         name=variant.name,
         version="1",
@@ -145,64 +197,59 @@ def _model(variant: Variant, folder: Path) -> Model:
         created_by="edge-mil bench aggregators",
     )
     files = {**exported.graphs, "model_card.md": b"Fresh weights.\n"}
-    write_bundle(manifest, files, folder / "bundle")
-    return Model.load(open_bundle(folder / "bundle"), threads=1)
-
-
-def _measure(model: Model, count: int) -> tuple[float, float, float]:
-    """Return milliseconds of a field and of the whole bag, and bytes of an instance."""
-    rng = np.random.default_rng(count)
-    features = rng.standard_normal((count + FIELD, WIDTH)).astype(np.float32)
-    state = _fold(model, features[:count])
-    whole, folds = [], []
-    for _ in range(WHOLES):
-        start = time.perf_counter()
-        model.aggregator.scores([_fold(model, features)])
-        whole.append(time.perf_counter() - start)
-        rounds = 1 if whole[-1] > LONG_S and model.aggregator.incremental == "whole-bag" else FOLDS
-        for _ in range(rounds // WHOLES or 1):
-            start = time.perf_counter()
-            model.aggregator.scores([_fold(model, features[count:], state, count)])
-            folds.append(time.perf_counter() - start)
-        if whole[-1] > LONG_S:
-            break
-    empty = len(model.aggregator.to_bytes(model.aggregator.initial_state()))
-    grown = (len(model.aggregator.to_bytes(state)) - empty) / count
-    return 1e3 * statistics.median(folds), 1e3 * statistics.median(whole), grown
-
-
-def _fold(model: Model, features: Float32Array, state: Any = None, first: int = 0) -> Any:
-    """Return the state after also seeing features, the first of which is instance `first`."""
-    state = model.aggregator.initial_state() if state is None else state
-    for at in range(0, len(features), CHUNK):
-        part = features[at : at + CHUNK]
-        places = None
-        if model.aggregator.needs_places:
-            numbers = range(first + at, first + at + len(part))
-            places = grid_places([(n % 250, n // 250) for n in numbers])
-        state = model.aggregator.update(state, model.attend(part, places))
-    return state
+    write_bundle(manifest, files, folder / BUNDLE)
+    _, head, complete = build_head(state, architecture.name, options, file=CHECKPOINT)
+    graph, note = whole_graph(variant.name, head)
+    (folder / GRAPH).write_bytes(graph)
+    up_to = QUADRATIC.get(variant.name, max(held))
+    plan = {
+        "held": held,
+        "by": ONNX if graph else TORCH,
+        "up_to": up_to,
+        "architecture": architecture.name,
+        "options": complete,
+    }
+    (folder / PLAN).write_text(json.dumps(plan), encoding="utf-8")
+    if max(held) > up_to:
+        note = "the graph would hold an N x N matrix; larger bags by NumPy in tiles"
+    return exported.spec.incremental, note
 
 
 def _lines(cost: Cost) -> Iterator[str]:
-    for held, field in cost.field_ms.items():
-        whole = cost.whole_ms[held]
+    largest = max(map(int, cost.field_ms), default=0)
+    for held, milliseconds in cost.field_ms.items():
+        whole, memory = cost.whole_ms[held], ""
+        if int(held) == largest and cost.field_peak_mb and cost.whole_peak_mb:
+            memory = f"{cost.field_peak_mb:.0f}, whole {cost.whole_peak_mb:.0f}"
         yield (
-            f"| {cost.name} | {cost.incremental} | {held} | {field:.3f} | {whole:.2f} "
-            f"| {whole / field:.1f} |"
+            f"| {cost.name} | {cost.incremental} | {held} | {milliseconds:.3f} | {whole:.2f} "
+            f"| {cost.whole_by[held]} | {whole / milliseconds:.1f} | {memory} |"
         )
+        if held in cost.changed_ms:
+            changed = cost.changed_ms[held]
+            yield (
+                f"| {cost.name}, a new critical instance | {cost.incremental} | {held} "
+                f"| {changed:.3f} | {whole:.2f} | {cost.whole_by[held]} | {whole / changed:.1f} | |"
+            )
+    if cost.note:
+        yield f"| {cost.name}: {cost.note} | | | | | | | |"
 
 
 def _document(costs: list[Cost], indent: int | None = None) -> str:
     source = (
         f"edge-mil bench aggregators: fresh heads, features of width {WIDTH}, fields of {FIELD}, "
-        "one thread"
+        "CPU time of one thread, the whole bag by the official formula"
     )
-    return json.dumps({"source": source, "heads": [asdict(c) for c in costs]}, indent=indent)
+    found = {
+        "source": source,
+        "heads": [asdict(c) for c in costs if c.name not in FORMS],
+        "forms": [asdict(c) for c in costs if c.name in FORMS],
+    }
+    return json.dumps(found, indent=indent)
 
 
 def _words(text: str) -> list[str]:
-    return [word for word in text.split(",") if word]
+    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 def _numbers(text: str) -> tuple[int, ...]:

@@ -104,7 +104,7 @@ class LearnedQueries(Head):
 
 def pool_heads(values: torch.Tensor, logits: torch.Tensor, heads: int) -> torch.Tensor:
     """Return the heads side by side for each query, (q, l), of values (n, l) and logits (n, k)."""
-    count = len(values)
+    count = values.shape[0]  # len would be a constant in an exported graph
     weights = torch.softmax(logits, dim=0).T.reshape(heads, -1, count)
     slices = values.reshape(count, heads, -1).permute(1, 0, 2)
     return torch.bmm(weights, slices).permute(1, 0, 2).flatten(1)

@@ -78,7 +78,7 @@ class Dtfd(Head):
         vectors = []
         for group in range(self.groups):
             rows = h[group :: self.groups]
-            if len(rows) == 0:
+            if rows.shape[0] == 0:
                 vectors += [h.new_zeros(1, self.value_dim)] if self.distill == "afs" else []
                 continue
             weights = torch.softmax(logits[group :: self.groups], dim=0)

@@ -56,7 +56,7 @@ class Attention(nn.Module):
         """Return rows (q, l) of rows (q, d) that ask rows (n, e)."""
         first = self.fc_q(asking)
         queries, keys, values = (
-            rows.reshape(len(rows), self.heads, -1).permute(1, 0, 2)
+            rows.reshape(rows.shape[0], self.heads, -1).permute(1, 0, 2)
             for rows in (
                 self.query(first),
                 self.key(self.fc_k(asked)),
