@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from edge_mil.bundle import InputSpec
 from edge_mil.errors import FrameError, PositionError
-from edge_mil.imaging import Cell, FieldView, GridGeometry, Mosaic, Part, Seen, Straightener
+from edge_mil.imaging import FieldView, GridGeometry, Mosaic, Straightener, TissueTest
 from edge_mil.imaging.sharper import sharpness_of
 from edge_mil.pipeline.places import grid_places
+from edge_mil.session.cell_rows import (
+    cell_of,
+    note_of,
+    part_from,
+    part_row,
+    place_of,
+    seen_in,
+)
 from edge_mil.session.settings import SessionSettings
 from edge_mil.session.survey import Look, Removal, Survey
 from edge_mil.store import InstanceKind, InstanceRow, PartRow
@@ -65,6 +70,21 @@ class GridSurvey(Survey):
         self._size = frame_size
         self._owner: dict[str, int] = {}
 
+    @property
+    def geometry(self) -> GridGeometry:
+        """The session's grid."""
+        return self._geometry
+
+    @property
+    def tissue(self) -> TissueTest:
+        """The test of tissue, as the session began with it."""
+        return self._mosaic.tissue
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """(height, width) of the session's fields; None before the first."""
+        return self._size
+
     def check(self, frame: Frame) -> None:
         """Check size and position."""
         check_size(frame, self._size)
@@ -79,8 +99,7 @@ class GridSurvey(Survey):
         check_size(frame, self._size)
         if frame.x_um is None or frame.y_um is None:
             raise PositionError(
-                "The field has no stage position, and finding it by its picture is not there yet "
-                "in this release; send the stage position of the field's centre, um."
+                "The field has no stage position; send that of the field's centre, um."
             )
         lying = self._straight(frame)
         straight = lying.straighten(frame.pixels)
@@ -94,12 +113,16 @@ class GridSurvey(Survey):
         )
         rows = tuple(
             InstanceRow(
-                _key(cell), sequence, InstanceKind.HELD, view.sources[cell], _note(view.seen[cell])
+                place_of(cell),
+                sequence,
+                InstanceKind.HELD,
+                view.sources[cell],
+                note_of(view.seen[cell]),
             )
             for cell in view.cells
         )
         glass = tuple(
-            InstanceRow(_key(cell), sequence, InstanceKind.GLASS, view.sources[cell])
+            InstanceRow(place_of(cell), sequence, InstanceKind.GLASS, view.sources[cell])
             for cell in view.glass
         )
         return Look(
@@ -108,9 +131,9 @@ class GridSurvey(Survey):
             tiles=view.tiles,
             rows=rows,
             glass=glass,
-            parts=tuple(_part_row(sequence, part) for part in view.parts),
+            parts=tuple(part_row(sequence, part) for part in view.parts),
             finished=tuple(row.place for row in rows + glass if len(row.sources) > 1),
-            dropped=tuple((_key(c), self._owner[_key(c)]) for c in sorted(view.improved)),
+            dropped=tuple((place_of(c), self._owner[place_of(c)]) for c in sorted(view.improved)),
             added=len(rows) - len(view.improved),
             improved=len(view.improved),
             held=view.held,
@@ -138,7 +161,7 @@ class GridSurvey(Survey):
         """Forget every cell that the field gave pixels to, whoever completed it."""
         # Not only tissue cells: glass that it helped to see is unknown again too.
         _, again = self._mosaic.remove(sequence)
-        dropped = tuple(_key(cell) for cell in again)
+        dropped = tuple(place_of(cell) for cell in again)
         owners = {self._owner.pop(place) for place in dropped if place in self._owner}
         return Removal(dropped=dropped, touched=tuple(sorted(owners - {sequence})))
 
@@ -146,17 +169,15 @@ class GridSurvey(Survey):
         """Hold again what is stored."""
         for row in instances:
             tissue = row.kind is InstanceKind.HELD
-            self._mosaic.restore_cell(*_cell(row.place), tissue, row.sources, _seen(row.note))
+            self._mosaic.restore_cell(*cell_of(row.place), tissue, row.sources, seen_in(row.note))
             if tissue:
                 self._owner[row.place] = row.sequence
         for part in parts:
-            sharpness = math.nan if part.sharpness is None else part.sharpness
-            found = Part.from_bytes(_cell(part.place), part.box, part.pixels, sharpness)
-            self._mosaic.restore_part(part.sequence, found)
+            self._mosaic.restore_part(part.sequence, part_from(part))
 
     def order(self, places: Sequence[str]) -> Places:
         """Return the canonical order of cells."""
-        return grid_places([_cell(place) for place in places])
+        return grid_places([cell_of(place) for place in places])
 
     def coverage(self) -> float:
         """Return held over known tissue cells."""
@@ -164,41 +185,14 @@ class GridSurvey(Survey):
 
     def shares(self) -> Mapping[str, float]:
         """Return the share seen of each cell."""
-        return {_key(cell): share for cell, share in self._mosaic.shares().items()}
+        return {place_of(cell): share for cell, share in self._mosaic.shares().items()}
 
     def focus(self) -> Mapping[str, float]:
         """Return the sharpness of each held cell's worst part."""
-        return {_key(cell): sharp for cell, sharp in self._mosaic.focus().items()}
+        return {place_of(cell): sharp for cell, sharp in self._mosaic.focus().items()}
 
     def extent(self, place: str) -> Region | None:
         """Return where a cell lies."""
-        i, j = _cell(place)
+        i, j = cell_of(place)
         width, height = self._geometry.cell_w_um, self._geometry.cell_h_um
         return Region(i * width, j * height, width, height)
-
-
-def _key(cell: Cell) -> str:
-    return f"{cell[0]}:{cell[1]}"
-
-
-def _cell(place: str) -> Cell:
-    column, row = place.split(":")
-    return int(column), int(row)
-
-
-def _note(seen: tuple[Seen, ...]) -> str:
-    """Return how a cell's parts were seen, as the store keeps it; null was not judged."""
-    rows = (dataclasses.astuple(part) for part in seen)
-    return json.dumps([[*box, s if math.isfinite(s) else None] for *box, s in rows])
-
-
-def _seen(note: str) -> tuple[Seen, ...]:
-    rows = json.loads(note) if note else []
-    return tuple(Seen(x, y, w, h, math.nan if s is None else s) for x, y, w, h, s in rows)
-
-
-def _part_row(sequence: int, part: Part) -> PartRow:
-    height, width = part.pixels.shape[:2]
-    box = (part.x, part.y, width, height)
-    sharpness = part.sharpness if math.isfinite(part.sharpness) else None
-    return PartRow(_key((part.i, part.j)), sequence, box, part.to_bytes(), sharpness)

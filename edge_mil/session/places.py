@@ -6,9 +6,11 @@ import dataclasses
 
 from edge_mil.errors import BundleError, UsageError
 from edge_mil.pipeline import Model
+from edge_mil.session.found_survey import FoundSurvey
 from edge_mil.session.grid_survey import GridSurvey
 from edge_mil.session.settings import SessionSettings
 from edge_mil.session.slot_survey import SlotSurvey
+from edge_mil.session.staged_survey import StagedSurvey
 from edge_mil.session.survey import Survey
 
 
@@ -44,4 +46,6 @@ def open_survey(
             "positions; independent fields go with a bundle whose instance is a whole field "
             "(--instances field)."
         )
-    return GridSurvey(spec, settings, frame_size)
+    if settings.stage:
+        return StagedSurvey(GridSurvey(spec, settings, frame_size), settings)
+    return FoundSurvey(lambda: GridSurvey(spec, settings, frame_size))

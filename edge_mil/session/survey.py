@@ -8,7 +8,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from edge_mil.store import InstanceKind, InstanceRow, PartRow
+from edge_mil.store import (
+    InstanceKind,
+    InstanceRow,
+    KeyRow,
+    LocatedRow,
+    PartRow,
+    SessionReader,
+)
 from edge_mil.types import Frame, Measure, Places, Region, UInt8Array, Verdict
 
 
@@ -31,6 +38,14 @@ class Look:
         added: Places that are held for the first time.
         improved: Places held before, whose instance this field replaces.
         held: Places that it shows and that stay as they are.
+        at_um: Stage place (x, y) of the field's centre that it was counted at, where that is not
+            the frame's own.
+        keys: Key fields to keep.
+        key_positions: Key field -> its new position.
+        located: Where the field was found.
+        moved: (place, sequence of its owner) -> new place: a loop was closed.
+        parts_instead: All pixels of unfinished cells after that; None: no change.
+        meta: Names and values that the survey keeps.
         token: The survey's own, for `apply`; None where there is nothing to apply.
     """
 
@@ -46,6 +61,13 @@ class Look:
     added: int = 0
     improved: int = 0
     held: int = 0
+    at_um: tuple[float, float] | None = None
+    keys: tuple[KeyRow, ...] = ()
+    key_positions: Mapping[int, tuple[float, float]] = field(default_factory=dict)
+    located: LocatedRow | None = None
+    moved: Mapping[tuple[str, int], str] = field(default_factory=dict)
+    parts_instead: tuple[PartRow, ...] | None = None
+    meta: Mapping[str, str] = field(default_factory=dict)
     token: object = None
 
 
@@ -79,6 +101,9 @@ class Survey(ABC):
             FrameError: Its size is not the session's.
             PositionError: It has no position, or no place, where one is needed.
         """
+
+    def recall(self, records: SessionReader) -> None:  # noqa: B027 - most keep nothing of their own
+        """Take what the survey itself stored, before `restore`, and where its records are."""
 
     @abstractmethod
     def look(self, sequence: int, frame: Frame) -> Look:

@@ -6,6 +6,8 @@ from edge_mil.store.records import (
     FieldRow,
     InstanceKind,
     InstanceRow,
+    KeyRow,
+    LocatedRow,
     PartRow,
 )
 from edge_mil.store.session_file import SessionFile
@@ -15,6 +17,8 @@ __all__ = [
     "FieldRow",
     "InstanceKind",
     "InstanceRow",
+    "KeyRow",
+    "LocatedRow",
     "PartRow",
     "SessionFile",
     "SessionReader",

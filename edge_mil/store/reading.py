@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from edge_mil.errors import StoreError
-from edge_mil.store.records import FieldRow, InstanceKind, InstanceRow, PartRow
+from edge_mil.store.records import (
+    FieldRow,
+    InstanceKind,
+    InstanceRow,
+    KeyRow,
+    LocatedRow,
+    PartRow,
+)
 
 BUSY_S = 5.0
 
@@ -76,6 +83,21 @@ class SessionReader:
         rows = self._rows("SELECT place, sequence, box, pixels, sharpness FROM part ORDER BY rowid")
         return [PartRow(r[0], r[1], _box(r[2]), r[3], r[4]) for r in rows]
 
+    def key_fields(self) -> list[KeyRow]:
+        """Return the fields that others are placed by, in the order of sequence numbers."""
+        rows = self._rows(
+            "SELECT sequence, x, y, size, factor, picture, links FROM key_field ORDER BY sequence"
+        )
+        return [
+            KeyRow(r[0], r[1], r[2], tuple(json.loads(r[3])), r[4], r[5], _links(r[6]))
+            for r in rows
+        ]
+
+    def located(self) -> list[LocatedRow]:
+        """Return where fields without a stage were found, in the order of sequence numbers."""
+        rows = self._rows("SELECT sequence, anchor, dx, dy, x, y FROM located ORDER BY sequence")
+        return [LocatedRow(*row) for row in rows]
+
     def attachment(self, name: str) -> bytes | None:
         """Return bytes that the session keeps, None where there are none of that name."""
         rows = self._rows("SELECT data FROM attachment WHERE name = ?", name)
@@ -118,6 +140,10 @@ class SessionReader:
         ):
             connection.execute(f"PRAGMA {pragma}")
         return connection
+
+
+def _links(text: str) -> tuple[tuple[int, float, float, float], ...]:
+    return tuple((start, dx, dy, weight) for start, dx, dy, weight in json.loads(text))
 
 
 def _box(text: str) -> tuple[int, int, int, int]:

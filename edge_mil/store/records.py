@@ -86,6 +86,50 @@ class PartRow:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyRow:
+    """A field that others are placed by; it outlives the removal of the field.
+
+    Attributes:
+        sequence: Number of the field.
+        x: Column of its left edge on the lattice, camera pixels.
+        y: Row of its top edge.
+        size: Its (width, height), camera pixels.
+        factor: Camera pixels per pixel of the picture.
+        picture: Grey JPEG.
+        links: (earlier key field, dx, dy, weight): what placed it.
+    """
+
+    sequence: int
+    x: float
+    y: float
+    size: tuple[int, int]
+    factor: int
+    picture: bytes
+    links: tuple[tuple[int, float, float, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LocatedRow:
+    """Where a field without a stage position was found.
+
+    Attributes:
+        sequence: Number of the field.
+        anchor: Key field that it hangs on.
+        dx: Columns from the key field's left edge to its own, camera pixels.
+        dy: Rows from the key field's top edge.
+        x: Column of its left edge on the lattice when its pixels were taken.
+        y: Row of its top edge then.
+    """
+
+    sequence: int
+    anchor: int
+    dx: float
+    dy: float
+    x: int
+    y: int
+
+
+@dataclass(frozen=True, slots=True)
 class Change:
     """One durable step.
 
@@ -103,6 +147,11 @@ class Change:
         event: (kind, JSON) for the log.
         meta: Names and values to set.
         attachments: Name -> bytes that the session keeps as they are.
+        keys: Key fields to keep.
+        key_positions: Key field -> its new position.
+        located: Where the field was found.
+        moved: (place, sequence) -> new place of a row; before `instances` are written.
+        parts_instead: All pixels of unfinished cells, in place of those kept; None: no change.
     """
 
     field: FieldRow | None = None
@@ -118,3 +167,8 @@ class Change:
     event: tuple[str, str] | None = None
     meta: Mapping[str, str] = dataclasses.field(default_factory=dict)
     attachments: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
+    keys: tuple[KeyRow, ...] = ()
+    key_positions: Mapping[int, tuple[float, float]] = dataclasses.field(default_factory=dict)
+    located: LocatedRow | None = None
+    moved: Mapping[tuple[str, int], str] = dataclasses.field(default_factory=dict)
+    parts_instead: tuple[PartRow, ...] | None = None

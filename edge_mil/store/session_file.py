@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import queue
@@ -15,9 +16,9 @@ from pathlib import Path
 
 from edge_mil.errors import StoreError
 from edge_mil.store.reading import SessionReader
-from edge_mil.store.records import Change
+from edge_mil.store.records import Change, PartRow
 
-SCHEMA = ("0001_session.sql", "0002_sharpness.sql", "0003_attachment.sql")
+SCHEMA = ("0001_session.sql", "0002_sharpness.sql", "0003_attachment.sql", "0004_located.sql")
 """Migrations in order; `user_version` counts those that a file has."""
 GROUP = 16
 """Changes of one transaction at most: 4 cost 1.5 times one (`serving.md`, section 3.3)."""
@@ -186,6 +187,42 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
         connection.executescript(f"BEGIN;{script};PRAGMA user_version={number};COMMIT;")
 
 
+def _move(connection: sqlite3.Connection, change: Change) -> None:
+    """Write where fields lie, and what moves with them."""
+    run_many = connection.executemany
+    run_many(
+        "INSERT INTO key_field VALUES (?, ?, ?, ?, ?, ?, ?)",
+        [
+            (k.sequence, k.x, k.y, json.dumps(k.size), k.factor, k.picture, json.dumps(k.links))
+            for k in change.keys
+        ],
+    )
+    run_many(
+        "UPDATE key_field SET x = ?, y = ? WHERE sequence = ?",
+        [(x, y, sequence) for sequence, (x, y) in change.key_positions.items()],
+    )
+    if change.located is not None:
+        row = dataclasses.astuple(change.located)
+        connection.execute("INSERT INTO located VALUES (?, ?, ?, ?, ?, ?)", row)
+    # In two steps: the new place of one cell is the old one of its neighbour.
+    run_many(
+        "UPDATE instance SET place = '>' || ? WHERE place = ? AND sequence = ?",
+        [(new, old, sequence) for (old, sequence), new in change.moved.items()],
+    )
+    if change.moved:
+        connection.execute("UPDATE instance SET place = substr(place, 2) WHERE place LIKE '>%'")
+    if change.parts_instead is not None:
+        connection.execute("DELETE FROM part")
+        _write_parts(connection, change.parts_instead)
+
+
+def _write_parts(connection: sqlite3.Connection, parts: tuple[PartRow, ...]) -> None:
+    connection.executemany(
+        "INSERT INTO part VALUES (?, ?, ?, ?, ?)",
+        [(p.place, p.sequence, json.dumps(p.box), p.pixels, p.sharpness) for p in parts],
+    )
+
+
 def _apply(connection: sqlite3.Connection, change: Change) -> None:
     run, run_many = connection.execute, connection.executemany
     if change.field is not None:
@@ -199,6 +236,7 @@ def _apply(connection: sqlite3.Connection, change: Change) -> None:
     for place in change.dropped_places:
         run("DELETE FROM instance WHERE place = ?", (place,))
     run_many("DELETE FROM instance WHERE place = ? AND sequence = ?", change.dropped)
+    _move(connection, change)
     run_many(
         "INSERT OR REPLACE INTO instance VALUES (?, ?, ?, ?, ?, ?, ?)",
         [
@@ -219,10 +257,7 @@ def _apply(connection: sqlite3.Connection, change: Change) -> None:
         [(int(kind), *key) for key, kind in change.kinds.items()],
     )
     run_many("DELETE FROM part WHERE place = ?", [(p,) for p in change.finished_places])
-    run_many(
-        "INSERT INTO part VALUES (?, ?, ?, ?, ?)",
-        [(p.place, p.sequence, json.dumps(p.box), p.pixels, p.sharpness) for p in change.parts],
-    )
+    _write_parts(connection, change.parts)
     run_many(
         "UPDATE field SET state = ? WHERE sequence = ?",
         [(state, sequence) for sequence, state in change.states.items()],
