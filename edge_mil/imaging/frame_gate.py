@@ -75,7 +75,7 @@ class FrameGate:
         if shares.black > self._settings.max_black_share:
             return Measure("black_share", shares.black, self._settings.max_black_share, False)
         limit = self._settings.max_clipped_share
-        return Measure("clipped_share", shares.partly, limit, shares.partly <= limit)
+        return Measure("clipped_share", shares.share, limit, shares.share <= limit)
 
     def look(self, pixels: UInt8Array, previous_gray: UInt8Array | None = None) -> FocusMap:
         """Judge motion and focus of a field.

@@ -15,8 +15,11 @@ TOP = 254
 BLACK = 2
 """Level to which a channel counts as black."""
 
-SAMPLE_PX = 750_000
+SAMPLE_PX = 500_000
 """Pixels looked at, about: the rows of a larger field are thinned."""
+
+WHITE_FIELD = 0.01
+"""Added to the share that is not white: a white field with a few specks is not clipped."""
 
 _ROWS = 3
 _COLUMNS = np.ones((1, 3), np.uint8)
@@ -35,6 +38,15 @@ class Clipped:
     partly: float
     wholly: float
     black: float
+
+    @property
+    def share(self) -> float:
+        """The partly clipped share of what is not wholly clipped.
+
+        Pure white alone says nothing: many scanners and cameras make empty glass 255. Where the
+        light is too strong, what is left between the white is clipped in a channel or two.
+        """
+        return self.partly / (1.0 - self.wholly + WHITE_FIELD)
 
 
 def clipped(pixels: UInt8Array) -> Clipped:
@@ -60,11 +72,11 @@ def clipped(pixels: UInt8Array) -> Clipped:
         cv2.min(lowest, strip, dst=lowest)
         cv2.max(highest, strip, dst=highest)
     lowest = cv2.erode(lowest, _COLUMNS, borderType=cv2.BORDER_REPLICATE)
-    flat_lowest = lowest.reshape(-1, 3)
-    area = len(flat_lowest)
-    brightest = flat_lowest.max(axis=1)
-    darkest = flat_lowest.min(axis=1)
-    wholly = int(np.count_nonzero(darkest >= TOP))
-    partly = int(np.count_nonzero(brightest >= TOP)) - wholly
-    black = int(np.count_nonzero(highest.reshape(-1, 3).max(axis=1) <= BLACK))
+    area = lowest.shape[0] * lowest.shape[1]
+    red, green, blue = cv2.split(lowest)
+    brightest = cv2.max(cv2.max(red, green), blue)
+    darkest = cv2.min(cv2.min(red, green), blue)
+    wholly = cv2.countNonZero(cv2.compare(darkest, TOP, cv2.CMP_GE))
+    partly = cv2.countNonZero(cv2.compare(brightest, TOP, cv2.CMP_GE)) - wholly
+    black = cv2.countNonZero(cv2.inRange(highest, (0, 0, 0), (BLACK, BLACK, BLACK)))
     return Clipped(partly / area, wholly / area, black / area)
