@@ -75,6 +75,7 @@ class Calibration:
         stage_affine: From camera pixel to stage um, row-major 2 x 2.
         gates: Thresholds of the frame gates.
         stain: Colours of this batch of slides, after `shading`.
+        noise: Standard deviation of the sensor's noise before `shading`, grey levels; 0: unknown.
         figures: Numbers behind the parts, as "pixel_size_residual_px", for people.
     """
 
@@ -87,6 +88,7 @@ class Calibration:
     stage_affine: tuple[float, float, float, float] | None = None
     gates: GateSettings | None = None
     stain: StainProfile | None = None
+    noise: float = 0.0
     figures: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -180,6 +182,7 @@ class Calibration:
             "stage_affine": self.stage_affine,
             "gates": None if self.gates is None else self.gates.as_json(),
             "stain": None if self.stain is None else asdict(self.stain),
+            "noise": self.noise,
             "figures": dict(self.figures),
             "shading": None
             if self.shading is None
@@ -287,6 +290,7 @@ def _parse(raw: dict[str, Any], body: bytes) -> Calibration:
             gates=None if raw["gates"] is None else GateSettings.from_json(raw["gates"]),
             stain=raw["stain"]
             and StainProfile(**{name: tuple(numbers) for name, numbers in raw["stain"].items()}),
+            noise=float(raw.get("noise", 0.0)),
             figures=raw["figures"],
         )
     except EdgeMilError as error:

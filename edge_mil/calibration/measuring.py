@@ -29,6 +29,7 @@ from edge_mil.calibration.ruler import measure_ruler
 from edge_mil.calibration.stage import MOST_FIELDS, measure_stage
 from edge_mil.errors import CalibrationError
 from edge_mil.imaging.gate_fit import Histogram, fit_gate_settings
+from edge_mil.imaging.noise import glass_noise
 from edge_mil.imaging.picture import Picture
 from edge_mil.imaging.shading import ShadingCorrection
 from edge_mil.imaging.stain import fit_profile
@@ -73,6 +74,7 @@ class Measurement:
     histograms: tuple[Histogram, ...] = ()
     _frame_px: tuple[int, int] | None = None
     _small: list[Float32Array] = field(default_factory=list)
+    _noise: list[float] = field(default_factory=list)
     _clipped: list[float] = field(default_factory=list)
     _full: list[UInt8Array] = field(default_factory=list)
     _pictures: list[Picture] = field(default_factory=list)
@@ -110,6 +112,9 @@ class Measurement:
             )
         if self.part in (FLAT, DARK, WHITE):
             self._small.append(shrink(frame.pixels))
+            if self.part == FLAT:
+                noise = glass_noise(frame.pixels, background_mask(self._small[-1]))
+                self._noise += [] if noise is None else [noise]
             self._clipped.append(float((frame.pixels == 255).any(axis=2).mean()))
         elif self.part == PIXEL_SIZE:
             self._take_picture(frame)
@@ -149,8 +154,10 @@ class Measurement:
             "flat_field_variation_after": found.variation_after,
             "flat_field_background_share": found.empty_share,
         }
+        noise = float(np.median(self._noise)) if self._noise else 0.0
+        figures["noise_levels"] = noise
         shading = ShadingCorrection(found.flat, self._frame_px, self._dark())
-        return base.with_part(FLAT, now, shading=shading, figures=figures)
+        return base.with_part(FLAT, now, shading=shading, noise=noise, figures=figures)
 
     def _dark_frame(self, now: float) -> Calibration:
         dark = np.mean(self._small, axis=0).astype(np.float32)

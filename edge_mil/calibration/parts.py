@@ -24,6 +24,7 @@ def without(calibration: Calibration, parts: tuple[str, ...]) -> Calibration:
     return replace(
         calibration,
         measured={part: when for part, when in calibration.measured.items() if part not in parts},
+        noise=0.0 if FLAT in parts else calibration.noise,
         background=None if WHITE in parts else calibration.background,
         gates=None if GATES in parts else calibration.gates,
         stain=None if STAIN in parts else calibration.stain,

@@ -11,6 +11,7 @@ import dataclasses
 from edge_mil.calibration import Calibration, stain_transform
 from edge_mil.errors import CalibrationError
 from edge_mil.imaging.frame_gate import FrameGate, GateSettings
+from edge_mil.imaging.noise import noise_reduction
 from edge_mil.imaging.stain import StainTransform
 from edge_mil.imaging.tissue import TissueTest
 from edge_mil.pipeline import Model
@@ -105,7 +106,10 @@ def open_gate(
     """Return the gates of a session whose settings are settled."""
     gates = GateSettings.from_json(settings.gates or {})
     gate = FrameGate(gates, tissue_test(settings, model))
-    return FieldGate(gate, calibration.shading if calibration else None, settings.mpp)
+    if calibration is None:
+        return FieldGate(gate, None, settings.mpp)
+    noise = noise_reduction(calibration.noise, calibration.shading)
+    return FieldGate(gate, calibration.shading, settings.mpp, noise)
 
 
 def open_stain(model: Model, calibration: Calibration | None) -> StainTransform | None:

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from edge_mil.imaging.frame_gate import FrameGate
+from edge_mil.imaging.noise import NoiseReduction
 from edge_mil.imaging.shading import ShadingCorrection
 from edge_mil.types import Frame, Measure, UInt8Array, Verdict
 
@@ -21,7 +22,7 @@ class Gated:
     """What the gates say of one field.
 
     Attributes:
-        frame: The field after flat field and white balance.
+        frame: The field after flat field, white balance and noise reduction.
         verdict: SATURATED, MOVING or BLURRED; None where it passed, or shows nothing to judge.
         measures: Every number with its threshold.
     """
@@ -41,15 +42,23 @@ class _Before:
 class FieldGate:
     """Corrects and judges each field; knows only the one before."""
 
-    def __init__(self, gate: FrameGate, shading: ShadingCorrection | None, mpp: float) -> None:
+    def __init__(
+        self,
+        gate: FrameGate,
+        shading: ShadingCorrection | None,
+        mpp: float,
+        noise: NoiseReduction | None = None,
+    ) -> None:
         """Begin before the first field.
 
         Args:
             gate: With the thresholds of the session.
             shading: Flat field, dark frame and white balance of the calibration; None: no change.
             mpp: Pixel size of the camera, um/px.
+            noise: Takes the sensor's noise out of what was judged with it; None: nothing.
         """
         self._gate, self._shading, self._mpp = gate, shading, mpp
+        self._noise = noise
         self._before: _Before | None = None
 
     def judge(self, frame: Frame) -> Gated:
@@ -66,6 +75,8 @@ class FieldGate:
             frame = dataclasses.replace(frame, pixels=self._shading.apply(frame.pixels))
         found = self._gate.look(frame.pixels, self._just_before(frame))
         self._remember(frame)
+        if self._noise is not None:
+            frame = dataclasses.replace(frame, pixels=self._noise.apply(frame.pixels))
         return Gated(frame, found.verdict, (saturation, *found.measures))
 
     def _just_before(self, frame: Frame) -> UInt8Array | None:
