@@ -1,5 +1,6 @@
 """The light client: pure Python on grpcio, protobuf and numpy, on Windows too."""
 
+from edge_mil.client.calibrating import CalibrationInfo
 from edge_mil.client.client import Client
 from edge_mil.client.field_stream import FieldStream, StreamSummary
 from edge_mil.client.session import ClientSession
@@ -14,6 +15,7 @@ from edge_mil.rpc.allocator import tune_allocator
 from edge_mil.types import HeatMap
 
 __all__ = [
+    "CalibrationInfo",
     "Client",
     "ClientSession",
     "FieldInfo",

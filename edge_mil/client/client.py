@@ -6,6 +6,12 @@ import uuid
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from edge_mil.client.calibrating import (
+    CalibrationInfo,
+    calibrate_requests,
+    calibration_info,
+    kind_of,
+)
 from edge_mil.client.session import ClientSession
 from edge_mil.client.values import (
     ModelInfo,
@@ -15,8 +21,8 @@ from edge_mil.client.values import (
     session_info,
 )
 from edge_mil.client.wire import Timeouts, Wire
-from edge_mil.rpc.codec import encode_regions
-from edge_mil.types import Region
+from edge_mil.rpc.codec import duration, encode_regions
+from edge_mil.types import Frame, Region
 from edge_mil.v1 import edge_mil_pb2 as pb
 
 if TYPE_CHECKING:
@@ -24,6 +30,7 @@ if TYPE_CHECKING:
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 PROTOCOL_VERSION = "edge_mil.v1"
+DAY_S = 86_400.0
 
 
 class Client:
@@ -44,6 +51,7 @@ class Client:
         connect_timeout_s: float = 5.0,
         call_timeout_s: float = 5.0,
         close_timeout_s: float = 30.0,
+        calibrate_timeout_s: float = 300.0,
         bundle_timeout_s: float = 300.0,
     ) -> None:
         """Name a service; nothing is sent yet.
@@ -53,11 +61,13 @@ class Client:
             connect_timeout_s: Until a service that cannot be reached is given up.
             call_timeout_s: Limit of one call.
             close_timeout_s: Limit of closing a session.
+            calibrate_timeout_s: Limit of measuring one part of a calibration.
             bundle_timeout_s: Until a bundle that is still loading is given up.
         """
         self.address = address
         timeouts = Timeouts(connect_timeout_s, call_timeout_s, close_timeout_s, bundle_timeout_s)
         self._wire = Wire(address, timeouts)
+        self._calibrate_timeout_s = calibrate_timeout_s
 
     def server_info(self) -> ServerInfo:
         """Return which service this is.
@@ -111,6 +121,8 @@ class Client:
         mpp: float | None = None,
         optics: pb.Optics | None = None,
         stage: pb.StageFrame | None = None,
+        calibration: str = "",
+        calibration_max_age_days: float | None = None,
         digest: str = "",
         independent: bool = False,
         tissue: Iterable[Region] = (),
@@ -129,6 +141,8 @@ class Client:
                 the picture's.
             digest: Refuse another bundle of that name.
             independent: Fields are different places, named by `Frame.place`.
+            calibration: Name of a calibration of the service that the session runs under.
+            calibration_max_age_days: Oldest measurement that is believed; None: 30 days.
             tissue: Outline of the tissue where it is known, stage um.
             slide_label: Your name of the slide.
             labels: Your own names and values.
@@ -152,6 +166,10 @@ class Client:
         )
         if mpp is not None:
             request.optics.mpp = mpp
+        if calibration:
+            request.optics.calibration_id = calibration
+        if calibration_max_age_days is not None:
+            request.optics.calibration_max_age.CopyFrom(duration(calibration_max_age_days * DAY_S))
         opened = self._wire.call(lambda s: self._wire.sessions.OpenSession(request, timeout=s))
         return ClientSession(self._wire, session_info(opened.session))
 
@@ -165,6 +183,75 @@ class Client:
         request = pb.GetSessionRequest(session_id=session_id)
         found = self._wire.call(lambda s: self._wire.sessions.GetSession(request, timeout=s))
         return ClientSession(self._wire, session_info(found.session))
+
+    def calibrate(
+        self,
+        part: str,
+        name: str,
+        frames: Iterable[Frame],
+        *,
+        camera: str = "",
+        objective: str = "",
+        tube_lens: str = "",
+        mpp: float | None = None,
+        distance_um: float = 0.0,
+        bundle: str = "",
+    ) -> CalibrationInfo:
+        """Measure one part of a calibration on the service's device, and keep it by name.
+
+        Args:
+            part: flat-field, dark-frame, white-balance, pixel-size, gates or stain.
+            name: Name of the calibration; the part is added to the one of that name.
+            frames: What it is measured from; see `docs/imaging/calibration.md` for each part.
+            camera: Which camera and binning, in your words.
+            objective: Which objective.
+            tube_lens: Which tube lens or adaptor.
+            mpp: Pixel size where it is known, um/px.
+            distance_um: Distance of a ruler's lines, for pixel-size; 0: frames with positions.
+            bundle: Whose tissue test the gates use; "" where the service has one bundle.
+
+        Raises:
+            UsageError: There is no such part.
+            ServiceUnavailableError: The service cannot be reached.
+            RemoteError: The frames do not allow it; the message says which would.
+        """
+        start = pb.CalibrateStart(
+            request_id=str(uuid.uuid4()),
+            kind=kind_of(part),
+            optics=pb.Optics(
+                calibration_id=name,
+                camera_label=camera,
+                objective_label=objective,
+                tube_lens_label=tube_lens,
+                mpp=mpp,
+            ),
+            known_distance_um=distance_um,
+            bundle_id=bundle,
+        )
+        # An attempt that broke off is made again, so the frames must be there again.
+        kept = list(frames)
+        found = self._wire.call(
+            lambda s: self._wire.calibrations.Calibrate(calibrate_requests(start, kept), timeout=s),
+            timeout_s=self._calibrate_timeout_s,
+        )
+        return calibration_info(found.calibration)
+
+    def calibrations(self) -> list[CalibrationInfo]:
+        """Return the calibrations of the service's device, by name.
+
+        Raises:
+            ServiceUnavailableError: The service cannot be reached.
+        """
+        found: list[CalibrationInfo] = []
+        request = pb.ListCalibrationsRequest()
+        while True:
+            page = self._wire.call(
+                lambda s: self._wire.calibrations.ListCalibrations(request, timeout=s)
+            )
+            found += [calibration_info(message) for message in page.calibrations]
+            if not page.next_page_token:
+                return found
+            request.page_token = page.next_page_token
 
     def close(self) -> None:
         """Close the connection; sessions stay as they are."""

@@ -82,6 +82,8 @@ class SessionInfo:
         score: Score; None while there is none.
         revision: Of the score.
         created_s: Seconds since the epoch.
+        calibration: Name of the calibration that it runs under; "" for none.
+        calibration_digest: Digest of the same.
     """
 
     session_id: str
@@ -97,6 +99,8 @@ class SessionInfo:
     score: SlideScore | None
     revision: int
     created_s: float
+    calibration: str = ""
+    calibration_digest: str = ""
 
     @property
     def last_sequence(self) -> int:
@@ -207,6 +211,8 @@ def session_info(message: pb.Session) -> SessionInfo:
         score=decode_score(message.score),
         revision=message.revision,
         created_s=epoch_seconds(message.create_time),
+        calibration=message.calibration_id,
+        calibration_digest=message.calibration_digest,
     )
 
 

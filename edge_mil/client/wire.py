@@ -64,6 +64,7 @@ class Wire:
         self.models = rpc.ModelServiceStub(self._channel)
         self.sessions = rpc.SessionServiceStub(self._channel)
         self.views = rpc.ViewServiceStub(self._channel)
+        self.calibrations = rpc.CalibrationServiceStub(self._channel)
 
     def call(
         self,

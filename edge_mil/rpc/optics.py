@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from edge_mil.errors import NotThereYetError, PixelSizeError, UsageError
+from edge_mil.errors import PixelSizeError, UsageError
 from edge_mil.types import check_mpp
 from edge_mil.v1 import edge_mil_pb2 as pb
 
@@ -17,43 +17,54 @@ MAX_AFFINE_DISAGREEMENT = 0.25
 AFFINE_NUMBERS = 6
 
 
-def resolve_mpp(optics: pb.Optics) -> tuple[float, str]:
+def resolve_mpp(optics: pb.Optics, measured: float | None = None) -> tuple[float, str]:
     """Return the camera's pixel size on the slide, um/px, and where it came from.
 
     The first given of a calibration, the declared `mpp` and the optics (camera pixel x binning /
     (magnification x tube factor)) counts; the others must agree with it.
 
+    Args:
+        optics: What the client said.
+        measured: Pixel size of the calibration that it names, um/px, if it was measured; a
+            declared one has been compared with it (`Calibration.check`).
+
     Raises:
         PixelSizeError: Nothing gives it, two sources disagree, or it is impossible.
-        NotThereYetError: It names a calibration.
     """
-    if optics.calibration_id:
-        raise NotThereYetError(
-            "Calibrations are not there yet: leave calibration_id empty and give the pixel size "
-            "(mpp, um per camera pixel)."
-        )
-    computed = _from_optics(optics)
-    if optics.HasField("mpp"):
-        declared = check_mpp(optics.mpp, "The declared pixel size")
-        if computed is not None and abs(computed - declared) > MAX_DISAGREEMENT * declared:
-            raise PixelSizeError(
-                f"The declared pixel size is {declared:.4g} um/px and the optics (camera pixel, "
-                f"magnification, tube factor, binning) give {computed:.4g}; they may differ by "
-                f"{MAX_DISAGREEMENT:.0%}. Correct the one that is wrong.",
-                reason="OPTICS_MISMATCH",
-                field="optics.mpp",
-                mpp=declared,
-                optics_mpp=computed,
-            )
-        return declared, "declared"
-    if computed is None:
+    declared = declared_mpp(optics)
+    if measured is not None:
+        return measured, "calibration"
+    if declared is None:
         raise PixelSizeError(
             "The pixel size is unknown: give mpp (um per camera pixel on the slide), or the "
             "camera's pixel and the objective's magnification. It is never guessed.",
             reason="PIXEL_SIZE_UNKNOWN",
             field="optics.mpp",
         )
-    return check_mpp(computed, "The pixel size from the optics"), "optics"
+    return declared, "declared" if optics.HasField("mpp") else "optics"
+
+
+def declared_mpp(optics: pb.Optics) -> float | None:
+    """Return the pixel size that a client declares, or that its optics give; None without any.
+
+    Raises:
+        PixelSizeError: The two disagree, or it is impossible.
+    """
+    computed = _from_optics(optics)
+    if not optics.HasField("mpp"):
+        return None if computed is None else check_mpp(computed, "The pixel size from the optics")
+    declared = check_mpp(optics.mpp, "The declared pixel size")
+    if computed is not None and abs(computed - declared) > MAX_DISAGREEMENT * declared:
+        raise PixelSizeError(
+            f"The declared pixel size is {declared:.4g} um/px and the optics (camera pixel, "
+            f"magnification, tube factor, binning) give {computed:.4g}; they may differ by "
+            f"{MAX_DISAGREEMENT:.0%}. Correct the one that is wrong.",
+            reason="OPTICS_MISMATCH",
+            field="optics.mpp",
+            mpp=declared,
+            optics_mpp=computed,
+        )
+    return declared
 
 
 def resolve_stage_affine(

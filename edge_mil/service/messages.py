@@ -29,6 +29,8 @@ def session_message(hosted: HostedSession) -> pb.Session:
         independent=settings.independent,
         slide_label=settings.slide_label,
         labels=dict(settings.labels),
+        calibration_id=settings.calibration_id,
+        calibration_digest=settings.calibration_digest,
     )
     for verdict in sorted(standing.verdicts):
         message.verdicts.add(verdict=encode_verdict(verdict), count=standing.verdicts[verdict])
@@ -48,6 +50,8 @@ def summary_message(summary: SessionSummary) -> pb.Session:
         independent=settings.independent,
         slide_label=settings.slide_label,
         labels=dict(settings.labels),
+        calibration_id=settings.calibration_id,
+        calibration_digest=settings.calibration_digest,
     )
 
 

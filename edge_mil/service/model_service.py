@@ -1,4 +1,4 @@
-"""ModelService and CalibrationService: what this device can run."""
+"""ModelService: what this device can run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from edge_mil import __version__
-from edge_mil.errors import NotThereYetError, SessionStateError
+from edge_mil.errors import SessionStateError
 from edge_mil.rpc.frames import MAX_CHUNK_BYTES, MAX_FRAME_BYTES, MAX_FRAME_PIXELS
 from edge_mil.service.boundary import streaming, unary
 from edge_mil.service.hosted import MAX_LIVE_SESSIONS, SessionHosts
@@ -99,21 +99,3 @@ class ModelServicer(rpc.ModelServiceServicer):
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(hosted.worker, hosted.unload)
         return pb.UnloadModelResponse()
-
-
-class CalibrationServicer(rpc.CalibrationServiceServicer):
-    """Its calls are on the wire already; measuring comes with the imaging release."""
-
-    @unary
-    async def Calibrate(  # noqa: N802
-        self, _request: AsyncIterator[pb.CalibrateRequest], _: Any
-    ) -> pb.CalibrateResponse:
-        """Refuse in one sentence."""
-        raise NotThereYetError("Calibration is not there yet: it comes with the imaging release.")
-
-    @unary
-    async def ListCalibrations(  # noqa: N802
-        self, _request: pb.ListCalibrationsRequest, _: Any
-    ) -> pb.ListCalibrationsResponse:
-        """Refuse in one sentence."""
-        raise NotThereYetError("Calibration is not there yet: it comes with the imaging release.")

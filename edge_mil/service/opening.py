@@ -5,10 +5,18 @@ from __future__ import annotations
 import hashlib
 import math
 
-from edge_mil.errors import NotThereYetError, UsageError
+from edge_mil.calibration import MAX_AGE_DAYS, Calibration, CalibrationFolder
+from edge_mil.calibration.calibration import DAY_S
+from edge_mil.errors import CalibrationError, NotThereYetError, UsageError
 from edge_mil.rpc.codec import decode_regions
 from edge_mil.rpc.frames import MAX_NAME_BYTES
-from edge_mil.rpc.optics import resolve_mpp, resolve_stage_affine
+from edge_mil.rpc.optics import (
+    MAX_AFFINE_DISAGREEMENT,
+    declared_mpp,
+    resolve_mpp,
+    resolve_stage_affine,
+)
+from edge_mil.service.calibration_service import optical_path
 from edge_mil.session import SessionSettings
 from edge_mil.v1 import edge_mil_pb2 as pb
 
@@ -18,10 +26,18 @@ MAX_REGIONS = 25_000
 """As many as fit into one message of 1 MiB."""
 
 
-def settings_of(request: pb.OpenSessionRequest) -> SessionSettings:
+def settings_of(
+    request: pb.OpenSessionRequest, calibrations: CalibrationFolder, now: float
+) -> SessionSettings:
     """Return the settings that a request asks for.
 
+    Args:
+        request: What the client sent.
+        calibrations: Of this device.
+        now: Seconds since the epoch, by which a calibration is stale or not.
+
     Raises:
+        CalibrationError: The calibration that it names is missing, stale or of other optics.
         PixelSizeError: The pixel size is unknown, impossible or contradictory.
         NotThereYetError: It asks for a later release, or speaks another protocol.
         UsageError: A name is too long, a number is not finite, or the stage is not in um.
@@ -44,13 +60,16 @@ def settings_of(request: pb.OpenSessionRequest) -> SessionSettings:
                 "in um.",
                 field="tissue",
             )
-    mpp, source = resolve_mpp(request.optics)
+    calibration = _calibration(request.optics, calibrations, now)
+    mpp, source = resolve_mpp(request.optics, calibration.mpp if calibration else None)
     return SessionSettings(
         mpp=mpp,
         mpp_source=source,
         independent=request.independent,
         stage=not request.stage.absent,
-        stage_affine=None if request.stage.absent else resolve_stage_affine(request.stage, mpp),
+        stage_affine=_stage_affine(request.stage, calibration, mpp),
+        calibration_id=calibration.name if calibration else "",
+        calibration_digest=calibration.digest if calibration else "",
         area=decode_regions([request.stage.area])[0] if request.stage.HasField("area") else None,
         tissue=tissue,
         slide_label=request.slide_label,
@@ -58,6 +77,50 @@ def settings_of(request: pb.OpenSessionRequest) -> SessionSettings:
         request_id=request.request_id,
         request_digest=hashlib.sha256(request.SerializeToString(deterministic=True)).hexdigest(),
     )
+
+
+def _calibration(
+    optics: pb.Optics, calibrations: CalibrationFolder, now: float
+) -> Calibration | None:
+    """Return the calibration that a client names, when it holds for these optics, today."""
+    if not optics.calibration_id:
+        return None
+    calibration = calibrations.load(optics.calibration_id)
+    days = optics.calibration_max_age.ToNanoseconds() / 1e9 / DAY_S
+    calibration.check(
+        now,
+        optics=optical_path(optics),
+        mpp=declared_mpp(optics),
+        max_age_days=days if optics.HasField("calibration_max_age") else MAX_AGE_DAYS,
+    )
+    return calibration
+
+
+def _stage_affine(
+    stage: pb.StageFrame, calibration: Calibration | None, mpp: float
+) -> tuple[float, float, float, float] | None:
+    """Return how the camera lies on the stage: as declared, else as it was measured."""
+    if stage.absent:
+        return None
+    declared = resolve_stage_affine(stage, mpp)
+    measured = calibration.stage_affine if calibration else None
+    if declared is None or measured is None:
+        return declared if measured is None else measured
+    scale = max(map(abs, measured))
+    apart = max(abs(a - b) for a, b in zip(declared, measured, strict=True)) / scale
+    if apart > MAX_AFFINE_DISAGREEMENT:
+        assert calibration is not None
+        raise CalibrationError(
+            f"The camera was declared to lie on the stage as {_numbers(declared)} and calibration "
+            f"{calibration.name} measured {_numbers(measured)} (um per pixel, by rows); leave the "
+            "declaration out, or measure again with edge-mil calibrate pixel-size.",
+            reason="CALIBRATION_FOREIGN",
+        )
+    return measured
+
+
+def _numbers(affine: tuple[float, ...]) -> str:
+    return "[" + " ".join(f"{x:.4g}" for x in affine) + "]"
 
 
 def _check_release(request: pb.OpenSessionRequest) -> None:

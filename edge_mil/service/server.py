@@ -17,14 +17,16 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from edge_mil.bundle import Bundle
+from edge_mil.calibration import CalibrationFolder
 from edge_mil.errors import EdgeMilError, ServiceUnavailableError
 from edge_mil.pipeline import Model
 from edge_mil.rpc.allocator import tune_allocator
 from edge_mil.rpc.frames import MAX_CHUNK_BYTES
+from edge_mil.service.calibration_service import CalibrationServicer
 from edge_mil.service.folding import Folder
 from edge_mil.service.hosted import SessionHosts
 from edge_mil.service.listening import DEFAULT_ADDRESS, listening, parse_address
-from edge_mil.service.model_service import CalibrationServicer, ModelServicer
+from edge_mil.service.model_service import ModelServicer
 from edge_mil.service.models import HostedBundle, ModelShelf
 from edge_mil.service.session_service import SessionServicer
 from edge_mil.service.supervision import Supervisor
@@ -178,11 +180,14 @@ class _Server:
         folder: Folder,
         stopping: asyncio.Event,
     ) -> None:
-        models = self._models
+        models, calibrations = self._models, CalibrationFolder(self._settings.state)
         rpc.add_ModelServiceServicer_to_server(ModelServicer(models, hosts), server)
-        rpc.add_SessionServiceServicer_to_server(SessionServicer(models, hosts, folder), server)
+        rpc.add_SessionServiceServicer_to_server(
+            SessionServicer(models, hosts, folder, calibrations), server
+        )
         rpc.add_ViewServiceServicer_to_server(ViewServicer(hosts, stopping), server)
-        rpc.add_CalibrationServiceServicer_to_server(CalibrationServicer(), server)
+        calibrating = CalibrationServicer(calibrations, models)
+        rpc.add_CalibrationServiceServicer_to_server(calibrating, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         for name in self._services:
             await self._set_health(name, serving=False)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
+from edge_mil.calibration import CalibrationFolder
 from edge_mil.errors import (
     ProtocolError,
     SequenceError,
@@ -32,15 +34,25 @@ from edge_mil.v1 import edge_mil_pb2_grpc as rpc
 class SessionServicer(rpc.SessionServiceServicer):
     """The write side."""
 
-    def __init__(self, models: ModelShelf, hosts: SessionHosts, folder: Folder) -> None:
+    def __init__(
+        self,
+        models: ModelShelf,
+        hosts: SessionHosts,
+        folder: Folder,
+        calibrations: CalibrationFolder,
+    ) -> None:
         self._models, self._hosts, self._folder = models, hosts, folder
+        self._calibrations = calibrations
 
     @unary
     async def OpenSession(  # noqa: N802 # the wire names it
         self, request: pb.OpenSessionRequest, _: Any
     ) -> pb.OpenSessionResponse:
         """Open a session, or return the one that this request opened before."""
-        settings = settings_of(request)
+        loop = asyncio.get_running_loop()
+        settings = await loop.run_in_executor(
+            None, settings_of, request, self._calibrations, time.time()
+        )
         bundle = self._models.pick(request.bundle_id, request.bundle_digest)
         bundle.ready()
         hosted = await self._hosts.create(bundle, settings)

@@ -860,6 +860,7 @@ class CalibrationServiceServicer(object):
         """Measures one thing from calibration frames and adds it to the named calibration, in one step at the end of the
         stream. The first message is start, then a header and its chunks for each frame; sequence numbers only say the
         order. FAILED_PRECONDITION / CALIBRATION_UNUSABLE when the frames do not allow it; nothing is then changed.
+        CALIBRATION_BUSY while another client measures.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

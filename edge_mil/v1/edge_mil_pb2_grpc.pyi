@@ -417,6 +417,7 @@ class CalibrationServiceStub:
     """Measures one thing from calibration frames and adds it to the named calibration, in one step at the end of the
     stream. The first message is start, then a header and its chunks for each frame; sequence numbers only say the
     order. FAILED_PRECONDITION / CALIBRATION_UNUSABLE when the frames do not allow it; nothing is then changed.
+    CALIBRATION_BUSY while another client measures.
     """
 
     ListCalibrations: grpc.UnaryUnaryMultiCallable[
@@ -435,6 +436,7 @@ class CalibrationServiceAsyncStub:
     """Measures one thing from calibration frames and adds it to the named calibration, in one step at the end of the
     stream. The first message is start, then a header and its chunks for each frame; sequence numbers only say the
     order. FAILED_PRECONDITION / CALIBRATION_UNUSABLE when the frames do not allow it; nothing is then changed.
+    CALIBRATION_BUSY while another client measures.
     """
 
     ListCalibrations: grpc.aio.UnaryUnaryMultiCallable[
@@ -455,6 +457,7 @@ class CalibrationServiceServicer(metaclass=abc.ABCMeta):
         """Measures one thing from calibration frames and adds it to the named calibration, in one step at the end of the
         stream. The first message is start, then a header and its chunks for each frame; sequence numbers only say the
         order. FAILED_PRECONDITION / CALIBRATION_UNUSABLE when the frames do not allow it; nothing is then changed.
+        CALIBRATION_BUSY while another client measures.
         """
 
     @abc.abstractmethod

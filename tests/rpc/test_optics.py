@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edge_mil.errors import NotThereYetError, PixelSizeError
+from edge_mil.errors import PixelSizeError
 from edge_mil.rpc.optics import resolve_mpp
 from edge_mil.v1.edge_mil_pb2 import Optics
 
@@ -50,6 +50,12 @@ def test_it_is_never_guessed(optics: Optics, reason: str) -> None:
     assert caught.value.details.get("reason", "") == reason
 
 
-def test_a_calibration_is_not_there_yet() -> None:
-    with pytest.raises(NotThereYetError):
-        resolve_mpp(Optics(mpp=0.5, calibration_id="c"))
+def test_a_calibrations_pixel_size_wins() -> None:
+    assert resolve_mpp(Optics(mpp=0.5), 0.49) == (0.49, "calibration")
+    assert resolve_mpp(Optics(), 0.49) == (0.49, "calibration")
+
+
+def test_a_calibration_without_a_pixel_size_leaves_it_to_the_client() -> None:
+    assert resolve_mpp(Optics(mpp=0.5, calibration_id="c"), None) == (0.5, "declared")
+    with pytest.raises(PixelSizeError):
+        resolve_mpp(Optics(calibration_id="c"), None)

@@ -64,8 +64,8 @@ WRONG = {
     ),
     "calibration": (
         {"optics": pb.Optics(calibration_id="c")},
-        Code.UNIMPLEMENTED,
-        "NOT_THERE_YET",
+        Code.FAILED_PRECONDITION,
+        "CALIBRATION_NOT_FOUND",
     ),
     "stage unit": ({"stage": pb.StageFrame(unit="mm")}, Code.INVALID_ARGUMENT, "STAGE_UNIT"),
     "affine that nobody calibrated": (
@@ -190,10 +190,3 @@ def test_closing_checks_the_count_and_gives_the_same_report_again(channel: grpc.
     assert report["bundle"].startswith("sha256:")
     logits = [entry.logit for entry in first.session.score.classes]
     assert report["score"]["logits"] == logits
-
-
-def test_what_belongs_to_a_later_release_says_so(channel: grpc.Channel) -> None:
-    with pytest.raises(grpc.RpcError) as caught:
-        rpc.CalibrationServiceStub(channel).ListCalibrations(pb.ListCalibrationsRequest())
-    assert caught.value.code() is Code.UNIMPLEMENTED
-    assert "not there yet" in caught.value.details()
