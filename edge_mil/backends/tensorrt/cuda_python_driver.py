@@ -1,0 +1,110 @@
+"""CUDA through NVIDIA's cuda-python, which has wheels for every platform; see `driver.Driver`."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import numpy as np
+
+from edge_mil.errors import BackendLostError
+from edge_mil.types import UInt8Array
+
+
+class CudaPythonDriver:
+    """The first GPU through cuda-python."""
+
+    def __init__(self) -> None:
+        try:
+            from cuda.bindings import driver as cuda
+        except ImportError:  # before 12.6 it had another place
+            from cuda import cuda
+
+        self._cuda: Any = cuda
+        self._device: Any = None
+        self._streams: dict[int, Any] = {}
+        self._memory: list[int] = []
+        self._pinned: list[int] = []
+
+    def open(self) -> None:
+        """Retain the primary context and push it."""
+        cuda = self._cuda
+        self._call(cuda.cuInit, 0)
+        device = self._call(cuda.cuDeviceGet, 0)
+        context = self._call(cuda.cuDevicePrimaryCtxRetain, device)
+        self._device = device
+        self._call(cuda.cuCtxPushCurrent, context)
+
+    def stream(self) -> int:
+        """Return the handle of a new stream."""
+        flag = self._cuda.CUstream_flags.CU_STREAM_NON_BLOCKING
+        made = self._call(self._cuda.cuStreamCreate, flag)
+        self._streams[int(made)] = made
+        return int(made)
+
+    def allocate(self, size_bytes: int) -> int:
+        """Return the address of new memory of the device."""
+        address = int(self._call(self._cuda.cuMemAlloc, size_bytes))
+        self._memory.append(address)
+        return address
+
+    def pinned(self, size_bytes: int) -> UInt8Array:
+        """Return pinned host memory; it is gone when the driver is closed."""
+        address = int(self._call(self._cuda.cuMemHostAlloc, size_bytes, 0))
+        self._pinned.append(address)
+        memory: UInt8Array = np.ctypeslib.as_array(
+            (ctypes.c_uint8 * size_bytes).from_address(address)
+        )
+        return memory
+
+    def copy_to_device(self, device: int, host: UInt8Array, stream: int) -> None:
+        """Start a copy."""
+        copy = self._cuda.cuMemcpyHtoDAsync
+        self._call(copy, device, host.ctypes.data, host.nbytes, self._streams[stream])
+
+    def copy_to_host(self, host: UInt8Array, device: int, stream: int) -> None:
+        """Start a copy."""
+        copy = self._cuda.cuMemcpyDtoHAsync
+        self._call(copy, host.ctypes.data, device, host.nbytes, self._streams[stream])
+
+    def mark(self, stream: int) -> Any:
+        """Return an event behind what the stream was given."""
+        flag = self._cuda.CUevent_flags.CU_EVENT_DISABLE_TIMING
+        event = self._call(self._cuda.cuEventCreate, flag)
+        self._call(self._cuda.cuEventRecord, event, self._streams[stream])
+        return event
+
+    def synchronise(self, mark: Any) -> None:
+        """Wait for an event; other threads run meanwhile."""
+        self._call(self._cuda.cuEventSynchronize, mark)
+        self._call(self._cuda.cuEventDestroy, mark)
+
+    def close(self) -> None:
+        """Free everything, pop the context, let it go."""
+        if self._device is None:
+            return
+        device, self._device = self._device, None
+        cuda = self._cuda
+        for made in self._streams.values():
+            self._call(cuda.cuStreamDestroy, made)
+        for address in self._memory:
+            self._call(cuda.cuMemFree, address)
+        for address in self._pinned:
+            self._call(cuda.cuMemFreeHost, address)
+        self._streams, self._memory, self._pinned = {}, [], []
+        self._call(cuda.cuCtxPopCurrent)
+        self._call(cuda.cuDevicePrimaryCtxRelease, device)
+
+    def _call(self, function: Any, *arguments: Any) -> Any:
+        """Call the driver; its first answer is an error code.
+
+        Raises:
+            BackendLostError: It is one, or the driver is not installed.
+        """
+        try:
+            code, *found = function(*arguments)
+        except RuntimeError as error:  # the driver's library or function is missing
+            raise BackendLostError(f"The GPU's driver cannot be used: {error}.") from error
+        if int(code) != 0:
+            raise BackendLostError(f"The GPU does not answer: {getattr(code, 'name', code)}.")
+        return found[0] if found else None
