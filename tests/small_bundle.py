@@ -19,6 +19,7 @@ from edge_mil.bundle import (
     InputSpec,
     Licences,
     Manifest,
+    StainSpec,
     TaskSpec,
     TissueSpec,
     write_bundle,
@@ -37,6 +38,7 @@ def write_small_bundle(
     seed: int = 0,
     name: str = "small",
     extractor: bool = True,
+    stain: StainSpec | None = None,
 ) -> Bundle:
     """Write and open a bundle with random weights."""
     rng = np.random.default_rng(seed)
@@ -51,7 +53,7 @@ def write_small_bundle(
         version="1",
         task=TaskSpec("classification", ("negative", "positive"), "softmax"),
         input=InputSpec(
-            instances, tile_px, tile_px, mpp, "RGB", (0.5,) * 3, (0.5,) * 3, TissueSpec()
+            instances, tile_px, tile_px, mpp, "RGB", (0.5,) * 3, (0.5,) * 3, TissueSpec(), stain
         )
         if extractor
         else None,
