@@ -91,6 +91,12 @@ def add_parser(subparsers: Any) -> None:
         help="mean/standard deviation, of 0 to 1; default: timm's configuration. none: the "
         "network takes 0 to 255 and normalises by itself",
     )
+    parser.add_argument(
+        "--stain",
+        choices=("macenko", "reinhard"),
+        help="bring tiles to the stain of the calibration tiles (else of the fidelity slides) "
+        "before the extractor; sessions then need edge-mil calibrate stain",
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="BUNDLE", help="folder to write")
     parser.add_argument("--name", help="name of the bundle (default: that of --out)")
     parser.add_argument(
@@ -132,6 +138,7 @@ def run(arguments: argparse.Namespace) -> int:
         normalise=arguments.normalise,
         name=arguments.name or "",
         licences=tuple(arguments.licence),
+        stain=arguments.stain,
     )
     if wanted.int8 and wanted.calibration is None:
         raise UsageError(

@@ -10,7 +10,15 @@ from typing import Any
 import numpy as np
 
 from edge_mil import __version__
-from edge_mil.bundle import Bundle, ExtractorSpec, InputSpec, Manifest, TissueSpec, write_bundle
+from edge_mil.bundle import (
+    Bundle,
+    ExtractorSpec,
+    InputSpec,
+    Manifest,
+    StainSpec,
+    TissueSpec,
+    write_bundle,
+)
 from edge_mil.errors import BundleError, SourceError
 from edge_mil_export.aggregator import (
     ExportedAggregator,
@@ -29,6 +37,7 @@ from edge_mil_export.fidelity.scoring import HeadScorer
 from edge_mil_export.graphs import ExtractorGraph, export_extractor
 from edge_mil_export.licences import Terms, parse_licences
 from edge_mil_export.model_card import write_card
+from edge_mil_export.stain import fit_stain
 
 EXTRACTOR_FILE = "extractor.onnx"
 FP16_FILE = "extractor.fp16.onnx"
@@ -45,6 +54,7 @@ class Wanted:
         int8: Whether the INT8 dialects are wanted too.
         fp16: Whether FP16 is, for TensorRT.
         max_difference: What a slide score may move by.
+        stain: macenko or reinhard; None takes tiles as they are.
     """
 
     extractor: str
@@ -64,6 +74,7 @@ class Wanted:
     normalise: str | None
     name: str
     licences: tuple[str, ...]
+    stain: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,7 +123,9 @@ def make_bundle(wanted: Wanted, out: Path) -> Made:
     terms = parse_licences(wanted.licences, card=source.licence)
     width = _feature_width(source, head)
     maker = TileMaker(wanted.tile_px, wanted.mpp, wanted.instances)
-    on = gather(maker, wanted.calibration, wanted.fidelity_slides)
+    on, stain = gather(maker, wanted.calibration, wanted.fidelity_slides), None
+    if wanted.stain is not None:
+        stain, on = fit_stain(wanted.stain, on)
     graph = export_extractor(source, width)
     fidelity = measure(
         source,
@@ -123,7 +136,7 @@ def make_bundle(wanted: Wanted, out: Path) -> Made:
         fp16=wanted.fp16,
         max_difference=wanted.max_difference,
     )
-    manifest = _manifest(wanted, source, head, terms, wanted.name or bundle_name(out))
+    manifest = _manifest(wanted, source, head, terms, wanted.name or bundle_name(out), stain)
     weights = {
         "extractor": wanted.extractor_weights.name if wanted.extractor_weights else "in the file",
         "aggregator": wanted.aggregator.name,
@@ -163,7 +176,12 @@ def _feature_width(source: ExtractorSource, head: ExportedAggregator) -> int:
 
 
 def _manifest(
-    wanted: Wanted, source: ExtractorSource, head: ExportedAggregator, terms: Terms, name: str
+    wanted: Wanted,
+    source: ExtractorSource,
+    head: ExportedAggregator,
+    terms: Terms,
+    name: str,
+    stain: StainSpec | None,
 ) -> Manifest:
     graphs = {"fp32": EXTRACTOR_FILE}
     if wanted.fp16:
@@ -184,6 +202,7 @@ def _manifest(
             mean=normal.mean if normal else None,
             std=normal.std if normal else None,
             tissue=TissueSpec(),
+            stain=stain,
         ),
         extractor=ExtractorSpec(source.name, head.spec.feature_dim, graphs),
         aggregator=head.spec,
