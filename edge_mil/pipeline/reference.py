@@ -1,10 +1,10 @@
-"""A bundle's own reference, `reference.npz`: what its model was made for, as the exporter saw it."""
+"""A bundle's own reference, `reference.npz`: the tiles that its model was made for."""
 
 from __future__ import annotations
 
 import io
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -76,7 +76,7 @@ class Reference:
     sharpness: float | None = None
     colours: ColourReference | None = None
     _distance: Distance | None = None
-    _tissue: TissueTest = TissueTest()
+    _tissue: TissueTest = field(default_factory=TissueTest)
 
     @classmethod
     def load(cls, bundle: Bundle) -> Reference | None:
