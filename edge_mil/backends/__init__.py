@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from edge_mil.errors import NotThereYetError, UsageError
+from pathlib import Path
+
+from edge_mil.errors import UsageError
 from edge_mil.protocols import Backend
 
 __all__ = ["BACKENDS", "open_backend"]
 
 BACKENDS = ("cpu", "tensorrt")
-"""Backends that a user can name; those that are not there yet say so when they are asked for."""
+"""Backends that a user can name."""
 
 
-def open_backend(name: str = "cpu", *, threads: int | None = None) -> Backend:
+def open_backend(
+    name: str = "cpu", *, threads: int | None = None, engines: Path | None = None
+) -> Backend:
     """Return a backend by the name that users give it.
 
     Args:
         name: One of BACKENDS.
         threads: Threads of one run; None takes as many as there are cores.
+        engines: Folder where TensorRT keeps its engines.
 
     Raises:
-        NotThereYetError: The backend belongs to a later release.
-        UsageError: There is no such backend.
+        UsageError: There is no such backend, or TensorRT was given no folder.
+        EngineError: The folder cannot be used.
         DependencyError: Its library is not installed.
     """
     if name == "cpu":
@@ -28,8 +33,10 @@ def open_backend(name: str = "cpu", *, threads: int | None = None) -> Backend:
 
         return OnnxRuntimeBackend(threads=threads)
     if name == "tensorrt":
-        raise NotThereYetError(
-            "The TensorRT backend is not there yet: it comes with the Jetson release. "
-            "Use --backend cpu."
-        )
+        from edge_mil.backends.tensorrt.backend import TensorRtBackend
+        from edge_mil.backends.tensorrt.cache import EngineCache
+
+        if engines is None:
+            raise UsageError("TensorRT keeps its engines; name the folder where.")
+        return TensorRtBackend(EngineCache(engines))
     raise UsageError(f"There is no backend {name!r}; name one of {', '.join(BACKENDS)}.")

@@ -41,7 +41,7 @@ def add_parser(subparsers: Any) -> None:
         help="add, replace and remove fields; a score after each",
     )
     parser.add_argument("--attention", action="store_true", help="print each instance's weight")
-    parser.add_argument("--backend", default="cpu", help="cpu or tensorrt (default: cpu)")
+    parser.add_argument("--backend", default="cpu", help="cpu or tensorrt; heads run on the CPU")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.set_defaults(run=run)
 

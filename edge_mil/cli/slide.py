@@ -35,7 +35,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--mpp", type=float, help="pixel size, um/px; default: the slide's own")
     parser.add_argument("--fov", metavar="WxH", help="field in pixels; bundles of fields only")
     parser.add_argument("--backend", default="cpu", help="cpu or tensorrt (default: cpu)")
-    parser.add_argument("--precision", default="fp32", help="fp32 or int8 (default: fp32)")
+    parser.add_argument(
+        "--precision", default="fp32", help="fp32, int8, or fp16 with tensorrt (default: fp32)"
+    )
     parser.add_argument(
         "--features",
         type=Path,
@@ -65,7 +67,12 @@ def run(arguments: argparse.Namespace) -> int:
     bundle = open_bundle(arguments.bundle)
     slide = SlideFile(arguments.slide, arguments.mpp)
     try:
-        model = Model.load(bundle, backend=arguments.backend, precision=arguments.precision)
+        model = Model.load(
+            bundle,
+            backend=arguments.backend,
+            precision=arguments.precision,
+            engines=(arguments.state or default_state_folder()) / "engines",
+        )
         try:
             colours = _colours(model, arguments.calibration, arguments.state)
             keep = out is not None

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import io
+import logging
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edge_mil.aggregators import Classifier, Parts, build_aggregator
-from edge_mil.backends import open_backend
+from edge_mil.backends import BACKENDS, open_backend
 from edge_mil.bundle import Bundle, InputSpec
 from edge_mil.errors import (
     BundleError,
@@ -17,16 +19,16 @@ from edge_mil.errors import (
     InvalidInstancesError,
     UsageError,
 )
+from edge_mil.pipeline.extracting import Extractor, Runner
 from edge_mil.pipeline.reference import Reference
 from edge_mil.protocols import Aggregator, Network
 from edge_mil.types import Float32Array, InstanceBatch, Places, UInt8Array
 
-MAX_BATCH = 32
-"""Tiles of one run: ONNX Runtime is as fast at 8 as at 32 (`runtime.md`, section 4)."""
+LOG = logging.getLogger("edge_mil.pipeline")
 
-PRECISIONS = {"cpu": {"fp32": "fp32", "int8": "int8-cpu"}}
-"""What a backend runs for a precision: a key of `ExtractorSpec.graphs`."""
-
+CPU_GRAPHS = {"fp32": "fp32", "int8": "int8-cpu"}
+"""Precision -> key of `ExtractorSpec.graphs` that ONNX Runtime runs on the CPU."""
+PRECISIONS = ("fp32", "fp16", "int8")
 
 ARRAYS = "arrays"
 """Role of `aggregator.npz` in `AggregatorSpec.graphs`."""
@@ -41,20 +43,21 @@ class Model:
     Attributes:
         bundle: The verified bundle.
         aggregator: Its pooling.
-        precision: fp32 or int8.
+        extractor: What runs the extractor; None without one. It may change between two fields.
     """
 
     def __init__(
         self,
         bundle: Bundle,
-        extractor: Network | None,
+        extractor: Runner | None,
         attend: Network | None,
         aggregator: Aggregator[Any],
     ) -> None:
         self.bundle, self.aggregator = bundle, aggregator
-        self.precision = "fp32"
-        self.backend = ""
-        self._extractor, self._attend = extractor, attend
+        self.extractor = None if extractor is None else Extractor(extractor)
+        self._threads: int | None = None
+        self._head = ""
+        self._attend = attend
         self._feature_dim = bundle.manifest.aggregator.feature_dim
 
     @classmethod
@@ -66,34 +69,57 @@ class Model:
         precision: str = "fp32",
         threads: int | None = None,
         extractor: bool = True,
+        engines: Path | None = None,
     ) -> Model:
-        """Load a bundle's graphs.
+        """Load a bundle's graphs. The head runs in FP32 on the CPU, whatever runs the extractor.
 
         Args:
             bundle: From `open_bundle`.
-            backend: As `open_backend` names it.
-            precision: fp32 or int8.
+            backend: cpu, or tensorrt: its engine is then built first, where it must be.
+            precision: fp32, fp16 (TensorRT only) or int8.
             threads: Threads of one run; None takes as many as there are cores.
             extractor: False leaves the extractor out: enough to score saved features.
+            engines: Folder where engines are kept; TensorRT needs it.
 
         Raises:
             BundleError: The bundle lacks a graph, or the backend cannot run one.
-            NotThereYetError: The head, or the backend, belongs to a later release.
+            EngineError: No engine can serve here.
+            DependencyError: TensorRT is not installed.
+            NotThereYetError: The head belongs to a later release.
+            UsageError: There is no such backend or precision.
         """
-        runner = open_backend(backend, threads=threads)
+        if backend not in BACKENDS:
+            raise UsageError(f"There is no backend {backend!r}; name one of {', '.join(BACKENDS)}.")
+        cpu = open_backend("cpu", threads=threads)
 
         def load(name: str) -> Network:
-            return runner.load(bundle.read(name), label=f"{name} of {bundle.manifest.name}")
+            return cpu.load(bundle.read(name), label=f"{name} of {bundle.manifest.name}")
 
-        tiles = None
+        first = None
         if extractor and bundle.manifest.extractor is not None:
-            tiles = load(_graph(bundle, backend, precision))
+            first = cpu_runner(bundle, "fp32" if backend != "cpu" else precision, threads)
         spec = bundle.manifest.aggregator
         networks = {role: load(name) for role, name in spec.graphs.items() if role != ARRAYS}
         attend = networks.pop("attend", None)
-        model = cls(bundle, tiles, attend, _aggregator(bundle, networks))
-        model.precision, model.backend = precision, runner.describe()
+        model = cls(bundle, first, attend, _aggregator(bundle, networks))
+        model._threads, model._head = threads, cpu.describe()
+        if first is not None and backend == "tensorrt":
+            try:
+                _accelerate(model, precision, engines)
+            except BaseException:
+                model.close()
+                raise
         return model
+
+    @property
+    def precision(self) -> str:
+        """What the next field is extracted with: fp32, fp16 or int8."""
+        return "fp32" if self.extractor is None else self.extractor.current.precision
+
+    @property
+    def backend(self) -> str:
+        """What runs the next field, and where."""
+        return self._head if self.extractor is None else self.extractor.current.backend
 
     @property
     def input(self) -> InputSpec | None:
@@ -122,24 +148,42 @@ class Model:
             BundleError: The bundle has no extractor.
             InvalidInstancesError: A feature is not finite.
         """
-        if self._extractor is None:
+        return self.extract_by(tiles)[0]
+
+    def extract_by(self, tiles: UInt8Array) -> tuple[Float32Array, str]:
+        """Run the extractor, and say what ran it; see `extract`.
+
+        Returns:
+            Features, and the name of the runner that made all of them; "" for no tiles.
+        """
+        if self.extractor is None:
             raise BundleError(
                 f"{self.bundle.manifest.name} has no extractor, so it scores saved features only "
                 "(edge-mil score); export it with an extractor to score images."
             )
         if len(tiles) == 0:
-            return np.empty((0, self._feature_dim), dtype=np.float32)
-        parts = [
-            self._extractor.run({"tiles": tiles[at : at + MAX_BATCH]})["features"]
-            for at in range(0, len(tiles), MAX_BATCH)
-        ]
-        features = parts[0] if len(parts) == 1 else np.concatenate(parts)
+            return np.empty((0, self._feature_dim), dtype=np.float32), ""
+        features, runner = self.extractor.features(tiles)
         if not np.isfinite(features).all():
             raise InvalidInstancesError(
                 f"The extractor of {self.bundle.manifest.name} gave a feature that is not finite; "
                 "export it again and compare it with its FP32 model."
             )
-        return features
+        return features, runner.name
+
+    def cpu_runner(self, precision: str) -> Runner:
+        """Return a new runner on the CPU; the caller closes it, or switches to it.
+
+        Raises:
+            BundleError: The bundle has no such extractor.
+        """
+        return cpu_runner(self.bundle, precision, self._threads)
+
+    def fp32_runner(self) -> Runner:
+        """Return the first runner where it is FP32 on the CPU, else a new one."""
+        if self.extractor is not None and self.extractor.first.precision == "fp32":
+            return self.extractor.first
+        return self.cpu_runner("fp32")
 
     def check_features(self, features: Float32Array) -> None:
         """Check a whole bag at once, so that a message names the row in the file.
@@ -192,22 +236,46 @@ class Model:
         """Give the graphs back."""
         if self._attend is not None:
             self._attend.close()
-        if self._extractor is not None:
-            self._extractor.close()
+        if self.extractor is not None:
+            self.extractor.close()
 
 
-def _graph(bundle: Bundle, backend: str, precision: str) -> str:
-    """Return the extractor's file for a backend and precision."""
+def cpu_runner(bundle: Bundle, precision: str, threads: int | None) -> Runner:
+    """Load the extractor into ONNX Runtime.
+
+    Raises:
+        BundleError: The bundle has no such extractor.
+        UsageError: There is no such precision on the CPU.
+    """
     spec = bundle.manifest.extractor
-    if precision not in ("fp32", "int8"):
-        raise UsageError(f"There is no precision {precision!r}; name fp32 or int8.")
-    key = PRECISIONS[backend][precision]
-    if spec is None or key not in spec.graphs:
+    if precision not in PRECISIONS:
+        raise UsageError(
+            f"There is no precision {precision!r}; name fp32 or int8, or fp16 with tensorrt."
+        )
+    if precision not in CPU_GRAPHS:
+        raise UsageError(f"{precision} runs on TensorRT alone; use fp32 or int8 on the CPU.")
+    if spec is None or CPU_GRAPHS[precision] not in spec.graphs:
         raise BundleError(
             f"{bundle.manifest.name} has no {precision} extractor; use --precision fp32, or "
             "export it with --precision fp32,int8 --calibration DIR."
         )
-    return spec.graphs[key]
+    file, cpu = spec.graphs[CPU_GRAPHS[precision]], open_backend("cpu", threads=threads)
+    network = cpu.load(bundle.read(file), label=f"{file} of {bundle.manifest.name}")
+    return Runner(network, precision, cpu.describe())
+
+
+def _accelerate(model: Model, precision: str, engines: Path | None) -> None:
+    from edge_mil.backends.tensorrt.backend import TensorRtBackend
+    from edge_mil.backends.tensorrt.cache import EngineCache
+    from edge_mil.pipeline.acceleration import accelerate
+
+    if engines is None:
+        raise UsageError("TensorRT keeps its engines; name the folder where (--state).")
+    assert model.extractor is not None
+    made = accelerate(model, TensorRtBackend(EngineCache(engines)), precision)
+    if made.missed:
+        LOG.warning("%s: %s", model.bundle.manifest.name, made.missed)
+    model.extractor.switch(made.runner)
 
 
 def _aggregator(bundle: Bundle, networks: dict[str, Network]) -> Aggregator[Any]:

@@ -218,7 +218,6 @@ def test_other_mistakes_are_one_sentence(
     assert "There is no bundle" in mistake(tmp_path / "none", bag)
     assert "cannot be read" in mistake(bundle, tmp_path / "none.npz")
     assert "cannot be read" in mistake(bundle, bag, "--operations", tmp_path / "none.json")
-    assert "TensorRT" in mistake(bundle, bag, "--backend", "tensorrt")
     for words in (["--stream", "0"], ["--stream", "x"], ["--shuffle", "-1"]):
         assert words[0] in mistake(bundle, bag, *words)
     (bundle / "classify.onnx").write_bytes(b"changed")
