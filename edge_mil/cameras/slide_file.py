@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,6 +46,8 @@ class SlideFile:
             DependencyError: OpenSlide is not installed.
         """
         self.path = path
+        self._use = threading.Condition()
+        self._readers, self._closed = 0, False
         self._slide = _open(path)
         try:
             self.width_px, self.height_px = self._slide.dimensions
@@ -83,12 +86,19 @@ class SlideFile:
         return np.concatenate(rows), zoom * step
 
     def close(self) -> None:
-        """Let the file go."""
+        """Let the file go, once nobody reads it any more: closing it under a reader is a crash."""
+        with self._use:
+            self._closed = True
+            self._use.wait_for(lambda: not self._readers)
         self._slide.close()
 
     def _read(self, x: int, y: int, level: int, width: int, height: int) -> UInt8Array:
         import openslide
 
+        with self._use:
+            if self._closed:
+                raise SourceError(f"{self.path.name} was closed; open it again.", file=self.path)
+            self._readers += 1
         try:
             picture = self._slide.read_region((x, y), level, (width, height))
         except openslide.OpenSlideError as error:
@@ -96,6 +106,10 @@ class SlideFile:
                 f"{self.path.name} is damaged at ({x}, {y}): {error}; copy the file again.",
                 file=self.path,
             ) from error
+        finally:
+            with self._use:
+                self._readers -= 1
+                self._use.notify_all()
         rgba = np.asarray(picture)
         colours, alpha = rgba[:, :, :3], rgba[:, :, 3:]
         if int(alpha.min()) == OPAQUE:
