@@ -15,7 +15,7 @@ from edge_mil.pipeline import Model
 from edge_mil.session import SessionFolder, SessionSummary, default_state_folder
 from edge_mil.session.answers import read_answer
 from edge_mil.session.exporting import export_session
-from edge_mil.session.record import PRECISION, REVISION
+from edge_mil.session.record import REVISION
 from edge_mil.session.report import render_report
 from edge_mil.session.reporting import gather_report
 from edge_mil.store import SessionReader
@@ -136,9 +136,8 @@ def run_report(arguments: argparse.Namespace) -> int:
     folder = _folder(arguments)
     summary = folder.summary(arguments.session)
     reader = folder.reader(arguments.session)
-    precision = reader.meta().get(PRECISION, "fp32")
     bundle = open_bundle(arguments.bundle)
-    model = Model.load(bundle, precision=precision, extractor=False)
+    model = Model.load(bundle, extractor=False)
     try:
         content = gather_report(reader, summary, model)
     finally:

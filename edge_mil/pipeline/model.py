@@ -150,11 +150,11 @@ class Model:
         """
         return self.extract_by(tiles)[0]
 
-    def extract_by(self, tiles: UInt8Array) -> tuple[Float32Array, str]:
+    def extract_by(self, tiles: UInt8Array) -> tuple[Float32Array, Runner | None]:
         """Run the extractor, and say what ran it; see `extract`.
 
         Returns:
-            Features, and the name of the runner that made all of them; "" for no tiles.
+            Features, and the runner that made all of them; None for no tiles.
         """
         if self.extractor is None:
             raise BundleError(
@@ -162,14 +162,14 @@ class Model:
                 "(edge-mil score); export it with an extractor to score images."
             )
         if len(tiles) == 0:
-            return np.empty((0, self._feature_dim), dtype=np.float32), ""
+            return np.empty((0, self._feature_dim), dtype=np.float32), None
         features, runner = self.extractor.features(tiles)
         if not np.isfinite(features).all():
             raise InvalidInstancesError(
                 f"The extractor of {self.bundle.manifest.name} gave a feature that is not finite; "
                 "export it again and compare it with its FP32 model."
             )
-        return features, runner.name
+        return features, runner
 
     def cpu_runner(self, precision: str) -> Runner:
         """Return a new runner on the CPU; the caller closes it, or switches to it.

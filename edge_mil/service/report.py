@@ -21,7 +21,7 @@ def session_report(session: Session) -> bytes:
             "bundle": bundle.digest,
             "bundle_name": bundle.manifest.name,
             "bundle_version": bundle.manifest.version,
-            "precision": session.model.precision,
+            "precision": session.precisions,
             "mpp": settings.mpp,
             "mpp_source": settings.mpp_source,
             "independent": settings.independent,

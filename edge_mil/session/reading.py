@@ -14,6 +14,7 @@ from edge_mil.errors import FrameError
 from edge_mil.imaging import thumbnail_jpeg
 from edge_mil.imaging.stain import StainTransform
 from edge_mil.pipeline import Model
+from edge_mil.pipeline.extracting import Runner
 from edge_mil.pipeline.reference import Reference, exchanged_sentence
 from edge_mil.session.gating import FieldGate, Gated
 from edge_mil.session.record import field_header, with_arrays
@@ -34,6 +35,7 @@ class Reading:
         states: Sequence -> new state: of the field, and of every earlier one that lost an
             instance to it, None for one that leaves the bag.
         thumbnail: JPEG of an accepted field; b"" of others.
+        extractor: What made the features; None where there was nothing to extract.
         timings_s: Seconds by stage; the session goes on writing it.
     """
 
@@ -43,6 +45,7 @@ class Reading:
     batch: InstanceBatch
     states: Mapping[int, Any | None]
     thumbnail: bytes
+    extractor: Runner | None = None
     timings_s: dict[str, float] = field(default_factory=dict)
 
     def change(
@@ -54,6 +57,7 @@ class Reading:
         mpp: float,
         to_bytes: Callable[[Any], bytes],
         meta: Mapping[str, str],
+        event: tuple[str, str] | None = None,
     ) -> Change:
         """Return the durable step of the field; `to_bytes` is the aggregator's."""
         look = self.look
@@ -76,6 +80,7 @@ class Reading:
             dropped=look.dropped,
             finished_places=look.finished,
             meta={**meta, **look.meta},
+            event=event,
             keys=look.keys,
             key_positions=look.key_positions,
             located=look.located,
@@ -132,7 +137,7 @@ class FieldReader:
         tiles = look.tiles
         if self._stain is not None and len(tiles):
             tiles = self._stain.apply(tiles)
-        features = self._model.extract(tiles)
+        features, extractor = self._model.extract_by(tiles)
         look = self._unlike(look, features)
         features = features[: len(look.rows)]
         places = self._survey.order([row.place for row in look.rows])
@@ -151,7 +156,7 @@ class FieldReader:
             "extract": extracted - judged,
             "thumbnail": time.perf_counter() - extracted,
         }
-        return Reading(frame, look, features, batch, states, jpeg, timings)
+        return Reading(frame, look, features, batch, states, jpeg, extractor, timings)
 
     def _look(self, sequence: int, gated: Gated) -> Look:
         if gated.verdict is Verdict.SATURATED:

@@ -9,12 +9,13 @@ from typing import Any
 
 from edge_mil.errors import BundleError
 from edge_mil.pipeline import Model
+from edge_mil.session.extractions import EXTRACTOR, PRECISION
 from edge_mil.session.settings import SessionSettings
 from edge_mil.store import InstanceRow
 from edge_mil.types import Frame
 
 DIGEST, SETTINGS, CREATED, STATE = "bundle_digest", "settings", "created", "state"
-FRAME_SIZE, REVISION, PRECISION = "frame_size", "revision", "precision"
+FRAME_SIZE, REVISION = "frame_size", "revision"
 BUNDLE_NAME, SESSION_ID, CELL_UM = "bundle_name", "session_id", "cell_um"
 """Names in the file's meta table."""
 
@@ -38,14 +39,17 @@ def opening(
         CREATED: repr(created),
         STATE: "open",
         PRECISION: model.precision,
+        EXTRACTOR: "" if model.extractor is None else model.extractor.current.name,
     }
 
 
 def check_same(meta: Mapping[str, str], model: Model) -> None:
-    """Check that a stored session goes on with the model that it began with.
+    """Check that a stored session goes on with the bundle that it began with.
+
+    The precision may be another one: the record says which extractor made which fields.
 
     Raises:
-        BundleError: Another bundle, or the same with another precision.
+        BundleError: Another bundle.
     """
     if meta.get(DIGEST) != model.bundle.digest:
         raise BundleError(
@@ -54,11 +58,6 @@ def check_same(meta: Mapping[str, str], model: Model) -> None:
             "that bundle to go on with it.",
             session=meta.get(DIGEST, ""),
             bundle=model.bundle.digest,
-        )
-    if meta.get(PRECISION) != model.precision:
-        raise BundleError(
-            f"The session was opened with the {meta.get(PRECISION)} extractor and this one is "
-            f"{model.precision}; start the service with --precision {meta.get(PRECISION)}."
         )
 
 

@@ -29,6 +29,7 @@ from edge_mil.session.calibrated import (
     settle,
     stored_calibration,
 )
+from edge_mil.session.extractions import Extractions
 from edge_mil.session.ledger import Ledger, StoredAnswer
 from edge_mil.session.overview import MosaicPainter
 from edge_mil.session.places import open_survey
@@ -152,8 +153,14 @@ class Session(ShownSession):
             self._restore(meta)
         else:
             opened = opening(self.model, self.settings, self.session_id, self.created)
+            self._extractions = Extractions(opened)
             store.append(Change(meta=opened, attachments=attached(calibration))).result()
         self._stand(self._scorer.ask(self._bag, self._ledger.last))
+
+    @property
+    def precisions(self) -> str:
+        """The precisions that made its fields: "fp32", or "fp32,int8" after a change."""
+        return self._extractions.precisions
 
     @staticmethod
     def check(
@@ -240,7 +247,8 @@ class Session(ShownSession):
             timings_s=reading.timings_s,
         )
         answer = write_answer(result)
-        meta = {REVISION: str(self._revision)}
+        made_by, event = self._extractions.note(sequence, reading.extractor)
+        meta = {REVISION: str(self._revision), **made_by}
         if self._frame_size is None and look.token is not None and not self.settings.independent:
             self._frame_size = (frame.height_px, frame.width_px)
             meta[FRAME_SIZE] = json.dumps(self._frame_size)
@@ -251,6 +259,7 @@ class Session(ShownSession):
             mpp=self.settings.mpp,
             to_bytes=self.model.aggregator.to_bytes,
             meta=meta,
+            event=event,
         )
         durable = self._store.append(change)
         self._ledger.note(sequence, StoredAnswer(payload_crc, answer, durable))
@@ -388,6 +397,7 @@ class Session(ShownSession):
 
     def _restore(self, meta: dict[str, str]) -> None:
         check_same(meta, self.model)
+        self._extractions = Extractions(meta)
         self.session_id = self.session_id or meta.get("session_id", "")
         for row in self._store.fields():
             if row.removed:

@@ -49,12 +49,19 @@ def tiles(count: int) -> UInt8Array:
     return np.random.default_rng(1).integers(60, 255, (count, 128, 128, 3), dtype=np.uint8)
 
 
+def extracted(model: Model, count: int) -> tuple[Float32Array, str]:
+    """Return the features of some tiles, and the name of what made them."""
+    features, runner = model.extract_by(tiles(count))
+    assert runner is not None
+    return features, runner.name
+
+
 def test_a_switch_takes_effect_with_the_next_field_and_says_who_made_it(model: Model) -> None:
     extractor = model.extractor
     assert extractor is not None
-    before, by = model.extract_by(tiles(3))
+    before, by = extracted(model, 3)
     extractor.switch(model.cpu_runner("int8"))
-    after, then = model.extract_by(tiles(3))
+    after, then = extracted(model, 3)
     assert by.startswith("fp32, ONNX Runtime")
     assert then.startswith("int8, ONNX Runtime")
     assert model.precision == "int8"
@@ -72,7 +79,7 @@ def test_a_runner_lost_in_the_middle_of_a_field_costs_no_field(
     int8 = model.cpu_runner("int8")
     network = BatchingNetwork(lambda: BreakingExecutor(int8.network, 32), label="engine")
     extractor.switch(Runner(network, "int8", "an engine"))
-    found, by = model.extract_by(tiles(40))  # the second of its two batches is lost
+    found, by = extracted(model, 40)  # the second of its two batches is lost
     assert np.array_equal(found, wanted)
     assert by.startswith("fp32")
     assert "fell off the bus; fields go on with fp32" in caplog.text
@@ -97,11 +104,11 @@ def test_a_runner_is_closed_when_its_last_field_is_done(model: Model) -> None:
     network = BatchingNetwork(lambda: Slow(int8.network, 32), label="engine")
     extractor.switch(Runner(network, "int8", "an engine"))
     found: list[str] = []
-    field = threading.Thread(target=lambda: found.append(model.extract_by(tiles(2))[1]))
+    field = threading.Thread(target=lambda: found.append(extracted(model, 2)[1]))
     field.start()
     assert inside.wait(10)
     extractor.switch(extractor.first)
-    assert model.extract_by(tiles(2))[1].startswith("fp32")
+    assert extracted(model, 2)[1].startswith("fp32")
     assert not closed.is_set()
     go_on.set()
     field.join(10)
