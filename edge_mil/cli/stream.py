@@ -12,6 +12,7 @@ from typing import Any
 from edge_mil.cli.stream_camera import (
     Source,
     add_faults,
+    calibrated,
     look_again,
     open_source,
     outline,
@@ -52,6 +53,7 @@ def add_parser(subparsers: Any) -> None:
     add("--server", default=DEFAULT_SERVER, metavar="ADDR", help="HOST:PORT or unix:PATH")
     add("--bundle", default="", metavar="NAME", help="where the service has several")
     add("--session", default="", metavar="ID", help="go on with this session")
+    add("--calibration", default="", metavar="NAME", help="of the service: edge-mil calibrate")
     add("--mpp", type=float, metavar="X", help="pixel size, um/px (default: the slide's own)")
     add("--fov", metavar="WxH", help="field in camera pixels, as 1024x768; slides only")
     add("--overlap", type=float, default=0.1, metavar="F", help="share of a field (default: 0.1)")
@@ -188,11 +190,15 @@ def _session(client: Client, camera: Source, arguments: argparse.Namespace) -> C
             )
         return session
     model = _ready_model(client, arguments.bundle)
+    calibration = calibrated(client, camera, arguments.calibration)
+    if calibration and not arguments.calibration:
+        _say(f"calibrated on clean glass; the session runs under calibration {calibration}")
     return client.open_session(
         model.name,
         digest=model.digest,
         mpp=camera.mpp,
         independent=arguments.independent,
+        calibration=calibration,
         stage=stage_frame(camera),
         tissue=outline(camera, model),
     )

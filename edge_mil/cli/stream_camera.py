@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import time
 from typing import TYPE_CHECKING, TypeAlias
 
-from edge_mil.client import ModelInfo
+from edge_mil.client import Client, ModelInfo
 from edge_mil.rpc.codec import encode_regions
 from edge_mil.types import Frame, Region
 from edge_mil.v1 import edge_mil_pb2 as pb
@@ -14,6 +15,11 @@ if TYPE_CHECKING:
     from edge_mil.cameras import ImageFolder, Imperfections, VirtualMicroscope
 
 Source: TypeAlias = "VirtualMicroscope | ImageFolder"
+
+EMPTY_FIELDS = 8
+"""Pictures of clean glass that the light and the noise are measured from."""
+
+DAY_S = 86_400.0
 
 REFOCUS = 3
 """Times that a refused place is visited again where the focus is by chance."""
@@ -75,6 +81,38 @@ def stage_frame(camera: Source) -> pb.StageFrame:
         stage.area.CopyFrom(encode_regions([camera.area])[0])
     stage.absent = not camera.faults.stage
     return stage
+
+
+def calibrated(client: Client, camera: Source, named: str) -> str:
+    """Return the calibration that a session with this camera runs under, "" for none.
+
+    A virtual microscope whose light is uneven, or whose sensor is noisy, shows clean glass first
+    and is calibrated from it; the same one is measured once a day.
+
+    Args:
+        client: The service.
+        camera: The camera.
+        named: The calibration that the user named; it is taken as it is.
+
+    Raises:
+        RemoteError: The service cannot measure it.
+    """
+    from edge_mil.cameras import VirtualMicroscope
+
+    if named or not isinstance(camera, VirtualMicroscope):
+        return named
+    faults = camera.faults
+    if not (faults.vignette or faults.noise):
+        return ""
+    name = (
+        f"virtual-{camera.width_px}x{camera.height_px}-{camera.mpp:.4g}um-v{faults.vignette:g}"
+        f"-n{faults.noise:g}-s{faults.seed}"
+    )
+    known = {found.name: found.measured.get("flat-field", 0.0) for found in client.calibrations()}
+    if time.time() - known.get(name, 0.0) > DAY_S:
+        glass = [Frame(camera.empty_field(number)) for number in range(EMPTY_FIELDS)]
+        client.calibrate("flat-field", name, glass, mpp=camera.mpp)
+    return name
 
 
 def rounds(camera: Source) -> int:
