@@ -42,11 +42,13 @@ def settle(
     gates = GateSettings()
     if calibration is not None:
         gates = calibration.gates or gates
+        affine = settings.stage_affine or calibration.stage_affine
         settings = dataclasses.replace(
             settings,
             calibration_id=calibration.name,
             calibration_digest=calibration.digest,
-            stage_affine=settings.stage_affine or calibration.stage_affine,
+            # Without a stage the lattice is the first field's own.
+            stage_affine=affine if settings.stage else None,
             background=calibration.background,
         )
     return dataclasses.replace(settings, gates=gates.as_json())

@@ -15,7 +15,9 @@ from edge_mil.session.report_drawing import (
     legend_svg,
     slide_svg,
 )
+from edge_mil.session.report_layers import WORDS as LAYER_WORDS
 from edge_mil.session.report_style import STYLE
+from edge_mil.session.views import CellLayer
 from edge_mil.types import RESEARCH_USE_ONLY, HeatMap, Region, SlideScore
 
 VERDICT_WORDS = {
@@ -66,6 +68,7 @@ class ReportContent:
         verdicts: How many fields got each verdict, by name.
         picture: The slide as far as it was seen; None without positions.
         heat_map: Influence of each cell; None without positions.
+        layers: How the slide was seen: focus and coverage; empty without positions.
         top_fields: Largest influence first.
         settings: What the session was opened with: name -> value, shown as they are.
         about_model: What the model is and was trained on, in paragraphs.
@@ -83,6 +86,7 @@ class ReportContent:
     verdicts: Mapping[str, int]
     picture: SlidePicture | None = None
     heat_map: HeatMap | None = None
+    layers: tuple[CellLayer, ...] = ()
     top_fields: tuple[TopField, ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
     about_model: tuple[str, ...] = ()
@@ -166,23 +170,41 @@ def _map(content: ReportContent) -> str:
     if content.picture is None:
         return ""
     if content.heat_map is None:
-        drawn = slide_svg(content.picture, None, [])
-        return f'<section><h2>What was seen</h2><div class="slide">{drawn}</div></section>'
+        drawn = slide_svg(content.picture, None, [], content.layers)
+        return (
+            f"<section><h2>What was seen</h2>{_switches(content)}"
+            f'<div class="slide">{drawn}</div>{_layer_words(content)}</section>'
+        )
     marks = [
         (number, top.region)
         for number, top in enumerate(content.top_fields, 1)
         if top.region is not None
     ]
+    drawn = slide_svg(content.picture, content.heat_map, marks, content.layers)
     return (
         '<section><h2>What the score rests on</h2><input type="checkbox" id="heat" checked>'
         '<label for="heat">heat map</label><input type="checkbox" id="marks" checked>'
-        '<label for="marks">top fields</label>'
-        f'<div class="slide">{slide_svg(content.picture, content.heat_map, marks)}</div>'
+        f'<label for="marks">top fields</label>{_switches(content)}'
+        f'<div class="slide">{drawn}</div>{_layer_words(content)}'
         f'<div class="legend">{legend_svg(content.class_name)}<p>Colour is the influence of each '
         f"place on the logit of <b>{_text(content.class_name)}</b>: the logit with it minus the "
         f"logit without it. The scale is fixed at {INFLUENCE_LIMIT:g} logits either way, so a "
         "slide with nothing to show stays pale. Places without colour changed little or were not "
         "seen.</p></div></section>"
+    )
+
+
+def _switches(content: ReportContent) -> str:
+    return "".join(
+        f'<input type="checkbox" id="{layer.name}"><label for="{layer.name}">{layer.name}</label>'
+        for layer in content.layers
+    )
+
+
+def _layer_words(content: ReportContent) -> str:
+    return "".join(
+        f'<p class="{layer.name}-words">{_text(LAYER_WORDS[layer.name])}</p>'
+        for layer in content.layers
     )
 
 

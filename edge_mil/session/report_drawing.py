@@ -8,6 +8,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from edge_mil.session.report_layers import layer_svg
+from edge_mil.session.views import CellLayer
 from edge_mil.types import HeatMap, Region
 
 RAISES, LOWERS = (217, 72, 1), (8, 81, 156)
@@ -67,9 +69,12 @@ def influence_colour(value: float) -> tuple[tuple[int, int, int], float]:
 
 
 def slide_svg(
-    picture: SlidePicture, heat_map: HeatMap | None, marks: Sequence[tuple[int, Region]]
+    picture: SlidePicture,
+    heat_map: HeatMap | None,
+    marks: Sequence[tuple[int, Region]],
+    layers: Sequence[CellLayer] = (),
 ) -> str:
-    """Return the slide with its heat map and the outlines of the top fields."""
+    """Return the slide with its heat map, other layers, and the outlines of the top fields."""
     region = picture.region
     kind = "png" if picture.image.startswith(b"\x89PNG") else "jpeg"
     image = base64.b64encode(picture.image).decode()
@@ -83,6 +88,7 @@ def slide_svg(
     ]
     if heat_map is not None:
         parts.append('<g class="heat">' + cells_svg(heat_map) + "</g>")
+    parts += map(layer_svg, layers)
     outlines = []
     for number, place in marks:
         outlines.append(

@@ -33,7 +33,10 @@ section.two { display: grid; grid-template-columns: 1.25fr 1fr; gap: 26px; }
 .legend p { margin: 0; color: var(--soft); font-size: 13px; }
 section > input { margin: 0 5px 0 0; vertical-align: middle; }
 section > label { margin-right: 16px; color: var(--soft); font-size: 14px; cursor: pointer; }
-#heat:not(:checked) ~ .slide .heat, #marks:not(:checked) ~ .slide .marks { display: none; }
+#heat:not(:checked) ~ .slide .heat, #marks:not(:checked) ~ .slide .marks,
+#focus:not(:checked) ~ .slide .focus, #coverage:not(:checked) ~ .slide .coverage,
+#focus:not(:checked) ~ .focus-words, #coverage:not(:checked) ~ .coverage-words { display: none; }
+.focus-words, .coverage-words { margin: 0 0 6px; color: var(--soft); font-size: 13px; }
 table { border-collapse: collapse; width: 100%; font-size: 14px; }
 th, td { text-align: left; padding: 5px 10px 5px 0; border-bottom: 1px solid var(--line);
   vertical-align: top; }

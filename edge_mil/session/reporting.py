@@ -7,26 +7,35 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
+import cv2
+
 from edge_mil import __version__
 from edge_mil.bundle import Bundle
 from edge_mil.errors import SessionStateError
-from edge_mil.imaging.collage import collage
 from edge_mil.pipeline import Model
 from edge_mil.session.answers import read_answer
 from edge_mil.session.bag import Bag
 from edge_mil.session.evidence import Evidence
+from edge_mil.session.extractions import PRECISION
 from edge_mil.session.folder import SessionSummary
+from edge_mil.session.layers import lay_out
+from edge_mil.session.overview import MosaicPainter
 from edge_mil.session.places import open_survey
 from edge_mil.session.record import FRAME_SIZE, check_same
 from edge_mil.session.report import ReportContent, TopField
 from edge_mil.session.report_drawing import HistoryPoint, SlidePicture
-from edge_mil.session.views import FieldRecord
+from edge_mil.session.settings import SessionSettings
+from edge_mil.session.survey import Survey
+from edge_mil.session.views import CellLayer, FieldRecord
 from edge_mil.store import SessionReader
 from edge_mil.types import FieldResult, HeatMap, Region, SlideScore
 
 TOP_FIELDS = 8
 PICTURE_PX = 1600
-"""Long side of the picture: sharp on a page 1100 px wide."""
+"""Long side of the picture at most: sharp on a page 1100 px wide."""
+FINEST_UM = 0.5
+"""Pixels of the picture of a small slide."""
+JPEG_QUALITY = 85
 MODEL_CARD = "model_card.md"
 
 
@@ -49,6 +58,7 @@ def gather_report(reader: SessionReader, summary: SessionSummary, model: Model) 
     rows = reader.fields()
     removed = {row.sequence for row in rows if row.removed}
     kept = [row for row in reader.instances(arrays=False) if row.sequence not in removed]
+    survey.recall(reader)
     survey.restore(kept, reader.parts())
     bag = Bag(model.aggregator, lambda: list(reader.states()))
     bag.load()
@@ -57,7 +67,6 @@ def gather_report(reader: SessionReader, summary: SessionSummary, model: Model) 
     evidence = Evidence(model, reader, survey.extent, survey.order)
     bundle, settings = model.bundle, summary.settings
     class_name = bundle.manifest.task.classes[-1]
-    records = evidence.fields()
     # What is pooled without a classifier has many numbers and no meaning yet: no influence.
     judged = score is not None and not score.pooled
     return ReportContent(
@@ -71,14 +80,17 @@ def gather_report(reader: SessionReader, summary: SessionSummary, model: Model) 
         coverage=survey.coverage(),
         history=_history(answers),
         verdicts=Counter(answer.verdict.name for answer in answers),
-        picture=_picture(reader, records),
+        picture=_picture(reader, settings),
+        layers=_layers(survey),
         heat_map=_heat_map(evidence, class_name, bag) if judged else None,
         top_fields=_top(reader, evidence, class_name) if judged else (),
         settings={
             "session": summary.session_id,
             "state": "closed" if summary.closed else "open: it may still change",
             "pixel size": f"{settings.mpp:g} um/px ({settings.mpp_source})",
-            "precision": model.precision,
+            "calibration": f"{settings.calibration_id} {settings.calibration_digest}".strip()
+            or "none",
+            "precision": reader.meta().get(PRECISION, "fp32"),
             "removed by hand": ", ".join(str(s) for s in sorted(removed)) or "no field",
         },
         about_model=about_model(bundle),
@@ -112,15 +124,29 @@ def _shown(score: SlideScore) -> float | None:
     return values[-1] if values else None
 
 
-def _picture(reader: SessionReader, records: Sequence[FieldRecord]) -> SlidePicture | None:
-    """Return the accepted fields' small pictures laid on one sheet; None without positions."""
-    pictures = []
-    for record in records:
-        region = _region(record)
-        jpeg = reader.thumbnail(record.sequence) if region and not record.removed else None
-        if region and jpeg:
-            pictures.append((jpeg, region))
-    return SlidePicture(*collage(pictures, PICTURE_PX)) if pictures else None
+def _picture(reader: SessionReader, settings: SessionSettings) -> SlidePicture | None:
+    """Return the mosaic of the accepted fields; None without positions."""
+    mosaic = MosaicPainter(reader, settings).paint(FINEST_UM, PICTURE_PX)
+    if mosaic is None:
+        return None
+    height, width = mosaic.pixels.shape[:2]
+    unit = mosaic.um_per_px
+    bgr = cv2.cvtColor(mosaic.pixels, cv2.COLOR_RGB2BGR)
+    jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
+    region = Region(mosaic.origin_x_um, mosaic.origin_y_um, width * unit, height * unit)
+    return SlidePicture(jpeg.tobytes(), region)
+
+
+def _layers(survey: Survey) -> tuple[CellLayer, ...]:
+    """Return focus and coverage; none where the fields have no positions."""
+    try:
+        found = (
+            lay_out("focus", survey.focus(), survey.extent),
+            lay_out("coverage", survey.shares(), survey.extent),
+        )
+    except SessionStateError:
+        return ()
+    return tuple(layer for layer in found if layer.values.size)
 
 
 def _heat_map(evidence: Evidence, class_name: str, bag: Bag) -> HeatMap | None:

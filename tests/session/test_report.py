@@ -19,6 +19,7 @@ from edge_mil.session.report_drawing import (
     SlidePicture,
     influence_colour,
 )
+from edge_mil.session.views import CellLayer
 from edge_mil.types import HeatMap, Region, SlideScore
 
 JPEG = cv2.imencode(".jpg", np.full((30, 40, 3), 200, np.uint8))[1].tobytes()
@@ -135,3 +136,19 @@ def test_less_is_a_page_too(less: dict[str, object]) -> None:
 
 def _without_pictures(page: str) -> str:
     return re.sub(r"base64,[^\"]*", "", page)
+
+
+def test_focus_and_coverage_are_layers_that_are_switched_on() -> None:
+    values = np.array([[1.0, 0.5], [0.0, np.nan]], np.float32)
+    layers = (
+        CellLayer("focus", 0.0, 0.0, 100.0, 100.0, values * 50 + 1),
+        CellLayer("coverage", 0.0, 0.0, 100.0, 100.0, values),
+    )
+    page = render_report(dataclasses.replace(CONTENT, layers=layers))
+    for name in ("focus", "coverage"):
+        assert f'<input type="checkbox" id="{name}"><label for="{name}">' in page
+        assert page.count(f'<g class="{name}"><rect') == 1
+    assert "<title>50% seen</title>" in page
+    assert "<title>sharpness 51</title>" in page
+    # A cell of which nothing is known is not drawn.
+    assert page.count("seen</title>") == 3
