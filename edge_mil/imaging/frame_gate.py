@@ -18,13 +18,20 @@ from edge_mil.types import Measure, UInt8Array, Verdict
 
 __all__ = ["FocusMap", "FrameGate", "GateSettings"]
 
-FOCUS_WEIGHTS, FOCUS_OFFSET = (17.6, 1.3, 4.9), 8.7
+MIN_BLOCKS = 9
+"""Tissue blocks from which a field is judged: as many as a field of 224 x 224 pixels has. Of one to
+eight blocks at the soft margin of the tissue one sharp field in ten was refused."""
+
+FOCUS_WEIGHTS = (12.4, 2.5, 4.4)
+FOCUS_OFFSET = 7.2
 """Of `focus_numbers`: a logistic regression by `tests/gates/fit_weights.py`."""
 
-STILL_WEIGHTS, STILL_OFFSET = (20.2, 2.9, -4.6, -11.0, 1.0), 23.8
+STILL_WEIGHTS = (12.4, 2.9, 5.4, -10.8, -8.3, -1.2, 5.7)
+STILL_OFFSET = 8.9
 """Of `motion_numbers`, by the same."""
 
-MOVING_WEIGHTS, MOVING_OFFSET = (3.2, 0.6, 2.1, 4.9, 2.4), -1.9
+MOVING_WEIGHTS = (5.2, 1.2, 1.9, 12.2, 8.1, -1.7, -12.0)
+MOVING_OFFSET = -3.3
 """Of `motion_numbers`: moved rather than out of focus, once the field is refused."""
 
 
@@ -37,12 +44,14 @@ class FocusMap:
         measures: Every number with its threshold.
         sharpness: Noise-corrected contrast of the tissue, grey levels squared: comparable between
             pictures of one place, refused ones too. 0 where there is no tissue.
-        judged: Whether there was tissue with structure to judge.
+        empty: No tissue, or none with structure: the field is BLANK if anything.
+        judged: Whether motion and focus could be judged; too little tissue says nothing.
     """
 
     verdict: Verdict | None
     measures: tuple[Measure, ...]
     sharpness: float
+    empty: bool
     judged: bool
     _pixels: UInt8Array = field(repr=False)
 
@@ -96,15 +105,15 @@ class FrameGate:
             way = displacement_px(grey, previous_gray)
         moved = [] if math.isnan(way) else [Measure("displacement_px", way)]
         if spectrum is None:
-            return FocusMap(None, tuple(moved), sharpness, False, pixels)
+            return FocusMap(None, tuple(moved), sharpness, True, False, pixels)
         structured = spectrum.deviation >= settings.min_contrast
         measures = [
             *moved,
             Measure("contrast", spectrum.deviation, settings.min_contrast, structured),
             Measure("sharpness", sharpness),
         ]
-        if not structured:
-            return FocusMap(None, tuple(measures), sharpness, False, pixels)
+        if not structured or len(blocks) < MIN_BLOCKS:
+            return FocusMap(None, tuple(measures), sharpness, not structured, False, pixels)
         of = contrast(spectrum)
         least = settings.min_stillness + (settings.doubt if way >= settings.moving_px else 0.0)
         stillness, focus = stillness_of(of), focus_of(of)
@@ -115,7 +124,7 @@ class FrameGate:
         verdict = None
         if stillness < least or focus < settings.min_focus:
             verdict = Verdict.MOVING if looks_moved(of) else Verdict.BLURRED
-        return FocusMap(verdict, tuple(measures), sharpness, True, pixels)
+        return FocusMap(verdict, tuple(measures), sharpness, False, True, pixels)
 
 
 def focus_of(of: Contrast) -> float:

@@ -83,7 +83,7 @@ class FrameJudge:
         )
         if not saturation.passed:
             verdict = Verdict.SATURATED
-        elif share < self.tissue.min_share or not look.judged:
+        elif share < self.tissue.min_share or look.empty:
             verdict = Verdict.BLANK
         else:
             verdict = look.verdict or Verdict.ACCEPTED

@@ -17,13 +17,13 @@ MIN_RESPONSE = 0.1
 """Response of the correlation below which the way between two frames is not known."""
 
 
-def motion_numbers(of: Contrast) -> tuple[float, float, float, float, float]:
+def motion_numbers(of: Contrast) -> tuple[float, ...]:
     """Return what tells a moved field from a still one, in decades.
 
     Motion takes contrast along its own direction, the finer the more. Fibres lie in one direction
     too, but they do so at every fineness, and across them the picture stays as sharp as along
     them: the numbers are therefore of the worst direction's own fall, and of the difference of
-    directions between fine and coarse.
+    directions between fine and coarse. A long way empties the worst direction from 0.07 up.
     """
     sectors = of.sectors
     fine = sectors[5:7].mean(axis=0)
@@ -36,6 +36,8 @@ def motion_numbers(of: Contrast) -> tuple[float, float, float, float, float]:
         float(np.ptp(fine)),
         float(np.ptp(fine - coarse)),
         float(np.ptp(middle)),
+        float(sectors[3].min() - of.rings[0:2].mean()),
+        float(np.ptp(coarse)),
     )
 
 

@@ -34,13 +34,23 @@ TEXTURED_SHARE = 0.5
 """Share of the tissue blocks that count: the richer half; smooth ones say little about focus."""
 
 
+EVENING = 0.5
+"""Power by which a block's coarse contrast weighs it down: one edge of the tissue, with its one
+direction, must not stand for the whole field (fibres of bone beside glass looked moved)."""
+
+COARSE = slice(1, 4)
+"""Bands of that contrast."""
+
+LEAST_COARSE = 1e-3
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class FieldSpectrum:
     """The mean spectrum of a field's textured tissue.
 
     Attributes:
-        power: Mean power of a coefficient, grey levels squared (white noise of deviation s gives
-            s^2), by band and direction, float32 (BANDS, DIRECTIONS).
+        power: Weighted mean power of a coefficient, grey levels squared (white noise of
+            deviation s gives s^2), by band and direction, float32 (BANDS, DIRECTIONS).
         blocks: How many blocks it is the mean of.
         deviation: Standard deviation of grey levels in those blocks, their mean.
     """
@@ -103,19 +113,22 @@ def field_spectrum(blocks: Blocks) -> FieldSpectrum | None:
     deviations = np.array([cv2.meanStdDev(block)[1][0, 0] for block in blocks.grey])
     count = max(1, round(len(blocks) * TEXTURED_SHARE))
     richest = np.sort(np.argsort(-deviations, kind="stable")[:count])
-    window, sorter, _ = _tables()
-    power = np.zeros((BLOCK_PX, BLOCK_PX // 2 + 1), np.float32)
-    for k in richest:
+    window, sorter, coefficients_ = _tables()
+    half = np.empty((count, BLOCK_PX, BLOCK_PX // 2 + 1), np.float32)
+    for row, k in enumerate(richest):
         block = blocks.grey[k].astype(np.float32)
         block -= block.mean()
         block *= window
-        half = cv2.dft(block, flags=cv2.DFT_COMPLEX_OUTPUT)[:, : BLOCK_PX // 2 + 1]
-        half *= half
-        power += half[..., 0]
-        power += half[..., 1]
-    mean = sorter @ (power.ravel() / np.float32(count * BLOCK_PX * BLOCK_PX))
+        found = cv2.dft(block, flags=cv2.DFT_COMPLEX_OUTPUT)[:, : BLOCK_PX // 2 + 1]
+        found *= found
+        np.add(found[..., 0], found[..., 1], out=half[row])
+    power = (half.reshape(count, -1) @ sorter.T) / np.float32(BLOCK_PX * BLOCK_PX)
+    power = power.reshape(count, BANDS, DIRECTIONS)
+    coarse = (power[:, COARSE] * coefficients_[COARSE]).sum(axis=(1, 2))
+    weights = (coarse / coefficients_[COARSE].sum() + LEAST_COARSE) ** -EVENING
+    mean = np.tensordot(weights / weights.sum(), power, 1)
     return FieldSpectrum(
-        mean.reshape(BANDS, DIRECTIONS).astype(np.float32, copy=False),
+        mean.astype(np.float32, copy=False),
         count,
         float(deviations[richest].mean()),
     )
