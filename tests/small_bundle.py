@@ -6,6 +6,7 @@ pixel; the head is gated attention in `channels` channels.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -39,10 +40,12 @@ def write_small_bundle(
     name: str = "small",
     extractor: bool = True,
     stain: StainSpec | None = None,
+    more: Mapping[str, bytes] | None = None,
 ) -> Bundle:
-    """Write and open a bundle with random weights."""
+    """Write and open a bundle with random weights, and files that are given."""
     rng = np.random.default_rng(seed)
     files = {
+        **(more or {}),
         "attend.onnx": attend_graph(rng, channels),
         "classify.onnx": classify_graph(rng, channels),
     }
