@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
 from edge_mil.types import UInt8Array
+
+if TYPE_CHECKING:
+    from cv2.typing import MatLike
 
 TOP = 254
 """Level from which a channel counts as clipped: JPEG makes 254 of some 255."""
@@ -76,7 +80,11 @@ def clipped(pixels: UInt8Array) -> Clipped:
     red, green, blue = cv2.split(lowest)
     brightest = cv2.max(cv2.max(red, green), blue)
     darkest = cv2.min(cv2.min(red, green), blue)
-    wholly = cv2.countNonZero(cv2.compare(darkest, TOP, cv2.CMP_GE))
-    partly = cv2.countNonZero(cv2.compare(brightest, TOP, cv2.CMP_GE)) - wholly
+    wholly = _at_top(darkest)
+    partly = _at_top(brightest) - wholly
     black = cv2.countNonZero(cv2.inRange(highest, (0, 0, 0), (BLACK, BLACK, BLACK)))
     return Clipped(partly / area, wholly / area, black / area)
+
+
+def _at_top(levels: MatLike) -> int:
+    return int(cv2.countNonZero(cv2.threshold(levels, TOP - 1, 255, cv2.THRESH_BINARY)[1]))
