@@ -7,17 +7,19 @@ own fields, or the verdicts would depend on the order (`design.md`, section 3).
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Sequence
 
 from edge_mil.calibration import Calibration, stain_transform
 from edge_mil.errors import CalibrationError
 from edge_mil.imaging.frame_gate import FrameGate, GateSettings
 from edge_mil.imaging.noise import noise_reduction
-from edge_mil.imaging.stain import StainTransform
 from edge_mil.imaging.tissue import TissueTest
 from edge_mil.pipeline import Model
 from edge_mil.session.gating import FieldGate
+from edge_mil.session.reading import FieldReader
 from edge_mil.session.settings import SessionSettings
-from edge_mil.store import SessionReader
+from edge_mil.session.survey import Survey
+from edge_mil.store import InstanceRow, SessionReader
 
 CALIBRATION = "calibration"
 """Name of the calibration among a session's attachments."""
@@ -102,21 +104,30 @@ def stored_calibration(store: SessionReader, settings: SessionSettings) -> Calib
     return calibration
 
 
-def open_gate(
-    settings: SessionSettings, model: Model, calibration: Calibration | None
-) -> FieldGate:
-    """Return the gates of a session whose settings are settled."""
-    gates = GateSettings.from_json(settings.gates or {})
-    gate = FrameGate(gates, tissue_test(settings, model))
-    if calibration is None:
-        return FieldGate(gate, None, settings.mpp)
-    noise = noise_reduction(calibration.noise, calibration.shading)
-    return FieldGate(gate, calibration.shading, settings.mpp, noise)
+def open_reader(
+    model: Model,
+    survey: Survey,
+    settings: SessionSettings,
+    calibration: Calibration | None,
+    rows_of: Callable[[int], Sequence[InstanceRow]],
+) -> FieldReader:
+    """Return what judges and extracts the fields of a session whose settings are settled.
 
-
-def open_stain(model: Model, calibration: Calibration | None) -> StainTransform | None:
-    """Return what a session's tiles go through before they are extracted; None: nothing."""
-    return stain_transform(model.input, calibration)
+    Args:
+        model: Extracts and pools.
+        survey: Knows the places.
+        settings: From `settle`, or as they were stored.
+        calibration: Corrects each field and says what the stain is like; None: neither.
+        rows_of: Gives the stored rows of a field.
+    """
+    shading, noise = None, None
+    if calibration is not None:
+        shading = calibration.shading
+        noise = noise_reduction(calibration.noise, shading)
+    gates = FrameGate(GateSettings.from_json(settings.gates or {}), tissue_test(settings, model))
+    gate = FieldGate(gates, shading, settings.mpp, noise)
+    stain = stain_transform(model.input, calibration)
+    return FieldReader(model, survey, gate, stain, model.reference, rows_of)
 
 
 def tissue_test(settings: SessionSettings, model: Model) -> TissueTest:

@@ -18,6 +18,7 @@ from edge_mil.pipeline.extracting import Runner
 from edge_mil.pipeline.reference import Reference, exchanged_sentence
 from edge_mil.session.gating import FieldGate, Gated
 from edge_mil.session.record import field_header, with_arrays
+from edge_mil.session.scoring import Scored
 from edge_mil.session.survey import Look, Survey, refusal
 from edge_mil.store import Change, FieldRow, InstanceKind, InstanceRow
 from edge_mil.types import FieldResult, Float32Array, Frame, InstanceBatch, Measure, Verdict
@@ -47,6 +48,26 @@ class Reading:
     thumbnail: bytes
     extractor: Runner | None = None
     timings_s: dict[str, float] = field(default_factory=dict)
+
+    def result(
+        self, sequence: int, scored: Scored, revision: int, fields_held: int, coverage: float
+    ) -> FieldResult:
+        """Return the answer to the field."""
+        look = self.look
+        return FieldResult(
+            sequence=sequence,
+            verdict=look.verdict,
+            measures=look.measures,
+            score=scored.score,
+            as_of=scored.as_of,
+            revision=revision,
+            fields_held=fields_held,
+            coverage=coverage,
+            cells_added=look.added,
+            cells_improved=look.improved,
+            cells_held=look.held,
+            timings_s=self.timings_s,
+        )
 
     def change(
         self,

@@ -24,8 +24,7 @@ from edge_mil.session.bag import Bag
 from edge_mil.session.calibrated import (
     attached,
     declared,
-    open_gate,
-    open_stain,
+    open_reader,
     settle,
     stored_calibration,
 )
@@ -33,7 +32,6 @@ from edge_mil.session.extractions import Extractions
 from edge_mil.session.ledger import Ledger, StoredAnswer
 from edge_mil.session.overview import MosaicPainter
 from edge_mil.session.places import open_survey
-from edge_mil.session.reading import FieldReader
 from edge_mil.session.record import (
     CREATED,
     FRAME_SIZE,
@@ -136,13 +134,8 @@ class Session(ShownSession):
         self._survey = open_survey(self.model, self.settings, self._frame_size)
         self._survey.recall(store)
         self._painter = MosaicPainter(store, self.settings)
-        self._reader = FieldReader(
-            self.model,
-            self._survey,
-            open_gate(self.settings, self.model, calibration),
-            open_stain(self.model, calibration),
-            self.model.reference,
-            self._stored_rows,
+        self._reader = open_reader(
+            self.model, self._survey, self.settings, calibration, self._stored_rows
         )
         self._bag = Bag(self.model.aggregator, self._stored_states)
         self._ledger = Ledger(store)
@@ -232,20 +225,8 @@ class Session(ShownSession):
             self._survey.apply(look)
         self._bag = bag
         self._revision += bool(changes)
-        result = FieldResult(
-            sequence=sequence,
-            verdict=look.verdict,
-            measures=look.measures,
-            score=scored.score,
-            as_of=scored.as_of,
-            revision=self._revision,
-            fields_held=bag.fields,
-            coverage=self._survey.coverage(),
-            cells_added=look.added,
-            cells_improved=look.improved,
-            cells_held=look.held,
-            timings_s=reading.timings_s,
-        )
+        coverage = self._survey.coverage()
+        result = reading.result(sequence, scored, self._revision, bag.fields, coverage)
         answer = write_answer(result)
         made_by, event = self._extractions.note(sequence, reading.extractor)
         meta = {REVISION: str(self._revision), **made_by}

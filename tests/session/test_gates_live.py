@@ -18,7 +18,9 @@ from edge_mil.session import Session, SessionFolder, SessionSettings
 from edge_mil.types import FieldResult, Frame, Measure, UInt8Array, Verdict
 
 SLIDE = painted()
-SHARP = field(SLIDE, 100, 100)
+SIZE = (320, 256)
+"""The gates want nine blocks of tissue and more."""
+SHARP = field(SLIDE, 100, 100, *SIZE)
 
 
 @pytest.fixture(scope="module", params=["grid", "field"])
@@ -120,13 +122,13 @@ def test_the_frame_before_counts_only_when_it_was_just_taken_of_the_same_place(
         return dataclasses.replace(frame, capture_time_s=time_s)
 
     with Session(model, MPP) as session:
-        there = dataclasses.replace(field(SLIDE, 108, 100), x_um=SHARP.x_um, y_um=SHARP.y_um)
+        there = dataclasses.replace(field(SLIDE, 108, 100, *SIZE), x_um=SHARP.x_um, y_um=SHARP.y_um)
         session.add(shown(SHARP, 100.0))
         slipped = session.add(shown(there, 100.2))
         assert measure(slipped, "displacement_px").value == pytest.approx(8, abs=1)
         for frame, time_s in (
             (SHARP, 101.0),
-            (field(SLIDE, 200, 100), 101.1),
+            (field(SLIDE, 200, 100, *SIZE), 101.1),
             (SHARP, 100.9),
             (SHARP, 0.0),
         ):
