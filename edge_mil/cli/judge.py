@@ -14,9 +14,10 @@ from edge_mil.bundle import Bundle, open_bundle
 from edge_mil.cameras.folder import SUFFIXES, read_image
 from edge_mil.errors import BundleError, SourceError
 from edge_mil.imaging import GridGeometry, TissueTest
-from edge_mil.imaging.judging import FrameJudge, Judgement
+from edge_mil.imaging.judging import FrameJudge
 from edge_mil.imaging.verdict_words import words_of
-from edge_mil.types import RESEARCH_USE_ONLY, check_mpp
+from edge_mil.pipeline.likeness import Likeness
+from edge_mil.types import RESEARCH_USE_ONLY, Measure, Verdict, check_mpp
 
 TILE_PX, MPP = 224, 0.5
 """Cells without a bundle: the tile and pixel size that most models take."""
@@ -53,12 +54,17 @@ def run(arguments: argparse.Namespace) -> int:
     names = _images(folder)
     bundle = None if arguments.bundle is None else open_bundle(arguments.bundle)
     judge = _judge(bundle, arguments.mpp)
+    likeness = None if bundle is None else Likeness.load(bundle, judge.geometry)
     frames = []
-    for name in names:
-        entry = _entry(judge, folder, name)
-        frames.append(entry)
-        if not arguments.json:
-            print(_line(entry), flush=True)
+    try:
+        for name in names:
+            entry = _entry(judge, likeness, folder, name)
+            frames.append(entry)
+            if not arguments.json:
+                print(_line(entry), flush=True)
+    finally:
+        if likeness is not None:
+            likeness.close()
     if arguments.json:
         print(json.dumps({"frames": frames, "notice": RESEARCH_USE_ONLY}, indent=2))
     else:
@@ -109,25 +115,29 @@ def _judge(bundle: Bundle | None, mpp: float | None) -> FrameJudge:
     )
 
 
-def _entry(judge: FrameJudge, folder: Path, name: str) -> dict[str, object]:
+def _entry(
+    judge: FrameJudge, likeness: Likeness | None, folder: Path, name: str
+) -> dict[str, object]:
     """Return one entry of `frames`; for a file that cannot be read, the sentence that says so."""
     try:
         pixels = read_image(folder / name)
     except SourceError as error:
         return {"file": name, "verdict": None, "error": str(error)}
     found = judge.judge(pixels)
-    return {
-        "file": name,
-        "verdict": found.verdict.name,
-        **_numbers(found),
-        "words": words_of(found.verdict),
-    }
+    verdict, measures, words = found.verdict, list(found.measures), words_of(found.verdict)
+    if likeness is not None and verdict is Verdict.ACCEPTED:
+        alike = likeness.of(found, pixels)
+        measures += alike.measures
+        if alike.words:
+            verdict, words = Verdict.OUT_OF_DISTRIBUTION, alike.words
+    numbers = _numbers(found.sharpness, measures)
+    return {"file": name, "verdict": verdict.name, **numbers, "words": words}
 
 
-def _numbers(found: Judgement) -> dict[str, float]:
+def _numbers(sharpness: float, measures: list[Measure]) -> dict[str, float]:
     """Return the numbers by name, and each threshold as NAME_threshold."""
-    numbers: dict[str, float] = {"sharpness": found.sharpness}
-    for measure in found.measures:
+    numbers: dict[str, float] = {"sharpness": sharpness}
+    for measure in measures:
         numbers[measure.name] = measure.value
         if not math.isnan(measure.threshold):
             numbers[f"{measure.name}_threshold"] = measure.threshold
