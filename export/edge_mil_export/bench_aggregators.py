@@ -65,8 +65,10 @@ class Cost:
     Attributes:
         name: As bundles name it, or a row of FORMS.
         incremental: mergeable, banked or whole-bag.
-        field_ms: Held instances -> CPU milliseconds to fold one new field and score, the median.
-        whole_ms: Held instances -> CPU milliseconds of the whole bag, the least of up to three.
+        field_ms: Held instances -> CPU milliseconds to fold one new field and score, the least
+            of several fields, each on top of the last.
+        whole_ms: Held instances -> CPU milliseconds of the whole bag, the least of up to three
+            runs.
         whole_by: Held instances -> what ran the whole bag.
         changed_ms: Held instances -> the same of a field that brings critical instances, the
             largest of three; DSMIL forms only.
