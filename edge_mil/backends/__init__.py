@@ -9,8 +9,9 @@ from edge_mil.protocols import Backend
 
 __all__ = ["BACKENDS", "open_backend"]
 
-BACKENDS = ("cpu", "tensorrt")
-"""Backends that a user can name."""
+BACKENDS = ("cpu", "openvino", "cuda", "ort-tensorrt", "tensorrt")
+"""Backends that a user can name: ONNX Runtime on the CPU, OpenVINO on it, ONNX Runtime's CUDA and
+TensorRT providers, TensorRT (or TensorRT for RTX) itself."""
 
 
 def open_backend(
@@ -28,10 +29,14 @@ def open_backend(
         EngineError: The folder cannot be used.
         DependencyError: Its library is not installed.
     """
-    if name == "cpu":
+    if name in ("cpu", "cuda", "ort-tensorrt"):
         from edge_mil.backends.onnx_runtime import OnnxRuntimeBackend
 
-        return OnnxRuntimeBackend(threads=threads)
+        return OnnxRuntimeBackend(name, threads=threads, engines=engines)
+    if name == "openvino":
+        from edge_mil.backends.open_vino import OpenVinoBackend
+
+        return OpenVinoBackend(threads=threads)
     if name == "tensorrt":
         from edge_mil.backends.tensorrt.backend import TensorRtBackend
         from edge_mil.backends.tensorrt.cache import EngineCache

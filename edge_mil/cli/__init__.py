@@ -24,6 +24,8 @@ COMMANDS = {
     "calibrate": "measure flat field, white balance, pixel size, gates and stain of a microscope",
     "judge": "judge each image of a folder alone: its verdict and the numbers behind it",
     "session": "list, show, report on or export the sessions of a service",
+    "tune": "measure every backend and precision on this device, keep the fastest in bound",
+    "doctor": "what this device can run, what is missing, and the command that mends it",
     "heads": "list the aggregators: paper, incremental class, costs, audit",
     "bench": "measure this machine; without a name, list what can be measured",
 }

@@ -6,14 +6,6 @@ from edge_mil.errors import NotThereYetError
 
 LATER = {
     "engine": ("build, list and clear TensorRT engines", "the TensorRT and Jetson release"),
-    "tune": (
-        "measure every backend and precision on this device and keep the fastest within the bound",
-        "the TensorRT and Jetson release",
-    ),
-    "doctor": (
-        "say what this device can run, what is missing and the command that mends it",
-        "the TensorRT and Jetson release",
-    ),
 }
 """Command -> what it will do, and the release that brings it."""
 

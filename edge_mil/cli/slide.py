@@ -34,7 +34,11 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("slide", type=Path, help="a slide file that OpenSlide reads")
     parser.add_argument("--mpp", type=float, help="pixel size, um/px; default: the slide's own")
     parser.add_argument("--fov", metavar="WxH", help="field in pixels; bundles of fields only")
-    parser.add_argument("--backend", default="cpu", help="cpu or tensorrt (default: cpu)")
+    parser.add_argument(
+        "--backend",
+        default="cpu",
+        help="cpu, openvino, cuda, ort-tensorrt or tensorrt (default: cpu)",
+    )
     parser.add_argument(
         "--precision", default="fp32", help="fp32, int8, or fp16 with tensorrt (default: fp32)"
     )

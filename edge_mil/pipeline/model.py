@@ -21,14 +21,14 @@ from edge_mil.errors import (
 )
 from edge_mil.pipeline.extracting import Extractor, Runner
 from edge_mil.pipeline.reference import Reference
+from edge_mil.pipeline.ways import open_way, way_of
 from edge_mil.protocols import Aggregator, Network
 from edge_mil.types import Float32Array, InstanceBatch, Places, UInt8Array
 
 LOG = logging.getLogger("edge_mil.pipeline")
 
-CPU_GRAPHS = {"fp32": "fp32", "int8": "int8-cpu"}
-"""Precision -> key of `ExtractorSpec.graphs` that ONNX Runtime runs on the CPU."""
 PRECISIONS = ("fp32", "fp16", "int8")
+"""What an extractor may be asked to run in."""
 
 ARRAYS = "arrays"
 """Role of `aggregator.npz` in `AggregatorSpec.graphs`."""
@@ -75,8 +75,8 @@ class Model:
 
         Args:
             bundle: From `open_bundle`.
-            backend: cpu, or tensorrt: its engine is then built first, where it must be.
-            precision: fp32, fp16 (TensorRT only) or int8.
+            backend: One of BACKENDS; TensorRT's engine is built first, where it must be.
+            precision: fp32, fp16 (on a GPU only) or int8.
             threads: Threads of one run; None takes as many as there are cores.
             extractor: False leaves the extractor out: enough to score saved features.
             engines: Folder where engines are kept; TensorRT needs it.
@@ -97,15 +97,21 @@ class Model:
 
         first = None
         if extractor and bundle.manifest.extractor is not None:
-            first = cpu_runner(bundle, "fp32" if backend != "cpu" else precision, threads)
+            first = cpu_runner(bundle, precision if backend == "cpu" else "fp32", threads)
         spec = bundle.manifest.aggregator
         networks = {role: load(name) for role, name in spec.graphs.items() if role != ARRAYS}
         attend = networks.pop("attend", None)
         model = cls(bundle, first, attend, _aggregator(bundle, networks))
         model._threads, model._head = threads, cpu.describe()
-        if first is not None and backend == "tensorrt":
+        if model.extractor is not None and backend != "cpu":
             try:
-                _accelerate(model, precision, engines)
+                if backend == "tensorrt":
+                    _accelerate(model, precision, engines)
+                else:
+                    way = way_of(bundle, backend, precision)
+                    model.extractor.switch(
+                        open_way(bundle, way, threads=threads, engines=engines)
+                    )
             except BaseException:
                 model.close()
                 raise
@@ -247,21 +253,7 @@ def cpu_runner(bundle: Bundle, precision: str, threads: int | None) -> Runner:
         BundleError: The bundle has no such extractor.
         UsageError: There is no such precision on the CPU.
     """
-    spec = bundle.manifest.extractor
-    if precision not in PRECISIONS:
-        raise UsageError(
-            f"There is no precision {precision!r}; name fp32 or int8, or fp16 with tensorrt."
-        )
-    if precision not in CPU_GRAPHS:
-        raise UsageError(f"{precision} runs on TensorRT alone; use fp32 or int8 on the CPU.")
-    if spec is None or CPU_GRAPHS[precision] not in spec.graphs:
-        raise BundleError(
-            f"{bundle.manifest.name} has no {precision} extractor; use --precision fp32, or "
-            "export it with --precision fp32,int8 --calibration DIR."
-        )
-    file, cpu = spec.graphs[CPU_GRAPHS[precision]], open_backend("cpu", threads=threads)
-    network = cpu.load(bundle.read(file), label=f"{file} of {bundle.manifest.name}")
-    return Runner(network, precision, cpu.describe())
+    return open_way(bundle, way_of(bundle, "cpu", precision), threads=threads)
 
 
 def _accelerate(model: Model, precision: str, engines: Path | None) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 
 from edge_mil.backends import open_backend
 from edge_mil.bundle import Bundle, InputSpec, open_bundle
-from edge_mil.errors import BundleError, UsageError
+from edge_mil.errors import BundleError, DependencyError, UsageError
 from edge_mil.types import UInt8Array
 from edge_mil_export.extractors import ExtractorSource, Normalisation, open_extractor
 from edge_mil_export.extractors.timm_model import build
@@ -88,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
     tables = []
     for path in arguments.bundles:
         bundle = open_bundle(path)
-        original = _original(bundle, arguments.extractor, arguments.extractor_weights)
+        original = original_extractor(bundle, arguments.extractor, arguments.extractor_weights)
         rows = measure(bundle, original, batch=arguments.batch, rounds=arguments.rounds)
         tables.append((bundle, rows))
         if not arguments.json:
@@ -157,8 +157,20 @@ def _parts(bundle: Bundle) -> tuple[Any, InputSpec]:
     return spec, given
 
 
-def _original(bundle: Bundle, name: str | None, weights: Path | None) -> ExtractorSource | None:
-    """Return the extractor for torch; None where only its authors have it."""
+def original_extractor(
+    bundle: Bundle, name: str | None = None, weights: Path | None = None
+) -> ExtractorSource | None:
+    """Return the extractor for torch; None where only its authors have it.
+
+    Args:
+        bundle: With an extractor.
+        name: KIND:WHERE of the original; None builds a timm model by the bundle's own name.
+        weights: Its file.
+
+    Raises:
+        BundleError: The bundle has no extractor.
+        UsageError: The original cannot be loaded.
+    """
     spec, given = _parts(bundle)
     tile_px = given.tile_height_px, given.tile_width_px
     if given.mean is not None and given.std is not None:
@@ -187,18 +199,10 @@ def _torch_run(original: ExtractorSource) -> Run:
 def _openvino_run(data: bytes) -> Run | None:
     """Return a runner of OpenVINO at true FP32; None where it is not installed."""
     try:
-        import openvino
-    except ImportError:
+        network = open_backend("openvino", threads=1).load(data, label="the extractor")
+    except DependencyError:
         return None
-    # Without the hint, CPUs with BF16 units silently compute in BF16.
-    settings = {
-        "INFERENCE_NUM_THREADS": 1,
-        "NUM_STREAMS": 1,
-        "INFERENCE_PRECISION_HINT": "f32",
-    }
-    core = openvino.Core()
-    request = core.compile_model(core.read_model(data), "CPU", settings).create_infer_request()
-    return lambda tiles: next(iter(request.infer({0: tiles}).values()))
+    return lambda tiles: network.run({"tiles": tiles})
 
 
 def _document(bundle: Bundle, rows: list[Row]) -> dict[str, Any]:

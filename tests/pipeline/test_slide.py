@@ -264,7 +264,7 @@ def test_the_command_prints_one_json_document(
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        (["--backend", "tensorrt"], "not there yet"),
+        (["--backend", "tensorrt"], "TensorRT"),
         (["--precision", "int8"], "int8"),
         (["--fov", "big"], "1024x768"),
         (["--mpp", "-1"], "um/px"),
