@@ -161,6 +161,16 @@ def register(
     return dataclasses.replace(best, dx=dx, dy=dy, runner_up=max(0.0, second))
 
 
+def confirm(fixed: Picture, moving: Picture, dx: float, dy: float) -> Registration | None:
+    """Register two pictures about whose shift there is little doubt, to a few pixels.
+
+    A fifth of the time of `register`; None where they do not agree at that shift.
+    """
+    at = _follow(fixed, moving, dx, dy, fixed.steps)
+    fit = None if at is None else measure(fixed, moving, *at)
+    return fit if fit is not None and fit.agrees else None
+
+
 def fits_as_told(fixed: Picture, moving: Picture, dx: float, dy: float) -> bool:
     """Say whether a told shift, in camera pixels, is right to a pixel of the finest scale.
 

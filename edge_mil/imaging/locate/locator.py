@@ -10,7 +10,7 @@ from edge_mil.imaging.locate.key_fields import KeyField, KeyFields, key_field
 from edge_mil.imaging.locate.other_scale import fits_at_scale
 from edge_mil.imaging.locate.pose_graph import Link, Position, settle
 from edge_mil.imaging.picture import Picture
-from edge_mil.imaging.registration import MIN_RESPONSE, Registration, register
+from edge_mil.imaging.registration import MIN_RESPONSE, Registration, confirm, register
 
 NEAR = 1.3
 """Fields around the last place in which a field is looked for first."""
@@ -38,7 +38,9 @@ STRONG = 0.2
 """Overlap from which a single registration is enough: of 1400 random pairs none was wrong there,
 and the best response of the wrong ones was 0.35."""
 
-Register = Callable[[Picture, Picture, KeyField], Registration | None]
+Register = Callable[[Picture, Picture, KeyField, Position | None], Registration | None]
+"""Registers a picture (second) on a key field (first and third); the last is where its top left
+corner about lies on it, camera pixels, where that is known."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,13 +96,12 @@ class Locator:
 
         Args:
             size_px: (width, height) of the fields, camera pixels.
-            register_pair: Registers a picture (second) on a key field (first and third); None is
-                `registration.register`.
+            register_pair: Registers two pictures; None is `register_on_key`.
         """
         self.size_px = size_px
         self.keys = KeyFields()
         self.last: tuple[int, int, int] | None = None
-        self._register = register_pair or _register
+        self._register = register_pair or register_on_key
 
     def find(self, sequence: int, picture: Picture) -> Location:
         """Say where a field lies.
@@ -148,8 +149,10 @@ class Locator:
         key = key_field(sequence, picture, self.size_px, (0.0, 0.0))
         return Location(sequence, found=True, response=1.0, anchor=sequence, key=key)
 
-    def _try(self, picture: Picture, key: KeyField) -> Registration | None:
-        return self._register(self.keys.picture(key.sequence), picture, key)
+    def _try(
+        self, picture: Picture, key: KeyField, guess: Position | None = None
+    ) -> Registration | None:
+        return self._register(self.keys.picture(key.sequence), picture, key, guess)
 
     def _near(self, picture: Picture) -> tuple[list[_Tie], Registration | None]:
         """Look around the last place; stop at the first registration that is beyond doubt."""
@@ -205,7 +208,7 @@ class Locator:
         ]
         ties = list(ties)
         for key in _spread(asked, MOST_LINKS):
-            fit = self._try(picture, key)
+            fit = self._try(picture, key, (x - key.x, y - key.y))
             if fit is not None and fit.sure:
                 ties.append(_Tie(key, fit))
         return ties
@@ -252,8 +255,12 @@ class Locator:
         }
 
 
-def _register(fixed: Picture, moving: Picture, _: KeyField) -> Registration | None:
-    return register(fixed, moving)
+def register_on_key(
+    fixed: Picture, moving: Picture, _: KeyField, guess: Position | None
+) -> Registration | None:
+    """Register two pictures: at the guess where they agree there, else anywhere."""
+    found = None if guess is None else confirm(fixed, moving, *guess)
+    return register(fixed, moving) if found is None else found
 
 
 def _agree(a: Position, b: Position) -> bool:

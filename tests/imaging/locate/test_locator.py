@@ -147,7 +147,9 @@ class Drifting:
     def __init__(self, push_px: float) -> None:
         self.push_px, self.now = push_px, 0
 
-    def __call__(self, fixed: Picture, moving: Picture, key: KeyField) -> Registration | None:
+    def __call__(
+        self, fixed: Picture, moving: Picture, key: KeyField, _: tuple[float, float] | None
+    ) -> Registration | None:
         """Register a pair."""
         fit = register(fixed, moving)
         # What was seen long ago is registered as well as ever: that is the loop.
