@@ -49,7 +49,19 @@ def add_parser(subparsers: Subparsers) -> None:
         help="where sessions are kept (default: $XDG_STATE_HOME/edge-mil or "
         "~/.local/state/edge-mil)",
     )
-    parser.add_argument("--precision", choices=("fp32", "int8"), default="fp32")
+    parser.add_argument(
+        "--backend",
+        choices=("auto", "cpu", "tensorrt"),
+        default="auto",
+        help="auto (the default): TensorRT where a GPU and the library are there, else cpu. The "
+        "service starts on the CPU at once, and moves to the engine when it is built and verified",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("fp32", "fp16", "int8"),
+        default="fp32",
+        help="fp16 with tensorrt only; an engine that cannot be built falls back to the next",
+    )
     parser.add_argument("--threads", type=int, metavar="N", help="threads of one run of a network")
     parser.add_argument("--viewer", type=int, metavar="PORT", help="not there yet")
     parser.set_defaults(run=run)
@@ -61,6 +73,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise NotThereYetError(
             "The web viewer is not there yet: leave --viewer out, and watch with edge-mil stream."
         )
+    if arguments.precision == "fp16" and arguments.backend == "cpu":
+        raise UsageError("fp16 runs on TensorRT alone; use fp32 or int8 on the CPU.")
     if arguments.threads is not None and arguments.threads < 1:
         raise UsageError(f"--threads is {arguments.threads}; give 1 or more.")
     # Both are read when the libraries are imported. gRPC's own log repeats what we say.
@@ -76,6 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
         listen=arguments.listen,
         precision=arguments.precision,
         threads=arguments.threads,
+        backend=arguments.backend,
     )
     run_server(settings, _tell)
     return 0

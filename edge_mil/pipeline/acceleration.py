@@ -83,7 +83,8 @@ def accelerate(
         try:
             told = functools.partial(on_progress, wanted)
             plan = backend.build(recipe, on_progress=told, cancelled=cancelled)
-            runner = Runner(backend.open(plan, recipe.label), wanted, backend.describe())
+            network = backend.open(plan, recipe.label)
+            runner = Runner(network, wanted, backend.describe(), backend.name)
         except EngineError as error:
             missed.append(f"{wanted}: {str(error).rstrip('.')}")
             if backend.device is None or (cancelled is not None and cancelled.is_set()):
@@ -99,4 +100,4 @@ def accelerate(
         backend.cache.remove(key)
         backend.cache.remember(key, recipe.label, why)
         missed.append(f"{wanted}: {why}")
-    raise EngineError(f"No engine of {name} can serve here ({'; '.join(missed)}).")
+    raise EngineError(f"No TensorRT engine of {name} can serve here ({'; '.join(missed)}).")

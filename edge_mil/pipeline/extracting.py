@@ -28,11 +28,13 @@ class Runner:
         network: Tiles to features.
         precision: fp32, fp16 or int8.
         backend: What runs it where, for people.
+        on: cpu or tensorrt.
     """
 
     network: Network
     precision: str
     backend: str
+    on: str = "cpu"
 
     @property
     def name(self) -> str:

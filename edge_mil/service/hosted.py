@@ -192,6 +192,8 @@ class SessionHosts:
                         session=known,
                     )
                 return hosted
+            if not self.uses(bundle):
+                bundle.take_next()
             model = bundle.ready()
             loop = asyncio.get_running_loop()
             session = await loop.run_in_executor(

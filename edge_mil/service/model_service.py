@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import AsyncIterator
 from typing import Any
 
 from edge_mil import __version__
-from edge_mil.errors import SessionStateError
+from edge_mil.errors import SessionStateError, UsageError
+from edge_mil.pipeline import Model
+from edge_mil.pipeline.extracting import Runner
+from edge_mil.pipeline.model import PRECISIONS
 from edge_mil.rpc.frames import MAX_CHUNK_BYTES, MAX_FRAME_BYTES, MAX_FRAME_PIXELS
 from edge_mil.service.boundary import streaming, unary
 from edge_mil.service.hosted import MAX_LIVE_SESSIONS, SessionHosts
-from edge_mil.service.models import FAILED, READY, STARTING, UNLOADED, ModelShelf
+from edge_mil.service.models import (
+    FAILED,
+    READY,
+    STARTING,
+    UNLOADED,
+    HostedBundle,
+    ModelShelf,
+)
 from edge_mil.service.opening import PROTOCOL_VERSIONS
 from edge_mil.service.paging import page_of
+from edge_mil.service.preparing import CPU, TENSORRT, Preparations, Wanted
 from edge_mil.service.stream import CREDITS
 from edge_mil.session.folder import new_id
 from edge_mil.v1 import edge_mil_pb2 as pb
@@ -29,8 +41,8 @@ PROGRESS_EVERY_S = 1.0
 class ModelServicer(rpc.ModelServiceServicer):
     """The bundles of this server."""
 
-    def __init__(self, models: ModelShelf, hosts: SessionHosts) -> None:
-        self._models, self._hosts = models, hosts
+    def __init__(self, models: ModelShelf, hosts: SessionHosts, preparations: Preparations) -> None:
+        self._models, self._hosts, self._preparations = models, hosts, preparations
         self._instance = new_id()
 
     @unary
@@ -65,7 +77,7 @@ class ModelServicer(rpc.ModelServiceServicer):
     async def LoadModel(  # noqa: N802
         self, request: pb.LoadModelRequest, _: Any
     ) -> AsyncIterator[pb.LoadModelResponse]:
-        """Load a bundle that was unloaded, or wait for one that is loading."""
+        """Load a bundle that was unloaded, wait for one that is loading, or change its runner."""
         hosted = self._models.pick(request.bundle_id, request.bundle_digest)
         loop = asyncio.get_running_loop()
         loading: asyncio.Future[None] | None = None
@@ -79,8 +91,41 @@ class ModelServicer(rpc.ModelServiceServicer):
                 await asyncio.wait_for(asyncio.shield(waiting), PROGRESS_EVERY_S)
         if hosted.state == FAILED and hosted.error is not None:
             raise hosted.error
+        if hosted.state == READY and (request.precision or request.backend):
+            async for message in self._change(hosted, request):
+                yield message
         if hosted.state == READY:
             yield pb.LoadModelResponse(state=READY, progress=1.0, model=hosted.info())
+
+    async def _change(
+        self, hosted: HostedBundle, request: pb.LoadModelRequest
+    ) -> AsyncIterator[pb.LoadModelResponse]:
+        """Prepare another runner, tell how far it is, and let it take over between two fields.
+
+        Raises:
+            UsageError: There is no such precision or backend.
+            EdgeMilError: It cannot be prepared; what runs goes on.
+        """
+        model = hosted.ready()
+        wanted = _wanted(request, model)
+        if hosted.next_runner is not None and wanted == _of(hosted.next_runner):
+            hosted.take_next()
+        if model.extractor is None or wanted == _of(model.extractor.current):
+            return
+        preparing = asyncio.ensure_future(self._preparations.prepare(hosted, wanted))
+        try:
+            while not preparing.done():
+                await asyncio.wait({preparing}, timeout=PROGRESS_EVERY_S)
+                one = self._preparations.under_way(hosted)
+                if one is not None and not preparing.done():
+                    yield pb.LoadModelResponse(
+                        state=one.state, progress=one.share, model=hosted.info()
+                    )
+        finally:
+            # A client that goes away no longer asks; the answer is still awaited, and let go.
+            if not preparing.done():
+                preparing.add_done_callback(functools.partial(_let_go, model))
+        hosted.switch(preparing.result())
 
     @unary
     async def UnloadModel(  # noqa: N802
@@ -89,8 +134,8 @@ class ModelServicer(rpc.ModelServiceServicer):
         """Give a bundle's memory back."""
         hosted = self._models.pick(request.bundle_id, "")
         used = self._hosts.uses(hosted)
-        if used or hosted.state == STARTING:
-            why = f"{len(used)} sessions use it" if used else "it is still loading"
+        if used or hosted.state == STARTING or hosted.preparing:
+            why = f"{len(used)} sessions use it" if used else "it is still being prepared"
             raise SessionStateError(
                 f"Bundle {hosted.name} cannot be unloaded now: {why}; try again later.",
                 reason="BUNDLE_IN_USE",
@@ -99,3 +144,34 @@ class ModelServicer(rpc.ModelServiceServicer):
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(hosted.worker, hosted.unload)
         return pb.UnloadModelResponse()
+
+
+def _wanted(request: pb.LoadModelRequest, model: Model) -> Wanted:
+    """Return what runner a client asks for; what it leaves out stays as it is.
+
+    Raises:
+        UsageError: There is no such backend or precision.
+    """
+    now = Wanted(CPU, model.precision) if model.extractor is None else _of(model.extractor.current)
+    asked = Wanted(request.backend or now.backend, request.precision or now.precision)
+    for field, value, known in (
+        ("backend", asked.backend, (CPU, TENSORRT)),
+        ("precision", asked.precision, PRECISIONS),
+    ):
+        if value not in known:
+            raise UsageError(
+                f"There is no {field} {value!r}; name one of {', '.join(known)}.", field=field
+            )
+    return asked
+
+
+def _of(runner: Runner) -> Wanted:
+    return Wanted(runner.on, runner.precision)
+
+
+def _let_go(model: Model, preparing: asyncio.Future[Runner]) -> None:
+    if preparing.cancelled() or preparing.exception() is not None:
+        return
+    runner = preparing.result()
+    if model.extractor is None or runner is not model.extractor.first:
+        runner.network.close()

@@ -19,6 +19,7 @@ from edge_mil.errors import (
     UsageError,
 )
 from edge_mil.pipeline import Model
+from edge_mil.pipeline.extracting import Runner
 from edge_mil.v1 import edge_mil_pb2 as pb
 
 LOG = logging.getLogger("edge_mil.service")
@@ -48,6 +49,9 @@ class HostedBundle:
         state: STARTING, READY, FAILED or UNLOADED.
         error: Why it is FAILED.
         worker: Its one thread: whoever runs the model or changes a session does it there.
+        preparing: Says what runner is being prepared and how far it is; None when none is.
+        next_runner: A verified runner that takes over between two sessions.
+        remark: Why a runner that was wanted is not at work; "" when none is missed.
     """
 
     def __init__(self, path: Path, loader: Loader) -> None:
@@ -57,6 +61,9 @@ class HostedBundle:
         self.state = STARTING
         self.error: EdgeMilError | None = None
         self.worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"model-{path.name}")
+        self.preparing: Callable[[], str] | None = None
+        self.next_runner: Runner | None = None
+        self.remark = ""
         self._loader = loader
 
     @property
@@ -89,8 +96,22 @@ class HostedBundle:
             raise
         self.state, self.error = READY, None
 
+    def switch(self, runner: Runner) -> None:
+        """Run fields that start from now on with another runner, verified before."""
+        extractor = self.ready().extractor
+        if extractor is not None:
+            self._drop_next()
+            extractor.switch(runner)
+
+    def take_next(self) -> None:
+        """Let the runner that waits take over; called where no session is in use."""
+        runner, self.next_runner = self.next_runner, None
+        if runner is not None:
+            self.switch(runner)
+
     def unload(self) -> None:
         """Give the memory back."""
+        self._drop_next()
         model, self.model, self.state = self.model, None, UNLOADED
         if model is not None:
             model.close()
@@ -105,6 +126,12 @@ class HostedBundle:
         if model is not None and model.input is not None:
             spec = model.input
             model.extract(np.zeros((1, spec.tile_height_px, spec.tile_width_px, 3), np.uint8))
+
+    def _drop_next(self) -> None:
+        runner, self.next_runner = self.next_runner, None
+        extractor = None if self.model is None else self.model.extractor
+        if runner is not None and (extractor is None or runner is not extractor.first):
+            runner.network.close()
 
     def close(self) -> None:
         """Give everything back; the bundle can no longer be used."""
@@ -137,7 +164,8 @@ class HostedBundle:
         if self.error is not None:
             message.detail = str(self.error)
         if self.model is not None:
-            message.detail = self.model.backend
+            parts = [self.model.backend, self.preparing and self.preparing(), self.remark]
+            message.detail = "; ".join(part for part in parts if part)
             message.precision = self.model.precision
         if self.bundle is not None:
             describe(self.bundle, message)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import signal
 import sys
@@ -28,6 +29,13 @@ from edge_mil.service.hosted import SessionHosts
 from edge_mil.service.listening import DEFAULT_ADDRESS, listening, parse_address
 from edge_mil.service.model_service import ModelServicer
 from edge_mil.service.models import HostedBundle, ModelShelf
+from edge_mil.service.preparing import (
+    CPU,
+    TENSORRT,
+    Preparations,
+    Wanted,
+    choose_backend,
+)
 from edge_mil.service.session_service import SessionServicer
 from edge_mil.service.supervision import Supervisor
 from edge_mil.service.view_service import ViewServicer
@@ -64,8 +72,9 @@ class ServerSettings:
         bundles: Folders or `.milb` files.
         state: Where sessions are kept.
         listen: `unix:PATH` or `HOST:PORT`.
-        precision: fp32 or int8.
+        precision: fp32, fp16 (TensorRT only) or int8.
         threads: Threads of one run of a network; None takes as many as there are cores.
+        backend: cpu, tensorrt, or auto: TensorRT where a GPU and the library are there.
     """
 
     bundles: tuple[Path, ...]
@@ -73,6 +82,12 @@ class ServerSettings:
     listen: str = DEFAULT_ADDRESS
     precision: str = "fp32"
     threads: int | None = None
+    backend: str = CPU
+
+    @property
+    def engines(self) -> Path:
+        """Where TensorRT's engines are kept."""
+        return self.state / "engines"
 
 
 def run_server(settings: ServerSettings, tell: Callable[[str], None]) -> None:
@@ -85,7 +100,14 @@ def run_server(settings: ServerSettings, tell: Callable[[str], None]) -> None:
     Raises:
         ListenError: The address cannot be opened.
         BundleError: A bundle cannot be read or run.
+        EngineError: Engines cannot be kept in the state directory.
+        DependencyError: TensorRT is asked for, and not installed.
     """
+    settings = dataclasses.replace(settings, backend=choose_backend(settings.backend))
+    if settings.backend == TENSORRT:
+        from edge_mil.backends.tensorrt.cache import EngineCache
+
+        EngineCache(settings.engines)
     tune_allocator()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     asyncio.run(_Server(settings, tell).run())
@@ -95,12 +117,15 @@ class _Server:
     def __init__(self, settings: ServerSettings, tell: Callable[[str], None]) -> None:
         self._settings, self._tell = settings, tell
         self._models = ModelShelf(settings.bundles, self._load)
+        self._preparations = Preparations(settings.engines, tell)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined] # made at import
         self._supervisor = Supervisor.from_environment()
 
     def _load(self, bundle: Bundle) -> Model:
+        # Until its engine is ready a bundle runs on the CPU, in FP32.
+        asked, on_cpu = self._settings.precision, self._settings.backend == CPU
         return Model.load(
-            bundle, precision=self._settings.precision, threads=self._settings.threads
+            bundle, precision=asked if on_cpu else "fp32", threads=self._settings.threads
         )
 
     async def run(self) -> None:
@@ -120,6 +145,7 @@ class _Server:
                 self._tell(f"listening at {where}, sessions in {self._settings.state}")
                 await self._serve(server, hosts, stopping)
         finally:
+            self._preparations.close()
             decoders.shutdown(wait=True, cancel_futures=True)
             await hosts.release_all()
             self._models.close()
@@ -168,6 +194,10 @@ class _Server:
             await self._set_health(name, serving=True)
         names = ", ".join(hosted.name for hosted in self._models.bundles)
         self._supervisor.tell(STATUS=f"serving {names}")
+        if self._settings.backend == TENSORRT:
+            wanted = Wanted(TENSORRT, self._settings.precision)
+            for hosted in self._models.bundles:
+                await self._preparations.accelerate(hosted, wanted)
 
     async def _set_health(self, name: str, *, serving: bool) -> None:
         status = health_pb2.HealthCheckResponse
@@ -181,7 +211,9 @@ class _Server:
         stopping: asyncio.Event,
     ) -> None:
         models, calibrations = self._models, CalibrationFolder(self._settings.state)
-        rpc.add_ModelServiceServicer_to_server(ModelServicer(models, hosts), server)
+        rpc.add_ModelServiceServicer_to_server(
+            ModelServicer(models, hosts, self._preparations), server
+        )
         rpc.add_SessionServiceServicer_to_server(
             SessionServicer(models, hosts, folder, calibrations), server
         )

@@ -329,7 +329,7 @@ class ModelInfo(google.protobuf.message.Message):
     precision: builtins.str
     """"fp32", "int8" """
     detail: builtins.str
-    """why it is FAILED, in one sentence; where it runs, when READY"""
+    """why it is FAILED, in one sentence; where it runs, when READY, and what is prepared meanwhile"""
     @property
     def class_names(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
     @property
@@ -432,19 +432,32 @@ global___ListModelsResponse = ListModelsResponse
 
 @typing.final
 class LoadModelRequest(google.protobuf.message.Message):
+    """With precision or backend: also asks for another way to run the extractor. It is prepared (an engine is built where
+    it must be), verified against the bundle's fidelity tiles, and takes over between two fields, also of open sessions,
+    which record the change. What ran before goes on until then, and when anything fails.
+    """
+
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     BUNDLE_ID_FIELD_NUMBER: builtins.int
     BUNDLE_DIGEST_FIELD_NUMBER: builtins.int
+    PRECISION_FIELD_NUMBER: builtins.int
+    BACKEND_FIELD_NUMBER: builtins.int
     bundle_id: builtins.str
     bundle_digest: builtins.str
+    precision: builtins.str
+    """"fp32", "fp16", "int8"; "" = as it is"""
+    backend: builtins.str
+    """"cpu", "tensorrt"; "" = as it is"""
     def __init__(
         self,
         *,
         bundle_id: builtins.str = ...,
         bundle_digest: builtins.str = ...,
+        precision: builtins.str = ...,
+        backend: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["bundle_digest", b"bundle_digest", "bundle_id", b"bundle_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["backend", b"backend", "bundle_digest", b"bundle_digest", "bundle_id", b"bundle_id", "precision", b"precision"]) -> None: ...
 
 global___LoadModelRequest = LoadModelRequest
 
@@ -456,6 +469,7 @@ class LoadModelResponse(google.protobuf.message.Message):
     PROGRESS_FIELD_NUMBER: builtins.int
     MODEL_FIELD_NUMBER: builtins.int
     state: builtins.str
+    """as ModelInfo.state; "BUILDING 40 %" and "VERIFYING" while another runner is prepared"""
     progress: builtins.float
     @property
     def model(self) -> global___ModelInfo: ...
