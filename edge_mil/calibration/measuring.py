@@ -47,6 +47,8 @@ UNLIKE_GLASS = 0.1
 """Relative difference of two frames of empty glass that is tissue, a pen or another exposure."""
 MAX_MPP_ERROR = 0.25
 """A measured pixel size further from the declared one means wrong positions (`users.md`, E2)."""
+LOOKS = {"focus": "blurred", "stillness": "moved"}
+"""Number behind a gate -> what a field is that lies below its threshold."""
 MOST_FRAMES = 64
 MOST_BYTES = 512 << 20
 """Of whole frames, which the gates are fitted to."""
@@ -256,6 +258,17 @@ class Measurement:
     def _gates(self, now: float) -> Calibration:
         background = self.calibration.background or self.tissue.background
         fitted = fit_gate_settings(self._full, replace(self.tissue, background=background))
+        for found in fitted.histograms:
+            below = sum(
+                n
+                for n, end in zip(found.counts, found.edges[1:], strict=True)
+                if end <= found.threshold
+            )
+            if found.name in LOOKS and below > fitted.fields / 2:
+                raise CalibrationError(
+                    f"{below} of {fitted.fields} fields look {LOOKS[found.name]}, so the scan does "
+                    "not show what good fields are like; focus, let the stage settle, and repeat."
+                )
         self.histograms = fitted.histograms
         figures = {"gate_fields": float(fitted.fields)}
         return self.calibration.with_part(GATES, now, gates=fitted.settings, figures=figures)
