@@ -191,6 +191,9 @@ def _about(summary: SessionSummary) -> dict[str, Any]:
         "state": "closed" if summary.closed else "open",
         "created": summary.created,
         "mpp": summary.settings.mpp,
+        "mpp_source": summary.settings.mpp_source,
+        "calibration": summary.settings.calibration_id or None,
+        "calibration_digest": summary.settings.calibration_digest or None,
         "slide_label": summary.settings.slide_label,
     }
 
