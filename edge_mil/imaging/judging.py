@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import cv2
+import numpy as np
 
+from edge_mil.imaging.focus import box_sharpness
 from edge_mil.imaging.frame_gate import FrameGate, GateSettings
 from edge_mil.imaging.grid import Cell, GridGeometry
 from edge_mil.imaging.own_background import own_background
@@ -19,9 +21,13 @@ filled by one speck of dust."""
 SPARSE = 0.3
 """Share of tissue in the fullest cell below which the picture may hold nothing but dust."""
 
-GREY_DUST = 0.12
-"""Difference of the channels' mean darkness, as a share of the darkest: dust takes all colours
-alike (0.01 to 0.06 under noise), the stains do not (0.3 and more on every real field)."""
+GREY = 0.12
+"""Difference of the channels' mean darkness, as a share of the darkest: dust and shadows take all
+colours alike (0.01 to 0.06 under noise), the stains do not (0.3 and more on every real field)."""
+
+STRUCTURE = 80.0
+"""Sharpness, grey levels squared, from which what is dark and grey may be unstained cells (245 in
+`brightfield_shading`), not the edge of the lamp's light (2)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,14 +118,15 @@ class FrameJudge:
         return best, tuple(cells)
 
     def _share(self, part: UInt8Array) -> float:
-        """Return the share of tissue; 0 where what is dark is only dust, grey and sparse."""
+        """Return the share of tissue; 0 where what is dark is only dust or a shadow."""
         share = self.tissue.share(part)
-        if not self.tissue.min_share <= share < SPARSE:
+        if share < self.tissue.min_share:
             return share
-        mask = self.tissue.mask(part)
-        levels = cv2.mean(part, mask)[:3]
+        levels = cv2.mean(part, self.tissue.mask(part))
         darkness = [
-            glass - level for glass, level in zip(self.tissue.background, levels, strict=True)
+            glass - level for glass, level in zip(self.tissue.background, levels, strict=False)
         ]
-        grey = max(darkness) - min(darkness) < GREY_DUST * max(darkness)
-        return 0.0 if grey else share
+        if max(darkness) - min(darkness) >= GREY * max(darkness):
+            return share
+        grey = cv2.cvtColor(part, cv2.COLOR_RGB2GRAY).astype(np.uint8, copy=False)
+        return share if share >= SPARSE and box_sharpness(grey) >= STRUCTURE else 0.0

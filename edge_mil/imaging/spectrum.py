@@ -27,6 +27,9 @@ BANDS = len(EDGES) - 1
 DIRECTIONS = 8
 """Sectors of 22.5 degrees each."""
 
+SMALL_BLOCKS = 4
+"""Blocks along a side of a small field, where they overlap if need be."""
+
 MIN_BLOCK_SHARE = 0.05
 """Share of tissue pixels from which a block is looked at."""
 
@@ -86,7 +89,7 @@ def tissue_blocks(pixels: UInt8Array, tissue: TissueTest) -> Blocks:
         tissue: Its share per block is compared with MIN_BLOCK_SHARE.
     """
     pixels = _at_least_one_block(pixels)
-    rows, columns = pixels.shape[0] // BLOCK_PX, pixels.shape[1] // BLOCK_PX
+    rows, columns = (_blocks_along(side) for side in pixels.shape[:2])
     thinner = max(1.0, math.sqrt(rows * columns / MAX_BLOCKS))
     lattices = [(max(1, int(rows / thinner)), max(1, int(columns / thinner)))]
     if lattices[0] != (rows, columns):
@@ -148,13 +151,23 @@ def _at_least_one_block(pixels: UInt8Array) -> UInt8Array:
     )
 
 
+def _blocks_along(side_px: int) -> int:
+    """Return how many blocks lie along a side: in a small field they overlap by half at most."""
+    half_steps = (side_px - BLOCK_PX) // (BLOCK_PX // 2) + 1
+    return max(side_px // BLOCK_PX, min(SMALL_BLOCKS, half_steps))
+
+
 def _corners(height: int, width: int, rows: int, columns: int) -> list[tuple[int, int]]:
-    ys = [round((k + 0.5) * height / rows - BLOCK_PX / 2) for k in range(rows)]
-    xs = [round((k + 0.5) * width / columns - BLOCK_PX / 2) for k in range(columns)]
+    return [(y, x) for y in _starts(height, rows) for x in _starts(width, columns)]
+
+
+def _starts(side_px: int, count: int) -> list[int]:
+    """Return where the blocks along a side begin: spread over it, or over all of it if tight."""
+    if count * BLOCK_PX > side_px:
+        return [round(k * (side_px - BLOCK_PX) / (count - 1)) for k in range(count)]
     return [
-        (min(max(y, 0), height - BLOCK_PX), min(max(x, 0), width - BLOCK_PX))
-        for y in ys
-        for x in xs
+        min(max(round((k + 0.5) * side_px / count - BLOCK_PX / 2), 0), side_px - BLOCK_PX)
+        for k in range(count)
     ]
 
 
