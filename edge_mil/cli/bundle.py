@@ -134,8 +134,9 @@ def _wants(spec: InputSpec) -> str:
     normalised = "normalised by the graph itself"
     if spec.mean is not None and spec.std is not None:
         normalised = f"mean {_numbers(spec.mean)} and std {_numbers(spec.std)}"
-    stain = "no stain normalisation" if spec.stain is None else "stain normalisation"
-    return f"{what} {size} at {spec.mpp:g} um/px ({um}), {spec.color_order}, {normalised}, {stain}"
+    stain = "no" if spec.stain is None else spec.stain.method.capitalize()
+    cut = f"{what} {size} at {spec.mpp:g} um/px ({um}), {spec.color_order}"
+    return f"{cut}, {normalised}, {stain} stain normalisation"
 
 
 def _passing_on(manifest: Manifest) -> str:

@@ -188,6 +188,7 @@ def _session(client: Client, camera: Source, arguments: argparse.Namespace) -> C
                 f"Session {session.session_id} takes {kind}; "
                 f"{'add' if opened.independent else 'leave out'} --independent."
             )
+        _check_calibration(client, opened, arguments.calibration)
         return session
     model = _ready_model(client, arguments.bundle)
     calibration = calibrated(client, camera, arguments.calibration)
@@ -202,6 +203,24 @@ def _session(client: Client, camera: Source, arguments: argparse.Namespace) -> C
         stage=stage_frame(camera),
         tissue=outline(camera, model),
     )
+
+
+def _check_calibration(client: Client, opened: SessionInfo, named: str) -> None:
+    """Refuse to go on with a session under another calibration than it began with.
+
+    Raises:
+        UsageError: The one that is named is another, or was measured anew since.
+    """
+    if not named:
+        return
+    known = {found.name: found.digest for found in client.calibrations()}
+    if (named, known.get(named)) != (opened.calibration, opened.calibration_digest):
+        began = f"{opened.calibration or 'none'} {opened.calibration_digest[:19]}".strip()
+        raise UsageError(
+            f"Session {opened.session_id} runs under calibration {began}, and {named} is now "
+            f"{known.get(named, 'unknown')[:19]}; leave --calibration out to go on under the one "
+            "that it began with, or open a new session (leave --session out)."
+        )
 
 
 def _ready_model(client: Client, name: str) -> ModelInfo:

@@ -210,3 +210,23 @@ def test_licences_are_kept_apart(
     terms = parse_licences(words, card=card)
     assert (terms.licences.extractor, terms.licences.aggregator) == (extractor, aggregator)
     assert terms.redistributable is passed_on
+
+
+def test_a_stain_normalisation_gets_its_target_from_the_calibration_tiles(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_images(place / "fields", 12, 4 * TILE_PX)
+    assert main(command("--calibration", "fields", "--stain", "reinhard", "--licence", "MIT")) == 0
+    spec = open_bundle(place / "made").manifest.input
+    assert spec is not None
+    assert spec.stain is not None
+    assert spec.stain.method == "reinhard"
+    assert len(spec.stain.mean) == len(spec.stain.deviation) == 3
+
+
+def test_a_stain_normalisation_without_real_tiles_is_refused(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command("--stain", "macenko")) == 2
+    assert "needs tiles stained as those" in sentence(capsys)
+    assert not (place / "made").exists()

@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import grpc
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from running_service import RunningService, WireStream, open_session
 
 from edge_mil.calibration import Calibration, CalibrationFolder
 from edge_mil.calibration.calibration import DAY_S
+from edge_mil.cli import main
 from edge_mil.client import Client
 from edge_mil.errors import RemoteError
 from edge_mil.rpc.frames import encode_header
@@ -132,6 +134,26 @@ def test_it_stays_when_the_service_is_killed(bundle: Path, tmp_path: Path) -> No
             assert client.calibrations()[0].digest != digest
     finally:
         running.stop()
+
+
+def test_a_session_is_not_resumed_under_one_that_was_measured_anew(
+    client: Client,
+    service: RunningService,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    now = time.time()
+    first = Calibration("again", measured={"pixel-size": now}, mpp=0.5)
+    stored(service).save(first)
+    session = client.open_session(calibration="again")
+    cv2.imwrite(str(tmp_path / "a_x48_y64.png"), field(painted(), 0, 0).pixels)
+    words = ["stream", str(tmp_path), "--server", service.address, "--mpp", "0.5", "--session"]
+    words += [session.session_id, "--calibration", "again"]
+    stored(service).save(first.with_part("pixel-size", now + 1, mpp=0.501))
+    assert main(words) == 2
+    assert "the one that it began with" in capsys.readouterr().err
+    stored(service).save(first)
+    assert main(words) == 0
 
 
 def test_a_stale_calibration_is_refused_and_may_be_allowed(
