@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from edge_mil import __version__
-from edge_mil.cli.later import LATER, not_there_yet
 from edge_mil.errors import DependencyError, EdgeMilError
 from edge_mil.types import RESEARCH_USE_ONLY
 
@@ -24,6 +23,7 @@ COMMANDS = {
     "calibrate": "measure flat field, white balance, pixel size, gates and stain of a microscope",
     "judge": "judge each image of a folder alone: its verdict and the numbers behind it",
     "session": "list, show, report on or export the sessions of a service",
+    "engine": "build, list and clear TensorRT engines",
     "tune": "measure every backend and precision on this device, keep the fastest in bound",
     "doctor": "what this device can run, what is missing, and the command that mends it",
     "heads": "list the aggregators: paper, incremental class, costs, audit",
@@ -48,6 +48,8 @@ PACKAGES = {
     "safetensors": "export",
     "tqdm": "export",
     "openvino": "openvino",
+    "tensorrt_rtx": "tensorrt-rtx",
+    "pycuda": "tensorrt",
 }
 """Import name -> the extra of edge-mil that installs it."""
 
@@ -98,8 +100,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(words: list[str]) -> int:
     command = next((word for word in words if not word.startswith("-")), "")
-    if command in LATER and not {"-h", "--help"} & set(words):
-        raise not_there_yet(command)
     parser = _parser(command)
     if not words:
         parser.print_help()
@@ -131,9 +131,6 @@ def _parser(chosen: str) -> argparse.ArgumentParser:
             module.add_parser(subparsers)
         else:
             subparsers.add_parser(name, help=line)
-    for name, (will, _) in LATER.items():
-        text = f"not in this release: will {will}"
-        subparsers.add_parser(name, help=text, description=f"This is {text}.")
     return parser
 
 

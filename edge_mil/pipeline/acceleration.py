@@ -83,13 +83,19 @@ def accelerate(
         try:
             told = functools.partial(on_progress, wanted)
             plan = backend.build(recipe, on_progress=told, cancelled=cancelled)
-            network = backend.open(plan, recipe.label)
-            runner = Runner(network, wanted, backend.describe(), backend.name)
         except EngineError as error:
-            missed.append(f"{wanted}: {str(error).rstrip('.')}")
-            if backend.device is None or (cancelled is not None and cancelled.is_set()):
+            missed.append(f"{wanted}: {_clause(error)}")
+            if cancelled is not None and cancelled.is_set():
+                break
+            continue
+        try:
+            network = backend.open(plan, recipe.label)
+        except EngineError as error:
+            missed.append(f"{wanted}: {_clause(error)}")
+            if backend.device is None:
                 break  # no other precision would fare better
             continue
+        runner = Runner(network, wanted, backend.describe(), backend.name)
         check = check_runner(model, runner)
         if check.holds:
             sentence = f"{wanted} in place of {precision} ({'; '.join(missed)})" if missed else ""
@@ -101,3 +107,7 @@ def accelerate(
         backend.cache.remember(key, recipe.label, why)
         missed.append(f"{wanted}: {why}")
     raise EngineError(f"No TensorRT engine of {name} can serve here ({'; '.join(missed)}).")
+
+
+def _clause(error: EngineError) -> str:
+    return str(error).rstrip(".")

@@ -7,7 +7,6 @@ import pytest
 
 from edge_mil import __version__
 from edge_mil.cli import COMMANDS, main
-from edge_mil.cli.later import LATER
 
 
 def run(*words: str, prefix: str = "") -> subprocess.CompletedProcess[str]:
@@ -43,8 +42,7 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
 def test_the_help_lists_every_command_without_importing_an_engine(words: tuple[str, ...]) -> None:
     ended = run(*words, prefix=blocked(*ENGINE))
     assert ended.returncode == 0, ended.stderr
-    assert all(name in ended.stdout for name in (*COMMANDS, *LATER))
-    assert "not in this release" in ended.stdout
+    assert all(name in ended.stdout for name in COMMANDS)
 
 
 def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
@@ -52,17 +50,6 @@ def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None
         main(["--version"])
     assert ended.value.code == 0
     assert capsys.readouterr().out == f"edge-mil {__version__}\n"
-
-
-@pytest.mark.parametrize("command", LATER)
-def test_a_command_of_a_later_release_says_so_whatever_follows_it(
-    command: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main([command, "--json", "anything", "--mpp", "0.5"]) == 2
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert printed.err.startswith(f"edge-mil: edge-mil {command} is not in this release: it will ")
-    assert printed.err.count("\n") == 1
 
 
 @pytest.mark.parametrize(

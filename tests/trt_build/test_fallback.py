@@ -1,0 +1,141 @@
+"""From INT8 to FP16 to FP32 to ONNX Runtime, with real engine files and real failing builds.
+
+No engine can run here, so where one would be run ONNX Runtime runs its graph in its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from demo_recipes import DEMO
+
+from edge_mil.backends.batching import BatchingNetwork, NetworkExecutor
+from edge_mil.backends.onnx_runtime import OnnxRuntimeBackend
+from edge_mil.backends.tensorrt.backend import TensorRtBackend
+from edge_mil.backends.tensorrt.building import BuildLimits
+from edge_mil.backends.tensorrt.cache import EngineCache
+from edge_mil.backends.tensorrt.device import find_device
+from edge_mil.backends.tensorrt.library import Library
+from edge_mil.bundle import Bundle, open_bundle, write_bundle
+from edge_mil.errors import EngineError
+from edge_mil.pipeline import Model
+from edge_mil.pipeline.acceleration import accelerate
+from edge_mil.protocols import Network
+from edge_mil.types import Float32Array
+
+pytestmark = [
+    pytest.mark.trt_build,
+    pytest.mark.skipif(find_device() is not None, reason="this machine has a GPU"),
+]
+
+Opened = Callable[[str], Network]
+
+
+class StandIn(TensorRtBackend):
+    """Builds real engines; runs their graphs in ONNX Runtime, since here is no device."""
+
+    run: Opened
+
+    def open(self, plan: bytes, label: str) -> Network:
+        """Open the graph that the plan was built from."""
+        assert plan
+        return self.run(label)
+
+
+def bundle_with(folder: Path, **graphs: str) -> Bundle:
+    """Return the demo bundle with other files under the names of its graphs."""
+    demo = open_bundle(DEMO)
+    files = {name: demo.read(name) for name in demo.manifest.files}
+    files |= {name: demo.read(other) for name, other in graphs.items()}
+    return write_bundle(demo.manifest, files, folder)
+
+
+@pytest.fixture
+def demo() -> Iterator[Model]:
+    made = Model.load(open_bundle(DEMO), threads=1)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def stand_in(library: Library, cache: EngineCache) -> StandIn:
+    made = StandIn(cache, library=library)
+    made.run = lambda label: graph(DEMO / label.split(" ")[0])
+    return made
+
+
+def graph(path: Path) -> Network:
+    return OnnxRuntimeBackend(threads=1).load(path.read_bytes(), label=path.name)
+
+
+def test_an_engine_that_holds_the_bound_is_taken_as_it_was_wanted(
+    demo: Model, stand_in: StandIn
+) -> None:
+    shares: list[tuple[str, float]] = []
+    made = accelerate(demo, stand_in, "int8", on_progress=lambda p, s: shares.append((p, s)))
+    assert (made.runner.precision, made.runner.on, made.missed) == ("int8", "tensorrt", "")
+    assert made.check.holds
+    assert shares[-1] == ("int8", 1.0)
+    again: list[float] = []
+    accelerate(demo, stand_in, "int8", on_progress=lambda _, s: again.append(s))
+    assert again == []
+
+
+def test_a_refused_graph_falls_back_to_the_next_and_one_sentence_says_why(
+    tmp_path: Path, stand_in: StandIn
+) -> None:
+    wrong = bundle_with(tmp_path / "b", **{"extractor.int8.trt.onnx": "extractor.int8.cpu.onnx"})
+    model = Model.load(wrong, threads=1)
+    made = accelerate(model, stand_in, "int8")
+    model.close()
+    assert made.runner.precision == "fp32"
+    assert made.missed.startswith("fp32 in place of int8 (int8: ")
+    assert "Non-zero zero point is not supported" in made.missed
+    assert "fp16: the bundle has none" in made.missed
+
+
+def test_an_engine_outside_of_the_bound_is_removed_and_the_next_is_taken(
+    demo: Model, stand_in: StandIn
+) -> None:
+    right = stand_in.run
+
+    class Wrong(NetworkExecutor):
+        def finish(self, slot: int) -> dict[str, Float32Array]:
+            return {n: np.flip(a, axis=1).copy() for n, a in super().finish(slot).items()}
+
+    def run(label: str) -> Network:
+        if "int8" not in label:
+            return right(label)
+        return BatchingNetwork(lambda: Wrong(right(label), 32), label=label)
+
+    stand_in.run = run
+    made = accelerate(demo, stand_in, "int8")
+    assert made.runner.precision == "fp32"
+    assert "outside of the bundle's bound" in made.missed
+    assert [header.key["precision"] for _, header in stand_in.cache.engines()] == ["fp32"]
+    assert [failure.key["precision"] for _, failure in stand_in.cache.failures()] == ["int8"]
+    again = accelerate(demo, stand_in, "int8")
+    assert "engine clear forgets it" in again.missed
+
+
+def test_when_no_engine_can_be_built_all_reasons_are_one_sentence(
+    demo: Model, library: Library, cache: EngineCache
+) -> None:
+    backend = TensorRtBackend(cache, library=library, limits=BuildLimits(seconds=0.1))
+    with pytest.raises(EngineError) as refused:
+        accelerate(demo, backend, "int8")
+    text = str(refused.value)
+    assert text.count("took more than 0.1 s") == 2
+    assert "fp16: the bundle has none" in text
+    assert "\n" not in text
+
+
+def test_without_a_gpu_one_engine_is_built_and_the_rest_is_not_tried(
+    demo: Model, library: Library, cache: EngineCache
+) -> None:
+    with pytest.raises(EngineError, match="this machine shows no NVIDIA GPU"):
+        accelerate(demo, TensorRtBackend(cache, library=library), "int8")
+    assert [header.key["precision"] for _, header in cache.engines()] == ["int8"]
