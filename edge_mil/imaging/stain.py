@@ -31,6 +31,9 @@ MIN_ANGLE_DEGREES = 3.0
 SAMPLE = 200_000
 """Tissue pixels that a profile is fitted on; more change it by less than a grey level."""
 LEVELS = 256
+LAB_SCALE = np.array([2.55, 1.0, 1.0])
+LAB_ZERO = np.array([0.0, 128.0, 128.0])
+"""How OpenCV packs L*a*b* into 8 bits: (value + zero) x scale."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +136,9 @@ class StainTransform:
         if method == "reinhard":
             gain = np.asarray(target.deviation) / np.asarray(source.deviation)
             shift = np.asarray(target.mean) - gain * np.asarray(source.mean)
-            self._matrix = np.column_stack([np.diag(gain), shift]).astype(np.float32)
+            levels = np.arange(LEVELS, dtype=np.float64)[:, None] / LAB_SCALE - LAB_ZERO
+            moved = ((gain * levels + shift) + LAB_ZERO) * LAB_SCALE
+            self._table = np.clip(np.rint(moved), 0, 255).astype(np.uint8)[None]
             return
         for what, profile in (("slide", source), ("bundle's reference", target)):
             if not profile.stains:
@@ -149,7 +154,7 @@ class StainTransform:
         white = np.log(np.asarray(target.background))
         self._matrix = np.column_stack([-mixing @ unmixing, white]).astype(np.float32)
         # cv2.LUT wants one row of 256 entries with a table for each channel.
-        self._table = _density(source.background).astype(np.float32)[None]
+        self._densities = _density(source.background).astype(np.float32)[None]
 
     def apply(self, tiles: UInt8Array) -> UInt8Array:
         """Normalise tiles, each by itself.
@@ -167,12 +172,14 @@ class StainTransform:
         return out
 
     def _macenko(self, tile: UInt8Array) -> UInt8Array:
-        density = cv2.LUT(tile, self._table)
+        density = cv2.LUT(tile, self._densities)
         levels = cv2.exp(cv2.transform(density, self._matrix))
         return cv2.convertScaleAbs(levels).astype(np.uint8, copy=False)
 
     def _reinhard(self, tile: UInt8Array) -> UInt8Array:
-        return _from_lab(cv2.transform(_to_lab(tile), self._matrix).astype(np.float32, copy=False))
+        # 8-bit L*a*b*, as StainTools has it: 0.6 ms for a tile of 224 px, in float32 2.4 ms.
+        lab = cv2.LUT(cv2.cvtColor(tile, cv2.COLOR_RGB2Lab), self._table)
+        return cv2.cvtColor(lab, cv2.COLOR_Lab2RGB).astype(np.uint8, copy=False)
 
 
 def _two_stains(density: Float64Array) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -210,9 +217,3 @@ def _density(background: tuple[float, ...]) -> Float64Array:
 def _to_lab(pixels: UInt8Array) -> Float32Array:
     scaled: Float32Array = np.multiply(pixels, np.float32(1 / 255), dtype=np.float32)
     return cv2.cvtColor(scaled, cv2.COLOR_RGB2Lab).astype(np.float32, copy=False)
-
-
-def _from_lab(lab: Float32Array) -> UInt8Array:
-    rgb = cv2.cvtColor(lab, cv2.COLOR_Lab2RGB)
-    # It saturates to 0 to 255, after rounding.
-    return cv2.convertScaleAbs(np.maximum(rgb, 0), alpha=255).astype(np.uint8, copy=False)
