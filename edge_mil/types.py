@@ -339,3 +339,24 @@ class HeatMap:
     um_per_row: float
     values: Float32Array
     revision: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CellLayer:
+    """One number for each cell of the slide, or for each slot of fields.
+
+    Attributes:
+        name: What it says: "focus" or "coverage".
+        origin_x_um: Stage x of the top left corner of values[0, 0].
+        origin_y_um: Stage y of the same.
+        um_per_column: Width of a cell on the slide.
+        um_per_row: Height of a cell on the slide.
+        values: float32, shape (rows, columns); NaN where there is nothing to say.
+    """
+
+    name: str
+    origin_x_um: float
+    origin_y_um: float
+    um_per_column: float
+    um_per_row: float
+    values: Float32Array

@@ -7,21 +7,24 @@ from edge_mil.client.session import ClientSession
 from edge_mil.client.values import (
     FieldInfo,
     ModelInfo,
+    MosaicInfo,
     ScoreInfo,
     ServerInfo,
     SessionInfo,
 )
 from edge_mil.rpc.allocator import tune_allocator
-from edge_mil.types import HeatMap
+from edge_mil.types import CellLayer, HeatMap
 
 __all__ = [
     "CalibrationInfo",
+    "CellLayer",
     "Client",
     "ClientSession",
     "FieldInfo",
     "FieldStream",
     "HeatMap",
     "ModelInfo",
+    "MosaicInfo",
     "ScoreInfo",
     "ServerInfo",
     "SessionInfo",

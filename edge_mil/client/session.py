@@ -13,10 +13,13 @@ import grpc
 from edge_mil.client.field_stream import GIVE_UP_AFTER_S, FieldStream, StreamSummary
 from edge_mil.client.values import (
     FieldInfo,
+    MosaicInfo,
     ScoreInfo,
     SessionInfo,
+    cell_layer,
     field_info,
     heat_map,
+    mosaic_info,
     score_info,
     session_info,
     state_name,
@@ -24,7 +27,7 @@ from edge_mil.client.values import (
 from edge_mil.client.wire import Wire, error_of
 from edge_mil.errors import RemoteError
 from edge_mil.rpc.codec import duration
-from edge_mil.types import FieldResult, Frame, HeatMap, SlideScore
+from edge_mil.types import CellLayer, FieldResult, Frame, HeatMap, SlideScore
 from edge_mil.v1 import edge_mil_pb2 as pb
 
 
@@ -221,6 +224,31 @@ class ClientSession:
         """
         request = pb.GetHeatmapRequest(session_id=self.session_id, class_name=class_name)
         return heat_map(self._wire.call(lambda s: self._wire.views.GetHeatmap(request, timeout=s)))
+
+    def layer(self, name: str) -> CellLayer:
+        """Return how sharply ("focus"), or how much of ("coverage"), each cell was seen.
+
+        Raises:
+            ServiceUnavailableError: The service cannot be reached.
+            RemoteError: There is no such layer, or the fields have no positions.
+        """
+        request = pb.GetHeatmapRequest(session_id=self.session_id, layer=name)
+        found = self._wire.call(lambda s: self._wire.views.GetHeatmap(request, timeout=s))
+        return cell_layer(name, found)
+
+    def mosaic(self, um_per_px: float = 0.0) -> MosaicInfo | None:
+        """Return the slide as far as it was seen; None before the first accepted field.
+
+        Args:
+            um_per_px: Finest size of its pixels; 0 is the usual one.
+
+        Raises:
+            ServiceUnavailableError: The service cannot be reached.
+            RemoteError: It refuses.
+        """
+        request = pb.GetMosaicRequest(session_id=self.session_id, um_per_px=um_per_px)
+        found = self._wire.call(lambda s: self._wire.views.GetMosaic(request, timeout=s))
+        return mosaic_info(found)
 
     def remove_field(self, sequence: int, reason: str) -> ScoreInfo:
         """Take a field out of the score; its record stays.

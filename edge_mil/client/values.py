@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge_mil.rpc.codec import decode_measure, decode_score, epoch_seconds
-from edge_mil.types import FieldResult, HeatMap, SlideScore, Verdict
+from edge_mil.types import CellLayer, FieldResult, HeatMap, SlideScore, Verdict
 from edge_mil.v1 import edge_mil_pb2 as pb
 
 INSTANCE_NAMES = {pb.INSTANCE_KIND_GRID: "grid", pb.INSTANCE_KIND_FIELD: "field"}
@@ -256,6 +256,57 @@ def field_info(message: pb.FieldSummary) -> FieldInfo:
         removed=message.removed,
         attention_share=message.attention_share,
         influence=message.influence if message.HasField("influence") else None,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class MosaicInfo:
+    """The slide as far as it was seen.
+
+    Attributes:
+        jpeg: The picture, white where nothing was accepted.
+        origin_x_um: Stage x of its top left corner.
+        origin_y_um: Stage y of the same.
+        um_per_px: Size of a pixel on the slide.
+        columns: Its width, pixels.
+        rows: Its height, pixels.
+        as_of: Last field that it shows.
+    """
+
+    jpeg: bytes
+    origin_x_um: float
+    origin_y_um: float
+    um_per_px: float
+    columns: int
+    rows: int
+    as_of: int
+
+
+def mosaic_info(message: pb.GetMosaicResponse) -> MosaicInfo | None:
+    """Return a mosaic's message as a value, None where there is none yet."""
+    if not message.jpeg:
+        return None
+    return MosaicInfo(
+        jpeg=message.jpeg,
+        origin_x_um=message.origin_x_um,
+        origin_y_um=message.origin_y_um,
+        um_per_px=message.um_per_px,
+        columns=message.columns,
+        rows=message.rows,
+        as_of=message.as_of_sequence,
+    )
+
+
+def cell_layer(name: str, message: pb.GetHeatmapResponse) -> CellLayer:
+    """Return a layer's message as a value."""
+    values = np.frombuffer(message.values_f32le, dtype="<f4").astype(np.float32)
+    return CellLayer(
+        name=name,
+        origin_x_um=message.origin_x_um,
+        origin_y_um=message.origin_y_um,
+        um_per_column=message.um_per_cell,
+        um_per_row=message.um_per_row,
+        values=values.reshape(message.rows, message.columns),
     )
 
 

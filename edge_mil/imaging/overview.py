@@ -13,6 +13,8 @@ from edge_mil.types import Region, UInt8Array
 PAPER = 255
 """What was not seen is white, as the page is."""
 
+JPEG_QUALITY = 85
+
 BLOCK_PX = 256
 """The sheet grows by whole blocks, so that it is seldom copied."""
 
@@ -104,6 +106,12 @@ class Overview:
             # The old sheet is whole blocks around what was shown, which the new one holds.
             sheet[y : y + len(old), x : x + old.shape[1]] = old
         self._sheet, self._left, self._top = sheet, new_left, new_top
+
+
+def as_jpeg(picture: UInt8Array) -> bytes:
+    """Return an RGB uint8 picture (h, w, 3) as JPEG."""
+    bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+    return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
 
 
 def _ends(centre_um: float, half_um: float, unit_um: float) -> tuple[int, int]:

@@ -13,11 +13,12 @@ from edge_mil.errors import (
     ServiceUnavailableError,
     UsageError,
 )
+from edge_mil.imaging.overview import as_jpeg
 from edge_mil.service.boundary import streaming, unary
 from edge_mil.service.hosted import HostedSession, SessionHosts
 from edge_mil.service.messages import field_message
 from edge_mil.service.paging import page_of
-from edge_mil.types import RESEARCH_USE_ONLY
+from edge_mil.types import MIN_MPP, RESEARCH_USE_ONLY
 from edge_mil.v1 import edge_mil_pb2 as pb
 from edge_mil.v1 import edge_mil_pb2_grpc as rpc
 
@@ -25,6 +26,9 @@ Value = TypeVar("Value")
 
 HEARTBEAT_S = 10.0
 DEFAULT_TOP, MAX_TOP = 10, 100
+MOSAIC_UM, MAX_MOSAIC_UM = 8.0, 1000.0
+MOSAIC_PX = 2048
+"""Long side of a mosaic at most: its JPEG stays within a message of 4 MB, gRPC's default."""
 
 
 class ViewServicer(rpc.ViewServiceServicer):
@@ -118,8 +122,10 @@ class ViewServicer(rpc.ViewServiceServicer):
     async def GetHeatmap(  # noqa: N802
         self, request: pb.GetHeatmapRequest, _: Any
     ) -> pb.GetHeatmapResponse:
-        """Return the signed influence of each cell on a class' logit."""
+        """Return the signed influence of each cell on a class' logit, or another layer of cells."""
         async with self._hosts.use(request.session_id) as hosted:
+            if request.layer:
+                return await _layer(hosted, request)
             name = _class_name(hosted, request.class_name)
             heat = await _aside(lambda: hosted.session.heat_map(name))
             if request.um_per_cell not in (0, heat.um_per_column):
@@ -140,6 +146,33 @@ class ViewServicer(rpc.ViewServiceServicer):
                 class_name=name,
             )
 
+    @unary
+    async def GetMosaic(  # noqa: N802
+        self, request: pb.GetMosaicRequest, _: Any
+    ) -> pb.GetMosaicResponse:
+        """Return the slide as far as it was seen, as JPEG."""
+        finest = request.um_per_px or MOSAIC_UM
+        if not MIN_MPP <= finest <= MAX_MOSAIC_UM:
+            raise UsageError(
+                f"The mosaic can have {MIN_MPP:g} to {MAX_MOSAIC_UM:g} um per pixel, not {finest}; "
+                "leave um_per_px out for the usual one.",
+                field="um_per_px",
+            )
+        async with self._hosts.use(request.session_id) as hosted:
+            seen = await _aside(lambda: hosted.session.mosaic(finest, MOSAIC_PX))
+            if seen is None:
+                return pb.GetMosaicResponse()
+            rows, columns = seen.pixels.shape[:2]
+            return pb.GetMosaicResponse(
+                jpeg=await _aside(lambda: as_jpeg(seen.pixels)),
+                origin_x_um=seen.origin_x_um,
+                origin_y_um=seen.origin_y_um,
+                um_per_px=seen.um_per_px,
+                columns=columns,
+                rows=rows,
+                as_of_sequence=seen.as_of,
+            )
+
     @staticmethod
     def _seen(hosted: HostedSession, *, heartbeat: bool) -> pb.WatchScoreResponse:
         return pb.WatchScoreResponse(
@@ -149,6 +182,34 @@ class ViewServicer(rpc.ViewServiceServicer):
             bundle_digest=hosted.bundle.digest,
             notice=RESEARCH_USE_ONLY,
         )
+
+
+async def _layer(hosted: HostedSession, request: pb.GetHeatmapRequest) -> pb.GetHeatmapResponse:
+    """Return how sharply, or how much of, each cell was seen.
+
+    Raises:
+        UsageError: There is no such layer.
+    """
+    session = hosted.session
+    layers = {"focus": session.focus_map, "coverage": session.coverage_map}
+    if request.layer not in layers:
+        raise UsageError(
+            f"There is no layer {request.layer[:40]!r}; ask for {' or '.join(layers)}, or leave it "
+            "out for the influence on the score.",
+            field="layer",
+        )
+    layer = await _aside(layers[request.layer])
+    rows, columns = layer.values.shape
+    return pb.GetHeatmapResponse(
+        revision=session.standing().revision,
+        origin_x_um=layer.origin_x_um,
+        origin_y_um=layer.origin_y_um,
+        um_per_cell=layer.um_per_column,
+        um_per_row=layer.um_per_row,
+        columns=columns,
+        rows=rows,
+        values_f32le=layer.values.astype("<f4").tobytes(),
+    )
 
 
 async def _aside(work: Callable[[], Value]) -> Value:

@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from edge_mil.errors import SessionStateError
-from edge_mil.session.views import CellLayer
-from edge_mil.types import Float32Array, Region
+from edge_mil.types import CellLayer, Float32Array, Region
 
 MOST_CELLS = 16_000_000
 """Cells of a layer at most: positions come from outside, and one may be far away."""

@@ -17,8 +17,7 @@ from edge_mil.session.report_drawing import (
 )
 from edge_mil.session.report_layers import WORDS as LAYER_WORDS
 from edge_mil.session.report_style import STYLE
-from edge_mil.session.views import CellLayer
-from edge_mil.types import RESEARCH_USE_ONLY, HeatMap, Region, SlideScore
+from edge_mil.types import RESEARCH_USE_ONLY, CellLayer, HeatMap, Region, SlideScore
 
 VERDICT_WORDS = {
     "ACCEPTED": "brought something new to the score",

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edge_mil.session.report_layers import layer_svg
-from edge_mil.session.views import CellLayer
-from edge_mil.types import HeatMap, Region
+from edge_mil.types import CellLayer, HeatMap, Region
 
 RAISES, LOWERS = (217, 72, 1), (8, 81, 156)
 """Orange and blue differ for every kind of colour blindness (ColorBrewer's PuOr and RdBu ends)."""

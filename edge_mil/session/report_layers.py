@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from edge_mil.session.views import CellLayer
+from edge_mil.types import CellLayer
 
 SOFT, SHARP = (68, 1, 84), (253, 231, 37)
 """Ends of viridis: they differ in lightness, so every eye and every printer tells them apart."""

@@ -7,11 +7,10 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
-import cv2
-
 from edge_mil import __version__
 from edge_mil.bundle import Bundle
 from edge_mil.errors import SessionStateError
+from edge_mil.imaging.overview import as_jpeg
 from edge_mil.pipeline import Model
 from edge_mil.session.answers import read_answer
 from edge_mil.session.bag import Bag
@@ -26,16 +25,15 @@ from edge_mil.session.report import ReportContent, TopField
 from edge_mil.session.report_drawing import HistoryPoint, SlidePicture
 from edge_mil.session.settings import SessionSettings
 from edge_mil.session.survey import Survey
-from edge_mil.session.views import CellLayer, FieldRecord
+from edge_mil.session.views import FieldRecord
 from edge_mil.store import SessionReader
-from edge_mil.types import FieldResult, HeatMap, Region, SlideScore
+from edge_mil.types import CellLayer, FieldResult, HeatMap, Region, SlideScore
 
 TOP_FIELDS = 8
 PICTURE_PX = 1600
 """Long side of the picture at most: sharp on a page 1100 px wide."""
 FINEST_UM = 0.5
 """Pixels of the picture of a small slide."""
-JPEG_QUALITY = 85
 MODEL_CARD = "model_card.md"
 
 
@@ -131,10 +129,8 @@ def _picture(reader: SessionReader, settings: SessionSettings) -> SlidePicture |
         return None
     height, width = mosaic.pixels.shape[:2]
     unit = mosaic.um_per_px
-    bgr = cv2.cvtColor(mosaic.pixels, cv2.COLOR_RGB2BGR)
-    jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
     region = Region(mosaic.origin_x_um, mosaic.origin_y_um, width * unit, height * unit)
-    return SlidePicture(jpeg.tobytes(), region)
+    return SlidePicture(as_jpeg(mosaic.pixels), region)
 
 
 def _layers(survey: Survey) -> tuple[CellLayer, ...]:

@@ -6,12 +6,12 @@ from edge_mil.errors import SequenceError
 from edge_mil.pipeline import Model
 from edge_mil.session.evidence import Evidence
 from edge_mil.session.layers import lay_out
-from edge_mil.session.overview import FINEST_UM, MosaicPainter
+from edge_mil.session.overview import FINEST_UM, MOST_PX, MosaicPainter
 from edge_mil.session.standing import StandingBoard
 from edge_mil.session.survey import Survey
-from edge_mil.session.views import CellLayer, FieldRecord, SlideMosaic
+from edge_mil.session.views import FieldRecord, SlideMosaic
 from edge_mil.store import SessionFile
-from edge_mil.types import HeatMap
+from edge_mil.types import CellLayer, HeatMap
 
 
 class ShownSession:
@@ -39,10 +39,15 @@ class ShownSession:
         """Return each cell's influence on the logit of a class."""
         return self._evidence().heat_map(class_name, self._board.get().revision)
 
-    def mosaic(self, um_per_px: float = FINEST_UM) -> SlideMosaic | None:
-        """Return the slide as far as it was seen; None while no accepted field has a position."""
+    def mosaic(self, um_per_px: float = FINEST_UM, most_px: int = MOST_PX) -> SlideMosaic | None:
+        """Return the slide as far as it was seen; None while no accepted field has a position.
+
+        Args:
+            um_per_px: Size of its pixels; coarser where its long side would be above `most_px`.
+            most_px: See there.
+        """
         self._store.flush()
-        return self._painter.paint(um_per_px)
+        return self._painter.paint(um_per_px, most_px)
 
     def focus_map(self) -> CellLayer:
         """Return how sharply each held cell was seen, grey levels squared; from any thread."""

@@ -1831,18 +1831,22 @@ class GetHeatmapRequest(google.protobuf.message.Message):
     SESSION_ID_FIELD_NUMBER: builtins.int
     CLASS_NAME_FIELD_NUMBER: builtins.int
     UM_PER_CELL_FIELD_NUMBER: builtins.int
+    LAYER_FIELD_NUMBER: builtins.int
     session_id: builtins.str
     class_name: builtins.str
     um_per_cell: builtins.float
     """0 = the session's own grid, the only one so far"""
+    layer: builtins.str
+    """"" = influence; "focus" = sharpness of each held cell, grey levels squared; "coverage" = share seen of each cell"""
     def __init__(
         self,
         *,
         session_id: builtins.str = ...,
         class_name: builtins.str = ...,
         um_per_cell: builtins.float = ...,
+        layer: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["class_name", b"class_name", "session_id", b"session_id", "um_per_cell", b"um_per_cell"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["class_name", b"class_name", "layer", b"layer", "session_id", b"session_id", "um_per_cell", b"um_per_cell"]) -> None: ...
 
 global___GetHeatmapRequest = GetHeatmapRequest
 
@@ -1866,7 +1870,7 @@ class GetHeatmapResponse(google.protobuf.message.Message):
     columns: builtins.int
     rows: builtins.int
     values_f32le: builtins.bytes
-    """little-endian float32, row-major, logits; NaN = not visited"""
+    """little-endian float32, row-major, logits (or as the layer says); NaN = not visited"""
     class_name: builtins.str
     um_per_row: builtins.float
     """height of a cell; um_per_cell is its width"""
@@ -1886,6 +1890,61 @@ class GetHeatmapResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["class_name", b"class_name", "columns", b"columns", "origin_x_um", b"origin_x_um", "origin_y_um", b"origin_y_um", "revision", b"revision", "rows", b"rows", "um_per_cell", b"um_per_cell", "um_per_row", b"um_per_row", "values_f32le", b"values_f32le"]) -> None: ...
 
 global___GetHeatmapResponse = GetHeatmapResponse
+
+@typing.final
+class GetMosaicRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: builtins.int
+    UM_PER_PX_FIELD_NUMBER: builtins.int
+    session_id: builtins.str
+    um_per_px: builtins.float
+    """finest; 0 = 8; the answer may be coarser, since its longer side has 2048 pixels at most"""
+    def __init__(
+        self,
+        *,
+        session_id: builtins.str = ...,
+        um_per_px: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["session_id", b"session_id", "um_per_px", b"um_per_px"]) -> None: ...
+
+global___GetMosaicRequest = GetMosaicRequest
+
+@typing.final
+class GetMosaicResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    JPEG_FIELD_NUMBER: builtins.int
+    ORIGIN_X_UM_FIELD_NUMBER: builtins.int
+    ORIGIN_Y_UM_FIELD_NUMBER: builtins.int
+    UM_PER_PX_FIELD_NUMBER: builtins.int
+    COLUMNS_FIELD_NUMBER: builtins.int
+    ROWS_FIELD_NUMBER: builtins.int
+    AS_OF_SEQUENCE_FIELD_NUMBER: builtins.int
+    jpeg: builtins.bytes
+    """white where nothing was accepted; empty when nothing was, or the fields have no positions"""
+    origin_x_um: builtins.float
+    """stage position of its top left corner"""
+    origin_y_um: builtins.float
+    um_per_px: builtins.float
+    columns: builtins.int
+    rows: builtins.int
+    as_of_sequence: builtins.int
+    """last field that it shows"""
+    def __init__(
+        self,
+        *,
+        jpeg: builtins.bytes = ...,
+        origin_x_um: builtins.float = ...,
+        origin_y_um: builtins.float = ...,
+        um_per_px: builtins.float = ...,
+        columns: builtins.int = ...,
+        rows: builtins.int = ...,
+        as_of_sequence: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["as_of_sequence", b"as_of_sequence", "columns", b"columns", "jpeg", b"jpeg", "origin_x_um", b"origin_x_um", "origin_y_um", b"origin_y_um", "rows", b"rows", "um_per_px", b"um_per_px"]) -> None: ...
+
+global___GetMosaicResponse = GetMosaicResponse
 
 @typing.final
 class RemoveFieldRequest(google.protobuf.message.Message):

@@ -573,6 +573,11 @@ class ViewServiceStub(object):
                 request_serializer=edge__mil_dot_v1_dot_edge__mil__pb2.GetHeatmapRequest.SerializeToString,
                 response_deserializer=edge__mil_dot_v1_dot_edge__mil__pb2.GetHeatmapResponse.FromString,
                 _registered_method=True)
+        self.GetMosaic = channel.unary_unary(
+                '/edge_mil.v1.ViewService/GetMosaic',
+                request_serializer=edge__mil_dot_v1_dot_edge__mil__pb2.GetMosaicRequest.SerializeToString,
+                response_deserializer=edge__mil_dot_v1_dot_edge__mil__pb2.GetMosaicResponse.FromString,
+                _registered_method=True)
 
 
 class ViewServiceServicer(object):
@@ -616,7 +621,14 @@ class ViewServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetHeatmap(self, request, context):
-        """Signed influence of each place on a class' logit.
+        """Signed influence of each place on a class' logit; or how sharply, or how much of, each place was seen.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetMosaic(self, request, context):
+        """The slide as far as it was seen, at low resolution: accepted fields laid side by side.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -654,6 +666,11 @@ def add_ViewServiceServicer_to_server(servicer, server):
                     servicer.GetHeatmap,
                     request_deserializer=edge__mil_dot_v1_dot_edge__mil__pb2.GetHeatmapRequest.FromString,
                     response_serializer=edge__mil_dot_v1_dot_edge__mil__pb2.GetHeatmapResponse.SerializeToString,
+            ),
+            'GetMosaic': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetMosaic,
+                    request_deserializer=edge__mil_dot_v1_dot_edge__mil__pb2.GetMosaicRequest.FromString,
+                    response_serializer=edge__mil_dot_v1_dot_edge__mil__pb2.GetMosaicResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -819,6 +836,33 @@ class ViewService(object):
             '/edge_mil.v1.ViewService/GetHeatmap',
             edge__mil_dot_v1_dot_edge__mil__pb2.GetHeatmapRequest.SerializeToString,
             edge__mil_dot_v1_dot_edge__mil__pb2.GetHeatmapResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetMosaic(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edge_mil.v1.ViewService/GetMosaic',
+            edge__mil_dot_v1_dot_edge__mil__pb2.GetMosaicRequest.SerializeToString,
+            edge__mil_dot_v1_dot_edge__mil__pb2.GetMosaicResponse.FromString,
             options,
             channel_credentials,
             insecure,

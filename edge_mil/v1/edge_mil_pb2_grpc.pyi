@@ -308,7 +308,13 @@ class ViewServiceStub:
         edge_mil.v1.edge_mil_pb2.GetHeatmapRequest,
         edge_mil.v1.edge_mil_pb2.GetHeatmapResponse,
     ]
-    """Signed influence of each place on a class' logit."""
+    """Signed influence of each place on a class' logit; or how sharply, or how much of, each place was seen."""
+
+    GetMosaic: grpc.UnaryUnaryMultiCallable[
+        edge_mil.v1.edge_mil_pb2.GetMosaicRequest,
+        edge_mil.v1.edge_mil_pb2.GetMosaicResponse,
+    ]
+    """The slide as far as it was seen, at low resolution: accepted fields laid side by side."""
 
 class ViewServiceAsyncStub:
     """Read side; never blocks the write side."""
@@ -349,7 +355,13 @@ class ViewServiceAsyncStub:
         edge_mil.v1.edge_mil_pb2.GetHeatmapRequest,
         edge_mil.v1.edge_mil_pb2.GetHeatmapResponse,
     ]
-    """Signed influence of each place on a class' logit."""
+    """Signed influence of each place on a class' logit; or how sharply, or how much of, each place was seen."""
+
+    GetMosaic: grpc.aio.UnaryUnaryMultiCallable[
+        edge_mil.v1.edge_mil_pb2.GetMosaicRequest,
+        edge_mil.v1.edge_mil_pb2.GetMosaicResponse,
+    ]
+    """The slide as far as it was seen, at low resolution: accepted fields laid side by side."""
 
 class ViewServiceServicer(metaclass=abc.ABCMeta):
     """Read side; never blocks the write side."""
@@ -402,7 +414,15 @@ class ViewServiceServicer(metaclass=abc.ABCMeta):
         request: edge_mil.v1.edge_mil_pb2.GetHeatmapRequest,
         context: _ServicerContext,
     ) -> typing.Union[edge_mil.v1.edge_mil_pb2.GetHeatmapResponse, collections.abc.Awaitable[edge_mil.v1.edge_mil_pb2.GetHeatmapResponse]]:
-        """Signed influence of each place on a class' logit."""
+        """Signed influence of each place on a class' logit; or how sharply, or how much of, each place was seen."""
+
+    @abc.abstractmethod
+    def GetMosaic(
+        self,
+        request: edge_mil.v1.edge_mil_pb2.GetMosaicRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[edge_mil.v1.edge_mil_pb2.GetMosaicResponse, collections.abc.Awaitable[edge_mil.v1.edge_mil_pb2.GetMosaicResponse]]:
+        """The slide as far as it was seen, at low resolution: accepted fields laid side by side."""
 
 def add_ViewServiceServicer_to_server(servicer: ViewServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
 

@@ -61,6 +61,10 @@ def test_the_evidence_is_at_hand(client: edge_mil.Client) -> None:
     heat = session.heat_map("negative")
     assert np.isfinite(heat.values).sum() == session.info().instances
     assert session.thumbnail(1).startswith(b"\xff\xd8")
+    assert session.layer("focus").values.shape == heat.values.shape
+    mosaic = session.mosaic()
+    assert mosaic is not None
+    assert mosaic.jpeg.startswith(b"\xff\xd8")
     before = session.score()
     after = session.remove_field(4, "a hair")
     assert after.revision > before.revision

@@ -83,6 +83,41 @@ def test_the_heat_map_has_a_number_where_something_was_seen(
     assert found.um_per_cell == found.um_per_row == 32.0
 
 
+def test_focus_and_coverage_are_layers_of_the_same_cells(
+    channel: grpc.Channel, read: tuple[str, list[pb.FieldResult]]
+) -> None:
+    view = rpc.ViewServiceStub(channel)
+    found = {
+        name: view.GetHeatmap(pb.GetHeatmapRequest(session_id=read[0], layer=name))
+        for name in ("focus", "coverage")
+    }
+    focus, coverage = (
+        np.frombuffer(layer.values_f32le, "<f4").reshape(layer.rows, layer.columns)
+        for layer in found.values()
+    )
+    assert np.isfinite(focus).sum() == read[1][-1].score.instances
+    assert (coverage == 1).sum() >= read[1][-1].score.instances
+    with pytest.raises(grpc.RpcError) as caught:
+        view.GetHeatmap(pb.GetHeatmapRequest(session_id=read[0], layer="depth"))
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_the_mosaic_is_a_picture_with_its_place(
+    channel: grpc.Channel, read: tuple[str, list[pb.FieldResult]]
+) -> None:
+    view = rpc.ViewServiceStub(channel)
+    empty = open_session(channel).session_id
+    assert not view.GetMosaic(pb.GetMosaicRequest(session_id=empty)).jpeg
+    found = view.GetMosaic(pb.GetMosaicRequest(session_id=read[0], um_per_px=2.0))
+    picture = cv2.imdecode(np.frombuffer(found.jpeg, np.uint8), cv2.IMREAD_COLOR)
+    assert picture.shape == (found.rows, found.columns, 3)
+    assert found.um_per_px == 2.0
+    assert found.as_of_sequence == FIELDS
+    with pytest.raises(grpc.RpcError) as caught:
+        view.GetMosaic(pb.GetMosaicRequest(session_id=read[0], um_per_px=float("nan")))
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
 def test_a_thumbnail_is_a_jpeg(
     channel: grpc.Channel, read: tuple[str, list[pb.FieldResult]]
 ) -> None:

@@ -19,8 +19,7 @@ from edge_mil.session.report_drawing import (
     SlidePicture,
     influence_colour,
 )
-from edge_mil.session.views import CellLayer
-from edge_mil.types import HeatMap, Region, SlideScore
+from edge_mil.types import CellLayer, HeatMap, Region, SlideScore
 
 JPEG = cv2.imencode(".jpg", np.full((30, 40, 3), 200, np.uint8))[1].tobytes()
 VALUES = np.array([[np.nan, 0.4], [-0.3, 0.001]], np.float32)
