@@ -69,7 +69,7 @@ class Folder:
         received = time.monotonic()
         decoded = self._decoders.submit(_decode, assembly)
         folding = asyncio.wrap_future(
-            hosted.bundle.worker.submit(_fold, hosted, assembly, decoded, received)
+            hosted.worker.submit(_fold, hosted, assembly, decoded, received)
         )
         # When the stream dies nobody asks for the answer, which is no fault to log.
         folding.add_done_callback(lambda done: done.cancelled() or done.exception())
@@ -105,7 +105,7 @@ def _decode(assembly: Assembly) -> Decoded:
 def _fold(
     hosted: HostedSession, assembly: Assembly, decoding: Future[Decoded], received: float
 ) -> Folded:
-    """Fold one field; runs on the bundle's worker."""
+    """Fold one field; runs on the session's worker."""
     sequence, session = assembly.header.sequence, hosted.session
     try:
         decoded = decoding.result()

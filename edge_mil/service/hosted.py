@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from edge_mil.errors import (
@@ -47,8 +48,10 @@ class HostedSession:
     """A session, who writes to it, and who watches it. Used from the event loop only.
 
     Attributes:
-        session: The session; changed on the bundle's worker only.
+        session: The session; changed on its worker only.
         bundle: The bundle that it runs with.
+        worker: Its one thread. Sessions of a bundle meet where the extractor runs: a CPU takes
+            their fields in turn, an accelerator puts tiles of several into one batch.
         score: The newest durable score.
         writer: The stream that writes; None while there is none.
         resumable: Whether a stream was attached before and is gone (SUSPENDED).
@@ -58,6 +61,8 @@ class HostedSession:
 
     def __init__(self, session: Session, bundle: HostedBundle, *, resumable: bool) -> None:
         self.session, self.bundle, self.resumable = session, bundle, resumable
+        name = f"session-{session.session_id[:8]}"
+        self.worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
         self.writer: Writer | None = None
         self.users = 0
         self.failed: StoreError | None = None
@@ -67,12 +72,12 @@ class HostedSession:
         self._loop = asyncio.get_running_loop()
 
     async def run(self, work: Callable[[], Value]) -> Value:
-        """Run something on the bundle's worker, after what was asked of it before.
+        """Run something on the session's worker, after what was asked of it before.
 
         It goes on when the caller is cancelled: a client that goes away never leaves a session
         half changed.
         """
-        return await asyncio.shield(self._loop.run_in_executor(self.bundle.worker, work))
+        return await asyncio.shield(self._loop.run_in_executor(self.worker, work))
 
     def attach(self, *, takeover: bool) -> Writer:
         """Give the right to write.
@@ -237,6 +242,7 @@ class SessionHosts:
         self._live.pop(hosted.session.session_id, None)
         with contextlib.suppress(StoreError):
             await hosted.run(hosted.session.release)
+        hosted.worker.shutdown(wait=False)
 
     async def release_all(self, bundle: HostedBundle | None = None) -> None:
         """Let every session go, or those of one bundle."""

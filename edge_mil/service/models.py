@@ -48,7 +48,7 @@ class HostedBundle:
         model: The loaded model; None unless it is READY.
         state: STARTING, READY, FAILED or UNLOADED.
         error: Why it is FAILED.
-        worker: Its one thread: whoever runs the model or changes a session does it there.
+        worker: Its one thread: it loads the model, opens sessions, and unloads.
         preparing: Says what runner is being prepared and how far it is; None when none is.
         next_runner: A verified runner that takes over between two sessions.
         remark: Why a runner that was wanted is not at work; "" when none is missed.
@@ -117,7 +117,7 @@ class HostedBundle:
             model.close()
 
     def pulse(self) -> None:
-        """Run one black tile through the model; in its worker, so behind the fields that wait.
+        """Run one black tile through the model; where a CPU runs it, behind fields under way.
 
         Raises:
             EdgeMilError: The extractor failed.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from edge_mil.backends.batching import BatchingNetwork, NetworkExecutor
+from edge_mil.backends.batching import Arrays, BatchingNetwork, NetworkExecutor
 from edge_mil.bundle import Bundle, open_bundle
 from edge_mil.errors import BackendLostError
 from edge_mil.pipeline import Model
@@ -78,7 +78,7 @@ def test_a_runner_lost_in_the_middle_of_a_field_costs_no_field(
     wanted = model.extract(tiles(40))
     int8 = model.cpu_runner("int8")
     network = BatchingNetwork(lambda: BreakingExecutor(int8.network, 32), label="engine")
-    extractor.switch(Runner(network, "int8", "an engine"))
+    extractor.switch(Runner(network, "int8", "an engine", "tensorrt"))
     found, by = extracted(model, 40)  # the second of its two batches is lost
     assert np.array_equal(found, wanted)
     assert by.startswith("fp32")
@@ -102,7 +102,7 @@ def test_a_runner_is_closed_when_its_last_field_is_done(model: Model) -> None:
             closed.set()
 
     network = BatchingNetwork(lambda: Slow(int8.network, 32), label="engine")
-    extractor.switch(Runner(network, "int8", "an engine"))
+    extractor.switch(Runner(network, "int8", "an engine", "tensorrt"))
     found: list[str] = []
     field = threading.Thread(target=lambda: found.append(extracted(model, 2)[1]))
     field.start()
@@ -114,6 +114,39 @@ def test_a_runner_is_closed_when_its_last_field_is_done(model: Model) -> None:
     field.join(10)
     assert closed.wait(10)
     assert found == ["int8, an engine"]
+
+
+def test_sessions_side_by_side_share_the_batches_of_an_accelerator(model: Model) -> None:
+    extractor = model.extractor
+    assert extractor is not None
+    wanted = model.extract(tiles(4))
+    other = model.cpu_runner("fp32")
+    batches: list[int] = []
+
+    class Counting(NetworkExecutor):
+        def start(self, slot: int, parts: Sequence[Arrays]) -> None:
+            batches.append(sum(len(part["tiles"]) for part in parts))
+            super().start(slot, parts)
+
+    network = BatchingNetwork(lambda: Counting(other.network, 32), label="engine", deadline_s=0.5)
+    extractor.switch(Runner(network, "fp32", "an engine", "tensorrt"))
+    together = threading.Barrier(4)
+
+    def session(found: list[Float32Array]) -> None:
+        for _ in range(3):
+            together.wait(30)
+            found.append(model.extract(tiles(4)))
+
+    sessions: list[list[Float32Array]] = [[] for _ in range(4)]
+    threads = [threading.Thread(target=session, args=(found,)) for found in sessions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sum(batches) == 48
+    assert len(batches) < 12
+    for found in sessions:
+        assert all(np.allclose(features, wanted, atol=1e-5) for features in found)
 
 
 def test_the_last_runner_lost_is_an_error(demo: Bundle) -> None:
