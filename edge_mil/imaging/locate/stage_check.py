@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -28,13 +28,19 @@ CONTRADICTION = 0.6
 CONTRADICTION_OVERLAP = 0.15
 """Response and overlap of a registration that is set against the stage's word."""
 
-KEYS_ASKED = 2
-MIN_OVERLAP = 0.08
+KEYS_ASKED = 4
+MIN_OVERLAP = 0.03
 KEY_OVERLAP = 0.6
 KEY_TEXTURE = 0.03
 SCALE_OVERLAP = 0.3
 SCALE_TEXTURE = 0.1
 """Which fields are asked, become key fields, and are tried at another scale."""
+
+FIELDS_REMEMBERED = 24
+"""Over so many fields a stage's errors are averaged to learn where its own zero lies."""
+
+MOST_PULL_PX = 1
+"""By so much a field is drawn back towards the stage's zero at most: no seam is seen of it."""
 
 Affine = tuple[float, float, float, float]
 
@@ -52,6 +58,7 @@ class StagePlace:
         needed: The response that it was compared with.
         disagreement_um: By how much the picture contradicts the stage; 0 where it does not.
         scale_ratio: Magnification over that of the key fields, where it fits at another; else 1.
+        offset: What is known of the pictures' offset against the stage after this field.
     """
 
     sequence: int
@@ -62,11 +69,53 @@ class StagePlace:
     needed: float = CONTRADICTION
     disagreement_um: float = 0.0
     scale_ratio: float = 1.0
+    offset: StageOffset | None = None
 
     @property
     def believed(self) -> bool:
         """Say whether the field has a place."""
         return not self.disagreement_um and self.scale_ratio == 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class StageOffset:
+    """By how much registered fields lie off the stage's own places, on the average.
+
+    The first field is believed as it is, and what is registered to it inherits its error. The
+    errors of many positions cancel, so their mean says how wrong the first one was, and fields
+    are drawn back pixel by pixel. On a stage without errors all of it stays 0.
+
+    Attributes:
+        x: Camera pixels to the right.
+        y: Camera pixels down.
+        fields: How many it is known from.
+    """
+
+    x: float = 0.0
+    y: float = 0.0
+    fields: int = 1
+
+    def after(self, shift: tuple[float, float]) -> tuple[StageOffset, tuple[int, int]]:
+        """Return what is known after one more field, and where that field is put.
+
+        Args:
+            shift: Of its place by registration against the stage's, camera pixels.
+
+        Returns:
+            The new offset, and whole pixels to add to the stage's place.
+        """
+        fields = min(self.fields + 1, FIELDS_REMEMBERED)
+        x, y = (
+            known + (found - known) / fields
+            for known, found in zip((self.x, self.y), shift, strict=True)
+        )
+        back_x, back_y = _pull(x), _pull(y)
+        place = round(shift[0]) - back_x, round(shift[1]) - back_y
+        return StageOffset(x - back_x, y - back_y, fields), place
+
+
+def _pull(offset_px: float) -> int:
+    return int(math.copysign(MOST_PULL_PX, offset_px)) if abs(offset_px) > MOST_PULL_PX else 0
 
 
 def check_affine(affine: Affine, mpp: float) -> None:
@@ -112,6 +161,7 @@ class StageCheck:
         self._inverse = np.linalg.inv(self._affine)
         self.keys = KeyFields()
         self.confirmed = (False, False)
+        self.offset = StageOffset()
 
     def look(self, sequence: int, picture: Picture, x_um: float, y_um: float) -> StagePlace:
         """Check a field's position; changes nothing.
@@ -148,9 +198,17 @@ class StageCheck:
             self.keys.add(place.key)
         x, y = self.confirmed
         self.confirmed = (x or place.confirmed[0], y or place.confirmed[1])
+        self.offset = place.offset or self.offset
 
-    def restore(self, keys: Sequence[KeyField], *, confirmed: tuple[bool, bool]) -> None:
+    def restore(
+        self,
+        keys: Sequence[KeyField],
+        *,
+        confirmed: tuple[bool, bool],
+        offset: StageOffset | None = None,
+    ) -> None:
         """Take what is stored."""
+        self.offset = offset or StageOffset()
         for key in keys:
             self.keys.add(key)
         self.confirmed = confirmed
@@ -163,18 +221,18 @@ class StageCheck:
         way = np.abs(self._affine @ (dx, dy))
         agreed = (bool(way[0] > REACH_UM), bool(way[1] > REACH_UM))
         fixed = self.keys.picture(key.sequence)
+        # Staring says nothing new of the stage.
+        new = key.overlap(*place) < KEY_OVERLAP
         if fits_as_told(fixed, picture, dx, dy):
-            return StagePlace(sequence, confirmed=agreed)
+            return self._put(StagePlace(sequence, confirmed=agreed), (0.0, 0.0), new)
         if picture.texture < KEY_TEXTURE:
             return None
         told = measure(fixed, picture, dx, dy)
         fit = register(fixed, picture, (dx, dy), REACH_UM / self.mpp)
         if told is not None and fit is not None and fit.sure:
             better = fit.response - told.response >= CLEARLY_BETTER
-            shift = (round(fit.dx - dx), round(fit.dy - dy)) if better else (0, 0)
-            return StagePlace(
-                sequence, shift, None, agreed, response=fit.response, needed=fit.needed
-            )
+            found = StagePlace(sequence, confirmed=agreed, response=fit.response, needed=fit.needed)
+            return self._put(found, (fit.dx - dx, fit.dy - dy) if better else (0.0, 0.0), new)
         if told is not None and told.agrees:
             return StagePlace(sequence, confirmed=agreed)
         fit = register(fixed, picture)
@@ -183,6 +241,13 @@ class StageCheck:
         if fit.response < CONTRADICTION:
             return None
         return self._contradicted(sequence, fit, (dx, dy))
+
+    def _put(self, place: StagePlace, shift: tuple[float, float], new: bool) -> StagePlace:
+        """Put a field that was registered."""
+        if not new:
+            return replace(place, shift_px=(round(shift[0]), round(shift[1])))
+        offset, shift_px = self.offset.after(shift)
+        return replace(place, shift_px=shift_px, offset=offset)
 
     def _contradicted(
         self, sequence: int, fit: Registration, told: tuple[float, float]
@@ -223,14 +288,7 @@ class StageCheck:
         if known or not answer.believed or picture.texture < KEY_TEXTURE:
             return answer
         key = key_field(answer.sequence, picture, self.size_px, (x, y))
-        return StagePlace(
-            answer.sequence,
-            answer.shift_px,
-            key,
-            answer.confirmed,
-            answer.response,
-            answer.needed,
-        )
+        return replace(answer, key=key)
 
 
 def _raise_words(stage: Float64Array, image: Float64Array, mpp: float) -> None:

@@ -39,7 +39,7 @@ def test_a_perfect_stage_is_left_alone_in_any_order(seed: int, deviation: float)
     assert all(place.believed and place.shift_px == (0, 0) for place in found)
 
 
-def test_a_stage_that_jitters_is_refined_to_the_pixel() -> None:
+def test_a_stage_that_jitters_is_refined_and_drawn_back_to_its_zero() -> None:
     errors = np.random.default_rng(1).normal(0, 4.0, (len(PLACES), 2))
     told = iter(errors)
 
@@ -49,7 +49,11 @@ def test_a_stage_that_jitters_is_refined_to_the_pixel() -> None:
 
     found = scan(jittering, PLACES, 2.0)
     left = np.array([place.shift_px for place in found]) + errors / MPP
-    assert np.abs(left - left[0]).max() <= 2
+    # Of the jitter of 8 px next to nothing is left between one field and the next, and the error
+    # that all inherit from the first is drawn out, a pixel at a time.
+    assert np.abs(np.diff(left, axis=0)).max() <= 2
+    assert np.abs(left[0]).max() > 5
+    assert np.abs(left[-6:].mean(axis=0)).max() <= 3
 
 
 @pytest.mark.parametrize(
