@@ -17,6 +17,9 @@ from edge_mil.types import Float32Array, Float64Array, UInt8Array
 MIN_OVERLAP = 0.06
 """Share of the smaller picture that must be shared; less cannot be told from chance."""
 
+GUESSED_OVERLAP = 0.03
+"""The same where the place is known to a few pixels, so that chance has few places to offer."""
+
 MIN_SIDE = 6
 """Rows and columns that must be shared, pixels of the small picture."""
 
@@ -231,7 +234,8 @@ def _candidates(
     if guess is not None:
         down &= np.abs(rows * factor - guess[1]) <= reach + factor
         across &= np.abs(columns * factor - guess[0]) <= reach + factor
-    enough = down[:, None] & across[None, :] & (area >= MIN_OVERLAP * smaller)
+    least_shared = (MIN_OVERLAP if guess is None else GUESSED_OVERLAP) * smaller
+    enough = down[:, None] & across[None, :] & (area >= least_shared)
     # Fisher's z: the deviation of a chance correlation falls with the root of the area.
     score = np.where(enough, np.arctanh(np.clip(correlation, 0, 0.99)) * np.sqrt(area), 0).astype(
         np.float32

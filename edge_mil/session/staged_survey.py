@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Mapping
 
-from edge_mil.imaging.locate import StageCheck, StagePlace
+from edge_mil.imaging.locate import StageCheck, StageOffset, StagePlace
 from edge_mil.imaging.locate.stage_check import REACH_UM
 from edge_mil.imaging.picture import Picture
 from edge_mil.session.grid_survey import GridSurvey, check_size
@@ -19,6 +19,9 @@ from edge_mil.types import Frame, Measure, Verdict
 
 CONFIRMED = "stage_axes_confirmed"
 """Name in the file's meta table: which axes the pictures have confirmed."""
+
+OFFSET = "stage_offset_px"
+"""Name of what is known of the pictures' offset against the stage."""
 
 SMALLEST_PX = 96
 """Shorter side of a field that can be told from another by its picture."""
@@ -61,7 +64,7 @@ class StagedSurvey(WrappedSurvey):
             measures=look.measures + _measures(place),
             at_um=None if located is frame else (located.x_um or 0.0, located.y_um or 0.0),
             keys=() if key is None else (to_row(key),),
-            meta=self._confirmed_by(place),
+            meta=self._learnt_by(place),
             token=Placed(look, place),
         )
 
@@ -83,9 +86,11 @@ class StagedSurvey(WrappedSurvey):
             settings = self._settings
             self._check = StageCheck(size, settings.mpp, settings.stage_affine)
             if self._records is not None:
-                x, y = json.loads(self._records.meta().get(CONFIRMED, "[false, false]"))
-                rows = self._records.key_fields()
-                self._check.restore([from_row(row) for row in rows], confirmed=(x, y))
+                meta = self._records.meta()
+                x, y = json.loads(meta.get(CONFIRMED, "[false, false]"))
+                offset = StageOffset(*json.loads(meta.get(OFFSET, "[]")))
+                keys = [from_row(row) for row in self._records.key_fields()]
+                self._check.restore(keys, confirmed=(x, y), offset=offset)
         return self._check
 
     def _moved(self, frame: Frame, shift_px: tuple[int, int]) -> Frame:
@@ -99,11 +104,17 @@ class StagedSurvey(WrappedSurvey):
             frame, x_um=frame.x_um + a * dx + b * dy, y_um=frame.y_um + c * dx + d * dy
         )
 
-    def _confirmed_by(self, place: StagePlace) -> Mapping[str, str]:
+    def _learnt_by(self, place: StagePlace) -> Mapping[str, str]:
+        """Return what a field says of the stage, as the file keeps it."""
         assert self._check is not None
-        before = self._check.confirmed
+        before, learnt = self._check.confirmed, {}
         after = (before[0] or place.confirmed[0], before[1] or place.confirmed[1])
-        return {} if after == before else {CONFIRMED: json.dumps(after)}
+        if after != before:
+            learnt[CONFIRMED] = json.dumps(after)
+        if place.offset not in (None, self._check.offset):
+            assert place.offset is not None
+            learnt[OFFSET] = json.dumps([place.offset.x, place.offset.y, place.offset.fields])
+        return learnt
 
 
 def _size(frame: Frame) -> tuple[int, int]:

@@ -106,7 +106,7 @@ class StageOffset:
         """
         fields = min(self.fields + 1, FIELDS_REMEMBERED)
         x, y = (
-            known + (found - known) / fields
+            known + (float(found) - known) / fields
             for known, found in zip((self.x, self.y), shift, strict=True)
         )
         back_x, back_y = _pull(x), _pull(y)
