@@ -28,7 +28,7 @@ from edge_mil.client import (
     tune_allocator,
 )
 from edge_mil.errors import RemoteError, ServiceUnavailableError, UsageError
-from edge_mil.types import REFUSED, RESEARCH_USE_ONLY, FieldResult, Frame
+from edge_mil.types import REFUSED, RESEARCH_USE_ONLY, FieldResult, Frame, Verdict
 
 DEFAULT_SERVER = "127.0.0.1:50051"
 CONNECT_S = 10.0
@@ -158,6 +158,12 @@ class _Playing:
             self._refused[place] = Frame(
                 frame.pixels[:1, :1].copy(), frame.x_um, frame.y_um, frame.place, name=frame.name
             )
+        if result.verdict is Verdict.UNLOCATED:
+            # Here, so that a client without OpenCV can stream, too.
+            from edge_mil.imaging.locate import why_unlocated
+
+            lead = "\n" if self._progress else ""  # the progress line has no end of its own
+            print(f"{lead}edge-mil stream: {why_unlocated(result.measures)}", file=sys.stderr)
         if self._progress:
             rate = self._answered / max(self.seconds, 1e-9)
             line = (
