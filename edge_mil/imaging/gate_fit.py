@@ -22,7 +22,7 @@ scan may hold a few bad fields, so its worst field says nothing."""
 LEAST_DEVIATION = 1.0
 """Log odds: fields of one scan are more alike than those of a week."""
 
-LOWEST, HIGHEST = -2.0, 4.0
+LOWEST, HIGHEST = -4.0, 4.0
 """Log odds between which a fitted threshold stays: no scan of blurred fields may teach the gates
 that blur is good, and no scan of one sharp spot that other tissue is blurred."""
 
