@@ -97,13 +97,15 @@ def box_sharpness(grey: UInt8Array) -> float:
     across = cv2.norm(grey[:, LAG_PX:], grey[:, :-LAG_PX], cv2.NORM_L2SQR)
     down = cv2.norm(grey[LAG_PX:], grey[:-LAG_PX], cv2.NORM_L2SQR)
     energy = across / (height * (width - LAG_PX)) + down / (width * (height - LAG_PX))
-    answer = cv2.filter2D(grey, cv2.CV_16S, _IMMERKAER)[1:-1, 1:-1]
+    # The second differences across and down are Immerkaer's mask (1 -2 1, -2 4 -2, 1 -2 1), in
+    # whole numbers and at half the time of a filter with that mask.
+    answer = cv2.Sobel(grey, cv2.CV_16S, 2, 2, ksize=3)[1:-1, 1:-1]
     noise = cv2.norm(answer, cv2.NORM_L2SQR) / (answer.size * _IMMERKAER_GAIN)
     return float(max(0.0, energy / 2.0 - 2.0 * noise))
 
 
-_IMMERKAER = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
-_IMMERKAER_GAIN = float((_IMMERKAER**2).sum())
+_IMMERKAER_GAIN = 36.0
+"""Sum of the squares of the mask: by how much it enlarges the variance of white noise."""
 
 
 def mean_sharpness(blocks: Sequence[UInt8Array] | UInt8Array) -> float:

@@ -96,17 +96,33 @@ def tissue_blocks(pixels: UInt8Array, tissue: TissueTest) -> Blocks:
         lattices.append((rows, columns))
     looked_at = 0
     for lattice in lattices:
-        found = []
-        for y, x in _corners(pixels.shape[0], pixels.shape[1], *lattice):
-            block = pixels[y : y + BLOCK_PX, x : x + BLOCK_PX]
-            looked_at += 1
-            if tissue.share(block) >= MIN_BLOCK_SHARE:
-                found.append(cv2.cvtColor(block, cv2.COLOR_RGB2GRAY))
-                if len(found) == MAX_BLOCKS:
-                    break
+        corners = _corners(pixels.shape[0], pixels.shape[1], *lattice)
+        found: list[UInt8Array] = []
+        for first in range(0, len(corners), MAX_BLOCKS):
+            some = corners[first : first + MAX_BLOCKS]
+            looked_at += len(some)
+            found.extend(_showing_tissue(pixels, some, tissue))
+            if len(found) >= MAX_BLOCKS:
+                break
         if found:
-            return Blocks(np.stack(found).astype(np.uint8, copy=False), looked_at)
+            return Blocks(np.stack(found[:MAX_BLOCKS]), looked_at)
     return Blocks(np.empty((0, BLOCK_PX, BLOCK_PX), np.uint8), looked_at)
+
+
+def _showing_tissue(
+    pixels: UInt8Array, corners: list[tuple[int, int]], tissue: TissueTest
+) -> UInt8Array:
+    """Return those of the blocks that show tissue, in grey; all are tested at once."""
+    blocks = np.empty((len(corners), BLOCK_PX, BLOCK_PX, 3), np.uint8)
+    for row, (y, x) in enumerate(corners):
+        blocks[row] = pixels[y : y + BLOCK_PX, x : x + BLOCK_PX]
+    # One picture, block under block: a call for each would cost more than its work.
+    tall = blocks.reshape(-1, BLOCK_PX, 3)
+    mask = tissue.mask(tall).reshape(len(corners), -1)
+    shares = np.count_nonzero(mask, axis=1) / mask.shape[1]
+    grey = np.asarray(cv2.cvtColor(tall, cv2.COLOR_RGB2GRAY), np.uint8)
+    shown: UInt8Array = grey.reshape(-1, BLOCK_PX, BLOCK_PX)[shares >= MIN_BLOCK_SHARE]
+    return shown
 
 
 def field_spectrum(blocks: Blocks) -> FieldSpectrum | None:
@@ -116,7 +132,7 @@ def field_spectrum(blocks: Blocks) -> FieldSpectrum | None:
     deviations = np.array([cv2.meanStdDev(block)[1][0, 0] for block in blocks.grey])
     count = max(1, round(len(blocks) * TEXTURED_SHARE))
     richest = np.sort(np.argsort(-deviations, kind="stable")[:count])
-    window, sorter, coefficients_ = _tables()
+    window, sorter, coarse_sorter, _ = _tables()
     half = np.empty((count, BLOCK_PX, BLOCK_PX // 2 + 1), np.float32)
     for row, k in enumerate(richest):
         block = blocks.grey[k].astype(np.float32)
@@ -125,21 +141,29 @@ def field_spectrum(blocks: Blocks) -> FieldSpectrum | None:
         found = cv2.dft(block, flags=cv2.DFT_COMPLEX_OUTPUT)[:, : BLOCK_PX // 2 + 1]
         found *= found
         np.add(found[..., 0], found[..., 1], out=half[row])
-    power = (half.reshape(count, -1) @ sorter.T) / np.float32(BLOCK_PX * BLOCK_PX)
-    power = power.reshape(count, BANDS, DIRECTIONS)
-    coarse = (power[:, COARSE] * coefficients_[COARSE]).sum(axis=(1, 2))
-    weights = (coarse / coefficients_[COARSE].sum() + LEAST_COARSE) ** -EVENING
-    mean = np.tensordot(weights / weights.sum(), power, 1)
+    flat = half.reshape(count, -1)
+    flat /= BLOCK_PX * BLOCK_PX
+    # OpenCV multiplies here, not NumPy: BLAS would wake its threads for a millisecond's work, and
+    # wait for them where the processor is busy. Blocks are averaged first, sorted into bins after.
+    coarse = _product(flat, coarse_sorter).ravel()
+    weights = (coarse + LEAST_COARSE) ** -EVENING
+    mean = _product(sorter, _product((weights / weights.sum())[None], flat).T)
     return FieldSpectrum(
-        mean.astype(np.float32, copy=False),
+        mean.reshape(BANDS, DIRECTIONS),
         count,
         float(deviations[richest].mean()),
     )
 
 
+def _product(a: Float32Array, b: Float32Array) -> Float32Array:
+    none = np.empty(0, np.float32)
+    product = cv2.gemm(np.ascontiguousarray(a), np.ascontiguousarray(b), 1.0, none, 0.0)
+    return product.astype(np.float32, copy=False)
+
+
 def coefficients() -> Float32Array:
     """Return how many Fourier coefficients each band and direction holds (BANDS, DIRECTIONS)."""
-    return _tables()[2]
+    return _tables()[3]
 
 
 def _at_least_one_block(pixels: UInt8Array) -> UInt8Array:
@@ -172,8 +196,11 @@ def _starts(side_px: int, count: int) -> list[int]:
 
 
 @lru_cache(maxsize=1)
-def _tables() -> tuple[Float32Array, Float32Array, Float32Array]:
-    """Return the window, the matrix from coefficients to bins, and the coefficients in each."""
+def _tables() -> tuple[Float32Array, Float32Array, Float32Array, Float32Array]:
+    """Return the window, what sorts coefficients into bins, and what each bin holds.
+
+    The second matrix gives the mean of the coarse bands at once, (coefficients, 1).
+    """
     edge = np.hanning(BLOCK_PX)
     window = np.outer(edge, edge)
     window /= math.sqrt(float((window**2).mean()))
@@ -193,4 +220,7 @@ def _tables() -> tuple[Float32Array, Float32Array, Float32Array]:
             count[b, d] = weight[inside].sum()
             if count[b, d]:
                 sorter[b * DIRECTIONS + d] = (inside * weight).ravel() / count[b, d]
-    return window.astype(np.float32), sorter, count
+    coarse = np.zeros_like(count)
+    coarse[COARSE] = count[COARSE] / count[COARSE].sum()
+    coarse_sorter = sorter.T @ coarse.reshape(-1, 1)
+    return window.astype(np.float32), sorter, coarse_sorter.astype(np.float32), count

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 
@@ -23,8 +22,12 @@ def cell_of(place: str) -> Cell:
 
 def note_of(seen: tuple[Seen, ...]) -> str:
     """Return how a cell's parts were seen, as the store keeps it; null was not judged."""
-    rows = (dataclasses.astuple(part) for part in seen)
-    return json.dumps([[*box, s if math.isfinite(s) else None] for *box, s in rows])
+    return json.dumps(
+        [
+            [p.x, p.y, p.width_px, p.height_px, p.sharpness if math.isfinite(p.sharpness) else None]
+            for p in seen
+        ]
+    )
 
 
 def seen_in(note: str) -> tuple[Seen, ...]:
