@@ -13,12 +13,13 @@ CONSTRAINTS := tests/constraints.txt
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all check lint format types layers units units-all proto proto-check proto-lint \
-	wheel clean
+	wheel clean trt-build
 
 help:
 	@echo "make demo [SLIDE=path]  play a slide through a real service, end with a report (no torch)"
 	@echo "make test               lint, types, import contracts, generated code, and all but the slow tests"
 	@echo "make test-all           the same with the slow tests"
+	@echo "make trt-build          build every exported graph with TensorRT-RTX's real builder; no GPU needed"
 	@echo "make check              everything of make test but pytest"
 	@echo "make format             let ruff mend what it can"
 	@echo "make proto              write edge_mil/v1 again from proto/"
@@ -53,6 +54,11 @@ units: $(DEV)/.ready $(TOOLS)/.ready
 
 units-all: $(DEV)/.ready $(TOOLS)/.ready
 	EDGE_MIL_PROTO_PYTHON=$(CURDIR)/$(TOOLS)/bin/python $(DEV)/bin/python -m pytest
+
+# 91 MiB, so not part of the developers' environment; once installed, make test runs its quick tests too.
+trt-build: $(DEV)/.ready
+	$(DEV)/bin/python -m pip install -q -c $(CONSTRAINTS) "tensorrt-rtx>=1.2"
+	$(DEV)/bin/python -m pytest -m trt_build
 
 proto: $(TOOLS)/.ready
 	proto/generate.sh $(TOOLS)/bin/python .

@@ -12,6 +12,8 @@ from edge_mil.backends.tensorrt.library import Library, find_library
 from edge_mil.backends.tensorrt.recipe import Recipe
 from edge_mil.errors import DependencyError
 
+BUILT = pytest.StashKey[list[str]]()
+
 
 @pytest.fixture(scope="session")
 def library() -> Library:
@@ -20,6 +22,23 @@ def library() -> Library:
         return find_library("tensorrt_rtx")
     except DependencyError as error:
         pytest.skip(f"needs TensorRT-RTX: {error}")
+
+
+@pytest.fixture(scope="session")
+def built(pytestconfig: pytest.Config) -> list[str]:
+    """Lines on what was built; shown at the end."""
+    return pytestconfig.stash.setdefault(BUILT, [])
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Show what was built: the table of docs/engines.md comes from here."""
+    lines = config.stash.get(BUILT, [])
+    if lines:
+        terminalreporter.section("engines built")
+        for line in lines:
+            terminalreporter.write_line(line)
 
 
 @pytest.fixture

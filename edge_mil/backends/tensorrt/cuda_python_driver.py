@@ -1,4 +1,4 @@
-"""CUDA through NVIDIA's cuda-python, which has wheels for every platform; see `driver.Driver`."""
+"""CUDA through NVIDIA's cuda-python (cuda-bindings), wheels everywhere; see `driver.Driver`."""
 
 from __future__ import annotations
 
@@ -104,7 +104,8 @@ class CudaPythonDriver:
         try:
             code, *found = function(*arguments)
         except RuntimeError as error:  # the driver's library or function is missing
-            raise BackendLostError(f"The GPU's driver cannot be used: {error}.") from error
+            why = str(error).rstrip(".")
+            raise BackendLostError(f"The GPU's driver cannot be used: {why}.") from error
         if int(code) != 0:
             raise BackendLostError(f"The GPU does not answer: {getattr(code, 'name', code)}.")
         return found[0] if found else None

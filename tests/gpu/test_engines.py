@@ -1,0 +1,76 @@
+"""Engines on a real GPU: built, verified, run by several threads, closed. Never run so far."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from demo_recipes import DEMO
+
+from edge_mil.backends.tensorrt.backend import TensorRtBackend
+from edge_mil.backends.tensorrt.cache import EngineCache
+from edge_mil.backends.tensorrt.device import find_device
+from edge_mil.backends.tensorrt.library import find_library
+from edge_mil.bundle import open_bundle
+from edge_mil.errors import BackendLostError, DependencyError
+from edge_mil.pipeline import Model
+from edge_mil.pipeline.acceleration import accelerate
+from edge_mil.types import Float32Array, UInt8Array
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(find_device() is None, reason="this machine has no NVIDIA GPU"),
+]
+
+
+@pytest.fixture(scope="module")
+def backend(tmp_path_factory: pytest.TempPathFactory) -> TensorRtBackend:
+    try:
+        library = find_library()
+    except DependencyError as error:
+        pytest.skip(str(error))
+    return TensorRtBackend(EngineCache(tmp_path_factory.mktemp("engines")), library=library)
+
+
+@pytest.fixture
+def model() -> Iterator[Model]:
+    made = Model.load(open_bundle(DEMO))
+    yield made
+    made.close()
+
+
+def tiles(count: int, seed: int) -> UInt8Array:
+    return np.random.default_rng(seed).integers(60, 255, (count, 128, 128, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_an_engine_holds_the_bound_and_serves_several_threads(
+    model: Model, backend: TensorRtBackend, precision: str, tmp_path: Path
+) -> None:
+    made = accelerate(model, backend, precision)
+    assert made.missed == ""
+    assert made.check.holds, made.check.sentence()
+    assert model.extractor is not None
+    wanted = [model.extract(tiles(40, seed)) for seed in range(4)]
+    model.extractor.switch(made.runner)
+    found: dict[int, Float32Array] = {}
+
+    def ask(seed: int) -> None:
+        found[seed] = model.extract(tiles(40, seed))
+
+    threads = [threading.Thread(target=ask, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    for seed, features in found.items():
+        centred = wanted[seed] - wanted[seed].mean(axis=0)
+        error = np.linalg.norm(features - wanted[seed]) / np.linalg.norm(centred)
+        assert error < 0.2
+    made.runner.network.close()
+    with pytest.raises(BackendLostError):
+        made.runner.network.run({"tiles": tiles(1, 0)})
+    assert np.array_equal(model.extract(tiles(40, 0)), wanted[0])
