@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from edge_mil.imaging.tissue import TissueTest
-from edge_mil.types import Float32Array, UInt8Array
+from edge_mil.types import Float32Array, Int64Array, UInt8Array
 
 BLOCK_PX = 64
 """Side of a block: its spectrum begins at 1/64 cycle per pixel, where a disc of confusion of 12
@@ -29,6 +29,9 @@ DIRECTIONS = 8
 
 SMALL_BLOCKS = 4
 """Blocks along a side of a small field, where they overlap if need be."""
+
+THIN_SMALL, THIN_LARGE, LARGE_PX = 4, 8, 2_000_000
+"""Every fourth pixel is asked for tissue, in a field of more than two million every eighth."""
 
 MIN_BLOCK_SHARE = 0.05
 """Share of tissue pixels from which a block is looked at."""
@@ -80,49 +83,27 @@ class Blocks:
 
 
 def tissue_blocks(pixels: UInt8Array, tissue: TissueTest) -> Blocks:
-    """Return blocks of a regular lattice over the field that show tissue.
-
-    Where the lattice misses what little tissue there is, every block of the field is asked.
+    """Return blocks of the field that show tissue, spread over all that do.
 
     Args:
         pixels: RGB uint8 (h, w, 3).
-        tissue: Its share per block is compared with MIN_BLOCK_SHARE.
+        tissue: Its share per block, on thinned pixels, is compared with MIN_BLOCK_SHARE.
     """
     pixels = _at_least_one_block(pixels)
-    rows, columns = (_blocks_along(side) for side in pixels.shape[:2])
-    thinner = max(1.0, math.sqrt(rows * columns / MAX_BLOCKS))
-    lattices = [(max(1, int(rows / thinner)), max(1, int(columns / thinner)))]
-    if lattices[0] != (rows, columns):
-        lattices.append((rows, columns))
-    looked_at = 0
-    for lattice in lattices:
-        corners = _corners(pixels.shape[0], pixels.shape[1], *lattice)
-        found: list[UInt8Array] = []
-        for first in range(0, len(corners), MAX_BLOCKS):
-            some = corners[first : first + MAX_BLOCKS]
-            looked_at += len(some)
-            found.extend(_showing_tissue(pixels, some, tissue))
-            if len(found) >= MAX_BLOCKS:
-                break
-        if found:
-            return Blocks(np.stack(found[:MAX_BLOCKS]), looked_at)
-    return Blocks(np.empty((0, BLOCK_PX, BLOCK_PX), np.uint8), looked_at)
-
-
-def _showing_tissue(
-    pixels: UInt8Array, corners: list[tuple[int, int]], tissue: TissueTest
-) -> UInt8Array:
-    """Return those of the blocks that show tissue, in grey; all are tested at once."""
-    blocks = np.empty((len(corners), BLOCK_PX, BLOCK_PX, 3), np.uint8)
-    for row, (y, x) in enumerate(corners):
-        blocks[row] = pixels[y : y + BLOCK_PX, x : x + BLOCK_PX]
-    # One picture, block under block: a call for each would cost more than its work.
-    tall = blocks.reshape(-1, BLOCK_PX, 3)
-    mask = tissue.mask(tall).reshape(len(corners), -1)
-    shares = np.count_nonzero(mask, axis=1) / mask.shape[1]
-    grey = np.asarray(cv2.cvtColor(tall, cv2.COLOR_RGB2GRAY), np.uint8)
-    shown: UInt8Array = grey.reshape(-1, BLOCK_PX, BLOCK_PX)[shares >= MIN_BLOCK_SHARE]
-    return shown
+    corners = _corners(pixels.shape[0], pixels.shape[1])
+    step = THIN_LARGE if pixels.shape[0] * pixels.shape[1] > LARGE_PX else THIN_SMALL
+    mask = tissue.mask(np.ascontiguousarray(pixels[::step, ::step]))
+    counts = cv2.integral(cv2.threshold(mask, 0, 1, cv2.THRESH_BINARY)[1])
+    y0, x0 = (corners // step).T
+    y1, x1 = ((corners + BLOCK_PX) // step).T
+    found = counts[y1, x1] - counts[y0, x1] - counts[y1, x0] + counts[y0, x0]
+    full = np.flatnonzero(found >= MIN_BLOCK_SHARE * (y1 - y0) * (x1 - x0))
+    chosen = full[np.linspace(0, len(full) - 1, min(len(full), MAX_BLOCKS)).astype(int)]
+    grey = np.empty((len(chosen), BLOCK_PX, BLOCK_PX), np.uint8)
+    for row, (y, x) in enumerate(corners[chosen]):
+        block = pixels[y : y + BLOCK_PX, x : x + BLOCK_PX]
+        cv2.cvtColor(block, cv2.COLOR_RGB2GRAY, dst=grey[row])
+    return Blocks(grey, len(corners))
 
 
 def field_spectrum(blocks: Blocks) -> FieldSpectrum | None:
@@ -181,8 +162,10 @@ def _blocks_along(side_px: int) -> int:
     return max(side_px // BLOCK_PX, min(SMALL_BLOCKS, half_steps))
 
 
-def _corners(height: int, width: int, rows: int, columns: int) -> list[tuple[int, int]]:
-    return [(y, x) for y in _starts(height, rows) for x in _starts(width, columns)]
+def _corners(height: int, width: int) -> Int64Array:
+    """Return the rows and columns (n, 2) at which the blocks of a field begin."""
+    ys, xs = (_starts(side, _blocks_along(side)) for side in (height, width))
+    return np.stack(np.meshgrid(ys, xs, indexing="ij"), axis=-1).reshape(-1, 2).astype(np.int64)
 
 
 def _starts(side_px: int, count: int) -> list[int]:
