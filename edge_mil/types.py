@@ -78,6 +78,7 @@ class Frame:
         place: Name of the place, for independent fields; "" otherwise. Never with a position.
         capture_time_s: Seconds since the epoch; 0 when the camera does not say.
         name: Where the frame came from, for people (a file's name); "" when unknown.
+        grey: The same pixels in grey, uint8 (h, w), where a gate has made it; else None.
 
     Raises:
         FrameError: The array is not RGB uint8.
@@ -90,6 +91,7 @@ class Frame:
     place: str = ""
     capture_time_s: float = 0.0
     name: str = ""
+    grey: UInt8Array | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         """Check the frame here, so that no later layer has to."""

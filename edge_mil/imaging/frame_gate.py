@@ -86,7 +86,12 @@ class FrameGate:
         limit = self._settings.max_clipped_share
         return Measure("clipped_share", shares.share, limit, shares.share <= limit)
 
-    def look(self, pixels: UInt8Array, previous_gray: UInt8Array | None = None) -> FocusMap:
+    def look(
+        self,
+        pixels: UInt8Array,
+        previous_gray: UInt8Array | None = None,
+        gray: UInt8Array | None = None,
+    ) -> FocusMap:
         """Judge motion and focus of a field.
 
         Args:
@@ -94,6 +99,7 @@ class FrameGate:
                 `FocusMap.of_box`, so it must not be written to while that is in use.
             previous_gray: The frame before at the same place, grey uint8 (h, w), where there is
                 one: the way between the two settles a doubt.
+            gray: `pixels` in grey, where that has been made already.
         """
         settings = self._settings
         blocks = tissue_blocks(pixels, self._tissue)
@@ -101,8 +107,9 @@ class FrameGate:
         sharpness = mean_sharpness(blocks.grey)
         way = math.nan
         if previous_gray is not None:
-            grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY).astype(np.uint8, copy=False)
-            way = displacement_px(grey, previous_gray)
+            if gray is None:
+                gray = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY).astype(np.uint8, copy=False)
+            way = displacement_px(gray, previous_gray)
         moved = [] if math.isnan(way) else [Measure("displacement_px", way)]
         if spectrum is None:
             return FocusMap(None, tuple(moved), sharpness, True, False, pixels)

@@ -93,7 +93,8 @@ class Laying:
         self.geometry, self.test, self.known = geometry, test, known
         self.pixels, self.left, self.top, self.sequence = pixels, left, top, sequence
         self.sharpness, self.mask = sharpness, mask
-        self.complete: list[tuple[Cell, UInt8Array]] = []
+        self.complete: list[Cell] = []
+        self.tiles: UInt8Array = np.empty((0, geometry.tile_h, geometry.tile_w, 3), np.uint8)
         self.glass: list[Cell] = []
         self.parts: list[Part] = []
         self.improved: set[Cell] = set()
@@ -107,21 +108,22 @@ class Laying:
         height, width = self.pixels.shape[:2]
         geometry, test = self.geometry, self.test
         touched = geometry.cells_touching(self.left, self.top, width, height)
-        for cell in touched if width and height else ():
+        if not (width and height):
+            touched = []
+        # Memory that no tile is written to costs nothing.
+        self.tiles = np.empty((len(touched), geometry.tile_h, geometry.tile_w, 3), np.uint8)
+        for cell in touched:
             self._visit(cell, geometry.box(*cell))
         shows_tissue = self.largest >= test.min_share
         new = bool(self.complete or self.glass or self.parts)
         verdict = Verdict.ACCEPTED if new else Verdict.DUPLICATE
         if not shows_tissue:
             verdict = Verdict.BLANK
-        tiles = np.empty((len(self.complete), geometry.tile_h, geometry.tile_w, 3), np.uint8)
-        for row, (_, tile) in enumerate(self.complete):
-            tiles[row] = tile
         return FieldView(
             sequence=self.sequence,
             verdict=verdict,
-            cells=tuple(cell for cell, _ in self.complete),
-            tiles=tiles,
+            cells=tuple(self.complete),
+            tiles=self.tiles[: len(self.complete)],
             glass=tuple(self.glass),
             parts=tuple(self.parts),
             improved=frozenset(self.improved),
@@ -164,11 +166,10 @@ class Laying:
         now = tuple(self._seen(box, p.x, p.y, p.width_px, p.height_px) for p in before)
         if not clearly_sharper(before, now):
             return False
-        tile = resample_cell(shown, self.geometry, *cell)
-        if self.test.share(tile) < self.test.min_share:
+        if self._tissue_of_tile(cell, shown) < self.test.min_share:
             return False
         self.sources[cell], self.seen[cell] = (self.sequence,), now
-        self.complete.append((cell, tile))
+        self.complete.append(cell)
         self.improved.add(cell)
         self._found(self.test.min_share)
         return True
@@ -189,12 +190,14 @@ class Laying:
         x: int,
         y: int,
     ) -> None:
-        self._found(self._share(shown, valid))
         height, width = shown.shape[:2]
         if status is None and valid is None:
-            seen = self._seen(box, x, y, width, height)
-            self.parts.append(Part(*cell, x, y, shown.copy(), seen.sharpness))
+            seen, tissue_px = self._seen(box, x, y, width, height), self.test.count(shown)
+            self._found(tissue_px / (height * width))
+            part = Part(*cell, x, y, shown.copy(), seen.sharpness, tissue_px=tissue_px)
+            self.parts.append(part)
             return
+        self._found(self._share(shown, valid))
         known = None if status is None else status.known[y : y + height, x : x + width]
         lacking = valid if known is None else ~known if valid is None else ~known & valid
         assert lacking is not None
@@ -234,13 +237,17 @@ class Laying:
         if self.test.is_surely_glass(pixels):
             self.glass.append(cell)
             return
-        tile = resample_cell(pixels, self.geometry, *cell)
-        share = self.test.share(tile)
+        share = self._tissue_of_tile(cell, pixels)
         self._found(share)
         if share >= self.test.min_share:
-            self.complete.append((cell, tile))
+            self.complete.append(cell)
         else:
             self.glass.append(cell)
+
+    def _tissue_of_tile(self, cell: Cell, pixels: UInt8Array) -> float:
+        """Make the next tile, where it will stay if the cell is taken; return its tissue."""
+        tile = self.tiles[len(self.complete)]
+        return self.test.share(resample_cell(pixels, self.geometry, *cell, out=tile))
 
     def _share(self, shown: UInt8Array, valid: BoolArray | None) -> float:
         """Return the share of tissue among the pixels that the camera saw."""

@@ -29,6 +29,7 @@ class Part:
         pixels: RGB uint8, shape (h, w, 3), a copy.
         sharpness: Of these pixels in their field; NaN where it was not judged.
         mask: Which of the pixels the camera saw, bool (h, w); None: all.
+        tissue_px: How many of the pixels are tissue, where that was counted; else None.
     """
 
     i: int
@@ -38,6 +39,7 @@ class Part:
     pixels: UInt8Array
     sharpness: float = math.nan
     mask: BoolArray | None = None
+    tissue_px: int | None = None
 
     def seen(self) -> Seen:
         """Return how sharply this part of the cell was seen."""
@@ -89,11 +91,11 @@ class Partial:
         new = ~known if part.mask is None else ~known & part.mask
         self.known_px += int(np.count_nonzero(new))
         # The first part of a cell is all new, and most parts are first ones.
-        self.tissue_px += (
-            int(np.count_nonzero(test.mask(part.pixels)[new]))
-            if self.parts or part.mask is not None
-            else test.count(part.pixels)
-        )
+        if self.parts or part.mask is not None:
+            self.tissue_px += int(np.count_nonzero(test.mask(part.pixels)[new]))
+        else:
+            counted = part.tissue_px
+            self.tissue_px += test.count(part.pixels) if counted is None else counted
         known |= new
         self.parts.append((sequence, part))
 

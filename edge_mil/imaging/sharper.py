@@ -54,8 +54,12 @@ class Seen:
 
 
 def sharpness_of(pixels: UInt8Array, x0: int, y0: int, x1: int, y1: int) -> float:
-    """Return the sharpness of a box of a field, RGB uint8 (h, w, 3); of its pixels alone."""
-    grey = cv2.cvtColor(pixels[y0:y1, x0:x1], cv2.COLOR_RGB2GRAY)
+    """Return the sharpness of a box of a field; of its pixels alone.
+
+    The field is RGB uint8 (h, w, 3), or (h, w) in grey.
+    """
+    box = pixels[y0:y1, x0:x1]
+    grey = box if box.ndim == 2 else cv2.cvtColor(box, cv2.COLOR_RGB2GRAY)
     return box_sharpness(grey.astype(np.uint8, copy=False))
 
 

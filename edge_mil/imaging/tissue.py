@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -87,6 +88,11 @@ def tissue_pixels(pixels: UInt8Array, background: tuple[float, ...], min_differe
 
 
 def _glass(pixels: UInt8Array, background: tuple[float, ...], min_difference: float) -> UInt8Array:
-    # inRange includes its ends: glass begins one level above the darkest that is tissue.
-    lowest = tuple(float(math.floor(level - min_difference) + 1) for level in background)
+    lowest = _lowest_glass(background, min_difference)
     return cv2.inRange(pixels, lowest, WHITE).astype(np.uint8, copy=False)
+
+
+@lru_cache(maxsize=64)
+def _lowest_glass(background: tuple[float, ...], min_difference: float) -> tuple[float, ...]:
+    # inRange includes its ends: glass begins one level above the darkest that is tissue.
+    return tuple(float(math.floor(level - min_difference) + 1) for level in background)

@@ -73,10 +73,11 @@ class FieldGate:
             return Gated(frame, Verdict.SATURATED, (saturation,))
         if self._shading is not None:
             frame = dataclasses.replace(frame, pixels=self._shading.apply(frame.pixels))
-        found = self._gate.look(frame.pixels, self._just_before(frame))
+        frame = dataclasses.replace(frame, grey=_grey(frame))
+        found = self._gate.look(frame.pixels, self._just_before(frame), frame.grey)
         self._remember(frame)
         if self._noise is not None:
-            frame = dataclasses.replace(frame, pixels=self._noise.apply(frame.pixels))
+            frame = dataclasses.replace(frame, pixels=self._noise.apply(frame.pixels), grey=None)
         return Gated(frame, found.verdict, (saturation, *found.measures))
 
     def _just_before(self, frame: Frame) -> UInt8Array | None:
@@ -95,6 +96,12 @@ class FieldGate:
 
     def _remember(self, frame: Frame) -> None:
         self._before = None
-        if frame.capture_time_s > 0 and not frame.place:
-            grey = np.asarray(cv2.cvtColor(frame.pixels, cv2.COLOR_RGB2GRAY), np.uint8)
-            self._before = _Before(frame.capture_time_s, (frame.x_um, frame.y_um), grey)
+        if frame.grey is not None:
+            self._before = _Before(frame.capture_time_s, (frame.x_um, frame.y_um), frame.grey)
+
+
+def _grey(frame: Frame) -> UInt8Array | None:
+    """Return the field in grey, where the next field may be set against it."""
+    if frame.place or frame.capture_time_s <= 0:
+        return None
+    return np.asarray(cv2.cvtColor(frame.pixels, cv2.COLOR_RGB2GRAY), np.uint8)

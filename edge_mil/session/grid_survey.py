@@ -106,7 +106,8 @@ class GridSurvey(Survey):
 
         def sharpness(x0: int, y0: int, x1: int, y1: int) -> float:
             # Of the camera's own pixels: straightening takes noise and sharpness away.
-            return sharpness_of(frame.pixels, *lying.camera_box(x0, y0, x1, y1))
+            seen = frame.pixels if frame.grey is None else frame.grey
+            return sharpness_of(seen, *lying.camera_box(x0, y0, x1, y1))
 
         view = self._mosaic.look(
             straight.pixels, frame.x_um, frame.y_um, sequence, sharpness, straight.mask
