@@ -10,6 +10,8 @@ from types import ModuleType
 import cv2
 import numpy as np
 import pytest
+from hand_moved import read_slide
+from random_pairs import random_pairs
 from shared_data import shared
 from textured_slide import textured_slide, with_noise
 
@@ -102,3 +104,13 @@ def test_real_stage_tiles_are_registered_or_refused_never_wrong() -> None:
     assert max(pair.error_px for pair in pairs) <= 2.0
     # Most of the tiles are clipped to plain white; where the seam has structure it is found.
     assert sum(pair.believed for pair in pairs) >= 3
+
+
+@pytest.mark.slow
+@pytest.mark.shared
+def test_random_fields_of_a_real_slide_are_registered_or_refused_never_wrong() -> None:
+    slide = read_slide(shared("data/slides/cmu1_small_region.svs"))
+    pairs = random_pairs(slide, (512, 384), 3.0, 300, seed=2)
+    assert not any(pair.wrong for pair in pairs)
+    shared_much = [pair for pair in pairs if pair.shared > 0.1]
+    assert sum(pair.believed for pair in shared_much) >= 0.95 * len(shared_much)
