@@ -88,7 +88,8 @@ def main() -> None:
                 right = [p.error_px for p in band if p.believed and not p.wrong]
                 out.write(
                     f"{field[0]:4d}x{field[1]:<4d} {deviation:3.0f}  "
-                    f"{max(low, 0):4.2f} to {high:4.2f}  {len(band):6d} {len(right):6d} {sum(p.wrong for p in band):6d}  "
+                    f"{max(low, 0):4.2f} to {high:4.2f}  {len(band):6d} "
+                    f"{len(right):6d} {sum(p.wrong for p in band):6d}  "
                     f"{max(right, default=0):8.2f}\n"
                 )
                 out.flush()
