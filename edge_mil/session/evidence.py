@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,6 +18,7 @@ import numpy as np
 from edge_mil.errors import SessionStateError, UsageError
 from edge_mil.pipeline import Model
 from edge_mil.session.answers import read_answer
+from edge_mil.session.record import Headers
 from edge_mil.session.views import FieldRecord
 from edge_mil.store import InstanceKind, InstanceRow, SessionReader
 from edge_mil.types import Float32Array, HeatMap, InstanceBatch, Places, Region, SlideScore
@@ -36,8 +36,10 @@ class Evidence:
         store: SessionReader,
         extent: Callable[[str], Region | None],
         order: Callable[[Sequence[str]], Places],
+        mpp: float,
     ) -> None:
         self._model, self._store, self._extent, self._order = model, store, extent, order
+        self._mpp = mpp
         aggregator = model.aggregator
         self._states = [(s, aggregator.from_bytes(data)) for s, data in store.states()]
         self._mergeable = aggregator.incremental == "mergeable"
@@ -55,9 +57,9 @@ class Evidence:
     def fields(self) -> list[FieldRecord]:
         """Return every field in the order of sequence numbers."""
         shares, cells = self._attention_shares()
-        records = []
+        headers, records = Headers(self._store, self._mpp), []
         for row in self._store.fields():
-            header = json.loads(row.header)
+            header = headers.read(row.sequence, row.header)
             records.append(
                 FieldRecord(
                     result=read_answer(row.answer),

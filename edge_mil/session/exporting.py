@@ -14,7 +14,7 @@ import numpy as np
 from edge_mil.errors import StoreError
 from edge_mil.session.answers import read_answer
 from edge_mil.session.folder import SessionSummary
-from edge_mil.session.record import CELL_UM, FRAME_SIZE
+from edge_mil.session.record import CELL_UM, FRAME_SIZE, Headers
 from edge_mil.store import InstanceKind, InstanceRow, SessionReader
 from edge_mil.types import RESEARCH_USE_ONLY, FieldResult, Float32Array
 
@@ -82,7 +82,7 @@ def _write(reader: SessionReader, summary: SessionSummary, out: Path) -> Iterato
     (out / "session.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     yield out / "session.json"
 
-    rows = list(_field_rows(reader))
+    rows = list(_field_rows(reader, summary.settings.mpp))
     extra = sorted({name for row in rows for name in row} - set(FIELD_COLUMNS))
     yield _csv(out / "fields.csv", (*FIELD_COLUMNS, *extra), rows)
 
@@ -105,14 +105,15 @@ def _write(reader: SessionReader, summary: SessionSummary, out: Path) -> Iterato
     yield thumbnails
 
 
-def _field_rows(reader: SessionReader) -> Iterator[dict[str, Any]]:
+def _field_rows(reader: SessionReader, mpp: float) -> Iterator[dict[str, Any]]:
+    headers = Headers(reader, mpp)
     for row in reader.fields():
         result = read_answer(row.answer)
         yield {
             "sequence": row.sequence,
             "verdict": result.verdict.name,
             "removed": int(row.removed),
-            **json.loads(row.header),
+            **headers.read(row.sequence, row.header),
             **_numbers(result),
         }
 

@@ -16,7 +16,7 @@ from edge_mil.pipeline import Model
 from edge_mil.session.record import BUNDLE_NAME, CREATED, DIGEST, SETTINGS, STATE
 from edge_mil.session.session import Session
 from edge_mil.session.settings import SessionSettings
-from edge_mil.store import SessionFile, SessionReader
+from edge_mil.store import SCHEMA, SessionFile, SessionReader
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _ID = re.compile(f"[{_CROCKFORD}]{{26}}")
@@ -109,8 +109,11 @@ class SessionFolder:
     def reader(self, session_id: str) -> SessionReader:
         """Return the session's records, to be read beside a service that writes them.
 
+        One that an older edge_mil wrote is brought up to date first.
+
         Raises:
             SessionNotFoundError: There is no such session.
+            StoreError: It is of an older edge_mil and open in another process.
         """
         # An id comes from outside: it must never lead out of the folder.
         if not _ID.fullmatch(session_id) or not self._file(session_id).is_file():
@@ -118,7 +121,10 @@ class SessionFolder:
                 f"There is no session {session_id[:40]!r} in {self._root}; list them with "
                 "edge-mil session list."
             )
-        return SessionReader(self._file(session_id))
+        reader = SessionReader(self._file(session_id))
+        if reader.schema_version() < len(SCHEMA):
+            SessionFile(reader.path).close()
+        return reader
 
     def summary(self, session_id: str) -> SessionSummary:
         """Return what the file says of a session.

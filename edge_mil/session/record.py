@@ -11,7 +11,7 @@ from edge_mil.errors import BundleError
 from edge_mil.pipeline import Model
 from edge_mil.session.extractions import EXTRACTOR, PRECISION
 from edge_mil.session.settings import SessionSettings
-from edge_mil.store import InstanceRow
+from edge_mil.store import InstanceRow, SessionReader
 from edge_mil.types import Frame
 
 DIGEST, SETTINGS, CREATED, STATE = "bundle_digest", "settings", "created", "state"
@@ -88,3 +88,22 @@ def with_arrays(
         )
         for row, feature, logit in zip(rows, features, logits, strict=True)
     )
+
+
+class Headers:
+    """What is kept of fields beside their answers, each where it lies now.
+
+    A field that was found by its picture may have moved since: when a path closed a loop.
+    """
+
+    def __init__(self, store: SessionReader, mpp: float) -> None:
+        self._newest, self._mpp = store.newest_positions(), mpp
+
+    def read(self, sequence: int, header: str) -> dict[str, Any]:
+        """Return what `field_header` wrote, with the newest position."""
+        found: dict[str, Any] = json.loads(header)
+        if sequence in self._newest:
+            x, y = self._newest[sequence]
+            found["x_um"] = round(x) * self._mpp + found["width_um"] / 2
+            found["y_um"] = round(y) * self._mpp + found["height_um"] / 2
+        return found

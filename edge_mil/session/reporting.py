@@ -62,7 +62,7 @@ def gather_report(reader: SessionReader, summary: SessionSummary, model: Model) 
     bag.load()
     score = bag.score()
     answers = [read_answer(row.answer) for row in rows]
-    evidence = Evidence(model, reader, survey.extent, survey.order)
+    evidence = Evidence(model, reader, survey.extent, survey.order, summary.settings.mpp)
     bundle, settings = model.bundle, summary.settings
     class_name = bundle.manifest.task.classes[-1]
     # What is pooled without a classifier has many numbers and no meaning yet: no influence.

@@ -7,6 +7,7 @@ from edge_mil.pipeline import Model
 from edge_mil.session.evidence import Evidence
 from edge_mil.session.layers import lay_out
 from edge_mil.session.overview import FINEST_UM, MOST_PX, MosaicPainter
+from edge_mil.session.settings import SessionSettings
 from edge_mil.session.standing import StandingBoard
 from edge_mil.session.survey import Survey
 from edge_mil.session.views import FieldRecord, SlideMosaic
@@ -19,9 +20,11 @@ class ShownSession:
 
     Attributes:
         model: The networks and the pooling.
+        settings: What it was opened with.
     """
 
     model: Model
+    settings: SessionSettings
     _store: SessionFile
     _survey: Survey
     _painter: MosaicPainter
@@ -73,4 +76,5 @@ class ShownSession:
 
     def _evidence(self) -> Evidence:
         self._store.flush()
-        return Evidence(self.model, self._store, self._survey.extent, self._survey.order)
+        survey = self._survey
+        return Evidence(self.model, self._store, survey.extent, survey.order, self.settings.mpp)

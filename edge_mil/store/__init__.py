@@ -10,9 +10,10 @@ from edge_mil.store.records import (
     LocatedRow,
     PartRow,
 )
-from edge_mil.store.session_file import SessionFile
+from edge_mil.store.session_file import SCHEMA, SessionFile
 
 __all__ = [
+    "SCHEMA",
     "Change",
     "FieldRow",
     "InstanceKind",

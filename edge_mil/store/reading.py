@@ -35,6 +35,10 @@ class SessionReader:
         if not self.path.is_file():
             raise StoreError(f"There is no session file at {self.path}; check --state and the id.")
 
+    def schema_version(self) -> int:
+        """Return how many of the store's migrations the file has."""
+        return int(self._rows("PRAGMA user_version")[0][0])
+
     def meta(self) -> dict[str, str]:
         """Return the session's names and values."""
         return dict(self._rows("SELECT name, value FROM meta"))
@@ -97,6 +101,17 @@ class SessionReader:
         """Return where fields without a stage were found, in the order of sequence numbers."""
         rows = self._rows("SELECT sequence, anchor, dx, dy, x, y FROM located ORDER BY sequence")
         return [LocatedRow(*row) for row in rows]
+
+    def newest_positions(self) -> dict[int, tuple[float, float]]:
+        """Return sequence -> lattice pixel (x, y) of a located field's corner, as it is now.
+
+        Its key field may have moved since it was found.
+        """
+        rows = self._rows(
+            "SELECT l.sequence, k.x + l.dx, k.y + l.dy FROM located l"
+            " JOIN key_field k ON k.sequence = l.anchor"
+        )
+        return {row[0]: (row[1], row[2]) for row in rows}
 
     def attachment(self, name: str) -> bytes | None:
         """Return bytes that the session keeps, None where there are none of that name."""
