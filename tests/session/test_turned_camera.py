@@ -105,10 +105,11 @@ def test_a_flipped_camera_gives_the_same_score_to_the_bit(
     assert (places, score) == straight[:2]
 
 
+@pytest.mark.parametrize("jitter_um", [0.0, 3.0])
 def test_a_turned_session_goes_on_after_a_restart_to_the_bit(
-    model: Model, slide: Path, tmp_path: Path
+    model: Model, slide: Path, tmp_path: Path, jitter_um: float
 ) -> None:
-    camera = microscope(slide, rotation_deg=11.0)
+    camera = microscope(slide, rotation_deg=11.0, jitter_um=jitter_um)
     frames = list(camera.frames())
     whole = SessionFolder(tmp_path / "whole").create(model, settings_for(camera))
     folder = SessionFolder(tmp_path / "parts")
