@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from edge_mil.bundle import (
     write_bundle,
 )
 from edge_mil.errors import BundleError, SourceError
+from edge_mil.imaging import TissueTest
+from edge_mil.pipeline.reference import REFERENCE_FILE
 from edge_mil_export.aggregator import (
     ExportedAggregator,
     export_aggregator,
@@ -27,9 +29,9 @@ from edge_mil_export.aggregator import (
     parse_options,
 )
 from edge_mil_export.aggregator_command import bundle_name
-from edge_mil_export.calibration_images import TileMaker, spread
+from edge_mil_export.calibration_images import FileTiles, TileMaker
 from edge_mil_export.extractors import ExtractorSource, open_extractor
-from edge_mil_export.fidelity.bags import GENERATED, FidelitySet, gather
+from edge_mil_export.fidelity.bags import gather
 from edge_mil_export.fidelity.measuring import measure
 from edge_mil_export.fidelity.page import render_page
 from edge_mil_export.fidelity.report import Fidelity
@@ -37,12 +39,12 @@ from edge_mil_export.fidelity.scoring import HeadScorer
 from edge_mil_export.graphs import ExtractorGraph, export_extractor
 from edge_mil_export.licences import Terms, parse_licences
 from edge_mil_export.model_card import write_card
+from edge_mil_export.reference import make_reference
 from edge_mil_export.stain import fit_stain
 
 EXTRACTOR_FILE = "extractor.onnx"
 FP16_FILE = "extractor.fp16.onnx"
 INT8_FILES = {"cpu": "extractor.int8.cpu.onnx", "trt": "extractor.int8.trt.onnx"}
-REFERENCE_TILES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,15 +144,15 @@ def make_bundle(wanted: Wanted, out: Path) -> Made:
         "aggregator": wanted.aggregator.name,
     }
     document = fidelity.document()
-    files = {
+    content = {
         **_graphs(graph, fidelity),
         **head.graphs,
         "fidelity.json": fidelity.to_json(),
         "fidelity.html": render_page(manifest.name, document),
         "model_card.md": write_card(manifest, head.summary, document, weights),
-        **_reference(source, on),
+        **_reference(source, on.read, TissueSpec()),
     }
-    bundle = write_bundle(manifest, files, out)
+    bundle = write_bundle(manifest, content, out)
     return Made(bundle, document, head.summary, terms.unknown)
 
 
@@ -218,15 +220,11 @@ def _graphs(graph: ExtractorGraph, fidelity: Fidelity) -> dict[str, bytes]:
     return {EXTRACTOR_FILE: graph.data, **half, **quantised}
 
 
-def _reference(source: ExtractorSource, on: FidelitySet) -> dict[str, bytes]:
-    """Return `reference.npz`: real tiles and their FP32 features, for checks on the device."""
-    if on.calibration is not None:
-        tiles = on.calibration
-    elif on.source != GENERATED:
-        tiles = np.concatenate([bag.tiles for bag in on.bags])
-    else:
+def _reference(
+    source: ExtractorSource, files: Sequence[FileTiles], tissue: TissueSpec
+) -> dict[str, bytes]:
+    """Return `reference.npz`, from the calibration folder; nothing without one."""
+    if not files:
         return {}
-    some = tiles[spread(len(tiles), REFERENCE_TILES)]
-    out = io.BytesIO()
-    np.savez_compressed(out, tiles=some, features=source.features(some))
-    return {"reference.npz": out.getvalue()}
+    test = TissueTest(tissue.background, tissue.min_difference, tissue.min_share)
+    return {REFERENCE_FILE: make_reference(files, source.features, test)}

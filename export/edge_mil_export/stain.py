@@ -55,4 +55,5 @@ def fit_stain(method: str, on: FidelitySet) -> tuple[StainSpec, FidelitySet]:
             bag if on.source == GENERATED else replace(bag, tiles=transform.apply(bag.tiles))
             for bag in on.bags
         ),
+        read=tuple(replace(file, tiles=transform.apply(file.tiles)) for file in on.read),
     )

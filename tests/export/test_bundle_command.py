@@ -19,6 +19,7 @@ from edge_mil_export.licences import parse_licences
 
 from edge_mil.bundle import open_bundle
 from edge_mil.pipeline.model import Model
+from edge_mil.pipeline.reference import Reference
 
 HALF = "0.5,0.5,0.5/0.25,0.25,0.25"
 
@@ -101,6 +102,9 @@ def test_int8_and_fp32_come_with_their_report(
         model = Model.load(bundle, threads=1)
         assert np.abs(model.extract(reference["tiles"]) - reference["features"]).max() < 1e-4
         model.close()
+    judging = Reference.load(bundle)
+    assert judging is not None
+    assert judging.judges
 
 
 def test_fp32_alone_needs_no_images_and_says_what_it_measured(
@@ -111,6 +115,7 @@ def test_fp32_alone_needs_no_images_and_says_what_it_measured(
     assert "generated tiles" in captured.out
     assert "aggregator is not known" in captured.err
     manifest = open_bundle(place / "made").manifest
+    assert "reference.npz" not in manifest.files
     assert manifest.name == "made"
     assert not manifest.redistributable
     assert manifest.licences.extractor == "CC-BY-NC-ND-4.0"

@@ -63,12 +63,14 @@ class FidelitySet:
         calibration_files: Their files.
         bags: Never of the tiles that calibrate.
         source: What the bags are: slides, calibration images held back, or generated tiles.
+        read: All that the calibration folder gave, for the bundle's own reference.
     """
 
     calibration: UInt8Array | None
     calibration_files: tuple[str, ...]
     bags: tuple[Bag, ...]
     source: str
+    read: tuple[FileTiles, ...] = ()
 
 
 def gather(maker: TileMaker, calibration: Path | None, slides: Sequence[Path]) -> FidelitySet:
@@ -87,6 +89,7 @@ def gather(maker: TileMaker, calibration: Path | None, slides: Sequence[Path]) -
     tiles: UInt8Array | None = None
     names: tuple[str, ...] = ()
     held: tuple[Bag, ...] = ()
+    files: list[FileTiles] = []
     if calibration is not None:
         files = maker.folder(calibration)
         count = sum(len(file.tiles) for file in files)
@@ -100,13 +103,13 @@ def gather(maker: TileMaker, calibration: Path | None, slides: Sequence[Path]) -
             )
         tiles, names, held = split(files)
     if shown:
-        return FidelitySet(tiles, names, shown, SLIDES)
+        return FidelitySet(tiles, names, shown, SLIDES, tuple(files))
     if held:
-        return FidelitySet(tiles, names, held, HELD_BACK)
+        return FidelitySet(tiles, names, held, HELD_BACK, tuple(files))
     painted = tuple(
         Bag(f"generated {k}", paint_tiles(BAG_TILES, maker.tile_px, k)) for k in range(4)
     )
-    return FidelitySet(tiles, names, painted, GENERATED)
+    return FidelitySet(tiles, names, painted, GENERATED, tuple(files))
 
 
 def _slide_bag(slide: FileTiles, slides: int) -> Bag:
