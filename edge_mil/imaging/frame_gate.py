@@ -19,8 +19,8 @@ from edge_mil.types import Measure, UInt8Array, Verdict
 __all__ = ["FocusMap", "FrameGate", "GateSettings"]
 
 MIN_BLOCKS = 12
-"""Tissue blocks from which a field is judged; one of 224 x 224 pixels has 16. Of one to eight blocks
-at the soft margin of the tissue one sharp field in ten was refused."""
+"""Tissue blocks from which a field is judged; one of 224 x 224 pixels has 16. Of one to eight
+blocks at the soft margin of the tissue one sharp field in ten was refused."""
 
 FOCUS_WEIGHTS = (12.4, 2.5, 4.4)
 FOCUS_OFFSET = 7.2

@@ -17,7 +17,7 @@ class GateSettings:
 
     Attributes:
         max_clipped_share: Share of pixels in plateaus of one or two clipped channels. Good real
-            fields hold 0.05 at most (7 of 336 of `oral_he`, burnt out in parts, more than 0.1),
+            fields hold 0.05 at most (10 of 336 of `oral_he`, burnt out in parts, more than 0.08),
             those whose gain was raised by 1.3 mostly 0.2 to 0.6.
         max_black_share: Share of pixels in plateaus of black.
         min_focus: Log odds of being in focus (`imaging.focus`).
@@ -28,7 +28,7 @@ class GateSettings:
             there is no structure to judge.
     """
 
-    max_clipped_share: float = 0.1
+    max_clipped_share: float = 0.08
     max_black_share: float = 0.5
     min_focus: float = -1.0
     min_stillness: float = -1.0
