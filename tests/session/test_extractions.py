@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 from painted_field import field, painted
 
+from edge_mil.backends.batching import BatchingNetwork, NetworkExecutor
 from edge_mil.bundle import open_bundle
+from edge_mil.errors import BackendLostError
 from edge_mil.pipeline import Model
+from edge_mil.pipeline.extracting import Runner
 from edge_mil.session import Session, SessionSettings
 from edge_mil.store import SessionFile, SessionReader
-from edge_mil.types import Frame
+from edge_mil.types import Float32Array, Frame
 
 DEMO = Path(__file__).parents[2] / "edge_mil" / "demo" / "bundle"
 BOUND = 0.02
@@ -67,6 +70,41 @@ def test_a_change_between_two_fields_is_recorded_and_the_score_stays_within_the_
     assert str(event["from"]).startswith("fp32, ")
     assert str(event["to"]).startswith("int8, ")
     assert events(tmp_path / "whole.db") == []
+
+
+class BreakingExecutor(NetworkExecutor):
+    """ONNX Runtime in INT8 in an accelerator's place, lost at its third field."""
+
+    fields = 0
+
+    def finish(self, slot: int) -> dict[str, Float32Array]:
+        """Run, or be lost."""
+        self.fields += 1
+        if self.fields > 2:
+            raise BackendLostError("The GPU fell off the bus.")
+        return super().finish(slot)
+
+
+def test_an_accelerator_lost_in_the_middle_of_a_slide_costs_no_field(
+    model: Model, tmp_path: Path
+) -> None:
+    with session(model, tmp_path / "whole.db") as whole:
+        wanted = [whole.add(frame) for frame in fields()]
+    assert model.extractor is not None
+    int8 = model.cpu_runner("int8")
+    network = BatchingNetwork(lambda: BreakingExecutor(int8.network, 32), label="engine")
+    model.extractor.switch(Runner(network, "int8", "an engine", "tensorrt"))
+    with session(model, tmp_path / "s.db") as losing:
+        found = [losing.add(frame) for frame in fields()]
+        score = losing.score()
+    assert [r.verdict for r in found] == [r.verdict for r in wanted]
+    assert [r.cells_added for r in found] == [r.cells_added for r in wanted]
+    assert score is not None
+    assert wanted[-1].score is not None
+    moved = np.abs(np.subtract(score.probabilities, wanted[-1].score.probabilities)).max()
+    assert moved <= BOUND
+    (event,) = events(tmp_path / "s.db")
+    assert (event["sequence"], event["from"]) == (3, "int8, an engine")
 
 
 def test_a_session_goes_on_in_another_precision_and_its_score_is_the_same_to_the_bit(

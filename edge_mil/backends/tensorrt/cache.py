@@ -21,7 +21,8 @@ LOG = logging.getLogger("edge_mil.engines")
 
 ENGINE, FAILED, TIMINGS = ".engine", ".failed.json", ".timings"
 PART, LOCK = ".part", ".lock"
-PRIVATE_FOLDER, PRIVATE_FILE = 0o700, 0o600
+PRIVATE_FOLDER = 0o700
+DAY_S = 86400
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,7 @@ class EngineCache:
                 probe.write(b"edge-mil")
                 probe.flush()
                 os.fsync(probe.fileno())
+            self._sweep()
         except OSError as error:
             raise EngineError(
                 f"Engines cannot be kept in {root} ({error.strerror}), so each start would build "
@@ -167,6 +169,13 @@ class EngineCache:
             with contextlib.suppress(FileNotFoundError):
                 (self.root / name).unlink()
         return len(names)
+
+    def _sweep(self) -> None:
+        """Remove what builds left that were cut off by a power cut; no build takes a day."""
+        for part in self.root.glob("*" + PART):
+            with contextlib.suppress(FileNotFoundError):
+                if part.stat().st_mtime < time.time() - DAY_S:
+                    part.unlink()
 
     def _unreadable(self, readable: set[str]) -> set[str]:
         """Return the names of files that hold no engine and no failure any more."""

@@ -169,6 +169,14 @@ def test_a_folder_that_cannot_be_written_is_an_error_at_the_start(tmp_path: Path
         EngineCache(tmp_path / "engines")
 
 
+def test_what_a_power_cut_left_of_a_build_goes_after_a_day(cache: EngineCache) -> None:
+    old, new = cache.part(), cache.part()
+    os.utime(old, (0, 0))
+    EngineCache(cache.root)
+    assert not old.exists()
+    assert new.exists()
+
+
 def test_a_damaged_note_of_a_failure_is_no_failure(cache: EngineCache, key: EngineKey) -> None:
     cache.remember(key, "x", "why")
     path = next(cache.root.glob("*.failed.json"))
