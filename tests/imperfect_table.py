@@ -28,7 +28,7 @@ from edge_mil.demo.tiled_tiff import write_tiled_tiff  # noqa: E402
 
 ALONE = {
     "stage off by 3 um": ("--jitter", "3"),
-    "a tenth of the fields out of focus": ("--defocus", "0.1"),
+    "a tenth of the fields out of focus": ("--defocus", "0.1", "--seed", "1"),
     "corners 30 % darker": ("--vignette", "0.3"),
     "noise of 3 grey levels": ("--noise", "3"),
     "camera turned by 3 degrees": ("--rotation", "3"),
