@@ -100,6 +100,12 @@ class Registration:
         return MIN_RESPONSE + SMALL_RESPONSE * max(0.0, 1.0 - self.overlap / SMALL_OVERLAP)
 
     @property
+    def texture_needed(self) -> float:
+        """Return the texture that it needs: where nothing moved, dust agrees, too."""
+        still = max(abs(self.dx), abs(self.dy)) <= SAME_VIEW_PX
+        return SAME_VIEW_TEXTURE if still else MIN_TEXTURE
+
+    @property
     def agrees(self) -> bool:
         """Say whether a shift that was told, or found close to it, fits."""
         return self.response >= self.needed and self.texture >= MIN_TEXTURE
@@ -107,11 +113,10 @@ class Registration:
     @property
     def sure(self) -> bool:
         """Say whether to believe it."""
-        still = max(abs(self.dx), abs(self.dy)) <= SAME_VIEW_PX
         return (
             self.response >= self.needed
             and self.lead >= MIN_LEAD
-            and self.texture >= (SAME_VIEW_TEXTURE if still else MIN_TEXTURE)
+            and self.texture >= self.texture_needed
         )
 
 

@@ -12,8 +12,9 @@ import numpy as np
 
 from edge_mil.errors import PositionError, StoreError
 from edge_mil.imaging.locate import Location, Locator
-from edge_mil.imaging.locate.locator import Register
+from edge_mil.imaging.locate.locator import STRONG, Register
 from edge_mil.imaging.picture import Picture
+from edge_mil.imaging.registration import MIN_LEAD
 from edge_mil.session.grid_survey import GridSurvey, check_size
 from edge_mil.session.relocation import Relocation, Shift, relocate
 from edge_mil.session.survey import Look, refusal
@@ -138,7 +139,17 @@ class FoundSurvey(WrappedSurvey):
 
     def _lost(self, location: Location) -> tuple[Measure, ...]:
         """Return why there is no place, and the way back."""
-        measures = [Measure("registration_response", location.response, location.needed, False)]
+        fit, measures = location.fit, []
+        if fit is None:
+            measures.append(Measure("registration_response", 0.0, location.needed, False))
+        else:
+            for name, value, least in (
+                ("registration_response", fit.response, fit.needed),
+                ("registration_lead", fit.lead, MIN_LEAD),
+                ("registration_texture", fit.texture, fit.texture_needed),
+                ("registration_overlap", fit.overlap, STRONG),
+            ):
+                measures.append(Measure(name, value, least, value >= least))
         if location.scale_ratio != 1.0:
             measures.append(Measure("scale_ratio", location.scale_ratio, 1.0, False))
         assert self._locator is not None

@@ -18,6 +18,10 @@ NEAR = 1.3
 MOST_NEAR = 6
 """Key fields near by that a field is registered with before it counts as lost."""
 
+SEARCHED_NEAR, SEARCHED_FAR = 24, 40
+"""Key fields that are searched when lost: the nearest, and a part of all others. The next field
+searches the next part, so that a large slide does not stop the camera for seconds."""
+
 MOST_LINKS = 8
 """Key fields that a field is registered with once its place is about known."""
 
@@ -30,6 +34,10 @@ KEY_OVERLAP = 0.6
 KEY_TEXTURE = 0.03
 """Share with structure below which a field cannot be recognised, so that it becomes no key field:
 on bare glass, with dust, registration locks on the dust."""
+
+ORIGIN_TEXTURE = 0.1
+"""Share with structure that the first field needs: were a crumb at the slide's edge the origin, all
+of the tissue beyond the glass around it would be nowhere."""
 
 AGREE_PX = 4.0
 """Two registrations this close say the same place; what differs by more is a loop that closes."""
@@ -54,6 +62,7 @@ class Location:
         y: Row of its top edge.
         response: Of the best registration, believed or not; 1 for the first field.
         needed: The response that it would have taken.
+        fit: The best registration of a field that was not found; None where nothing fitted at all.
         anchor: Key field that it hangs on, itself when it is one; 0 when not found.
         key: The key field that it becomes, or None.
         moved: Key field -> its new position, where a loop closed.
@@ -66,6 +75,7 @@ class Location:
     y: int = 0
     response: float = 0.0
     needed: float = MIN_RESPONSE
+    fit: Registration | None = None
     anchor: int = 0
     key: KeyField | None = None
     moved: dict[int, Position] = field(default_factory=dict)
@@ -114,7 +124,7 @@ class Locator:
             return self._first(sequence, picture)
         ties, best = self._near(picture)
         if not ties:
-            ties, best = self._lost(picture, best)
+            ties, best = self._lost(sequence, picture, best)
         if not ties:
             last = self.keys.near(*(self.last or (0, 0, 0))[1:], math.inf)[:2]
             pictures = [self.keys.picture(key.sequence) for key in last]
@@ -123,6 +133,7 @@ class Locator:
                 found=False,
                 response=best.response if best else 0.0,
                 needed=best.needed if best else MIN_RESPONSE,
+                fit=best,
                 scale_ratio=fits_at_scale(pictures, picture),
             )
         ties = self._around(picture, ties)
@@ -144,7 +155,7 @@ class Locator:
         self.last = last
 
     def _first(self, sequence: int, picture: Picture) -> Location:
-        if picture.texture < KEY_TEXTURE:
+        if picture.texture < ORIGIN_TEXTURE:
             return Location(sequence, found=False)
         key = key_field(sequence, picture, self.size_px, (0.0, 0.0))
         return Location(sequence, found=True, response=1.0, anchor=sequence, key=key)
@@ -160,15 +171,18 @@ class Locator:
         return self._first_sure(picture, self.keys.near(*self.last[1:], NEAR)[:MOST_NEAR])
 
     def _lost(
-        self, picture: Picture, best: Registration | None
+        self, sequence: int, picture: Picture, best: Registration | None
     ) -> tuple[list[_Tie], Registration | None]:
-        """Look among all others."""
+        """Look among all others, in turns where they are many."""
         assert self.last is not None
         near = {key.sequence for key in self.keys.near(*self.last[1:], NEAR)[:MOST_NEAR]}
         others = [
             key for key in self.keys.near(*self.last[1:], math.inf) if key.sequence not in near
         ]
-        ties, other = self._first_sure(picture, others)
+        far = others[SEARCHED_NEAR:]
+        turn = sequence * SEARCHED_FAR % max(1, len(far))
+        turns = (far[turn:] + far[:turn])[:SEARCHED_FAR]
+        ties, other = self._first_sure(picture, others[:SEARCHED_NEAR] + turns)
         if best is None or (other is not None and other.response > best.response):
             best = other
         return ties, best
