@@ -14,6 +14,7 @@ from edge_mil_export.errors import CalibrationError
 from edge_mil_export.fidelity.bags import GENERATED, HELD_BACK, Bag, gather, split
 from edge_mil_export.fidelity.generated import paint_tiles
 from edge_mil_export.fidelity.measures import centred_error, compare
+from edge_mil_export.fidelity.stain_shift import SHIFTS, shift_stain, shifted_bags
 from small_extractor import write_images
 
 
@@ -161,3 +162,28 @@ def test_painted_tiles_are_the_same_for_a_seed_and_not_flat() -> None:
     assert np.array_equal(first, second)
     assert first.shape == (3, 40, 64, 3)
     assert first.std() > 10
+
+
+def test_a_stain_times_1_is_the_same_picture_and_glass_stays_glass() -> None:
+    tiles = paint_tiles(2, (48, 48), 4)
+    assert np.abs(shift_stain(tiles, 1, 1).astype(int) - tiles).max() <= 1
+    glass = np.full((1, 8, 8, 3), 255, np.uint8)
+    assert np.array_equal(shift_stain(glass, 1.4, 0.7), glass)
+
+
+def test_each_stain_is_multiplied_by_itself() -> None:
+    density = {"h": np.array([0.65, 0.70, 0.29]), "e": np.array([0.07, 0.99, 0.11])}
+    for name, factors, times in (("h", (1.4, 0.7), 1.4), ("e", (1.4, 0.7), 0.7)):
+        level = 255 * np.exp(-0.6 * density[name])
+        pixel = np.rint(level).astype(np.uint8).reshape(1, 1, 1, 3)
+        wanted = 255 * np.exp(-0.6 * times * density[name])
+        assert np.abs(shift_stain(pixel, *factors).ravel() - wanted).max() < 1.5
+
+
+def test_few_bags_get_every_shift_and_many_one_each() -> None:
+    bags = [Bag(f"b{k}", paint_tiles(3, (8, 8), k)) for k in range(40)]
+    assert len(shifted_bags(bags[:3])) == 3 * len(SHIFTS)
+    many = shifted_bags(bags)
+    assert len(many) == 32
+    assert len({bag.name.partition(",")[2] for bag in many}) == len(SHIFTS)
+    assert not np.array_equal(many[0].tiles, bags[0].tiles)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,7 @@ from edge_mil_export.fidelity.measures import Agreement, centred_error
 from edge_mil_export.graphs import export_extractor, run_graph
 from edge_mil_export.onnx_graphs import GraphView, copy_model, resolve_constants
 from edge_mil_export.quantize.calibration import Calibrator, Statistics
-from edge_mil_export.quantize.ladder import climb
+from edge_mil_export.quantize.ladder import Judges, climb
 from edge_mil_export.quantize.placing import DIALECTS, quantize
 from edge_mil_export.quantize.rounding import round_layer
 from edge_mil_export.quantize.sensitivity import layer_sensitivities
@@ -174,11 +176,17 @@ def agreement(mean: float, largest: float, centred: float = 1.0) -> Agreement:
     return Agreement(1, 1, centred, 1, 1, mean, largest, (largest,), 0)
 
 
+def judged_by(answers: Iterable[Agreement], shifted: Iterable[Agreement] = ()) -> Judges:
+    """Answers in the order asked; with shifted stain nothing moves unless said."""
+    plain, other = iter(answers), itertools.chain(shifted, itertools.repeat(agreement(0, 0)))
+    return Judges(lambda _: next(plain), lambda _: next(other))
+
+
 def test_the_ladder_stops_at_the_first_rung_that_holds_both(
     model: onnx.ModelProto, calibrator: Calibrator
 ) -> None:
-    answers = iter([agreement(0.004, 0.03), agreement(0.006, 0.015), agreement(0.004, 0.019)])
-    found = climb(model, calibrator, "trt", lambda _: next(answers), lambda _: [], 0.02)
+    judges = judged_by([agreement(0.004, 0.03), agreement(0.006, 0.015), agreement(0.004, 0.019)])
+    found = climb(model, calibrator, "trt", judges, lambda _: [], 0.02)
     assert len(found.tried) == 3
     assert found.chosen is found.tried[2]
 
@@ -186,18 +194,37 @@ def test_the_ladder_stops_at_the_first_rung_that_holds_both(
 def test_scores_that_hold_on_unlike_features_do_not_end_the_climb(
     model: onnx.ModelProto, calibrator: Calibrator
 ) -> None:
-    answers = iter([agreement(0.001, 0.01, 0.86), agreement(0.002, 0.01, 0.97)])
-    found = climb(model, calibrator, "trt", lambda _: next(answers), lambda _: [], 0.02)
+    judges = judged_by([agreement(0.001, 0.01, 0.86), agreement(0.002, 0.01, 0.97)])
+    found = climb(model, calibrator, "trt", judges, lambda _: [], 0.02)
     assert found.chosen is found.tried[1]
+
+
+def test_the_climb_goes_on_where_a_shifted_stain_moves_the_score(
+    model: onnx.ModelProto, calibrator: Calibrator
+) -> None:
+    plain = [agreement(0.001, 0.021), agreement(0.001, 0.01), agreement(0.002, 0.01)]
+    judges = judged_by(plain, [agreement(0.01, 0.031), agreement(0.01, 0.029)])
+    found = climb(model, calibrator, "trt", judges, lambda _: [], 0.02)
+    assert [tried.shifted is None for tried in found.tried] == [True, False, False]
+    assert found.chosen is found.tried[2]
+
+
+def test_a_form_that_holds_the_shifted_stain_comes_before_a_smaller_mean(
+    model: onnx.ModelProto, calibrator: Calibrator
+) -> None:
+    means = [0.009, 0.006, 0.008, 0.007, 0.009, 0.009]
+    shifted = [agreement(0.01, moved) for moved in (0.02, 0.05, 0.02, 0.05, 0.02, 0.02)]
+    judges = judged_by([agreement(mean, 0.015) for mean in means], shifted)
+    found = climb(model, calibrator, "trt", judges, lambda _: [], 0.02)
+    assert found.chosen is found.tried[2]
 
 
 def test_where_no_rung_holds_the_mean_the_best_within_the_maximum_is_taken(
     model: onnx.ModelProto, calibrator: Calibrator
 ) -> None:
-    means = iter([0.009, 0.007, 0.008, 0.0075, 0.009, 0.009])
-    found = climb(
-        model, calibrator, "trt", lambda _: agreement(next(means), 0.015), lambda _: [], 0.02
-    )
+    means = [0.009, 0.007, 0.008, 0.0075, 0.009, 0.009]
+    judges = judged_by(agreement(mean, 0.015) for mean in means)
+    found = climb(model, calibrator, "trt", judges, lambda _: [], 0.02)
     assert found.chosen.agreement.score_difference_mean == 0.007
     assert len(found.tried) == 6
 
@@ -208,8 +235,9 @@ def test_where_no_rung_holds_the_layers_that_hurt_are_named(
     statistics: Statistics = calibrator.statistics("MinMax")
     worst = layer_sensitivities(model, statistics, "cpu", TILES[:4])
     assert [layer.error for layer in worst] == sorted((w.error for w in worst), reverse=True)
+    judges = judged_by(itertools.repeat(agreement(0.1, 0.5)))
     with pytest.raises(QuantizationError, match=worst[0].name):
-        climb(model, calibrator, "cpu", lambda _: agreement(0.1, 0.5), lambda _: worst, 0.02)
+        climb(model, calibrator, "cpu", judges, lambda _: worst, 0.02)
 
 
 @pytest.mark.slow

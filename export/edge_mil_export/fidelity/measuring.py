@@ -14,12 +14,13 @@ from edge_mil_export.extractors.source import ExtractorSource
 from edge_mil_export.fidelity.bags import Bag, FidelitySet
 from edge_mil_export.fidelity.measures import Agreement, BagScorer, compare
 from edge_mil_export.fidelity.report import Fidelity, Half
+from edge_mil_export.fidelity.stain_shift import shifted_bags
 from edge_mil_export.graphs import ExtractorGraph, open_graph
 from edge_mil_export.onnx_graphs import resolve_constants
 from edge_mil_export.progress import progress
 from edge_mil_export.quantize.calibration import Calibrator
 from edge_mil_export.quantize.half import half_precision
-from edge_mil_export.quantize.ladder import Climb, climb
+from edge_mil_export.quantize.ladder import Climb, Judges, climb
 from edge_mil_export.quantize.placing import DIALECTS
 from edge_mil_export.quantize.sensitivity import Sensitivity, layer_sensitivities
 
@@ -110,10 +111,15 @@ def _climb_both(
     calibrator = Calibrator(resolved, on.calibration)
 
     judged: dict[bytes, list[Float32Array]] = {}
+    others = shifted_bags(on.bags)
+    other_reference = bag_features(model.SerializeToString(), others)
 
-    def judge(data: bytes) -> Agreement:
+    def plain(data: bytes) -> Agreement:
         found = judged[hashlib.sha256(data).digest()] = bag_features(data, on.bags)
         return compare(reference, found, scorer)
+
+    def shifted(data: bytes) -> Agreement:
+        return compare(other_reference, bag_features(data, others), scorer)
 
     def sensitivity(dialect: str) -> list[Sensitivity]:
         assert on.calibration is not None
@@ -121,7 +127,9 @@ def _climb_both(
         return layer_sensitivities(resolved, calibrator.statistics("MinMax"), dialect, some)
 
     climbs = {
-        dialect: climb(resolved, calibrator, dialect, judge, sensitivity, max_difference)
+        dialect: climb(
+            resolved, calibrator, dialect, Judges(plain, shifted), sensitivity, max_difference
+        )
         for dialect in DIALECTS
     }
     cpu, trt = (judged[hashlib.sha256(climbs[dialect].data).digest()] for dialect in DIALECTS)

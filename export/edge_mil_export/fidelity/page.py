@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from typing import Any
 
+SHIFTED = "shifted_stain_difference_max"
 COLUMNS = (
     ("score_difference_mean", "Score moved, mean"),
     ("score_difference_max", "Score moved, max"),
@@ -15,7 +16,7 @@ COLUMNS = (
     ("raw_cosine_min", "Raw cosine, min"),
     ("attention_rank_correlation", "Attention rank correlation"),
 )
-LADDER = COLUMNS[:5]
+LADDER = (*COLUMNS[:5], (SHIFTED, "Score moved with stain shifted, max"))
 NAMES = {
     "fp32": "FP32 graph (ONNX Runtime)",
     "fp16": "FP16 for TensorRT, here in ONNX Runtime",
@@ -77,9 +78,11 @@ def render_page(name: str, document: dict[str, Any]) -> bytes:
 
 
 def _ladder(label: str, figures: dict[str, Any]) -> str:
-    rows = [
-        (step["form"]["name"], step, step["form"] == figures["form"]) for step in figures["ladder"]
-    ]
+    rows = []
+    for step in figures["ladder"]:
+        moved = step.get("shifted_stain", {}).get("score_difference_max")
+        row = {**step, SHIFTED: moved}
+        rows.append((step["form"]["name"], row, step["form"] == figures["form"]))
     return f"<h2>Forms tried: {html.escape(label)}</h2>" + _table("Form", LADDER, rows)
 
 

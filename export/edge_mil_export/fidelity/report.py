@@ -58,9 +58,7 @@ class Fidelity:
             comparisons[f"int8-{dialect}"] = {
                 **_figures(climb.chosen.agreement),
                 "form": _rung(climb.chosen),
-                "ladder": [
-                    {"form": _rung(tried), **_short(tried.agreement)} for tried in climb.tried
-                ],
+                "ladder": [_step(tried) for tried in climb.tried],
             }
         document: dict[str, Any] = {
             "notice": RESEARCH_USE_ONLY,
@@ -90,6 +88,11 @@ class Fidelity:
     def to_json(self) -> bytes:
         """Return the bytes of `fidelity.json`."""
         return (json.dumps(self.document(), indent=2, sort_keys=True) + "\n").encode()
+
+
+def _step(tried: Tried) -> dict[str, Any]:
+    shifted = {} if tried.shifted is None else {"shifted_stain": _short(tried.shifted)}
+    return {"form": _rung(tried), **_short(tried.agreement), **shifted}
 
 
 def _rung(tried: Tried) -> dict[str, Any]:
