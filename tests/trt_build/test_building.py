@@ -55,6 +55,7 @@ def test_an_engine_is_built_with_progress_and_a_second_start_builds_nothing(
     assert found == (header, plan)
     assert again == []
     assert cache.path(int8.key(library, None)).stat().st_mtime_ns == changed
+    assert {path.stat().st_mode & 0o777 for path in cache.root.iterdir()} == {0o600}
 
 
 def test_a_damaged_engine_is_built_again(

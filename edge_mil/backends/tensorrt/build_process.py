@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from edge_mil.backends.tensorrt.cache import PRIVATE_FILE
 from edge_mil.backends.tensorrt.engine_file import write_engine
 from edge_mil.backends.tensorrt.library import Library, find_library
 from edge_mil.backends.tensorrt.progress import BuildProgress
@@ -157,7 +158,7 @@ def _keep_timings(path: Path, config: Any) -> None:
         return
     part = path.with_name(f"{path.name}.{os.getpid()}")
     part.write_bytes(bytes(cache.serialize()))
-    part.chmod(0o600)
+    part.chmod(PRIVATE_FILE)
     part.replace(path)
 
 

@@ -21,7 +21,7 @@ LOG = logging.getLogger("edge_mil.engines")
 
 ENGINE, FAILED, TIMINGS = ".engine", ".failed.json", ".timings"
 PART, LOCK = ".part", ".lock"
-PRIVATE_FOLDER = 0o700
+PRIVATE_FOLDER, PRIVATE_FILE = 0o700, 0o600
 DAY_S = 86400
 
 
@@ -133,9 +133,13 @@ class EngineCache:
         except ImportError:  # Windows: two builds at once cost time, and the later one stays
             yield
             return
-        with (self.root / (key.digest + LOCK)).open("wb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        path = self.root / (key.digest + LOCK)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, PRIVATE_FILE)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
+        finally:
+            os.close(descriptor)
 
     def engines(self) -> Iterator[tuple[str, EngineHeader]]:
         """Yield the digest of the key and the header of each engine, newest first."""
