@@ -10,8 +10,10 @@ from edge_mil.imaging.registration import register
 RATIOS = (2.0, 0.5, 2.5, 0.4, 4.0, 0.25, 1.6, 0.625, 5.0, 0.2)
 """New magnification over the old one, among 4x, 5x, 10x, 20x, 25x, 40x, 63x: neighbours first."""
 
-RESPONSE = 0.6
-"""Of a field at another scale, within its neighbour wholly: what is shared is never little."""
+RESPONSE = 0.7
+OVERLAP = 0.5
+"""Of a field at another scale: the stronger one's view lies within the other's for the most part.
+Ten scales are tried, so that chance has more to try with, too."""
 
 
 def fits_at_scale(known: Sequence[Picture], picture: Picture) -> float:
@@ -31,7 +33,7 @@ def fits_at_scale(known: Sequence[Picture], picture: Picture) -> float:
             if min(strong.grey.shape) < SMALLEST_PX:
                 continue
             fit = register(weak, strong)
-            if fit is not None and fit.sure and fit.response >= RESPONSE:
+            if fit is not None and fit.sure and fit.response >= RESPONSE and fit.overlap >= OVERLAP:
                 return ratio
     return 1.0
 
