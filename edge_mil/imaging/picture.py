@@ -107,7 +107,8 @@ class Picture:
             )
             if light.shape != grey.shape:
                 light = cv2.resize(light, grey.shape[::-1], interpolation=cv2.INTER_LINEAR)
-            found = self._flat[factor] = cv2.subtract(grey, light, dtype=cv2.CV_32F)
+            flat = cv2.subtract(grey, light, dtype=cv2.CV_32F)
+            found = self._flat[factor] = flat.astype(np.float32, copy=False)
         return found
 
     @property
