@@ -58,9 +58,10 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     parser.add_argument(
         "--precision",
-        choices=("fp32", "fp16", "int8"),
+        choices=("fp32", "fp16", "int8", "auto"),
         default="fp32",
-        help="fp16 with tensorrt only; an engine that cannot be built falls back to the next",
+        help="fp16 with tensorrt only; an engine that cannot be built falls back to the next; "
+        "auto: what edge-mil tune keeps on this device, measured now where it was not yet",
     )
     parser.add_argument("--threads", type=int, metavar="N", help="threads of one run of a network")
     parser.add_argument("--viewer", type=int, metavar="PORT", help="not there yet")

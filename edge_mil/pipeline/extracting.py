@@ -29,7 +29,7 @@ class Runner:
         network: Tiles to features.
         precision: fp32, fp16 or int8.
         backend: What runs it where, for people.
-        on: cpu or tensorrt.
+        on: As users name the backend: cpu, openvino, cuda, ort-tensorrt or tensorrt.
     """
 
     network: Network

@@ -44,6 +44,7 @@ class Model:
         bundle: The verified bundle.
         aggregator: Its pooling.
         extractor: What runs the extractor; None without one. It may change between two fields.
+        threads: Threads of one run on the CPU; None takes as many as there are cores.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class Model:
     ) -> None:
         self.bundle, self.aggregator = bundle, aggregator
         self.extractor = None if extractor is None else Extractor(extractor)
-        self._threads: int | None = None
+        self.threads: int | None = None
         self._head = ""
         self._attend = attend
         self._feature_dim = bundle.manifest.aggregator.feature_dim
@@ -102,16 +103,14 @@ class Model:
         networks = {role: load(name) for role, name in spec.graphs.items() if role != ARRAYS}
         attend = networks.pop("attend", None)
         model = cls(bundle, first, attend, _aggregator(bundle, networks))
-        model._threads, model._head = threads, cpu.describe()
+        model.threads, model._head = threads, cpu.describe()
         if model.extractor is not None and backend != "cpu":
             try:
                 if backend == "tensorrt":
                     _accelerate(model, precision, engines)
                 else:
                     way = way_of(bundle, backend, precision)
-                    model.extractor.switch(
-                        open_way(bundle, way, threads=threads, engines=engines)
-                    )
+                    model.extractor.switch(open_way(bundle, way, threads=threads, engines=engines))
             except BaseException:
                 model.close()
                 raise
@@ -183,7 +182,7 @@ class Model:
         Raises:
             BundleError: The bundle has no such extractor.
         """
-        return cpu_runner(self.bundle, precision, self._threads)
+        return cpu_runner(self.bundle, precision, self.threads)
 
     def fp32_runner(self) -> Runner:
         """Return the first runner where it is FP32 on the CPU, else a new one."""

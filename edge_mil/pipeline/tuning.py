@@ -85,6 +85,7 @@ def tune(
     *,
     threads: int | None = None,
     engines: Path | None = None,
+    ways: Sequence[Way] | None = None,
     batches: Sequence[int] = BATCHES,
     rounds: int = ROUNDS,
     peers: Mapping[str, Peer] | None = None,
@@ -99,6 +100,7 @@ def tune(
         model: A bundle with an extractor, loaded on the CPU.
         threads: Threads of one run on the CPU; None takes as many as there are cores.
         engines: Folder where engines are kept; None leaves TensorRT out.
+        ways: What to measure; None takes all that the bundle has graphs for.
         batches: Tiles of one run.
         rounds: Runs of each way and batch at most; one more warms up.
         peers: Further ways to time beside ours, name -> run; they are never kept.
@@ -110,7 +112,7 @@ def tune(
     rows: dict[str, Row] = {}
     runners: dict[str, Runner] = {}
     try:
-        for way in ways_of(model.bundle):
+        for way in ways_of(model.bundle) if ways is None else ways:
             name = str(way)
             on_way(name)
             rows[name] = _opened(model, way, threads, engines, runners)

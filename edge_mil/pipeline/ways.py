@@ -105,7 +105,8 @@ def open_way(
     data = bundle.read(file)
     backend = open_backend(way.backend, threads=threads, engines=engines)
     if way.backend != "tensorrt":
-        return Runner(backend.load(data, label=label), way.precision, backend.describe())
+        network = backend.load(data, label=label)
+        return Runner(network, way.precision, backend.describe(), on=way.backend)
     from edge_mil.backends.tensorrt.backend import TensorRtBackend
     from edge_mil.backends.tensorrt.recipe import Recipe
 
@@ -113,4 +114,4 @@ def open_way(
     if backend.device is None:
         raise EngineError("This machine shows no NVIDIA GPU, so no engine can run here.")
     plan = backend.build(Recipe(data, label, way.precision))
-    return Runner(backend.open(plan, label), way.precision, backend.describe())
+    return Runner(backend.open(plan, label), way.precision, backend.describe(), on=way.backend)

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from edge_mil import __version__
+from edge_mil.backends import BACKENDS
 from edge_mil.errors import SessionStateError, UsageError
 from edge_mil.pipeline import Model
 from edge_mil.pipeline.extracting import Runner
@@ -26,7 +27,7 @@ from edge_mil.service.models import (
 )
 from edge_mil.service.opening import PROTOCOL_VERSIONS
 from edge_mil.service.paging import page_of
-from edge_mil.service.preparing import CPU, TENSORRT, Preparations, Wanted
+from edge_mil.service.preparing import CPU, Preparations, Wanted
 from edge_mil.service.stream import CREDITS
 from edge_mil.session.folder import new_id
 from edge_mil.v1 import edge_mil_pb2 as pb
@@ -155,7 +156,7 @@ def _wanted(request: pb.LoadModelRequest, model: Model) -> Wanted:
     now = Wanted(CPU, model.precision) if model.extractor is None else _of(model.extractor.current)
     asked = Wanted(request.backend or now.backend, request.precision or now.precision)
     for field, value, known in (
-        ("backend", asked.backend, (CPU, TENSORRT)),
+        ("backend", asked.backend, BACKENDS),
         ("precision", asked.precision, PRECISIONS),
     ):
         if value not in known:

@@ -12,22 +12,38 @@ from pathlib import Path
 
 from edge_mil.errors import EdgeMilError, EngineError, SessionStateError
 from edge_mil.pipeline import Model
+from edge_mil.pipeline.choice import ChoiceFolder
 from edge_mil.pipeline.extracting import Runner
+from edge_mil.pipeline.tuning import tune
 from edge_mil.pipeline.verifying import check_runner
+from edge_mil.pipeline.ways import Way, open_way, way_of, ways_of
 from edge_mil.service.models import HostedBundle
 
 LOG = logging.getLogger("edge_mil.service")
 
 CPU, TENSORRT, AUTO = "cpu", "tensorrt", "auto"
-VERIFYING = "VERIFYING"
+VERIFYING, TUNING = "VERIFYING", "TUNING"
+FIRST = Way("cpu", "fp32")
+"""What runs before anything else is ready."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is to run the extractor: cpu or tensorrt, in fp32, fp16 or int8."""
+    """What is to run the extractor.
+
+    Attributes:
+        backend: As users name it; auto only with the precision auto.
+        precision: fp32, fp16 or int8; auto: what `tune` kept on this device, measured now where it
+            has not been.
+    """
 
     backend: str
     precision: str
+
+
+def engines_of(state: Path) -> Path:
+    """Return where TensorRT's engines are kept under a state directory."""
+    return state / "engines"
 
 
 class Preparation:
@@ -40,9 +56,9 @@ class Preparation:
         missed: Why it is not what was wanted but the next best; "" where it is.
     """
 
-    def __init__(self, model: Model, wanted: Wanted, engines: Path) -> None:
+    def __init__(self, model: Model, wanted: Wanted, state: Path) -> None:
         self.wanted, self.state, self.share, self.missed = wanted, VERIFYING, 0.0, ""
-        self._model, self._engines = model, engines
+        self._model, self._folder, self._engines = model, state, engines_of(state)
         self._cancelled = threading.Event()
 
     def cancel(self) -> None:
@@ -56,12 +72,45 @@ class Preparation:
             EngineError: It cannot be made here, or is outside of the bundle's bound.
             EdgeMilError: The bundle lacks the graph, or a package is missing.
         """
+        if self.wanted.precision == AUTO:
+            return self._tuned()
         if self.wanted.backend == TENSORRT:
-            return self._engine()
-        extractor = self._model.extractor
-        if extractor is not None and extractor.first.precision == self.wanted.precision:
-            return extractor.first
-        runner = self._model.cpu_runner(self.wanted.precision)
+            return self._engine(self.wanted.precision)
+        bundle, extractor = self._model.bundle, self._model.extractor
+        way = way_of(bundle, self.wanted.backend, self.wanted.precision)
+        if way.backend == CPU and extractor is not None:
+            first = extractor.first
+            if first.precision == way.precision:
+                return first
+        return self._checked(self._open(way))
+
+    def _tuned(self) -> Runner:
+        """Return the way that is fastest here within the bound; measured where it is not known."""
+        model, choices = self._model, ChoiceFolder(self._folder)
+        choice = choices.load(model.bundle)
+        if choice is None:
+            self.state = TUNING
+            tuning = tune(model, threads=model.threads, engines=self._engines, ways=self._ways())
+            choice = choices.save(model.bundle, tuning, model.threads)
+            self.state = VERIFYING
+        way = choice.way
+        if way.backend == TENSORRT:
+            return self._engine(way.precision)
+        if way == FIRST and model.extractor is not None:
+            return model.extractor.first
+        return self._checked(self._open(way))
+
+    def _open(self, way: Way) -> Runner:
+        model = self._model
+        return open_way(model.bundle, way, threads=model.threads, engines=self._engines)
+
+    def _ways(self) -> list[Way]:
+        ways = ways_of(self._model.bundle)
+        if self.wanted.backend == AUTO:
+            return ways
+        return [way for way in ways if way.backend == self.wanted.backend]
+
+    def _checked(self, runner: Runner) -> Runner:
         check = check_runner(self._model, runner)
         if not check.holds:
             runner.network.close()
@@ -71,7 +120,7 @@ class Preparation:
             )
         return runner
 
-    def _engine(self) -> Runner:
+    def _engine(self, precision: str) -> Runner:
         from edge_mil.backends.tensorrt.backend import TensorRtBackend
         from edge_mil.backends.tensorrt.cache import EngineCache
         from edge_mil.pipeline.acceleration import accelerate
@@ -80,7 +129,7 @@ class Preparation:
         made = accelerate(
             self._model,
             backend,
-            self.wanted.precision,
+            precision,
             on_progress=self._hear,
             cancelled=self._cancelled,
         )
@@ -95,8 +144,8 @@ class Preparation:
 class Preparations:
     """Prepares runners for the bundles of this server, one at a time for each."""
 
-    def __init__(self, engines: Path, tell: Callable[[str], None]) -> None:
-        self._engines, self._tell = engines, tell
+    def __init__(self, state: Path, tell: Callable[[str], None]) -> None:
+        self._state, self._tell = state, tell
         self._threads = ThreadPoolExecutor(thread_name_prefix="prepare")
         self._under_way: dict[HostedBundle, Preparation] = {}
 
@@ -113,7 +162,7 @@ class Preparations:
                 f"Another runner of {hosted.name} is being prepared; wait for it.",
                 reason="BUNDLE_PREPARING",
             )
-        one = self._under_way[hosted] = Preparation(model, wanted, self._engines)
+        one = self._under_way[hosted] = Preparation(model, wanted, self._state)
         hosted.preparing = lambda: f"{wanted.precision} on {wanted.backend}: {one.state}"
         try:
             runner = await asyncio.get_running_loop().run_in_executor(self._threads, one.run)

@@ -30,11 +30,13 @@ from edge_mil.service.listening import DEFAULT_ADDRESS, listening, parse_address
 from edge_mil.service.model_service import ModelServicer
 from edge_mil.service.models import HostedBundle, ModelShelf
 from edge_mil.service.preparing import (
+    AUTO,
     CPU,
     TENSORRT,
     Preparations,
     Wanted,
     choose_backend,
+    engines_of,
 )
 from edge_mil.service.session_service import SessionServicer
 from edge_mil.service.supervision import Supervisor
@@ -72,7 +74,7 @@ class ServerSettings:
         bundles: Folders or `.milb` files.
         state: Where sessions are kept.
         listen: `unix:PATH` or `HOST:PORT`.
-        precision: fp32, fp16 (TensorRT only) or int8.
+        precision: fp32, fp16 (TensorRT only), int8, or auto: what `tune` keeps on this device.
         threads: Threads of one run of a network; None takes as many as there are cores.
         backend: cpu, tensorrt, or auto: TensorRT where a GPU and the library are there.
     """
@@ -87,7 +89,7 @@ class ServerSettings:
     @property
     def engines(self) -> Path:
         """Where TensorRT's engines are kept."""
-        return self.state / "engines"
+        return engines_of(self.state)
 
 
 def run_server(settings: ServerSettings, tell: Callable[[str], None]) -> None:
@@ -103,7 +105,8 @@ def run_server(settings: ServerSettings, tell: Callable[[str], None]) -> None:
         EngineError: Engines cannot be kept in the state directory.
         DependencyError: TensorRT is asked for, and not installed.
     """
-    settings = dataclasses.replace(settings, backend=choose_backend(settings.backend))
+    if not (settings.backend == AUTO and settings.precision == AUTO):
+        settings = dataclasses.replace(settings, backend=choose_backend(settings.backend))
     if settings.backend == TENSORRT:
         from edge_mil.backends.tensorrt.cache import EngineCache
 
@@ -117,16 +120,15 @@ class _Server:
     def __init__(self, settings: ServerSettings, tell: Callable[[str], None]) -> None:
         self._settings, self._tell = settings, tell
         self._models = ModelShelf(settings.bundles, self._load)
-        self._preparations = Preparations(settings.engines, tell)
+        self._preparations = Preparations(settings.state, tell)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined] # made at import
         self._supervisor = Supervisor.from_environment()
 
     def _load(self, bundle: Bundle) -> Model:
-        # Until its engine is ready a bundle runs on the CPU, in FP32.
-        asked, on_cpu = self._settings.precision, self._settings.backend == CPU
-        return Model.load(
-            bundle, precision=asked if on_cpu else "fp32", threads=self._settings.threads
-        )
+        # Until what was asked for is ready a bundle runs on the CPU, in FP32.
+        asked, threads = self._settings.precision, self._settings.threads
+        at_once = self._settings.backend == CPU and asked != AUTO
+        return Model.load(bundle, precision=asked if at_once else "fp32", threads=threads)
 
     async def run(self) -> None:
         """Open the port, load the bundles, wait for a signal, drain."""
@@ -194,8 +196,8 @@ class _Server:
             await self._set_health(name, serving=True)
         names = ", ".join(hosted.name for hosted in self._models.bundles)
         self._supervisor.tell(STATUS=f"serving {names}")
-        if self._settings.backend == TENSORRT:
-            wanted = Wanted(TENSORRT, self._settings.precision)
+        wanted = Wanted(self._settings.backend, self._settings.precision)
+        if wanted.backend == TENSORRT or wanted.precision == AUTO:
             for hosted in self._models.bundles:
                 await self._preparations.accelerate(hosted, wanted)
 

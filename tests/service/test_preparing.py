@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ class Served:
     def __init__(self, folder: Path) -> None:
         self.told: list[str] = []
         self.shelf = ModelShelf([DEMO], lambda bundle: Model.load(bundle, threads=1))
-        self.preparations = Preparations(folder / "engines", self.told.append)
+        self.preparations = Preparations(folder, self.told.append)
         self.bundle: HostedBundle = self.shelf.bundles[0]
         self.folder = folder
 
@@ -66,6 +67,34 @@ def test_a_prepared_runner_takes_over_between_two_sessions(served: Served) -> No
 
     served.run(work)
     assert "is ready, for the next session" in served.told[-1]
+
+
+def test_precision_auto_measures_on_first_use_and_never_again(served: Served) -> None:
+    async def work(hosts: SessionHosts) -> None:
+        await served.preparations.accelerate(served.bundle, Wanted("auto", "auto"))
+        await hosts.create(served.bundle, SessionSettings(mpp=0.5))
+
+    served.run(work)
+    (kept,) = (served.folder / "tuned").glob("*.json")
+    written = kept.stat().st_mtime_ns
+    document = json.loads(kept.read_text())
+    assert any(row["tile_ms"] for row in document["rows"])
+    assert served.bundle.ready().precision == document["kept"]["graph"].split("-")[0]
+
+    async def again(hosts: SessionHosts) -> None:
+        await served.preparations.accelerate(served.bundle, Wanted("auto", "auto"))
+
+    served.run(again)
+    assert kept.stat().st_mtime_ns == written
+
+
+def test_precision_auto_stays_on_the_backend_that_was_named(served: Served) -> None:
+    async def work(hosts: SessionHosts) -> None:
+        await served.preparations.accelerate(served.bundle, Wanted("cpu", "auto"))
+
+    served.run(work)
+    (kept,) = (served.folder / "tuned").glob("*.json")
+    assert {row["name"].split()[0] for row in json.loads(kept.read_text())["rows"]} == {"cpu"}
 
 
 def test_one_that_is_outside_of_the_bound_never_serves_and_the_reason_is_told(
