@@ -148,3 +148,33 @@ def test_a_bundle_that_the_service_lacks_is_one_sentence(
     assert "it has grid, field" in capsys.readouterr().err
     assert main(words) == 2
     assert "name one with --bundle" in capsys.readouterr().err
+
+
+def test_a_microscope_that_errs_is_calibrated_and_its_camera_told(
+    service: RunningService, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slide, faults = shared(SLIDE), ["--vignette", "0.3", "--noise", "2", "--rotation", "4"]
+    words = ["stream", str(slide), "--server", service.address, "--bundle", "grid", "--json"]
+    assert main([*words, "--jitter", "2", "--defocus", "0.2", "--dwell", "3", *faults]) == 0
+    said = capsys.readouterr()
+    assert "the session runs under calibration virtual-1024x768-" in said.err
+    found = json.loads(said.out)
+    with edge_mil.Client(service.address) as client:
+        name = client.resume(found["session"]).opened.calibration
+        (calibration,) = [one for one in client.calibrations() if one.name == name]
+    assert calibration.figures["noise_levels"] == pytest.approx(2.0, rel=0.1)
+    assert calibration.figures["flat_field_depth"] == pytest.approx(0.3, abs=0.02)
+    assert 185 <= found["instances"] <= 197
+
+
+def test_without_a_stage_fields_are_found_by_their_pictures(stream: Run) -> None:
+    found = stream(
+        shared(SLIDE), "--no-stage", "--path", "hand", "--frames", "8", "--fov", "640x480"
+    )
+    assert found["fields"]["ACCEPTED"] >= 4
+    assert found["instances"] > 0
+
+
+def test_a_folder_has_no_faults(few_fields: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["stream", str(few_fields), "--mpp", "0.1", "--noise", "3"]) == 2
+    assert "are for slides" in capsys.readouterr().err
