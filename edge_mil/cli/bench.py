@@ -17,12 +17,16 @@ GROUP = "edge_mil.bench"
 The runtime never imports the exporter, so the exporter offers its benchmark this way.
 """
 
-OWN = {"stream": "edge_mil.cli.bench_stream"}
+OWN = {
+    "stream": "edge_mil.cli.bench_stream",
+    "imaging": "edge_mil.cli.bench_imaging",
+}
 """Benchmark -> its module, for those that a device has."""
 
 LINES = {
     "stream": "fields per second through gRPC, in process and of the bare extractor; time and "
     "memory of a field as the bag grows",
+    "imaging": "milliseconds of a camera field on one core, step by step, next to bare calls",
     "aggregators": "milliseconds of a new field next to the whole bag again, for every head",
     "extractor": "tiles per second of torch, ONNX Runtime FP32 and INT8, and OpenVINO, in turn",
 }

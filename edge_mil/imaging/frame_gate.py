@@ -102,7 +102,7 @@ class FrameGate:
             gray: `pixels` in grey, where that has been made already.
         """
         settings = self._settings
-        blocks = tissue_blocks(pixels, self._tissue)
+        blocks = tissue_blocks(pixels, self._tissue, gray)
         spectrum = field_spectrum(blocks)
         sharpness = mean_sharpness(blocks.grey)
         way = math.nan

@@ -199,6 +199,8 @@ class Laying:
             return
         self._found(self._share(shown, valid))
         known = None if status is None else status.known[y : y + height, x : x + width]
+        if known is not None and known.all():
+            return
         lacking = valid if known is None else ~known if valid is None else ~known & valid
         assert lacking is not None
         new_px = int(np.count_nonzero(lacking))

@@ -46,21 +46,27 @@ class Part:
         height, width = self.pixels.shape[:2]
         return Seen(self.x, self.y, width, height, self.sharpness)
 
-    def to_bytes(self) -> bytes:
-        """Return the pixels row by row, and behind them the mask as bits where there is one."""
-        mask = b"" if self.mask is None else np.packbits(self.mask).tobytes()
-        return self.pixels.tobytes() + mask
+    def to_bytes(self) -> bytes | memoryview:
+        """Return the pixels row by row, and behind them the mask as bits where there is one.
+
+        Without a mask they are the part's own, not copied.
+        """
+        pixels = np.ascontiguousarray(self.pixels).data.cast("B")
+        return pixels if self.mask is None else bytes(pixels) + np.packbits(self.mask).tobytes()
 
     @staticmethod
     def from_bytes(
-        cell: Cell, box: tuple[int, int, int, int], data: bytes, sharpness: float = math.nan
+        cell: Cell,
+        box: tuple[int, int, int, int],
+        data: bytes | memoryview,
+        sharpness: float = math.nan,
     ) -> Part:
         """Read what `to_bytes` wrote.
 
         Args:
             cell: The cell (i, j).
             box: x, y, width and height within the cell's box.
-            data: The bytes.
+            data: The bytes, which it goes on using.
             sharpness: As it was.
         """
         x, y, width, height = box
@@ -88,15 +94,19 @@ class Partial:
         """Take the pixels that were not known; the first writer of a pixel stays."""
         height, width = part.pixels.shape[:2]
         known = self.known[part.y : part.y + height, part.x : part.x + width]
-        new = ~known if part.mask is None else ~known & part.mask
-        self.known_px += int(np.count_nonzero(new))
         # The first part of a cell is all new, and most parts are first ones.
-        if self.parts or part.mask is not None:
-            self.tissue_px += int(np.count_nonzero(test.mask(part.pixels)[new]))
-        else:
+        if not self.parts and part.mask is None:
+            known[...] = True
+            self.known_px += height * width
             counted = part.tissue_px
             self.tissue_px += test.count(part.pixels) if counted is None else counted
-        known |= new
+        else:
+            new = ~known if part.mask is None else ~known & part.mask
+            self.known_px += int(np.count_nonzero(new))
+            tissue = test.mask(part.pixels)
+            tissue *= new
+            self.tissue_px += int(np.count_nonzero(tissue))
+            known |= new
         self.parts.append((sequence, part))
 
     def paint(self, pixels: UInt8Array) -> None:

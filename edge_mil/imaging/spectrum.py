@@ -82,12 +82,13 @@ class Blocks:
         return len(self.grey)
 
 
-def tissue_blocks(pixels: UInt8Array, tissue: TissueTest) -> Blocks:
+def tissue_blocks(pixels: UInt8Array, tissue: TissueTest, gray: UInt8Array | None = None) -> Blocks:
     """Return blocks of the field that show tissue, spread over all that do.
 
     Args:
         pixels: RGB uint8 (h, w, 3).
         tissue: Its share per block, on thinned pixels, is compared with MIN_BLOCK_SHARE.
+        gray: The field in grey, where that has been made already.
     """
     pixels = _at_least_one_block(pixels)
     corners = _corners(pixels.shape[0], pixels.shape[1])
@@ -101,8 +102,11 @@ def tissue_blocks(pixels: UInt8Array, tissue: TissueTest) -> Blocks:
     chosen = full[np.linspace(0, len(full) - 1, min(len(full), MAX_BLOCKS)).astype(int)]
     grey = np.empty((len(chosen), BLOCK_PX, BLOCK_PX), np.uint8)
     for row, (y, x) in enumerate(corners[chosen]):
-        block = pixels[y : y + BLOCK_PX, x : x + BLOCK_PX]
-        cv2.cvtColor(block, cv2.COLOR_RGB2GRAY, dst=grey[row])
+        block = np.s_[y : y + BLOCK_PX, x : x + BLOCK_PX]
+        if gray is not None and gray.shape == pixels.shape[:2]:
+            grey[row] = gray[block]
+        else:
+            cv2.cvtColor(pixels[block], cv2.COLOR_RGB2GRAY, dst=grey[row])
     return Blocks(grey, len(corners))
 
 
@@ -114,15 +118,14 @@ def field_spectrum(blocks: Blocks) -> FieldSpectrum | None:
     count = max(1, round(len(blocks) * TEXTURED_SHARE))
     richest = np.sort(np.argsort(-deviations, kind="stable")[:count])
     window, sorter, coarse_sorter, _ = _tables()
-    half = np.empty((count, BLOCK_PX, BLOCK_PX // 2 + 1), np.float32)
-    for row, k in enumerate(richest):
-        block = blocks.grey[k].astype(np.float32)
-        block -= block.mean()
-        block *= window
-        found = cv2.dft(block, flags=cv2.DFT_COMPLEX_OUTPUT)[:, : BLOCK_PX // 2 + 1]
-        found *= found
-        np.add(found[..., 0], found[..., 1], out=half[row])
-    flat = half.reshape(count, -1)
+    rich = blocks.grey[richest].astype(np.float32)
+    rich -= rich.mean(axis=(1, 2), keepdims=True)
+    rich *= window
+    half = np.empty((count, BLOCK_PX, BLOCK_PX // 2 + 1, 2), np.float32)
+    for row, block in enumerate(rich):
+        half[row] = cv2.dft(block, flags=cv2.DFT_COMPLEX_OUTPUT)[:, : BLOCK_PX // 2 + 1]
+    half *= half
+    flat = (half[..., 0] + half[..., 1]).reshape(count, -1)
     flat /= BLOCK_PX * BLOCK_PX
     # OpenCV multiplies here, not NumPy: BLAS would wake its threads for a millisecond's work, and
     # wait for them where the processor is busy. Blocks are averaged first, sorted into bins after.

@@ -56,7 +56,10 @@ class TissueTest:
         """
         if self.min_share <= 0:
             return False
-        thinned = np.ascontiguousarray(pixels[::GLANCE_STEP, ::GLANCE_STEP])
+        height, width = (-(-side // GLANCE_STEP) for side in pixels.shape[:2])
+        thinned = np.asarray(
+            cv2.resize(pixels, (width, height), interpolation=cv2.INTER_NEAREST), np.uint8
+        )
         return not self.count(thinned) and not self.count(pixels)
 
     def mask(self, pixels: UInt8Array) -> UInt8Array:

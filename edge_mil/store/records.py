@@ -74,14 +74,14 @@ class PartRow:
         sequence: Field that gave them.
         box: x, y, width and height inside the cell's box, camera pixels.
         pixels: RGB uint8, row-major; behind them, where the camera did not see all of the box, a
-            bit for each pixel that it saw.
+            bit for each pixel that it saw. Any bytes: those of an array are not copied.
         sharpness: Of these pixels in their field; None where it was not judged.
     """
 
     place: str
     sequence: int
     box: tuple[int, int, int, int]
-    pixels: bytes
+    pixels: bytes | memoryview
     sharpness: float | None = None
 
 
