@@ -29,6 +29,7 @@ from edge_mil.demo.playing import BUNDLE
 from edge_mil.demo.service_process import ServiceProcess
 from edge_mil.errors import BundleError, UsageError
 from edge_mil.pipeline import Model
+from edge_mil.pipeline.extracting import Runner
 from edge_mil.session import Session
 from edge_mil.types import Float32Array, Frame, UInt8Array
 
@@ -187,9 +188,9 @@ class _WithoutExtractor(Model):
 
     _rng = np.random.default_rng(0)
 
-    def extract(self, tiles: UInt8Array) -> Float32Array:
+    def extract_by(self, tiles: UInt8Array) -> tuple[Float32Array, Runner | None]:
         width = self.bundle.manifest.aggregator.feature_dim
-        return self._rng.standard_normal((len(tiles), width), dtype=np.float32)
+        return self._rng.standard_normal((len(tiles), width), dtype=np.float32), None
 
 
 def _folds(model: Model, sizes: tuple[int, ...]) -> list[Fold]:
