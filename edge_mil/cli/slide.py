@@ -53,6 +53,11 @@ def add_parser(subparsers: Any) -> None:
         metavar="NAME",
         help="stain, white balance and glass as edge-mil calibrate measured them",
     )
+    parser.add_argument(
+        "--allow-enlargement",
+        action="store_true",
+        help="score a slide whose pixels are more than 1.5 times the model's",
+    )
     parser.add_argument("--state", type=Path, help="state directory that holds the calibrations")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.set_defaults(run=run)
@@ -80,7 +85,14 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             colours = _colours(model, arguments.calibration, arguments.state)
             keep = out is not None
-            reading = score_slide(model, slide, field_px, colours=colours, keep_features=keep)
+            reading = score_slide(
+                model,
+                slide,
+                field_px,
+                colours=colours,
+                keep_features=keep,
+                allow_enlargement=arguments.allow_enlargement,
+            )
         finally:
             model.close()
     finally:

@@ -76,6 +76,7 @@ def add_parser(subparsers: Any) -> None:
     add("--fps", type=float, metavar="F", help="upper limit of frames per second")
     add("--seed", type=int, default=0, metavar="S", help="of the path and of all that is drawn")
     add("--independent", action="store_true", help="images without positions: different places")
+    add("--allow-enlargement", action="store_true", help="pixels over 1.5 x the model's too")
     add("--json", action="store_true", help="print one JSON document")
     add_faults(parser)
     parser.set_defaults(run=run)
@@ -205,9 +206,10 @@ def _session(client: Client, camera: Source, arguments: argparse.Namespace) -> C
         digest=model.digest,
         mpp=camera.mpp,
         independent=arguments.independent,
+        allow_enlargement=arguments.allow_enlargement,
         calibration=calibration,
         stage=stage_frame(camera),
-        tissue=outline(camera, model),
+        tissue=outline(camera, model, arguments.allow_enlargement),
     )
 
 

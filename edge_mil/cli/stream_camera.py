@@ -131,7 +131,9 @@ def look_again(camera: Source, frame: Frame) -> Frame:
     return camera.read(frame.name)
 
 
-def outline(camera: Source, model: ModelInfo) -> tuple[Region, ...]:
+def outline(
+    camera: Source, model: ModelInfo, allow_enlargement: bool = False
+) -> tuple[Region, ...]:
     """Return where the tissue is, as `edge-mil slide` finds it; empty where it is not known.
 
     Without a stage nobody knows where the slide lies.
@@ -145,7 +147,8 @@ def outline(camera: Source, model: ModelInfo) -> tuple[Region, ...]:
         return camera.tissue
     if not camera.faults.stage:
         return ()
-    geometry = GridGeometry(camera.mpp, model.tile_height_px, model.tile_width_px, model.mpp)
+    tile = model.tile_height_px, model.tile_width_px
+    geometry = GridGeometry(camera.mpp, *tile, model.mpp, allow_enlargement)
     tissue = TissueSpec(model.background, model.min_difference, model.min_share)
     return tuple(slide_outline(camera.slide, geometry, tissue))
 

@@ -125,6 +125,7 @@ class Client:
         calibration_max_age_days: float | None = None,
         digest: str = "",
         independent: bool = False,
+        allow_enlargement: bool = False,
         tissue: Iterable[Region] = (),
         slide_label: str = "",
         labels: Mapping[str, str] | None = None,
@@ -141,6 +142,7 @@ class Client:
                 the picture's.
             digest: Refuse another bundle of that name.
             independent: Fields are different places, named by `Frame.place`.
+            allow_enlargement: Go on with a camera more than 1.5 times coarser than the model.
             calibration: Name of a calibration of the service that the session runs under.
             calibration_max_age_days: Oldest measurement that is believed; None: 30 days.
             tissue: Outline of the tissue where it is known, stage um.
@@ -161,6 +163,7 @@ class Client:
             labels=dict(labels or {}),
             protocol_version=PROTOCOL_VERSION,
             independent=independent,
+            allow_enlargement=allow_enlargement,
             tissue=encode_regions(tissue),
             stage=stage or pb.StageFrame(unit="um"),
         )

@@ -51,6 +51,7 @@ class GridGeometry:
         tile_h: Rows of a model tile.
         tile_w: Columns of a model tile.
         target_mpp: Pixel size of a model tile, um/px.
+        allow_enlargement: The user knows that the camera is too coarse, and goes on.
 
     Raises:
         PixelSizeError: A pixel size is impossible, or the camera is too coarse for the model.
@@ -60,16 +61,19 @@ class GridGeometry:
     tile_h: int
     tile_w: int
     target_mpp: float
+    allow_enlargement: bool = False
 
     def __post_init__(self) -> None:
         """Check the pixel sizes once, before any field."""
         check_mpp(self.mpp)
         check_mpp(self.target_mpp, "The model's pixel size")
-        if self.mpp > MAX_ENLARGEMENT * self.target_mpp:
+        too_coarse = self.mpp > MAX_ENLARGEMENT * self.target_mpp
+        if too_coarse and not self.allow_enlargement:
             raise PixelSizeError(
                 f"The camera is at {self.mpp:g} um/px and the model wants {self.target_mpp:g}, "
                 f"more than {MAX_ENLARGEMENT:g} times finer; use a stronger objective, or a "
-                f"bundle made for about {self.mpp:g} um/px.",
+                f"bundle made for about {self.mpp:g} um/px. Enlarged pixels lack the detail that "
+                "the model learnt to see; --allow-enlargement goes on all the same.",
                 mpp=self.mpp,
                 target_mpp=self.target_mpp,
             )

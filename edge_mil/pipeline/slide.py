@@ -48,6 +48,7 @@ def score_slide(
     *,
     colours: ColoursAtHand | None = None,
     keep_features: bool = False,
+    allow_enlargement: bool = False,
 ) -> SlideReading:
     """Score a whole slide.
 
@@ -57,6 +58,7 @@ def score_slide(
         field_px: Width and height of a field, level-0 pixels; for bundles of fields only.
         colours: What a calibration says of the slide's colours; None: they are as they should be.
         keep_features: Also return the features of all instances.
+        allow_enlargement: Cells of a slide more than 1.5 times coarser than the model too.
 
     Raises:
         BundleError: The bundle has no extractor.
@@ -68,7 +70,8 @@ def score_slide(
     centres: list[tuple[float, float]] = []
     kept: list[Float32Array] = []
     colours = colours or ColoursAtHand()
-    for tiles, places, cells in _batches(_instances(model, slide, field_px, colours)):
+    instances = _instances(model, slide, field_px, colours, allow_enlargement)
+    for tiles, places, cells in _batches(instances):
         features = model.extract(colours.stained(tiles))
         batch = model.attend(features, grid_places(cells))
         state = model.aggregator.update(state, batch)
@@ -85,7 +88,11 @@ def score_slide(
 
 
 def _instances(
-    model: Model, slide: SlideFile, field_px: tuple[int, int] | None, colours: ColoursAtHand
+    model: Model,
+    slide: SlideFile,
+    field_px: tuple[int, int] | None,
+    colours: ColoursAtHand,
+    allow_enlargement: bool,
 ) -> Iterator[_Instance]:
     """Yield each instance's tile, its centre, um, and its cell or slot."""
     spec = model.input
@@ -96,7 +103,8 @@ def _instances(
         )
     tissue = colours.tissue(spec.tissue)
     if spec.instances == "grid":
-        geometry = GridGeometry(slide.mpp, spec.tile_height_px, spec.tile_width_px, spec.mpp)
+        tile = spec.tile_height_px, spec.tile_width_px
+        geometry = GridGeometry(slide.mpp, *tile, spec.mpp, allow_enlargement)
         width, height = geometry.cell_w_um, geometry.cell_h_um
         for (i, j), tile in tissue_cells(slide, geometry, tissue, colours.balanced):
             yield tile, ((i + 0.5) * width, (j + 0.5) * height), (i, j)

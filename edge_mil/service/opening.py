@@ -66,6 +66,7 @@ def settings_of(
         mpp=mpp,
         mpp_source=source,
         independent=request.independent,
+        allow_enlargement=request.allow_enlargement,
         stage=not request.stage.absent,
         stage_affine=_stage_affine(request.stage, calibration, mpp),
         calibration_id=calibration.name if calibration else "",

@@ -54,7 +54,11 @@ class GridSurvey(Survey):
         self, spec: InputSpec, settings: SessionSettings, frame_size: tuple[int, int] | None
     ) -> None:
         self._geometry = GridGeometry(
-            settings.mpp, spec.tile_height_px, spec.tile_width_px, spec.mpp
+            settings.mpp,
+            spec.tile_height_px,
+            spec.tile_width_px,
+            spec.mpp,
+            settings.allow_enlargement,
         )
         tissue = spec.tissue
         self._mosaic = Mosaic(

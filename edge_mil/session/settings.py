@@ -28,6 +28,8 @@ class SessionSettings:
             the bundle's nominal one.
         gates: Thresholds of the gates, as `GateSettings.as_json`; a session fixes them when it
             is opened. None: not yet, or opened before there were gates.
+        allow_enlargement: Cells are cut from a camera more than 1.5 times coarser than the model
+            too: their detail is not there, and the user said that it may be so.
         area: What is read, stage um: pixels beyond it count for nothing; None: everything.
         tissue: Outline of the tissue where it is known, stage um.
         slide_label: The client's name for the slide; never logged.
@@ -48,6 +50,7 @@ class SessionSettings:
     stage_affine: tuple[float, float, float, float] | None = None
     background: tuple[float, ...] | None = None
     gates: Mapping[str, float] | None = None
+    allow_enlargement: bool = False
     area: Region | None = None
     tissue: tuple[Region, ...] = ()
     slide_label: str = ""

@@ -678,6 +678,7 @@ class OpenSessionRequest(google.protobuf.message.Message):
     SITE_POLICY_ID_FIELD_NUMBER: builtins.int
     TISSUE_FIELD_NUMBER: builtins.int
     INDEPENDENT_FIELD_NUMBER: builtins.int
+    ALLOW_ENLARGEMENT_FIELD_NUMBER: builtins.int
     request_id: builtins.str
     """UUID; idempotency key, kept 24 h"""
     bundle_id: builtins.str
@@ -689,6 +690,8 @@ class OpenSessionRequest(google.protobuf.message.Message):
     site_policy_id: builtins.str
     independent: builtins.bool
     """fields are different places, named by FieldHeader.place; sizes may differ; bundles of whole fields only"""
+    allow_enlargement: builtins.bool
+    """cells from a camera more than 1.5 times coarser than the model; else INVALID_ARGUMENT / PIXEL_SIZE_INVALID"""
     @property
     def optics(self) -> global___Optics: ...
     @property
@@ -716,9 +719,10 @@ class OpenSessionRequest(google.protobuf.message.Message):
         site_policy_id: builtins.str = ...,
         tissue: collections.abc.Iterable[global___Region] | None = ...,
         independent: builtins.bool = ...,
+        allow_enlargement: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["idle_timeout", b"idle_timeout", "optics", b"optics", "stage", b"stage"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["bundle_digest", b"bundle_digest", "bundle_id", b"bundle_id", "idle_timeout", b"idle_timeout", "independent", b"independent", "labels", b"labels", "optics", b"optics", "protocol_version", b"protocol_version", "request_id", b"request_id", "site_policy_id", b"site_policy_id", "slide_label", b"slide_label", "stage", b"stage", "tissue", b"tissue"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["allow_enlargement", b"allow_enlargement", "bundle_digest", b"bundle_digest", "bundle_id", b"bundle_id", "idle_timeout", b"idle_timeout", "independent", b"independent", "labels", b"labels", "optics", b"optics", "protocol_version", b"protocol_version", "request_id", b"request_id", "site_policy_id", b"site_policy_id", "slide_label", b"slide_label", "stage", b"stage", "tissue", b"tissue"]) -> None: ...
 
 global___OpenSessionRequest = OpenSessionRequest
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_mil.errors import FrameError
+from edge_mil.errors import FrameError, PixelSizeError
 from edge_mil.imaging import GridGeometry, resample_cell
 from edge_mil.types import Float64Array, UInt8Array
 
@@ -51,7 +51,7 @@ def test_shrinking_is_area_averaging_at_any_phase(mpp: float) -> None:
 
 @settings(deadline=None)
 @given(
-    mpp=st.sampled_from([0.1, 0.2271, 0.25, 0.3, 0.4, 0.499, 0.501, 0.6, 0.75]),
+    mpp=st.sampled_from([0.073, 0.1, 0.101, 0.2271, 0.25, 0.3, 0.4, 0.499, 0.501, 0.6, 0.75]),
     i=st.integers(0, 40),
     j=st.integers(0, 40),
 )
@@ -66,6 +66,31 @@ def test_a_ramp_over_the_slide_stays_one_ramp_over_every_cell(mpp: float, i: int
     tile = resample_cell(np.ascontiguousarray(pixels), geometry, i, j)
     wanted = 40 + 10 * (np.arange(32) + 0.5) * 0.5
     inner = slice(1, -1) if mpp > 0.5 else slice(None)
+    assert np.abs(tile[:, inner, 1] - wanted[None, inner]).max() <= 1.5
+
+
+@pytest.mark.parametrize("mpp", [0.1, 0.101, 0.0737])
+def test_what_63x_shows_and_the_model_cannot_is_averaged_away(mpp: float) -> None:
+    geometry = GridGeometry(mpp, 32, 32, 0.5)
+    box = geometry.box(3, 2)
+    rows, columns = np.mgrid[0 : box.height_px, 0 : box.width_px]
+    checked = np.where((rows + columns) % 2, 200, 40).astype(np.uint8)
+    tile = resample_cell(np.repeat(checked[:, :, None], 3, axis=2), geometry, 3, 2)
+    assert np.abs(tile.astype(int) - 120).max() <= 8  # taken singly they would be 40 and 200
+
+
+@pytest.mark.parametrize("mpp", [0.76, 1.0, 2.5])
+def test_a_camera_too_coarse_is_refused_unless_the_user_says_so(mpp: float) -> None:
+    with pytest.raises(PixelSizeError, match=r"1\.5 times finer.*--allow-enlargement"):
+        GridGeometry(mpp, 32, 32, 0.5)
+    geometry = GridGeometry(mpp, 32, 32, 0.5, allow_enlargement=True)
+    box = geometry.box(2, 1)
+    columns_um = (np.arange(box.x0, box.x1) + 0.5) * mpp - 2 * geometry.cell_w_um
+    ramp = np.rint(40 + 10 * columns_um).clip(0, 255).astype(np.uint8)
+    pixels = np.repeat(np.repeat(ramp[None], box.height_px, axis=0)[:, :, None], 3, axis=2)
+    tile = resample_cell(pixels, geometry, 2, 1)
+    wanted = 40 + 10 * (np.arange(32) + 0.5) * 0.5
+    inner = slice(4, -4)  # the box's last pixels are repeated beyond its ends
     assert np.abs(tile[:, inner, 1] - wanted[None, inner]).max() <= 1.5
 
 

@@ -52,6 +52,11 @@ def test_the_bundle_and_the_pixel_size_come_back(channel: grpc.Channel) -> None:
     assert (session.mpp, session.mpp_source) == (0.5, "optics")
 
 
+def test_a_camera_too_coarse_is_taken_where_the_client_says_so(channel: grpc.Channel) -> None:
+    session = open_session(channel, optics=pb.Optics(mpp=2.5), allow_enlargement=True)
+    assert session.mpp == 2.5
+
+
 WRONG = {
     "no pixel size": ({"optics": pb.Optics()}, Code.INVALID_ARGUMENT, "PIXEL_SIZE_UNKNOWN"),
     "NaN": ({"optics": pb.Optics(mpp=float("nan"))}, Code.INVALID_ARGUMENT, "PIXEL_SIZE_INVALID"),
