@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from edge_mil_export.calibration_images import FileTiles
+from edge_mil_export.reference import make_reference
 from painted_field import MPP, field, painted
 from small_bundle import write_small_bundle
 
 from edge_mil.errors import FrameError
 from edge_mil.imaging import TissueTest
 from edge_mil.pipeline import Model
-from edge_mil.pipeline.colours import tissue_colour
 from edge_mil.pipeline.reference import DISTANCE, REFERENCE_FILE
 from edge_mil.session import Session, SessionFolder, SessionSettings
-from edge_mil.types import Float64Array, Frame, UInt8Array, Verdict
+from edge_mil.types import Frame, UInt8Array, Verdict
 
 
 def stained(seed: int) -> UInt8Array:
@@ -34,37 +34,12 @@ def tiles_of(slide: UInt8Array) -> UInt8Array:
 
 
 def reference(folder: Path) -> bytes:
-    """Return `reference.npz` of tiles like `stained`, in the exporter's layout."""
+    """Return `reference.npz` as the exporter fits it to slides like `stained`."""
     model = Model.load(write_small_bundle(folder / "bare"))
-    tiles = np.concatenate([tiles_of(stained(seed)) for seed in (1, 2, 3)])
-    features = model.extract(tiles)
+    files = [FileTiles(f"{seed}.png", tiles_of(stained(seed)), False) for seed in range(1, 7)]
+    found = make_reference(files, model.extract, TissueTest())
     model.close()
-    mean = features.mean(axis=0, dtype=np.float64)
-    _, scale, axes = np.linalg.svd(features - mean, full_matrices=False)
-    scale = scale[:6] / np.sqrt(len(features))
-    off = features - mean - (features - mean) @ axes[:6].T @ axes[:6]
-    residual = float(np.sqrt((off**2).sum(axis=1).mean()))
-    along = ((features - mean) @ axes[:6].T / scale) ** 2
-    distance = np.sqrt(along.sum(axis=1) + (off**2).sum(axis=1) / residual**2)
-    colours = [tissue_colour(tile, TissueTest()) for tile in tiles]
-    signs: Float64Array = np.stack([c.signs for c in colours if c is not None])
-    buffer = io.BytesIO()
-    np.savez(
-        buffer,
-        tiles=tiles[:4],
-        features=features[:4],
-        distance_mean=mean,
-        distance_axes=axes[:6],
-        distance_scale=scale,
-        distance_residual=residual,
-        distance_limit=np.quantile(distance, 0.99),
-        distance_false_alarm=0.01,
-        colour_mean=signs.mean(axis=0),
-        colour_precision=np.linalg.inv(np.cov(signs.T)),
-        colour_limit=5.0,
-        colour_red_over_blue=np.median([c.red_over_blue for c in colours if c is not None]),
-    )
-    return buffer.getvalue()
+    return found
 
 
 @pytest.fixture(scope="module")
