@@ -66,17 +66,17 @@ def resample_cell(
     # Output pixel k has its centre at phase + (k + 0.5) steps, and the centre of camera pixel n
     # is at n + 0.5.
     matrix = np.array([[step, 0, x + step / 2 - 0.5], [0, step, y + step / 2 - 0.5]])
-    fine = out if fold == 1 else None
+    # With a fourth channel OpenCV samples at twice the speed of three, to the same values.
     sampled = cv2.warpAffine(
-        pixels,
+        cv2.cvtColor(pixels, cv2.COLOR_RGB2RGBA),
         matrix,
         (tile_w * fold, tile_h * fold),
-        dst=fine,
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_REPLICATE,
     )
     if fold > 1:
-        cv2.resize(sampled, (tile_w, tile_h), dst=out, interpolation=cv2.INTER_AREA)
+        sampled = cv2.resize(sampled, (tile_w, tile_h), interpolation=cv2.INTER_AREA)
+    cv2.cvtColor(sampled, cv2.COLOR_RGBA2RGB, dst=out)
     return out
 
 
