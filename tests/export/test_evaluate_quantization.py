@@ -24,9 +24,15 @@ SIZE = (TILE_PX, TILE_PX)
 
 @pytest.fixture(autouse=True)
 def scripts() -> Iterator[None]:
+    """Put the scripts on the path, on one thread: their bags are too small for two."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     sys.path.insert(0, str(SCRIPTS))
     yield
     sys.path.remove(str(SCRIPTS))
+    torch.set_num_threads(threads)
 
 
 def test_rows_are_of_unseen_bags_and_fp32_is_its_own_reference(tmp_path: Path) -> None:
