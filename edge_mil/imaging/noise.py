@@ -115,13 +115,23 @@ def noise_reduction(deviation: float, shading: ShadingCorrection | None) -> Nois
 
 
 def _smooth(pixels: UInt8Array, noise: np.float32, gain: Float32Array | None) -> UInt8Array:
-    seen = pixels.astype(np.float32)
-    mean = _mean(seen)
-    variance = _mean(_grey(seen * seen)) - _grey(mean * mean)
-    level = noise if gain is None else noise * gain[:, :, 0]
-    kept = np.maximum(1 - level / np.maximum(variance, 1e-3), 0)[:, :, None]
-    base = _mean(mean - mean * kept)
-    return np.asarray(cv2.convertScaleAbs(_mean(kept)[:, :, None] * seen + base), np.uint8)
+    # Written for speed: whole numbers are summed as such, arrays are
+    # written over, and no factor of one channel is stretched over three by NumPy.
+    seen, mean = pixels.astype(np.float32), _mean(pixels)
+    kept = _mean(_grey(seen * seen))
+    kept -= _grey(mean * mean)
+    np.maximum(kept, 1e-3, out=kept)
+    np.divide(noise if gain is None else noise * gain[:, :, 0], kept, out=kept)
+    np.subtract(1, kept, out=kept)
+    np.maximum(kept, 0, out=kept)
+    mean -= _in_all_channels(kept) * mean
+    seen *= _in_all_channels(_mean(kept))
+    seen += _mean(mean)
+    return np.asarray(cv2.convertScaleAbs(seen), np.uint8)
+
+
+def _in_all_channels(values: Float32Array) -> Float32Array:
+    return np.asarray(cv2.merge((values, values, values)), np.float32)
 
 
 def _grey(values: Float32Array) -> Float32Array:
@@ -129,7 +139,7 @@ def _grey(values: Float32Array) -> Float32Array:
     return np.asarray(cv2.transform(values, np.full((1, 3), 1 / 3)), np.float32)
 
 
-def _mean(values: Float32Array) -> Float32Array:
+def _mean(values: Float32Array | UInt8Array) -> Float32Array:
     """Return the mean of each window; a last axis of one is dropped."""
-    side = (SIDE_PX, SIDE_PX)
-    return np.asarray(cv2.blur(values, side, borderType=cv2.BORDER_REFLECT_101), np.float32)
+    side, edge = (SIDE_PX, SIDE_PX), cv2.BORDER_REFLECT_101
+    return np.asarray(cv2.boxFilter(values, cv2.CV_32F, side, borderType=edge), np.float32)
