@@ -121,11 +121,10 @@ def field_spectrum(blocks: Blocks) -> FieldSpectrum | None:
     rich = blocks.grey[richest].astype(np.float32)
     rich -= rich.mean(axis=(1, 2), keepdims=True)
     rich *= window
-    half = np.empty((count, BLOCK_PX, BLOCK_PX // 2 + 1, 2), np.float32)
-    for row, block in enumerate(rich):
-        half[row] = cv2.dft(block, flags=cv2.DFT_COMPLEX_OUTPUT)[:, : BLOCK_PX // 2 + 1]
-    half *= half
-    flat = (half[..., 0] + half[..., 1]).reshape(count, -1)
+    for block in rich:
+        cv2.dft(block, dst=block)
+    rich *= rich
+    flat = rich.reshape(count, -1)
     flat /= BLOCK_PX * BLOCK_PX
     # OpenCV multiplies here, not NumPy: BLAS would wake its threads for a millisecond's work, and
     # wait for them where the processor is busy. Blocks are averaged first, sorted into bins after.
@@ -190,22 +189,28 @@ def _tables() -> tuple[Float32Array, Float32Array, Float32Array, Float32Array]:
     edge = np.hanning(BLOCK_PX)
     window = np.outer(edge, edge)
     window /= math.sqrt(float((window**2).mean()))
-    fy = np.fft.fftfreq(BLOCK_PX)[:, None]
-    fx = np.fft.rfftfreq(BLOCK_PX)[None]
+    # Where OpenCV's packed transform holds what: real and imaginary parts side by side; those of
+    # the first and the last column, whose halves mirror each other, one below the other.
+    y, x = np.mgrid[0:BLOCK_PX, 0:BLOCK_PX]
+    ends = (x == 0) | (x == BLOCK_PX - 1)
+    fy = np.fft.fftfreq(BLOCK_PX)[np.where(ends, (y + 1) // 2, y)]
+    fx = np.fft.rfftfreq(BLOCK_PX)[(x + 1) // 2]
     band = np.digitize(np.hypot(fy, fx), EDGES) - 1
+    # Half of the spectrum stands for all of it: a real picture's other half is its mirror. Four
+    # coefficients are real and have none; others of the ends stand for two directions.
+    alone = ends & ((y == 0) | (y == BLOCK_PX - 1))
+    weight = np.where(alone, 1.0, 2.0) / 2
+    mirrored = np.where(ends & ~alone, -fy, fy)
     sector = np.pi / DIRECTIONS
-    direction = np.floor(np.mod(np.arctan2(fy, fx) + sector / 2, np.pi) / sector).astype(int)
-    # Half of the spectrum stands for all of it: a real picture's other half is its mirror.
-    weight = np.full(band.shape, 2.0)
-    weight[:, [0, -1]] = 1.0
     sorter = np.zeros((BANDS * DIRECTIONS, band.size), np.float32)
     count = np.zeros((BANDS, DIRECTIONS), np.float32)
-    for b in range(BANDS):
-        for d in range(DIRECTIONS):
+    for f in (fy, mirrored):
+        direction = np.floor(np.mod(np.arctan2(f, fx) + sector / 2, np.pi) / sector).astype(int)
+        for b, d in np.ndindex(BANDS, DIRECTIONS):
             inside = (band == b) & (direction % DIRECTIONS == d)
-            count[b, d] = weight[inside].sum()
-            if count[b, d]:
-                sorter[b * DIRECTIONS + d] = (inside * weight).ravel() / count[b, d]
+            count[b, d] += inside.sum() / 2
+            sorter[b * DIRECTIONS + d] += (inside * weight).ravel()
+    sorter /= np.maximum(count.reshape(-1, 1), 1)
     coarse = np.zeros_like(count)
     coarse[COARSE] = count[COARSE] / count[COARSE].sum()
     coarse_sorter = sorter.T @ coarse.reshape(-1, 1)
