@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
+import numpy.typing as npt
 
 from edge_mil.aggregators.bank import Bank
 from edge_mil.aggregators.classifier import Classifier
-from edge_mil.aggregators.dense import Arrays, softmax_rows
+from edge_mil.aggregators.dense import Arrays, Real, softmax_rows
 from edge_mil.errors import EmptyBagError, InvalidInstancesError
 from edge_mil.protocols import Aggregator
 from edge_mil.types import Float32Array, Float64Array, InstanceBatch, Int64Array, SlideScore
 
 VALUES, KEYS, REST = "values", "keys", "keys_rest"
+Heads = slice | Int64Array
+ALL = slice(None)
+Attended = tuple[Float64Array, Float64Array, Float64Array, Float64Array]
+"""Of some rows n: logits (h, q, n), their maximum and the sum of their exponentials below it
+(h, q, 1), and the keys so weighed (h, q, hidden)."""
 SETTLED = 1e-4
 """Steps of a head end when its weights, of all queries and instances, move by no more."""
 
@@ -19,9 +27,9 @@ SETTLED = 1e-4
 class HopfieldAggregator(Aggregator[Bank]):
     """Keeps the keys and values of all instances; each score runs the update steps over them.
 
-    In float64 throughout, since update steps can amplify a rounding ten thousand times: a key comes
-    as two float32 numbers, the rounded one and what is left. And in canonical order, so that the
-    score is a function of the set.
+    Keys and weights are float64, since update steps can amplify a rounding ten thousand times: a
+    key comes as two float32 numbers, the rounded one and what is left, and is held as one. The
+    order of arrival only shows in the last digits of float64.
 
     Attributes:
         value_dim: Width l of keys and values, of all heads.
@@ -50,11 +58,12 @@ class HopfieldAggregator(Aggregator[Bank]):
         self.value_dim, self.classifier, self.steps = value_dim, classifier, steps
         self._queries = arrays["queries"].astype(np.float64)
         self._widths = dict.fromkeys((VALUES, KEYS, REST), value_dim)
+        self._rests = {KEYS: REST}
         self._beta = float(arrays["beta"])
 
     def initial_state(self) -> Bank:
         """Return the empty bag."""
-        return Bank(self._widths)
+        return Bank(self._widths, self._rests)
 
     def update(self, state: Bank, batch: InstanceBatch) -> Bank:
         """Return the bag after also seeing `batch`."""
@@ -99,11 +108,8 @@ class HopfieldAggregator(Aggregator[Bank]):
         """Return each instance's share of the bag, (n, heads * queries) float32."""
         if state.count == 0 or batch.places is None:
             return None
-        order = state.order()
-        weights = self._weights(self._keys(state, order))
-        flat = weights.reshape(-1, state.count).T
-        keys = state.keys
-        at = {keys[row]: number for number, row in enumerate(order.tolist())}
+        flat = self._weights(state).reshape(-1, state.count).T
+        at = {key: number for number, key in enumerate(state.keys)}
         rows = [at[key] for key in batch.places.keys]
         return np.asarray(flat[rows], dtype=np.float32)
 
@@ -113,35 +119,75 @@ class HopfieldAggregator(Aggregator[Bank]):
 
     def from_bytes(self, data: bytes) -> Bank:
         """Read what `to_bytes` wrote."""
-        return Bank.from_bytes(data, self._widths)
+        return Bank.from_bytes(data, self._widths, self._rests)
 
-    def _keys(self, state: Bank, order: Int64Array) -> Float64Array:
-        return self._split(state[KEYS][order]) + self._split(state[REST][order])
+    def _split(self, rows: npt.NDArray[Real]) -> npt.NDArray[Real]:
+        """Return a view of rows (n, l) as heads (h, n, hidden)."""
+        heads = rows.reshape(len(rows), len(self._queries), -1)
+        split: npt.NDArray[Real] = heads.transpose(1, 0, 2)
+        return split
 
-    def _split(self, rows: Float32Array) -> Float64Array:
-        """Return rows (n, l) as heads (h, n, hidden), float64."""
-        heads = len(self._queries)
-        split = rows.reshape(len(rows), heads, -1).transpose(1, 0, 2)
-        return np.asarray(split, dtype=np.float64)
-
-    def _weights(self, keys: Float64Array) -> Float64Array:
-        """Return the association (h, q, n) of keys (h, n, hidden) after the last step."""
-        turned = keys.transpose(0, 2, 1)
-        weights = softmax_rows(self._queries @ turned)
+    def _weights(self, state: Bank) -> Float64Array:
+        """Return the association (h, q, n) after the last step, in the order of arrival."""
+        keys = self._split(state.exact(KEYS))
+        # What the queries attend before they move is known of all but the newest instances.
+        parts = state.blocks(partial(_attended, self._queries, keys), keep=True)
+        weights, means = _joined(parts)
         going = np.arange(len(weights))
-        for _ in range(self.steps):
-            queries = self._beta * (weights[going] @ keys[going])
-            moved = softmax_rows(queries @ turned[going])
-            change = np.linalg.norm((moved - weights[going]).reshape(len(going), -1), axis=1)
+        for step in range(1, self.steps + 1):
+            queries = self._beta * means
+            heads: Heads = ALL if len(going) == len(weights) else going
+            if step == self.steps:
+                parts = state.blocks(partial(_logits, queries, keys, heads=heads), keep=False)
+                weights[going] = softmax_rows(np.concatenate(parts, axis=2))
+                break
+            parts = state.blocks(partial(_attended, queries, keys, heads=heads), keep=False)
+            moved, means = _joined(parts)
+            change = (moved - weights[going]).reshape(len(going), -1)
             weights[going] = moved
-            going = going[change > SETTLED]
+            on = np.einsum("hn,hn->h", change, change) > SETTLED**2
+            going, means = going[on], means[on]
             if not len(going):
                 break
         return weights
 
     def _pooled(self, state: Bank) -> Float64Array:
-        order = state.order()
-        weights = self._weights(self._keys(state, order))
-        slices = weights @ self._split(state[VALUES][order])
+        weights = self._weights(state).astype(np.float32)
+        values = self._split(state[VALUES])
+        parts = state.blocks(lambda rows: weights[:, :, rows] @ values[:, rows], keep=False)
+        slices = np.asarray(np.sum(parts, axis=0, dtype=np.float64))
         joined = slices.transpose(1, 0, 2)
         return np.ascontiguousarray(joined).reshape(len(joined), -1)
+
+
+def _logits(
+    queries: Float64Array, keys: Float64Array, rows: slice, *, heads: Heads
+) -> Float64Array:
+    """Return the logits (g, q, n) of the queries (g, q, hidden) of some heads, and some keys.
+
+    Args:
+        queries: Of the heads chosen.
+        keys: Of all heads, (h, N, hidden).
+        rows: The keys chosen.
+        heads: The heads chosen; all as a slice, since an array copies the keys.
+    """
+    return np.asarray(queries @ keys[:, rows][heads].transpose(0, 2, 1))
+
+
+def _attended(
+    queries: Float64Array, keys: Float64Array, rows: slice, *, heads: Heads = ALL
+) -> Attended:
+    """Return what queries attend of some keys, as `_logits`, while these are in the cache."""
+    chosen = keys[:, rows][heads]
+    logits = queries @ chosen.transpose(0, 2, 1)
+    top = logits.max(axis=2, keepdims=True)
+    raised = np.exp(logits - top)
+    return logits, top, raised.sum(axis=2, keepdims=True), raised @ chosen
+
+
+def _joined(parts: list[Attended]) -> tuple[Float64Array, Float64Array]:
+    """Return the weights (h, q, n) of all rows, and the mean key (h, q, hidden) by them."""
+    logits, tops, totals, sums = zip(*parts, strict=True)
+    shrunk = np.exp(np.array(tops) - np.max(tops, axis=0))
+    mean = (shrunk * sums).sum(axis=0) / (shrunk * totals).sum(axis=0)
+    return softmax_rows(np.concatenate(logits, axis=2)), mean

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_mil.aggregators import Bank
+from edge_mil.aggregators import bank as bank_module
 from edge_mil.errors import StoreError
 from edge_mil.types import Float32Array, Places
 
@@ -67,3 +69,48 @@ def test_bytes_give_the_bank_back_to_the_bit() -> None:
             Bank.from_bytes(data, WIDTHS)
     with pytest.raises(StoreError, match="does not fit"):
         Bank.from_bytes(bank.to_bytes(), {"values": 4, "queries": 2})
+
+
+def test_an_array_with_a_rest_is_held_in_float64_and_stored_as_it_came() -> None:
+    widths, rests = {"values": 3, "keys": 2, "left": 2}, {"keys": "left"}
+    rng = np.random.default_rng(0)
+    exact = rng.standard_normal((90, 2)) * 10.0 ** rng.integers(-20, 20, (90, 2))
+    rounded = exact.astype(np.float32)
+    arrays = {
+        "values": rng.standard_normal((90, 3)).astype(np.float32),
+        "keys": rounded,
+        "left": (exact - rounded).astype(np.float32),
+    }
+    places = Places(tuple(struct.pack(">Q", i) for i in range(90)), np.zeros((90, 2), np.int64))
+    bank = Bank(widths, rests).append(arrays, places)
+    assert np.abs(bank.exact("keys") / exact - 1).max() < 1e-13
+    with np.load(io.BytesIO(bank.to_bytes())) as stored:
+        assert all(np.array_equal(stored[name], arrays[name]) for name in arrays)
+    again = Bank.from_bytes(bank.to_bytes(), widths, rests)
+    assert again.to_bytes() == bank.to_bytes()
+    joined = Bank(widths, rests).extend(again).extend(Bank(widths, rests))
+    assert np.array_equal(joined.exact("keys"), bank.exact("keys"))
+    with pytest.raises(StoreError, match="does not fit"):
+        Bank.from_bytes(bank.to_bytes(), widths | {"left": 3}, rests)
+
+
+def test_what_is_found_of_a_full_block_is_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bank_module, "BLOCK", 4)
+    found: list[tuple[int, int]] = []
+
+    def make(bank: Bank) -> list[float]:
+        def total(rows: slice) -> float:
+            found.append((rows.start, rows.stop))
+            return float(bank["values"][rows, 0].sum())
+
+        return bank.blocks(total, keep=True)
+
+    six = Bank(WIDTHS).append(*rows(0, 6))
+    nine = six.append(*rows(6, 3))
+    assert make(six) == [6, 9]
+    assert make(nine) == [6, 22, 8]
+    assert make(nine) == [6, 22, 8]
+    other = six.append(*rows(100, 2))
+    assert make(other) == [6, 9 + 201]
+    assert found == [(0, 4), (4, 6), (4, 8), (8, 9), (8, 9), (4, 8)]
+    assert nine.blocks(lambda rows: rows.start, keep=False) == [0, 4, 8]

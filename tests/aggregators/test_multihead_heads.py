@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_mil.aggregators import Classifier
+from edge_mil.aggregators import bank as bank_module
 from edge_mil.aggregators import ilra as ilra_module
 from edge_mil.aggregators import wikg as wikg_module
 from edge_mil.aggregators.building import Parts, build_aggregator
@@ -269,6 +270,26 @@ def test_tiles_of_any_size_give_the_same_graph_and_score(monkeypatch: pytest.Mon
             patch.setattr(ilra_module, "ROWS", 9)
             score = head(name).aggregator.score(head(name).state(rows, np.arange(70)))
         assert_close(numbers(score), whole)
+
+
+@pytest.mark.parametrize("name", ["hopfield 1 step", "hopfield 9 steps"])
+def test_update_steps_over_many_blocks_that_grow_and_go_are_those_of_the_whole(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bank_module, "BLOCK", 8)
+    built = head(name)
+    aggregator = built.aggregator
+    rows = features(70, 9, scale=3)
+    fields = np.random.default_rng(1).permutation(70).reshape(10, 7)
+    states = [aggregator.initial_state()]
+    for number, field in enumerate(fields):
+        states.append(aggregator.merge(states[-1], built.state(rows, field)))
+        want = built.want(rows[np.sort(fields[: number + 1].ravel())])
+        assert_close(numbers(aggregator.score(states[-1])), want)
+    # Of four fields, without those that came after them.
+    other = aggregator.merge(states[4], built.state(rows, fields[8]))
+    want = built.want(rows[np.sort(fields[[0, 1, 2, 3, 8]].ravel())])
+    assert_close(numbers(aggregator.score(other)), want)
 
 
 def test_each_of_several_seeds_has_probabilities_of_its_own() -> None:

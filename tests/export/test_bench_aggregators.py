@@ -53,6 +53,14 @@ def test_the_whole_forward_is_one_graph_of_any_size(name: str) -> None:
     assert reason == ""
 
 
+def test_update_steps_are_one_graph_of_any_size() -> None:
+    options = {"heads": "4", "update_steps_max": "3"}
+    _, head, _ = fresh_head("hopfield", options, feature_dim=24, outputs=2)
+    graph, reason = whole_graph("hopfield", head)
+    assert graph
+    assert reason == ""
+
+
 def test_a_graph_that_differs_from_its_head_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     variant = next(v for v in variants() if v.name == "clam_sb")
     _, head, _ = fresh_head(variant.architecture.name, variant.options, feature_dim=24, outputs=2)

@@ -137,7 +137,7 @@ class HopfieldPooling(Head):
     def _associate(self, keys: torch.Tensor) -> torch.Tensor:
         """Return the logits (n, heads * quantity) of the queries after their update steps."""
         queries = self.scaled_queries()
-        split = keys.reshape(len(keys), self.heads, -1).permute(1, 0, 2)
+        split = keys.reshape(keys.shape[0], self.heads, -1).permute(1, 0, 2)
         going = torch.ones(self.heads, dtype=torch.bool)
         logits = torch.bmm(queries, split.transpose(1, 2))
         weights = torch.softmax(logits, dim=-1)
