@@ -103,8 +103,9 @@ def _instances(
         )
     tissue = colours.tissue(spec.tissue)
     if spec.instances == "grid":
-        tile = spec.tile_height_px, spec.tile_width_px
-        geometry = GridGeometry(slide.mpp, *tile, spec.mpp, allow_enlargement)
+        geometry = GridGeometry(
+            slide.mpp, spec.tile_height_px, spec.tile_width_px, spec.mpp, allow_enlargement
+        )
         width, height = geometry.cell_w_um, geometry.cell_h_um
         for (i, j), tile in tissue_cells(slide, geometry, tissue, colours.balanced):
             yield tile, ((i + 0.5) * width, (j + 0.5) * height), (i, j)
