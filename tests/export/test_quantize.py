@@ -22,7 +22,7 @@ from edge_mil_export.fidelity.measures import Agreement, centred_error
 from edge_mil_export.graphs import export_extractor, run_graph
 from edge_mil_export.onnx_graphs import GraphView, copy_model, resolve_constants
 from edge_mil_export.quantize.calibration import Calibrator, Statistics
-from edge_mil_export.quantize.ladder import Judges, climb
+from edge_mil_export.quantize.ladder import RUNGS, Judges, climb, rungs
 from edge_mil_export.quantize.placing import DIALECTS, quantize
 from edge_mil_export.quantize.rounding import round_layer
 from edge_mil_export.quantize.sensitivity import layer_sensitivities
@@ -207,6 +207,21 @@ def test_the_climb_goes_on_where_a_shifted_stain_moves_the_score(
     found = climb(model, calibrator, "trt", judges, lambda _: [], 0.02)
     assert [tried.shifted is None for tried in found.tried] == [True, False, False]
     assert found.chosen is found.tried[2]
+
+
+def test_features_must_be_alike_with_a_shifted_stain_too(
+    model: onnx.ModelProto, calibrator: Calibrator
+) -> None:
+    judges = judged_by([agreement(0.001, 0.01)] * 2, [agreement(0.001, 0.01, 0.9)])
+    assert len(climb(model, calibrator, "trt", judges, lambda _: [], 0.02).tried) == 2
+
+
+def test_small_first_layers_stay_fp32_at_first_and_large_ones_do_not(
+    model: onnx.ModelProto,
+) -> None:
+    assert [rung.fp32_layers for rung in rungs(GraphView(model))] == [1, 1, 2, 2, 0, 0]
+    large = resolve_constants(linear(np.ones((40, 40), np.float32)))
+    assert rungs(GraphView(large)) == RUNGS
 
 
 def test_a_form_that_holds_the_shifted_stain_comes_before_a_smaller_mean(
