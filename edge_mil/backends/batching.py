@@ -21,6 +21,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from edge_mil.backends.inputs import check_arrays
 from edge_mil.errors import BackendLostError, EdgeMilError, FrameError
 from edge_mil.protocols import Network
 from edge_mil.types import Float32Array
@@ -181,22 +182,13 @@ class BatchingNetwork:
         self._owner.join()
 
     def _check(self, arrays: Arrays) -> int:
-        rows: int | None = None
-        for name, (dtype, shape) in self._inputs.items():
-            array = arrays.get(name)
-            fits = (
-                array is not None
-                and array.dtype.name == dtype
-                and array.ndim == len(shape)
-                and all(want in (None, got) for want, got in zip(shape, array.shape, strict=True))
-                and len(array) > 0
-                and rows in (None, len(array))
+        check_arrays(self._label, self._inputs, arrays)
+        counts = {len(arrays[name]) for name in self._inputs}
+        if len(counts) != 1 or 0 in counts:
+            raise FrameError(
+                f"{self._label} wants one row or more, as many of each input, got {sorted(counts)}."
             )
-            if array is None or not fits:
-                got = "nothing" if array is None else f"{array.dtype} {array.shape}"
-                raise FrameError(f"{self._label} wants {name} as {dtype} {shape}, got {got}.")
-            rows = len(array)
-        return rows or 0
+        return counts.pop()
 
     def _put(self, request: _Request) -> None:
         while True:

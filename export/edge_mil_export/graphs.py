@@ -146,7 +146,7 @@ def _trace(module: nn.Module, source: ExtractorSource) -> onnx.ModelProto:
     import torch
 
     sample = torch.zeros(2, 3, *source.tile_px)  # a batch of 1 would be taken for a constant
-    with _quiet(), torch.inference_mode(False), torch.no_grad():
+    with quiet_exporter(), torch.inference_mode(False), torch.no_grad():
         try:
             if isinstance(module, torch.jit.ScriptModule):
                 return _trace_script(module, sample)
@@ -189,7 +189,7 @@ def _trace_script(module: nn.Module, sample: torch.Tensor) -> onnx.ModelProto:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_exporter() -> Iterator[None]:
     """Keep the exporter's own progress and deprecation notes off the terminal."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "torch.export")]
     levels = [logger.level for logger in loggers]

@@ -5,17 +5,12 @@ Nothing of this goes into a bundle: there the head is cut where the bag ends.
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
-from collections.abc import Iterator
-
 import numpy as np
 import torch
 
 from edge_mil.backends import open_backend
 from edge_mil_export.architectures.head import Head
+from edge_mil_export.graphs import quiet_exporter
 
 OPSET, IR_VERSION = 18, 9
 TRACED, SMALLEST = 96, 64
@@ -64,7 +59,7 @@ def whole_graph(name: str, head: Head) -> tuple[bytes, str]:
 
 
 def _exported(head: Head) -> bytes:
-    with _quiet(), torch.no_grad():
+    with quiet_exporter(), torch.no_grad():
         program = torch.onnx.export(
             head.eval(),
             (torch.randn(TRACED, head.feature_dim),),
@@ -82,19 +77,3 @@ def _exported(head: Head) -> bytes:
     model.ir_version = IR_VERSION
     data: bytes = model.SerializeToString()
     return data
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's own warnings and progress away from the user."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "torch.export")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
