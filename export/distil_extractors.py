@@ -51,7 +51,7 @@ class Student:
     rate: float
 
 
-STUDENTS = (Student("resnet18", 90, 2e-3), Student("vit_tiny_patch16_224", 140, 1e-3))
+STUDENTS = (Student("resnet18", 90, 2e-3), Student("vit_tiny_patch16_224", 100, 1e-3))
 
 
 def main() -> None:
