@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,9 +38,10 @@ class Row:
         way: None for a peer, which is measured and never kept.
         backend: What runs where, for people; "" where it does not run.
         precision: fp32, fp16 or int8; "" for a peer.
-        tile_ms: Milliseconds of a tile at each of `Tuning.batches`; empty where it does not run.
+        tile_ms: Milliseconds of a tile at each of `batches`; empty where it does not run.
         check: How near it comes to FP32; None for a peer, or where it does not run.
         reason: Why it does not run, or may not serve; "" otherwise.
+        batches: Tiles of one run.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Row:
     tile_ms: tuple[float, ...] = ()
     check: Check | None = None
     reason: str = ""
+    batches: tuple[int, ...] = BATCHES
 
     @property
     def may_serve(self) -> bool:
@@ -57,8 +60,13 @@ class Row:
 
     @property
     def cost_ms(self) -> float:
-        """What ways are ranked by: the geometric mean of the milliseconds of a tile."""
-        return float(np.exp(np.mean(np.log(self.tile_ms)))) if self.tile_ms else float("inf")
+        """What ways are ranked by: milliseconds of a tile, over one run of each batch.
+
+        A field of new cells is one large batch, so that one decides.
+        """
+        if not self.tile_ms:
+            return float("inf")
+        return float(np.average(self.tile_ms, weights=self.batches))
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +144,7 @@ def tune(
         for runner in runners.values():
             runner.network.close()
     done = tuple(
-        Row(row.name, row.way, row.backend, row.precision, timed[name], row.check, row.reason)
+        dataclasses.replace(row, tile_ms=timed[name], batches=tuple(batches))
         if name in timed
         else row
         for name, row in rows.items()

@@ -36,7 +36,7 @@ def model(demo: Bundle) -> Iterator[Model]:
 def row(backend: str, graph: str, cost: float, reason: str = "") -> Row:
     way = Way(backend, graph)
     check = Check("tiles", 4, 0.0, 0.02, 1.0, 0.9)
-    return Row(str(way), way, backend, way.precision, (cost, cost), check, reason)
+    return Row(str(way), way, backend, way.precision, (cost, cost), check, reason, (1, 8))
 
 
 def test_every_graph_of_the_bundle_has_its_ways(demo: Bundle) -> None:
@@ -86,6 +86,13 @@ def test_the_fastest_within_the_bound_is_kept_and_fp32_when_nothing_is_clearly_f
     )
     with pytest.raises(BundleError, match="within its bound"):
         _best([outside], model)
+
+
+def test_the_batch_of_a_whole_field_decides() -> None:
+    way = Way("cpu", "fp32")
+    quick_alone = Row("a", way, tile_ms=(1.0, 4.0, 4.0), batches=(1, 8, 32))
+    quick_together = Row("b", way, tile_ms=(6.0, 3.9, 3.8), batches=(1, 8, 32))
+    assert quick_together.cost_ms < quick_alone.cost_ms
 
 
 def test_a_way_whose_features_are_wrong_is_measured_and_not_kept(
