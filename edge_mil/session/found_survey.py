@@ -77,6 +77,7 @@ class FoundSurvey(WrappedSurvey):
         if keys:
             first = keys[0]
             self._locator = Locator((first.width_px, first.height_px), self._register)
+            self._locator.keys.load = records.key_picture
             sequence, x, y = json.loads(records.meta()[LAST_SEEN])
             self._locator.restore(keys, (sequence, x, y))
 
@@ -89,6 +90,8 @@ class FoundSurvey(WrappedSurvey):
         size = (frame.width_px, frame.height_px)
         if self._locator is None:
             self._locator = Locator(size, self._register)
+            if self._records is not None:
+                self._locator.keys.load = self._records.key_picture
         location = self._locator.find(sequence, Picture.of(frame.pixels))
         if not location.found:
             return refusal(Verdict.UNLOCATED, self._lost(location))

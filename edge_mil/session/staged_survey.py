@@ -86,6 +86,7 @@ class StagedSurvey(WrappedSurvey):
             settings = self._settings
             self._check = StageCheck(size, settings.mpp, settings.stage_affine)
             if self._records is not None:
+                self._check.keys.load = self._records.key_picture
                 meta = self._records.meta()
                 x, y = json.loads(meta.get(CONFIRMED, "[false, false]"))
                 offset = StageOffset(*json.loads(meta.get(OFFSET, "[]")))

@@ -97,6 +97,17 @@ class SessionReader:
             for r in rows
         ]
 
+    def key_picture(self, sequence: int) -> bytes:
+        """Return the JPEG of a key field.
+
+        Raises:
+            StoreError: It is not there, or cannot be read.
+        """
+        rows = self._rows("SELECT picture FROM key_field WHERE sequence = ?", sequence)
+        for row in rows:
+            return bytes(row[0])
+        raise StoreError(f"The session's file has no picture of field {sequence} to place others.")
+
     def located(self) -> list[LocatedRow]:
         """Return where fields without a stage were found, in the order of sequence numbers."""
         rows = self._rows("SELECT sequence, anchor, dx, dy, x, y FROM located ORDER BY sequence")

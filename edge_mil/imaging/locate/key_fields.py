@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import cv2
@@ -19,6 +20,9 @@ QUALITY = 92
 READY = 48
 """Pictures kept decoded: those near by, and those that a search came over last."""
 
+HELD = 256
+"""Pictures kept in memory as JPEG, the newest; older ones are read from the session's file."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class KeyField:
@@ -31,7 +35,7 @@ class KeyField:
         width_px: Its columns, camera pixels.
         height_px: Its rows.
         factor: Camera pixels per pixel of the picture.
-        jpeg: The picture, grey.
+        jpeg: The picture, grey; b"" once it is in the session's file alone.
         links: Registrations that placed it, to earlier key fields.
     """
 
@@ -81,11 +85,17 @@ def key_field(
 
 
 class KeyFields:
-    """All key fields of a session, in the order of their numbers; bounded in memory."""
+    """All key fields of a session, in the order of their numbers; bounded in memory.
+
+    Attributes:
+        load: Reads the JPEG of a key field that is durable; None keeps all of them in memory.
+    """
 
     def __init__(self) -> None:
         self._fields: dict[int, KeyField] = {}
         self._ready: OrderedDict[int, Picture] = OrderedDict()
+        self._held: deque[int] = deque()
+        self.load: Callable[[int], bytes] | None = None
 
     def __len__(self) -> int:
         return len(self._fields)
@@ -103,6 +113,10 @@ class KeyFields:
     def add(self, field: KeyField) -> None:
         """Take one."""
         self._fields[field.sequence] = field
+        self._held.append(field.sequence)
+        while self.load is not None and len(self._held) > HELD:
+            oldest = self._held.popleft()
+            self._fields[oldest] = replace(self._fields[oldest], jpeg=b"")
 
     def move(self, positions: dict[int, Position]) -> None:
         """Give key fields new positions."""
@@ -119,7 +133,8 @@ class KeyFields:
         found = self._ready.get(sequence)
         if found is None:
             field = self._fields[sequence]
-            grey = cv2.imdecode(np.frombuffer(field.jpeg, np.uint8), cv2.IMREAD_GRAYSCALE)
+            jpeg = field.jpeg or (self.load(sequence) if self.load is not None else b"")
+            grey = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_GRAYSCALE)
             if grey is None:
                 raise StoreError(f"The stored picture of field {sequence} cannot be read.")
             found = self._ready[sequence] = Picture(_uint8(grey), field.factor)
