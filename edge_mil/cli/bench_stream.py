@@ -30,6 +30,7 @@ from edge_mil.demo.service_process import ServiceProcess
 from edge_mil.errors import BundleError, UsageError
 from edge_mil.pipeline import Model
 from edge_mil.pipeline.extracting import Runner
+from edge_mil.pipeline.reference import REFERENCE_FILE
 from edge_mil.session import Session
 from edge_mil.types import Float32Array, Frame, UInt8Array
 
@@ -71,6 +72,12 @@ def run(args: argparse.Namespace) -> int:
         raise BundleError(
             f"{bundle.manifest.name} does not cut fields into tiles; name a bundle whose "
             "instances are grid."
+        )
+    if bundle.has(REFERENCE_FILE):
+        raise BundleError(
+            f"{bundle.manifest.name} brings a reference of its tissue, and the fields of noise of "
+            "this command would be refused as unlike it; name a bundle that was exported without "
+            "--calibration."
         )
     if args.rounds < 1 or args.fields < 1 or not args.held or min(args.held) < 1:
         raise UsageError("--rounds, --fields and --held must be 1 or more.")
