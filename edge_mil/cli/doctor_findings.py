@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import platform
 import shutil
 import subprocess
@@ -15,6 +14,7 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
+from edge_mil.backends.onnx_runtime import available_cores
 from edge_mil.errors import DependencyError
 
 GIB = 1 << 30
@@ -75,7 +75,9 @@ def _system() -> Iterator[Finding]:
     release = platform.platform(terse=True)
     board = Path("/proc/device-tree/model")
     name = board.read_text(errors="replace").strip("\0 \n") if board.is_file() else ""
-    yield Finding("System", "ok", f"{name or platform.machine()}, {release}, {_cores()} cores")
+    yield Finding(
+        "System", "ok", f"{name or platform.machine()}, {release}, {available_cores()} cores"
+    )
     version = platform.python_version()
     if sys.version_info < (3, 10):  # noqa: UP036 # this is the check
         yield Finding("System", "missing", f"Python {version}; 3.10 or later is needed")
@@ -281,7 +283,3 @@ def _memory() -> tuple[int, int]:
             name, _, rest = line.partition(":")
             found[name] = int(rest.split()[0]) * 1024
     return found.get("MemTotal", 0), found.get("MemAvailable", 0)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

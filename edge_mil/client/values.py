@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge_mil.rpc.codec import decode_measure, decode_score, epoch_seconds
-from edge_mil.types import CellLayer, FieldResult, HeatMap, SlideScore, Verdict
+from edge_mil.types import CellLayer, FieldResult, Float32Array, HeatMap, SlideScore, Verdict
 from edge_mil.v1 import edge_mil_pb2 as pb
 
 INSTANCE_NAMES = {pb.INSTANCE_KIND_GRID: "grid", pb.INSTANCE_KIND_FIELD: "field"}
@@ -299,29 +299,32 @@ def mosaic_info(message: pb.GetMosaicResponse) -> MosaicInfo | None:
 
 def cell_layer(name: str, message: pb.GetHeatmapResponse) -> CellLayer:
     """Return a layer's message as a value."""
-    values = np.frombuffer(message.values_f32le, dtype="<f4").astype(np.float32)
     return CellLayer(
         name=name,
         origin_x_um=message.origin_x_um,
         origin_y_um=message.origin_y_um,
         um_per_column=message.um_per_cell,
         um_per_row=message.um_per_row,
-        values=values.reshape(message.rows, message.columns),
+        values=_values(message),
     )
 
 
 def heat_map(message: pb.GetHeatmapResponse) -> HeatMap:
     """Return a heat map's message as a value."""
-    values = np.frombuffer(message.values_f32le, dtype="<f4").astype(np.float32)
     return HeatMap(
         class_name=message.class_name,
         origin_x_um=message.origin_x_um,
         origin_y_um=message.origin_y_um,
         um_per_column=message.um_per_cell,
         um_per_row=message.um_per_row,
-        values=values.reshape(message.rows, message.columns),
+        values=_values(message),
         revision=message.revision,
     )
+
+
+def _values(message: pb.GetHeatmapResponse) -> Float32Array:
+    flat = np.frombuffer(message.values_f32le, dtype="<f4").astype(np.float32)
+    return flat.reshape(message.rows, message.columns)
 
 
 def verdict_name(number: int) -> str:

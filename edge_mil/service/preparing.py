@@ -23,8 +23,6 @@ LOG = logging.getLogger("edge_mil.service")
 
 CPU, TENSORRT, AUTO = "cpu", "tensorrt", "auto"
 VERIFYING, TUNING = "VERIFYING", "TUNING"
-FIRST = Way("cpu", "fp32")
-"""What runs before anything else is ready."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,18 +71,13 @@ class Preparation:
             EdgeMilError: The bundle lacks the graph, or a package is missing.
         """
         if self.wanted.precision == AUTO:
-            return self._tuned()
-        if self.wanted.backend == TENSORRT:
+            return self._runner(self._tuned())
+        if self.wanted.backend == TENSORRT:  # which falls back to a precision that the bundle has
             return self._engine(self.wanted.precision)
-        bundle, extractor = self._model.bundle, self._model.extractor
-        way = way_of(bundle, self.wanted.backend, self.wanted.precision)
-        if way.backend == CPU and extractor is not None:
-            first = extractor.first
-            if first.precision == way.precision:
-                return first
-        return self._checked(self._open(way))
+        bundle = self._model.bundle
+        return self._runner(way_of(bundle, self.wanted.backend, self.wanted.precision))
 
-    def _tuned(self) -> Runner:
+    def _tuned(self) -> Way:
         """Return the way that is fastest here within the bound; measured where it is not known."""
         model, choices = self._model, ChoiceFolder(self._folder)
         choice = choices.load(model.bundle)
@@ -93,16 +86,20 @@ class Preparation:
             tuning = tune(model, threads=model.threads, engines=self._engines, ways=self._ways())
             choice = choices.save(model.bundle, tuning, model.threads)
             self.state = VERIFYING
-        way = choice.way
+        return choice.way
+
+    def _runner(self, way: Way) -> Runner:
+        """Return a way's runner, verified; the first one where that is it already."""
         if way.backend == TENSORRT:
             return self._engine(way.precision)
-        if way == FIRST and model.extractor is not None:
-            return model.extractor.first
-        return self._checked(self._open(way))
-
-    def _open(self, way: Way) -> Runner:
         model = self._model
-        return open_way(model.bundle, way, threads=model.threads, engines=self._engines)
+        if way.backend == CPU and model.extractor is not None:
+            first = model.extractor.first
+            if first.precision == way.precision:
+                return first
+        return self._checked(
+            open_way(model.bundle, way, threads=model.threads, engines=self._engines)
+        )
 
     def _ways(self) -> list[Way]:
         ways = ways_of(self._model.bundle)

@@ -18,7 +18,7 @@ from edge_mil.service.boundary import streaming, unary
 from edge_mil.service.hosted import HostedSession, SessionHosts
 from edge_mil.service.messages import field_message
 from edge_mil.service.paging import page_of
-from edge_mil.types import MIN_MPP, RESEARCH_USE_ONLY
+from edge_mil.types import MIN_MPP, RESEARCH_USE_ONLY, CellLayer, HeatMap
 from edge_mil.v1 import edge_mil_pb2 as pb
 from edge_mil.v1 import edge_mil_pb2_grpc as rpc
 
@@ -133,18 +133,7 @@ class ViewServicer(rpc.ViewServiceServicer):
                     "A heat map on another grid is not there yet: leave um_per_cell out, or ask "
                     f"for the session's own, {heat.um_per_column:g}."
                 )
-            rows, columns = heat.values.shape
-            return pb.GetHeatmapResponse(
-                revision=heat.revision,
-                origin_x_um=heat.origin_x_um,
-                origin_y_um=heat.origin_y_um,
-                um_per_cell=heat.um_per_column,
-                um_per_row=heat.um_per_row,
-                columns=columns,
-                rows=rows,
-                values_f32le=heat.values.astype("<f4").tobytes(),
-                class_name=name,
-            )
+            return _cells(heat, heat.revision, name)
 
     @unary
     async def GetMosaic(  # noqa: N802
@@ -199,9 +188,15 @@ async def _layer(hosted: HostedSession, request: pb.GetHeatmapRequest) -> pb.Get
             field="layer",
         )
     layer = await _aside(layers[request.layer])
+    return _cells(layer, session.standing().revision)
+
+
+def _cells(
+    layer: HeatMap | CellLayer, revision: int, class_name: str = ""
+) -> pb.GetHeatmapResponse:
     rows, columns = layer.values.shape
     return pb.GetHeatmapResponse(
-        revision=session.standing().revision,
+        revision=revision,
         origin_x_um=layer.origin_x_um,
         origin_y_um=layer.origin_y_um,
         um_per_cell=layer.um_per_column,
@@ -209,6 +204,7 @@ async def _layer(hosted: HostedSession, request: pb.GetHeatmapRequest) -> pb.Get
         columns=columns,
         rows=rows,
         values_f32le=layer.values.astype("<f4").tobytes(),
+        class_name=class_name,
     )
 
 

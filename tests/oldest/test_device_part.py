@@ -27,7 +27,14 @@ PARTS = (
     "store",
 )
 """Folders of tests; those of their files that train or export with torch are left out."""
-EXPORTING = ("import torch", "from torch", "edge_mil_export", "small_extractor", "graph_zoo")
+EXPORTING = (
+    "import torch",
+    "from torch",
+    "edge_mil_export",
+    "small_extractor",
+    "graph_zoo",
+    "live_heads",
+)
 
 
 def needs_the_exporter(path: Path) -> bool:
