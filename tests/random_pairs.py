@@ -13,8 +13,8 @@ import numpy as np
 from hand_moved import DATA, read_slide, tissue_of
 from textured_slide import with_noise
 
-from edge_mil.imaging.picture import Picture
-from edge_mil.imaging.registration import register
+from edge_mil.imaging.registration.pairwise import register
+from edge_mil.imaging.registration.pyramid import Picture
 from edge_mil.types import UInt8Array
 
 RIGHT_PX = 2.0

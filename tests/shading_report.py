@@ -21,7 +21,7 @@ from edge_mil.calibration.flat_field import (
     shrink,
 )
 from edge_mil.cameras.folder import SUFFIXES, read_image
-from edge_mil.imaging.shading import ShadingCorrection
+from edge_mil.imaging.correction.shading import ShadingCorrection
 from edge_mil.types import UInt8Array
 
 

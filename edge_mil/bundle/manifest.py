@@ -58,7 +58,7 @@ class StainSpec:
     """Stain normalisation: the colours that tiles are brought to before the extractor.
 
     The source, which is what the slide at hand is like, comes from a calibration. Numbers as in
-    `edge_mil.imaging.stain.StainProfile`.
+    `edge_mil.imaging.correction.stain.StainProfile`.
 
     Attributes:
         method: macenko or reinhard.

@@ -14,9 +14,9 @@ import numpy as np
 
 from edge_mil.bundle import InputSpec, StainSpec
 from edge_mil.errors import CalibrationError, EdgeMilError
-from edge_mil.imaging.gate_settings import GateSettings
-from edge_mil.imaging.shading import ShadingCorrection
-from edge_mil.imaging.stain import StainProfile, StainTransform
+from edge_mil.imaging.correction.shading import ShadingCorrection
+from edge_mil.imaging.correction.stain import StainProfile, StainTransform
+from edge_mil.imaging.quality.gate_settings import GateSettings
 from edge_mil.types import Float32Array, check_mpp
 
 MAX_AGE_DAYS = 30.0

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from edge_mil.errors import CalibrationError
-from edge_mil.imaging.shading import MIN_LIGHT
+from edge_mil.imaging.correction.shading import MIN_LIGHT
 from edge_mil.types import Float32Array, UInt8Array
 
 WORK_PX = 256

@@ -28,11 +28,11 @@ from edge_mil.calibration.parts import (
 from edge_mil.calibration.ruler import measure_ruler
 from edge_mil.calibration.stage import MOST_FIELDS, measure_stage
 from edge_mil.errors import CalibrationError
-from edge_mil.imaging.gate_fit import Histogram, fit_gate_settings
-from edge_mil.imaging.noise import glass_noise
-from edge_mil.imaging.picture import Picture
-from edge_mil.imaging.shading import ShadingCorrection
-from edge_mil.imaging.stain import fit_profile
+from edge_mil.imaging.correction.noise import glass_noise
+from edge_mil.imaging.correction.shading import ShadingCorrection
+from edge_mil.imaging.correction.stain import fit_profile
+from edge_mil.imaging.quality.gate_fit import Histogram, fit_gate_settings
+from edge_mil.imaging.registration.pyramid import Picture
 from edge_mil.imaging.tissue import TissueTest
 from edge_mil.types import Float32Array, Frame, UInt8Array, check_mpp
 

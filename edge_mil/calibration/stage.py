@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_mil.errors import CalibrationError
-from edge_mil.imaging.picture import Picture
-from edge_mil.imaging.registration import Registration, register
+from edge_mil.imaging.registration.pairwise import Registration, register
+from edge_mil.imaging.registration.pyramid import Picture
 from edge_mil.types import Float64Array
 
 MOST_FIELDS = 16

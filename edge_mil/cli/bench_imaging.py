@@ -29,12 +29,12 @@ from edge_mil.cli.bench_imaging_fields import (
 from edge_mil.cli.bench_imaging_steps import STEPS, SteppedPath, Watch
 from edge_mil.errors import UsageError
 from edge_mil.imaging import GridGeometry, TissueTest, resample_cell, thumbnail_jpeg
-from edge_mil.imaging.frame_gate import FrameGate, GateSettings
-from edge_mil.imaging.motion import displacement_px
-from edge_mil.imaging.noise import noise_reduction
-from edge_mil.imaging.overview import Overview
-from edge_mil.imaging.shading import ShadingCorrection
-from edge_mil.imaging.stain import StainTransform, fit_profile
+from edge_mil.imaging.correction.noise import noise_reduction
+from edge_mil.imaging.correction.shading import ShadingCorrection
+from edge_mil.imaging.correction.stain import StainTransform, fit_profile
+from edge_mil.imaging.quality.gate import FrameGate, GateSettings
+from edge_mil.imaging.quality.motion import displacement_px
+from edge_mil.imaging.render.mosaic_canvas import Overview
 from edge_mil.session.found_survey import FoundSurvey
 from edge_mil.session.gating import FieldGate
 from edge_mil.session.grid_survey import GridSurvey

@@ -14,7 +14,7 @@ from edge_mil.cameras.slide_file import SlideFile
 from edge_mil.demo.painting import MPP as PAINTED_MPP
 from edge_mil.demo.painting import paint_slide
 from edge_mil.errors import SourceError
-from edge_mil.imaging.shading import ShadingCorrection
+from edge_mil.imaging.correction.shading import ShadingCorrection
 from edge_mil.types import Float32Array, Frame, UInt8Array
 
 FIELD_PX = (2048, 2448)

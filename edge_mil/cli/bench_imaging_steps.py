@@ -20,15 +20,15 @@ from edge_mil.imaging import (
     resample_cell,
     thumbnail_jpeg,
 )
-from edge_mil.imaging.frame_gate import FrameGate, GateSettings
-from edge_mil.imaging.locate import StageCheck
-from edge_mil.imaging.locate.key_fields import QUALITY
-from edge_mil.imaging.picture import Picture
-from edge_mil.imaging.saturation import SAMPLE_PX
-from edge_mil.imaging.shading import ShadingCorrection
-from edge_mil.imaging.sharper import sharpness_of
-from edge_mil.imaging.spectrum import BLOCK_PX, MAX_BLOCKS, TEXTURED_SHARE
-from edge_mil.imaging.thumbnail import JPEG_QUALITY
+from edge_mil.imaging.cells.replacement import sharpness_of
+from edge_mil.imaging.correction.shading import ShadingCorrection
+from edge_mil.imaging.quality.gate import FrameGate, GateSettings
+from edge_mil.imaging.quality.saturation import SAMPLE_PX
+from edge_mil.imaging.quality.spectrum import BLOCK_PX, MAX_BLOCKS, TEXTURED_SHARE
+from edge_mil.imaging.registration import StageCheck
+from edge_mil.imaging.registration.key_frames import QUALITY
+from edge_mil.imaging.registration.pyramid import Picture
+from edge_mil.imaging.render.thumbnail import JPEG_QUALITY
 from edge_mil.session.cell_rows import part_row
 from edge_mil.types import Frame, UInt8Array
 

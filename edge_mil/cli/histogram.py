@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge_mil.imaging.gate_fit import Histogram
+from edge_mil.imaging.quality.gate_fit import Histogram
 
 WIDTH = 40
 """Characters of the longest bar."""

@@ -14,10 +14,10 @@ from edge_mil.bundle import Bundle, open_bundle
 from edge_mil.cameras.folder import SUFFIXES, read_image
 from edge_mil.errors import BundleError, SourceError
 from edge_mil.imaging import GridGeometry, TissueTest
-from edge_mil.imaging.judging import FrameJudge
-from edge_mil.imaging.verdict_words import words_of
+from edge_mil.imaging.quality.single_image import FrameJudge
 from edge_mil.pipeline.likeness import Likeness
 from edge_mil.types import RESEARCH_USE_ONLY, Measure, Verdict, check_mpp
+from edge_mil.verdict_text import words_of
 
 TILE_PX, MPP = 224, 0.5
 """Cells without a bundle: the tile and pixel size that most models take."""

@@ -161,7 +161,7 @@ class _Playing:
             )
         if result.verdict is Verdict.UNLOCATED:
             # Here, so that a client without OpenCV can stream, too.
-            from edge_mil.imaging.locate import why_unlocated
+            from edge_mil.imaging.registration import why_unlocated
 
             lead = "\n" if self._progress else ""  # the progress line has no end of its own
             print(f"{lead}edge-mil stream: {why_unlocated(result.measures)}", file=sys.stderr)

@@ -1,14 +1,8 @@
 """From a frame to instances: the global grid, tissue, resampling, slots; pictures of results."""
 
-from edge_mil.imaging.grid import Box, Cell, GridGeometry
-from edge_mil.imaging.heat_map import lay_over, paint_heat_map
-from edge_mil.imaging.laying import FieldView
-from edge_mil.imaging.mosaic import Mosaic
-from edge_mil.imaging.outline import cells_inside, tissue_outline
-from edge_mil.imaging.partial import Part
-from edge_mil.imaging.resample import resample_cell
-from edge_mil.imaging.sharper import Seen, Sharpness, clearly_sharper
-from edge_mil.imaging.slots import (
+from edge_mil.imaging.cells.assembly import FieldView
+from edge_mil.imaging.cells.cell_map import Mosaic
+from edge_mil.imaging.cells.field_slots import (
     Rank,
     Slot,
     SlotBook,
@@ -17,8 +11,14 @@ from edge_mil.imaging.slots import (
     check_field_mpp,
     sharpness,
 )
-from edge_mil.imaging.straighten import Straight, Straightener
-from edge_mil.imaging.thumbnail import thumbnail_jpeg
+from edge_mil.imaging.cells.pending import Part
+from edge_mil.imaging.cells.replacement import Seen, Sharpness, clearly_sharper
+from edge_mil.imaging.correction.stage_axes import Straight, Straightener
+from edge_mil.imaging.grid import Box, Cell, GridGeometry
+from edge_mil.imaging.outline import cells_inside, tissue_outline
+from edge_mil.imaging.render.influence_colours import lay_over, paint_heat_map
+from edge_mil.imaging.render.thumbnail import thumbnail_jpeg
+from edge_mil.imaging.resample import resample_cell
 from edge_mil.imaging.tissue import TissueTest, tissue_share
 
 __all__ = [

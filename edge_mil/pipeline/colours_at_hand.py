@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 
 from edge_mil.bundle import TissueSpec
-from edge_mil.imaging.shading import ShadingCorrection
-from edge_mil.imaging.stain import StainTransform
+from edge_mil.imaging.correction.shading import ShadingCorrection
+from edge_mil.imaging.correction.stain import StainTransform
 from edge_mil.types import UInt8Array
 
 NO_GAINS = (1.0, 1.0, 1.0)

@@ -8,11 +8,11 @@ import numpy as np
 
 from edge_mil.bundle import Bundle, InputSpec
 from edge_mil.imaging import GridGeometry, bring_to_tile, resample_cell
-from edge_mil.imaging.judging import Judgement
-from edge_mil.imaging.verdict_words import words_of
+from edge_mil.imaging.quality.single_image import Judgement
 from edge_mil.pipeline.model import Model
 from edge_mil.pipeline.reference import Reference, exchanged_sentence
 from edge_mil.types import Measure, UInt8Array, Verdict
+from edge_mil.verdict_text import words_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from edge_mil.errors import (
     ServiceUnavailableError,
     UsageError,
 )
-from edge_mil.imaging.overview import as_jpeg
+from edge_mil.imaging.render.mosaic_canvas import as_jpeg
 from edge_mil.service.boundary import streaming, unary
 from edge_mil.service.hosted import HostedSession, SessionHosts
 from edge_mil.service.messages import field_message

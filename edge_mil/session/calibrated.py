@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 
 from edge_mil.calibration import Calibration, stain_transform
 from edge_mil.errors import CalibrationError
-from edge_mil.imaging.frame_gate import FrameGate, GateSettings
-from edge_mil.imaging.noise import noise_reduction
+from edge_mil.imaging.correction.noise import noise_reduction
+from edge_mil.imaging.quality.gate import FrameGate, GateSettings
 from edge_mil.imaging.tissue import TissueTest
 from edge_mil.pipeline import Model
 from edge_mil.session.gating import FieldGate

@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 
 from edge_mil.errors import PositionError, StoreError
-from edge_mil.imaging.locate import Location, Locator
-from edge_mil.imaging.locate.locator import STRONG, Register
-from edge_mil.imaging.picture import Picture
-from edge_mil.imaging.registration import MIN_LEAD
+from edge_mil.imaging.registration import Location, Locator
+from edge_mil.imaging.registration.localizer import STRONG, Register
+from edge_mil.imaging.registration.pairwise import MIN_LEAD
+from edge_mil.imaging.registration.pyramid import Picture
 from edge_mil.session.grid_survey import GridSurvey, check_size
 from edge_mil.session.relocation import Relocation, Shift, relocate
 from edge_mil.session.survey import Look, refusal

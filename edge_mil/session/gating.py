@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from edge_mil.imaging.frame_gate import FrameGate
-from edge_mil.imaging.noise import NoiseReduction
-from edge_mil.imaging.shading import ShadingCorrection
+from edge_mil.imaging.correction.noise import NoiseReduction
+from edge_mil.imaging.correction.shading import ShadingCorrection
+from edge_mil.imaging.quality.gate import FrameGate
 from edge_mil.types import Frame, Measure, UInt8Array, Verdict
 
 BEFORE_S = 0.5

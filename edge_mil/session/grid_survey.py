@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from edge_mil.bundle import InputSpec
 from edge_mil.errors import FrameError, PositionError
 from edge_mil.imaging import FieldView, GridGeometry, Mosaic, Straightener, TissueTest
-from edge_mil.imaging.sharper import sharpness_of
+from edge_mil.imaging.cells.replacement import sharpness_of
 from edge_mil.pipeline.places import grid_places
 from edge_mil.session.cell_rows import (
     cell_of,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from edge_mil.imaging.overview import Overview
+from edge_mil.imaging.render.mosaic_canvas import Overview
 from edge_mil.session.record import Headers
 from edge_mil.session.settings import SessionSettings
 from edge_mil.session.views import SlideMosaic

@@ -12,7 +12,7 @@ import numpy as np
 
 from edge_mil.errors import FrameError
 from edge_mil.imaging import thumbnail_jpeg
-from edge_mil.imaging.stain import StainTransform
+from edge_mil.imaging.correction.stain import StainTransform
 from edge_mil.pipeline import Model
 from edge_mil.pipeline.extracting import Runner
 from edge_mil.pipeline.reference import Reference, exchanged_sentence

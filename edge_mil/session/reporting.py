@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from edge_mil import __version__
 from edge_mil.bundle import Bundle
 from edge_mil.errors import SessionStateError
-from edge_mil.imaging.overview import as_jpeg
+from edge_mil.imaging.render.mosaic_canvas import as_jpeg
 from edge_mil.pipeline import Model
 from edge_mil.session.answers import read_answer
 from edge_mil.session.bag import Bag

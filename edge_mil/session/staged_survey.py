@@ -7,9 +7,9 @@ import json
 import math
 from collections.abc import Mapping
 
-from edge_mil.imaging.locate import StageCheck, StageOffset, StagePlace
-from edge_mil.imaging.locate.stage_check import REACH_UM
-from edge_mil.imaging.picture import Picture
+from edge_mil.imaging.registration import StageCheck, StageOffset, StagePlace
+from edge_mil.imaging.registration.pyramid import Picture
+from edge_mil.imaging.registration.stage_check import REACH_UM
 from edge_mil.session.grid_survey import GridSurvey, check_size
 from edge_mil.session.settings import SessionSettings
 from edge_mil.session.survey import Look, refusal

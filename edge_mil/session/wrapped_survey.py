@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from edge_mil.imaging.locate import KeyField, Link
+from edge_mil.imaging.registration import KeyField, Link
 from edge_mil.session.grid_survey import GridSurvey
 from edge_mil.session.survey import Look, Removal, Survey
 from edge_mil.store import InstanceRow, KeyRow, PartRow

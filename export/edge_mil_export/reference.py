@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge_mil.imaging import TissueTest
-from edge_mil.imaging.frame_gate import FrameGate, GateSettings
+from edge_mil.imaging.quality.gate import FrameGate, GateSettings
 from edge_mil.pipeline.colours import ColourReference, TissueColour, tissue_colour
 from edge_mil.pipeline.reference import FEW, NEIGHBOURS, Distance, rooted
 from edge_mil.types import Float32Array, Float64Array, Int64Array, UInt8Array

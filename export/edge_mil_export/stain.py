@@ -8,7 +8,7 @@ import numpy as np
 
 from edge_mil.bundle import StainSpec, TissueSpec
 from edge_mil.errors import CalibrationError as UnusableTilesError
-from edge_mil.imaging.stain import StainTransform, fit_profile
+from edge_mil.imaging.correction.stain import StainTransform, fit_profile
 from edge_mil_export.errors import CalibrationError
 from edge_mil_export.fidelity.bags import GENERATED, FidelitySet
 

@@ -14,9 +14,9 @@ from edge_mil.bundle import InputSpec, StainSpec, TissueSpec
 from edge_mil.calibration import Calibration, CalibrationFolder, OpticalPath, stain_transform
 from edge_mil.calibration.calibration import DAY_S
 from edge_mil.errors import CalibrationError, StoreError
-from edge_mil.imaging.gate_settings import GateSettings
-from edge_mil.imaging.shading import ShadingCorrection
-from edge_mil.imaging.stain import StainProfile
+from edge_mil.imaging.correction.shading import ShadingCorrection
+from edge_mil.imaging.correction.stain import StainProfile
+from edge_mil.imaging.quality.gate_settings import GateSettings
 
 PROFILE = StainProfile(
     (240.0, 240.0, 240.0),

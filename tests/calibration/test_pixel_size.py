@@ -14,7 +14,7 @@ from edge_mil.calibration.ruler import measure_ruler
 from edge_mil.calibration.stage import StageMap, measure_stage
 from edge_mil.cameras.folder import read_image
 from edge_mil.errors import CalibrationError
-from edge_mil.imaging.picture import Picture
+from edge_mil.imaging.registration.pyramid import Picture
 
 MPP = 0.5
 SIZE = 384, 512

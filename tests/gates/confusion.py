@@ -13,7 +13,7 @@ from make_labelled_set import labelled_set
 from sources import EXTRA, HALVES
 
 from edge_mil.imaging import GridGeometry
-from edge_mil.imaging.judging import FrameJudge
+from edge_mil.imaging.quality.single_image import FrameJudge
 from edge_mil.types import Verdict
 
 COLUMNS = (

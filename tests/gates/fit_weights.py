@@ -4,7 +4,7 @@
 
 Good: real fields as they are (and, with less weight, after JPEG and under noise), and parts of
 the clean slides. Bad: the same out of focus by a disc of 4 px and more, or moved by 4 px and more,
-with noise after it, some of them JPEG. Prints the constants of `edge_mil/imaging/frame_gate.py`.
+with noise after it, some of them JPEG. Prints the constants of `edge_mil/imaging/quality/gate.py`.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from degradations import defocused, jpeg, moved, noisy
 from sources import EXTRA, HALVES, MAIN, fields_of, slide_parts, spread
 
 from edge_mil.cameras.folder import read_image
-from edge_mil.imaging.focus import Contrast, contrast, focus_numbers
-from edge_mil.imaging.motion import motion_numbers
-from edge_mil.imaging.own_background import own_background
-from edge_mil.imaging.spectrum import field_spectrum, tissue_blocks
+from edge_mil.imaging.correction.background_estimate import own_background
+from edge_mil.imaging.quality.focus import Contrast, contrast, focus_numbers
+from edge_mil.imaging.quality.motion import motion_numbers
+from edge_mil.imaging.quality.spectrum import field_spectrum, tissue_blocks
 from edge_mil.imaging.tissue import TissueTest
 from edge_mil.types import UInt8Array
 

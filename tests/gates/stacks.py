@@ -17,8 +17,8 @@ from sources import EXTRA, MAIN, fields_of, spread
 
 from edge_mil.cameras.folder import read_image
 from edge_mil.imaging import GridGeometry
-from edge_mil.imaging.focus import sharpest
-from edge_mil.imaging.judging import FrameJudge
+from edge_mil.imaging.quality.focus import sharpest
+from edge_mil.imaging.quality.single_image import FrameJudge
 from edge_mil.types import UInt8Array
 
 PLANES, STEP_PX = 9, 1.5

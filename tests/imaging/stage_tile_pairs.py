@@ -14,8 +14,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from edge_mil.imaging.picture import Picture
-from edge_mil.imaging.registration import Registration, register
+from edge_mil.imaging.registration.pairwise import Registration, register
+from edge_mil.imaging.registration.pyramid import Picture
 
 SIDE_PX = 512
 

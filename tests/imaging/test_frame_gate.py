@@ -9,8 +9,8 @@ import pytest
 from edge_mil.demo.painting import paint_slide
 from edge_mil.errors import CalibrationError
 from edge_mil.imaging import TissueTest
-from edge_mil.imaging.frame_gate import FrameGate, GateSettings
-from edge_mil.imaging.gate_fit import fit_gate_settings
+from edge_mil.imaging.quality.gate import FrameGate, GateSettings
+from edge_mil.imaging.quality.gate_fit import fit_gate_settings
 from edge_mil.types import UInt8Array, Verdict
 
 HEIGHT, WIDTH = 480, 640

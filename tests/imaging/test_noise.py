@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from textured_slide import textured_slide, with_noise
 
-from edge_mil.imaging.noise import NoiseReduction, glass_noise
+from edge_mil.imaging.correction.noise import NoiseReduction, glass_noise
 from edge_mil.types import UInt8Array
 
 SLIDE = textured_slide(400, 300, seed=1, margin_px=60)

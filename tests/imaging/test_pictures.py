@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from edge_mil.imaging import lay_over, paint_heat_map, thumbnail_jpeg
-from edge_mil.imaging.heat_map import SCALE, UNVISITED
+from edge_mil.imaging.render.influence_colours import SCALE, UNVISITED
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from random_pairs import random_pairs
 from shared_data import shared
 from textured_slide import textured_slide, with_noise
 
-from edge_mil.imaging.picture import Picture
-from edge_mil.imaging.registration import Registration, fits_as_told, register
+from edge_mil.imaging.registration.pairwise import Registration, fits_as_told, register
+from edge_mil.imaging.registration.pyramid import Picture
 from edge_mil.types import UInt8Array
 
 SIDE = 256

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edge_mil.errors import FrameError
-from edge_mil.imaging.shading import ShadingCorrection, even
+from edge_mil.imaging.correction.shading import ShadingCorrection, even
 
 SIZE = 96, 128
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from painted_field import MPP, painted
 
 from edge_mil.imaging import GridGeometry, Mosaic, Seen, clearly_sharper
-from edge_mil.imaging.focus import box_sharpness
-from edge_mil.imaging.sharper import CLEARLY, LEAST, MIN_SIDE_PX
+from edge_mil.imaging.cells.replacement import CLEARLY, LEAST, MIN_SIDE_PX
+from edge_mil.imaging.quality.focus import box_sharpness
 from edge_mil.types import UInt8Array, Verdict
 
 SLIDE = painted(256, 256)

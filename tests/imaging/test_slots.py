@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from edge_mil.errors import PixelSizeError, PositionError
 from edge_mil.imaging import SlotBook, bring_to_tile, check_field_mpp, sharpness
-from edge_mil.imaging.slots import SHARPNESS_STEP
+from edge_mil.imaging.cells.field_slots import SHARPNESS_STEP
 from edge_mil.types import Frame, Region, UInt8Array, Verdict
 
 MPP = 0.1

@@ -10,7 +10,7 @@ from shared_data import shared
 
 from edge_mil.cameras.folder import read_image
 from edge_mil.errors import CalibrationError
-from edge_mil.imaging.stain import METHODS, StainProfile, StainTransform, fit_profile
+from edge_mil.imaging.correction.stain import METHODS, StainProfile, StainTransform, fit_profile
 
 GLASS = (240.0, 240.0, 240.0)
 PURPLE = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11]])

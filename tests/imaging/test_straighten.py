@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_mil.imaging.straighten import Affine, Straightener
+from edge_mil.imaging.correction.stage_axes import Affine, Straightener
 from edge_mil.types import UInt8Array
 
 MPP = 0.5

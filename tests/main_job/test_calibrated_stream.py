@@ -16,7 +16,7 @@ from tiled_tiff import write_tiled_tiff
 
 from edge_mil.bundle import StainSpec
 from edge_mil.cameras import Imperfections, ScanPlan, SlideFile, VirtualMicroscope
-from edge_mil.imaging.stain import fit_profile
+from edge_mil.imaging.correction.stain import fit_profile
 from edge_mil.session import SessionFolder
 
 FIELD_PX = (320, 256)

@@ -16,9 +16,9 @@ from edge_mil.bundle import StainSpec
 from edge_mil.calibration import Calibration, CalibrationFolder, stain_transform
 from edge_mil.cameras import SlideFile
 from edge_mil.errors import CalibrationError, FrameError
-from edge_mil.imaging.frame_gate import GateSettings
-from edge_mil.imaging.shading import ShadingCorrection
-from edge_mil.imaging.stain import fit_profile
+from edge_mil.imaging.correction.shading import ShadingCorrection
+from edge_mil.imaging.correction.stain import fit_profile
+from edge_mil.imaging.quality.gate import GateSettings
 from edge_mil.pipeline import Model
 from edge_mil.pipeline.colours_at_hand import ColoursAtHand
 from edge_mil.pipeline.slide import score_slide

@@ -12,7 +12,7 @@ import pytest
 from painted_field import MPP, field, painted
 from small_bundle import write_small_bundle
 
-from edge_mil.imaging.frame_gate import GateSettings
+from edge_mil.imaging.quality.gate import GateSettings
 from edge_mil.pipeline import Model
 from edge_mil.session import Session, SessionFolder, SessionSettings
 from edge_mil.types import FieldResult, Frame, Measure, UInt8Array, Verdict

@@ -11,7 +11,7 @@ import pytest
 from painted_field import MPP, field, painted
 from small_bundle import write_small_bundle
 
-from edge_mil.imaging.overview import PAPER, Overview
+from edge_mil.imaging.render.mosaic_canvas import PAPER, Overview
 from edge_mil.pipeline import Model
 from edge_mil.session import Session, SessionFolder, SessionSettings
 from edge_mil.types import Frame, Region

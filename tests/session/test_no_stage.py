@@ -20,9 +20,9 @@ from textured_slide import textured_slide, with_noise
 from edge_mil.bundle import Bundle
 from edge_mil.cameras.hand_path import hand_path
 from edge_mil.errors import PixelSizeError, PositionError
-from edge_mil.imaging.locate import KeyField
-from edge_mil.imaging.picture import Picture
-from edge_mil.imaging.registration import Registration, register
+from edge_mil.imaging.registration import KeyField
+from edge_mil.imaging.registration.pairwise import Registration, register
+from edge_mil.imaging.registration.pyramid import Picture
 from edge_mil.session import Session, SessionSettings, found_survey, places
 from edge_mil.store import InstanceKind, SessionFile
 from edge_mil.types import FieldResult, Frame, UInt8Array, Verdict

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from edge_mil.imaging.locate.key_fields import HELD, KeyFields, key_field
-from edge_mil.imaging.picture import Picture
+from edge_mil.imaging.registration.key_frames import HELD, KeyFields, key_field
+from edge_mil.imaging.registration.pyramid import Picture
 
 
 def test_only_the_newest_pictures_stay_in_memory_and_older_ones_come_from_the_file() -> None:

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from textured_slide import textured_slide, with_noise
 
-from edge_mil.imaging.locate import KeyField, Location, Locator
-from edge_mil.imaging.picture import Picture
-from edge_mil.imaging.registration import Registration, register
+from edge_mil.imaging.registration import KeyField, Location, Locator
+from edge_mil.imaging.registration.pairwise import Registration, register
+from edge_mil.imaging.registration.pyramid import Picture
 from edge_mil.types import UInt8Array
 
 SIZE = (256, 192)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edge_mil.imaging.locate import Link, settle
+from edge_mil.imaging.registration import Link, settle
 
 
 def test_offsets_that_agree_give_their_positions() -> None:

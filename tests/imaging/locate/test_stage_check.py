@@ -10,8 +10,8 @@ from textured_slide import textured_slide, with_noise
 
 from edge_mil.cameras.plan import serpentine
 from edge_mil.errors import PixelSizeError, PositionError
-from edge_mil.imaging.locate import StageCheck, StagePlace, check_affine
-from edge_mil.imaging.picture import Picture
+from edge_mil.imaging.registration import StageCheck, StagePlace, check_affine
+from edge_mil.imaging.registration.pyramid import Picture
 
 MPP = 0.5
 SIZE = (256, 192)

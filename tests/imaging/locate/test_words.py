@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from edge_mil.imaging.locate import why_unlocated
+from edge_mil.imaging.registration import why_unlocated
 from edge_mil.types import Measure
 
 

@@ -8,11 +8,17 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from edge_mil.imaging.focus import Contrast, box_sharpness, contrast, focus_numbers, mean_sharpness
-from edge_mil.imaging.gate_settings import GateSettings
-from edge_mil.imaging.motion import displacement_px, motion_numbers
-from edge_mil.imaging.saturation import clipped
-from edge_mil.imaging.spectrum import field_spectrum, tissue_blocks
+from edge_mil.imaging.quality.focus import (
+    Contrast,
+    box_sharpness,
+    contrast,
+    focus_numbers,
+    mean_sharpness,
+)
+from edge_mil.imaging.quality.gate_settings import GateSettings
+from edge_mil.imaging.quality.motion import displacement_px, motion_numbers
+from edge_mil.imaging.quality.saturation import clipped
+from edge_mil.imaging.quality.spectrum import field_spectrum, tissue_blocks
 from edge_mil.imaging.tissue import TissueTest
 from edge_mil.types import Measure, UInt8Array, Verdict
 

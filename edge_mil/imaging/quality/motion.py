@@ -7,7 +7,7 @@ import math
 import cv2
 import numpy as np
 
-from edge_mil.imaging.focus import Contrast
+from edge_mil.imaging.quality.focus import Contrast
 from edge_mil.types import UInt8Array
 
 DISPLACEMENT_PX = 512

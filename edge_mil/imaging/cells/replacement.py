@@ -10,7 +10,7 @@ from typing import TypeAlias
 import cv2
 import numpy as np
 
-from edge_mil.imaging.focus import box_sharpness
+from edge_mil.imaging.quality.focus import box_sharpness
 from edge_mil.types import UInt8Array
 
 Sharpness: TypeAlias = Callable[[int, int, int, int], float]

@@ -10,8 +10,8 @@ from typing import TypeAlias
 import cv2
 import numpy as np
 
-from edge_mil.imaging.all_shifts import MIN_SIDE, likely_shifts
-from edge_mil.imaging.picture import Picture
+from edge_mil.imaging.registration.pyramid import Picture
+from edge_mil.imaging.registration.shift_search import MIN_SIDE, likely_shifts
 from edge_mil.types import Float32Array, UInt8Array
 
 MIN_RESPONSE = 0.5

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from edge_mil.imaging.focus import box_sharpness
-from edge_mil.imaging.frame_gate import FrameGate, GateSettings
+from edge_mil.imaging.correction.background_estimate import own_background
 from edge_mil.imaging.grid import Cell, GridGeometry
-from edge_mil.imaging.own_background import own_background
+from edge_mil.imaging.quality.focus import box_sharpness
+from edge_mil.imaging.quality.gate import FrameGate, GateSettings
 from edge_mil.imaging.tissue import TissueTest
 from edge_mil.types import Measure, UInt8Array, Verdict
 

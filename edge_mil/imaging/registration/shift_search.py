@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from edge_mil.imaging.picture import Picture
+from edge_mil.imaging.registration.pyramid import Picture
 from edge_mil.types import Float64Array
 
 MIN_OVERLAP = 0.06

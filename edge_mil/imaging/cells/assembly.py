@@ -9,10 +9,10 @@ from typing import Final, TypeAlias
 
 import numpy as np
 
+from edge_mil.imaging.cells.pending import BoolArray, Part, Partial
+from edge_mil.imaging.cells.replacement import Seen, Sharpness, clearly_sharper, measure
 from edge_mil.imaging.grid import Box, Cell, GridGeometry
-from edge_mil.imaging.partial import BoolArray, Part, Partial
 from edge_mil.imaging.resample import resample_cell
-from edge_mil.imaging.sharper import Seen, Sharpness, clearly_sharper, measure
 from edge_mil.imaging.tissue import TissueTest
 from edge_mil.types import Measure, UInt8Array, Verdict
 

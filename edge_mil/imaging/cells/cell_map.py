@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from edge_mil.imaging.cells.assembly import GLASS, FieldView, Glass, Laying
+from edge_mil.imaging.cells.pending import BoolArray, Part, Partial
+from edge_mil.imaging.cells.replacement import Seen, Sharpness, worst_of
 from edge_mil.imaging.grid import Cell, GridGeometry
-from edge_mil.imaging.laying import GLASS, FieldView, Glass, Laying
 from edge_mil.imaging.outline import cells_inside
-from edge_mil.imaging.partial import BoolArray, Part, Partial
-from edge_mil.imaging.sharper import Seen, Sharpness, worst_of
 from edge_mil.imaging.tissue import TissueTest
 from edge_mil.types import Region, UInt8Array
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from edge_mil.errors import PixelSizeError, PositionError
-from edge_mil.imaging.locate.key_fields import KeyField, KeyFields, key_field
-from edge_mil.imaging.locate.other_scale import fits_at_scale
-from edge_mil.imaging.locate.stage_offset import StageOffset
-from edge_mil.imaging.picture import Picture
-from edge_mil.imaging.registration import Registration, fits_as_told, measure, register
+from edge_mil.imaging.registration.key_frames import KeyField, KeyFields, key_field
+from edge_mil.imaging.registration.magnification import fits_at_scale
+from edge_mil.imaging.registration.pairwise import Registration, fits_as_told, measure, register
+from edge_mil.imaging.registration.pyramid import Picture
+from edge_mil.imaging.registration.stage_offset import StageOffset
 from edge_mil.types import Float64Array
 
 MAX_SCALE_ERROR = 0.25

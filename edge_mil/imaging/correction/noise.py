@@ -7,7 +7,7 @@ import math
 import cv2
 import numpy as np
 
-from edge_mil.imaging.shading import FULL, ShadingCorrection
+from edge_mil.imaging.correction.shading import FULL, ShadingCorrection
 from edge_mil.types import Float32Array, UInt8Array
 
 LEAST = 0.5

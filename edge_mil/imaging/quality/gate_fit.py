@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from edge_mil.errors import CalibrationError
-from edge_mil.imaging.frame_gate import FrameGate, GateSettings
+from edge_mil.imaging.quality.gate import FrameGate, GateSettings
 from edge_mil.imaging.tissue import TissueTest
 from edge_mil.types import Float64Array, UInt8Array
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edge_mil.imaging.picture import COARSE_PX, Picture
-from edge_mil.imaging.registration import register
+from edge_mil.imaging.registration.pairwise import register
+from edge_mil.imaging.registration.pyramid import COARSE_PX, Picture
 
 RATIOS = (2.0, 0.5, 2.5, 0.4, 4.0, 0.25, 1.6, 0.625, 5.0, 0.2)
 """New magnification over the old one, among 4x, 5x, 10x, 20x, 25x, 40x, 63x: neighbours first."""

@@ -9,8 +9,8 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from edge_mil.imaging.cells.replacement import Seen
 from edge_mil.imaging.grid import Cell
-from edge_mil.imaging.sharper import Seen
 from edge_mil.imaging.tissue import TissueTest
 from edge_mil.types import UInt8Array
 

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 
 from edge_mil.errors import StoreError
-from edge_mil.imaging.locate.pose_graph import Link, Position
-from edge_mil.imaging.picture import Picture
+from edge_mil.imaging.registration.pose_graph import Link, Position
+from edge_mil.imaging.registration.pyramid import Picture
 from edge_mil.types import UInt8Array
 
 QUALITY = 92

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from edge_mil.errors import FrameError
-from edge_mil.imaging.spectrum import BLOCK_PX, FieldSpectrum, coefficients
+from edge_mil.imaging.quality.spectrum import BLOCK_PX, FieldSpectrum, coefficients
 from edge_mil.imaging.tissue import TissueTest
 from edge_mil.types import Float32Array, UInt8Array
 

@@ -6,11 +6,11 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from edge_mil.imaging.locate.key_fields import KeyField, KeyFields, key_field
-from edge_mil.imaging.locate.other_scale import fits_at_scale
-from edge_mil.imaging.locate.pose_graph import Link, Position, settle
-from edge_mil.imaging.picture import Picture
-from edge_mil.imaging.registration import MIN_RESPONSE, Registration, confirm, register
+from edge_mil.imaging.registration.key_frames import KeyField, KeyFields, key_field
+from edge_mil.imaging.registration.magnification import fits_at_scale
+from edge_mil.imaging.registration.pairwise import MIN_RESPONSE, Registration, confirm, register
+from edge_mil.imaging.registration.pose_graph import Link, Position, settle
+from edge_mil.imaging.registration.pyramid import Picture
 
 NEAR = 1.3
 """Fields around the last place in which a field is looked for first."""
