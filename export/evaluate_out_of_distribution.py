@@ -26,7 +26,7 @@ from edge_mil_export.progress import progress
 from edge_mil_export.reference import make_reference
 
 from edge_mil.imaging import TissueTest
-from edge_mil.pipeline.reference import Reference
+from edge_mil.pipeline.ood.reference import Reference
 from edge_mil.types import Float32Array, UInt8Array
 
 TILE_PX, MPP = 224, 1.0

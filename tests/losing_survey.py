@@ -12,9 +12,9 @@ import json
 from painted_field import field
 
 from edge_mil.pipeline import Model
-from edge_mil.session.grid_survey import GridSurvey
+from edge_mil.session.instances.base import Look
+from edge_mil.session.instances.grid_instances import GridSurvey
 from edge_mil.session.settings import SessionSettings
-from edge_mil.session.survey import Look
 from edge_mil.types import Frame, UInt8Array
 
 

@@ -35,13 +35,13 @@ from edge_mil.imaging.correction.stain import StainTransform, fit_profile
 from edge_mil.imaging.quality.gate import FrameGate, GateSettings
 from edge_mil.imaging.quality.motion import displacement_px
 from edge_mil.imaging.render.mosaic_canvas import Overview
-from edge_mil.session.found_survey import FoundSurvey
-from edge_mil.session.gating import FieldGate
-from edge_mil.session.grid_survey import GridSurvey
-from edge_mil.session.overview import FINEST_UM
+from edge_mil.session.field.field_gate import FieldGate
+from edge_mil.session.instances.base import Survey
+from edge_mil.session.instances.grid_instances import GridSurvey
+from edge_mil.session.instances.registration_localizer import FoundSurvey
+from edge_mil.session.instances.stage_localizer import StagedSurvey
 from edge_mil.session.settings import SessionSettings
-from edge_mil.session.staged_survey import StagedSurvey
-from edge_mil.session.survey import Survey
+from edge_mil.session.view.mosaic_view import FINEST_UM
 from edge_mil.types import Frame, UInt8Array
 
 ROUNDS = 12

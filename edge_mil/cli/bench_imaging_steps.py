@@ -29,7 +29,7 @@ from edge_mil.imaging.registration import StageCheck
 from edge_mil.imaging.registration.key_frames import QUALITY
 from edge_mil.imaging.registration.pyramid import Picture
 from edge_mil.imaging.render.thumbnail import JPEG_QUALITY
-from edge_mil.session.cell_rows import part_row
+from edge_mil.session.instances.rows import part_row
 from edge_mil.types import Frame, UInt8Array
 
 Found = TypeVar("Found")

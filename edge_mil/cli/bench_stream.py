@@ -29,8 +29,8 @@ from edge_mil.demo.playing import BUNDLE
 from edge_mil.demo.service_process import ServiceProcess
 from edge_mil.errors import BundleError, UsageError
 from edge_mil.pipeline import Model
-from edge_mil.pipeline.extracting import Runner
-from edge_mil.pipeline.reference import REFERENCE_FILE
+from edge_mil.pipeline.ood.reference import REFERENCE_FILE
+from edge_mil.pipeline.runners.runner import Runner
 from edge_mil.session import Session
 from edge_mil.types import Float32Array, Frame, UInt8Array
 

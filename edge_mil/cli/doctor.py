@@ -72,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _tuned(state: Path | None) -> list[dict[str, Any]]:
     try:
-        from edge_mil.pipeline.choice import ChoiceFolder
+        from edge_mil.pipeline.runners.tuned_choice import ChoiceFolder
         from edge_mil.session import default_state_folder
     except (ModuleNotFoundError, DependencyError):
         return []  # the findings say which package is missing

@@ -65,7 +65,7 @@ def run_build(arguments: argparse.Namespace) -> int:
     from edge_mil.backends.tensorrt.backend import TensorRtBackend
     from edge_mil.backends.tensorrt.cache import EngineCache
     from edge_mil.pipeline import Model
-    from edge_mil.pipeline.acceleration import CHAIN, GRAPHS
+    from edge_mil.pipeline.runners.fallback import CHAIN, GRAPHS
 
     bundle = open_bundle(arguments.bundle)
     spec = bundle.manifest.extractor
@@ -155,9 +155,9 @@ def run_clear(arguments: argparse.Namespace) -> int:
 
 def _build(model: Model, backend: TensorRtBackend, precision: str) -> dict[str, Any]:
     """Return what came of one precision; a failure is a row too, since others may work."""
-    from edge_mil.pipeline.acceleration import recipe_of
-    from edge_mil.pipeline.extracting import Runner
-    from edge_mil.pipeline.verifying import check_runner
+    from edge_mil.pipeline.runners.fallback import recipe_of
+    from edge_mil.pipeline.runners.runner import Runner
+    from edge_mil.pipeline.runners.verification import check_runner
 
     recipe = recipe_of(model.bundle, precision)
     assert recipe is not None

@@ -15,7 +15,7 @@ from edge_mil.cameras.folder import SUFFIXES, read_image
 from edge_mil.errors import BundleError, SourceError
 from edge_mil.imaging import GridGeometry, TissueTest
 from edge_mil.imaging.quality.single_image import FrameJudge
-from edge_mil.pipeline.likeness import Likeness
+from edge_mil.pipeline.ood.single_image_ood import Likeness
 from edge_mil.types import RESEARCH_USE_ONLY, Measure, Verdict, check_mpp
 from edge_mil.verdict_text import words_of
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from edge_mil.bundle import Bundle, open_bundle
 from edge_mil.errors import InvalidFeaturesError
-from edge_mil.pipeline.features import FeaturesFile, read_features
 from edge_mil.pipeline.model import Model
-from edge_mil.pipeline.replay import Replay, arrival, read_operations
+from edge_mil.pipeline.saved_features.reader import FeaturesFile, read_features
+from edge_mil.pipeline.saved_features.replay import Replay, arrival, read_operations
 from edge_mil.types import RESEARCH_USE_ONLY, SlideScore
 
 FILE_SUFFIXES = re.compile(r"\.(onnx|pt|pth|ts|torchscript)$")

@@ -14,10 +14,10 @@ from edge_mil.errors import StoreError, UsageError
 from edge_mil.pipeline import Model
 from edge_mil.session import SessionFolder, SessionSummary, default_state_folder
 from edge_mil.session.answers import read_answer
-from edge_mil.session.exporting import export_session
-from edge_mil.session.record import REVISION
-from edge_mil.session.report import render_report
-from edge_mil.session.reporting import gather_report
+from edge_mil.session.report.content import gather_report
+from edge_mil.session.report.files import export_session
+from edge_mil.session.report.page import render_report
+from edge_mil.session.stored_fields import REVISION
 from edge_mil.store import SessionReader
 from edge_mil.types import RESEARCH_USE_ONLY, FieldResult, Verdict
 

@@ -14,9 +14,9 @@ from edge_mil.bundle import open_bundle
 from edge_mil.calibration import CalibrationFolder, stain_transform
 from edge_mil.cameras import SlideFile, parse_fov
 from edge_mil.errors import UsageError
-from edge_mil.pipeline.colours_at_hand import NO_GAINS, ColoursAtHand
 from edge_mil.pipeline.model import Model
-from edge_mil.pipeline.slide import SlideReading, score_slide
+from edge_mil.pipeline.whole_slide.colour_correction import NO_GAINS, ColoursAtHand
+from edge_mil.pipeline.whole_slide.score import SlideReading, score_slide
 from edge_mil.session import default_state_folder
 from edge_mil.types import RESEARCH_USE_ONLY
 

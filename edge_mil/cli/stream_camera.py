@@ -141,7 +141,7 @@ def outline(
     from edge_mil.bundle import TissueSpec
     from edge_mil.cameras import VirtualMicroscope
     from edge_mil.imaging import GridGeometry
-    from edge_mil.pipeline.slide_cells import slide_outline
+    from edge_mil.pipeline.whole_slide.cells import slide_outline
 
     if not isinstance(camera, VirtualMicroscope) or model.instances != "grid":
         return camera.tissue

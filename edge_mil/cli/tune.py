@@ -49,8 +49,8 @@ def run(arguments: argparse.Namespace) -> int:
             raise UsageError(f"--{name} is {given}; give 1 or more.")
     from edge_mil.bundle import open_bundle
     from edge_mil.pipeline import Model
-    from edge_mil.pipeline.choice import ChoiceFolder
-    from edge_mil.pipeline.tuning import tune
+    from edge_mil.pipeline.runners.autotune import tune
+    from edge_mil.pipeline.runners.tuned_choice import ChoiceFolder
     from edge_mil.session import default_state_folder
 
     state = arguments.state or default_state_folder()

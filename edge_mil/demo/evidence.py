@@ -12,9 +12,9 @@ from edge_mil import __version__
 from edge_mil.bundle import Bundle
 from edge_mil.cameras import SlideFile
 from edge_mil.client import ClientSession, FieldInfo, SessionInfo
-from edge_mil.session.report import ReportContent, TopField
-from edge_mil.session.report_drawing import HistoryPoint, SlidePicture
-from edge_mil.session.reporting import about_model
+from edge_mil.session.report.charts import HistoryPoint, SlidePicture
+from edge_mil.session.report.content import about_model
+from edge_mil.session.report.page import ReportContent, TopField
 from edge_mil.types import FieldResult, Region, UInt8Array
 
 PICTURE_PX = 1600

@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 
 from edge_mil.errors import EdgeMilError, StoreError
-from edge_mil.session.report import ReportContent, data_url
-from edge_mil.session.report_drawing import cells_svg
+from edge_mil.session.report.charts import cells_svg
+from edge_mil.session.report.page import ReportContent, data_url
 
 WIDTH, HEIGHT = 1200, 500
 SLIDE_PX = 1000

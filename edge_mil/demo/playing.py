@@ -19,8 +19,8 @@ from edge_mil.demo.terminal import LiveView
 from edge_mil.demo.tiled_tiff import write_tiled_tiff
 from edge_mil.errors import StoreError
 from edge_mil.imaging import GridGeometry
-from edge_mil.pipeline.slide_cells import slide_outline
-from edge_mil.session.report import ReportContent, render_report
+from edge_mil.pipeline.whole_slide.cells import slide_outline
+from edge_mil.session.report.page import ReportContent, render_report
 from edge_mil.types import RESEARCH_USE_ONLY, FieldResult, Frame, Region
 
 BUNDLE = Path(__file__).parent / "bundle"

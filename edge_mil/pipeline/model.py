@@ -19,9 +19,9 @@ from edge_mil.errors import (
     InvalidInstancesError,
     UsageError,
 )
-from edge_mil.pipeline.extracting import Extractor, Runner
-from edge_mil.pipeline.reference import Reference
-from edge_mil.pipeline.ways import open_way, way_of
+from edge_mil.pipeline.ood.reference import Reference
+from edge_mil.pipeline.runners.runner import Extractor, Runner
+from edge_mil.pipeline.runners.variants import open_way, way_of
 from edge_mil.protocols import Aggregator, Network
 from edge_mil.types import Float32Array, InstanceBatch, Places, UInt8Array
 
@@ -258,7 +258,7 @@ def cpu_runner(bundle: Bundle, precision: str, threads: int | None) -> Runner:
 def _accelerate(model: Model, precision: str, engines: Path | None) -> None:
     from edge_mil.backends.tensorrt.backend import TensorRtBackend
     from edge_mil.backends.tensorrt.cache import EngineCache
-    from edge_mil.pipeline.acceleration import accelerate
+    from edge_mil.pipeline.runners.fallback import accelerate
 
     if engines is None:
         raise UsageError("TensorRT keeps its engines; name the folder where (--state).")

@@ -12,8 +12,8 @@ from edge_mil import __version__
 from edge_mil.backends import BACKENDS
 from edge_mil.errors import SessionStateError, UsageError
 from edge_mil.pipeline import Model
-from edge_mil.pipeline.extracting import Runner
 from edge_mil.pipeline.model import PRECISIONS
+from edge_mil.pipeline.runners.runner import Runner
 from edge_mil.rpc.frames import MAX_CHUNK_BYTES, MAX_FRAME_BYTES, MAX_FRAME_PIXELS
 from edge_mil.service.boundary import streaming, unary
 from edge_mil.service.hosted import MAX_LIVE_SESSIONS, SessionHosts
@@ -29,7 +29,7 @@ from edge_mil.service.opening import PROTOCOL_VERSIONS
 from edge_mil.service.paging import page_of
 from edge_mil.service.preparing import CPU, Preparations, Wanted
 from edge_mil.service.stream import CREDITS
-from edge_mil.session.folder import new_id
+from edge_mil.session.catalog import new_id
 from edge_mil.v1 import edge_mil_pb2 as pb
 from edge_mil.v1 import edge_mil_pb2_grpc as rpc
 

@@ -19,7 +19,7 @@ from edge_mil.errors import (
     UsageError,
 )
 from edge_mil.pipeline import Model
-from edge_mil.pipeline.extracting import Runner
+from edge_mil.pipeline.runners.runner import Runner
 from edge_mil.v1 import edge_mil_pb2 as pb
 
 LOG = logging.getLogger("edge_mil.service")

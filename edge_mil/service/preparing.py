@@ -12,11 +12,11 @@ from pathlib import Path
 
 from edge_mil.errors import EdgeMilError, EngineError, SessionStateError
 from edge_mil.pipeline import Model
-from edge_mil.pipeline.choice import ChoiceFolder
-from edge_mil.pipeline.extracting import Runner
-from edge_mil.pipeline.tuning import tune
-from edge_mil.pipeline.verifying import check_runner
-from edge_mil.pipeline.ways import Way, open_way, way_of, ways_of
+from edge_mil.pipeline.runners.autotune import tune
+from edge_mil.pipeline.runners.runner import Runner
+from edge_mil.pipeline.runners.tuned_choice import ChoiceFolder
+from edge_mil.pipeline.runners.variants import Way, open_way, way_of, ways_of
+from edge_mil.pipeline.runners.verification import check_runner
 from edge_mil.service.models import HostedBundle
 
 LOG = logging.getLogger("edge_mil.service")
@@ -120,7 +120,7 @@ class Preparation:
     def _engine(self, precision: str) -> Runner:
         from edge_mil.backends.tensorrt.backend import TensorRtBackend
         from edge_mil.backends.tensorrt.cache import EngineCache
-        from edge_mil.pipeline.acceleration import accelerate
+        from edge_mil.pipeline.runners.fallback import accelerate
 
         backend = TensorRtBackend(EngineCache(self._engines))
         made = accelerate(

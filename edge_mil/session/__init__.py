@@ -1,10 +1,10 @@
 """One slide being read: its bag, its live score, its records."""
 
-from edge_mil.session.folder import SessionFolder, SessionSummary, default_state_folder
-from edge_mil.session.ledger import StoredAnswer
+from edge_mil.session.answer_log import StoredAnswer
+from edge_mil.session.catalog import SessionFolder, SessionSummary, default_state_folder
 from edge_mil.session.session import Session
 from edge_mil.session.settings import SessionSettings
-from edge_mil.session.views import FieldRecord, Standing
+from edge_mil.session.view.records import FieldRecord, Standing
 from edge_mil.types import HeatMap
 
 __all__ = [

@@ -19,20 +19,22 @@ from edge_mil.bundle import Bundle, open_bundle
 from edge_mil.calibration import Calibration
 from edge_mil.errors import SequenceError, SessionClosedError, SessionStateError
 from edge_mil.pipeline import Model
+from edge_mil.session.answer_log import Ledger, StoredAnswer
 from edge_mil.session.answers import read_answer, write_answer
 from edge_mil.session.bag import Bag
-from edge_mil.session.calibrated import (
+from edge_mil.session.field.setup import (
     attached,
     declared,
     open_reader,
     settle,
     stored_calibration,
 )
-from edge_mil.session.extractions import Extractions
-from edge_mil.session.ledger import Ledger, StoredAnswer
-from edge_mil.session.overview import MosaicPainter
-from edge_mil.session.places import open_survey
-from edge_mil.session.record import (
+from edge_mil.session.instances.factory import open_survey
+from edge_mil.session.provenance import Extractions
+from edge_mil.session.scorer import BackgroundScorer, Scored, Scorer
+from edge_mil.session.settings import SessionSettings
+from edge_mil.session.status import StandingBoard
+from edge_mil.session.stored_fields import (
     CREATED,
     FRAME_SIZE,
     REVISION,
@@ -41,11 +43,9 @@ from edge_mil.session.record import (
     check_same,
     opening,
 )
-from edge_mil.session.scoring import BackgroundScorer, Scored, Scorer
-from edge_mil.session.settings import SessionSettings
-from edge_mil.session.shown import ShownSession
-from edge_mil.session.standing import StandingBoard
-from edge_mil.session.views import Standing
+from edge_mil.session.view.mosaic_view import MosaicPainter
+from edge_mil.session.view.queries import ShownSession
+from edge_mil.session.view.records import Standing
 from edge_mil.store import Change, InstanceRow, SessionFile
 from edge_mil.types import FieldResult, Frame, SlideScore, Verdict
 

@@ -20,7 +20,7 @@ from edge_mil.aggregators.catalogue import FIELD
 from edge_mil.backends import open_backend
 from edge_mil.bundle import open_bundle
 from edge_mil.pipeline import Model
-from edge_mil.pipeline.places import grid_places
+from edge_mil.pipeline.instance_order import grid_places
 from edge_mil.types import Float32Array
 
 CHUNK = 4096

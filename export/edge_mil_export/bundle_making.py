@@ -21,7 +21,7 @@ from edge_mil.bundle import (
 )
 from edge_mil.errors import BundleError, SourceError
 from edge_mil.imaging import TissueTest
-from edge_mil.pipeline.reference import REFERENCE_FILE
+from edge_mil.pipeline.ood.reference import REFERENCE_FILE
 from edge_mil_export.aggregator import (
     ExportedAggregator,
     export_aggregator,

@@ -12,7 +12,7 @@ from edge_mil.bundle import TissueSpec
 from edge_mil.cameras import SlideFile, read_image
 from edge_mil.errors import PixelSizeError
 from edge_mil.imaging import GridGeometry, TissueTest, bring_to_tile
-from edge_mil.pipeline.slide_cells import tissue_cells
+from edge_mil.pipeline.whole_slide.cells import tissue_cells
 from edge_mil.types import UInt8Array
 from edge_mil_export.errors import CalibrationError
 from edge_mil_export.progress import progress

@@ -15,8 +15,8 @@ import numpy as np
 
 from edge_mil.imaging import TissueTest
 from edge_mil.imaging.quality.gate import FrameGate, GateSettings
-from edge_mil.pipeline.colours import ColourReference, TissueColour, tissue_colour
-from edge_mil.pipeline.reference import FEW, NEIGHBOURS, Distance, rooted
+from edge_mil.pipeline.ood.channel_order import ColourReference, TissueColour, tissue_colour
+from edge_mil.pipeline.ood.reference import FEW, NEIGHBOURS, Distance, rooted
 from edge_mil.types import Float32Array, Float64Array, Int64Array, UInt8Array
 from edge_mil_export.calibration_images import FileTiles, spread
 from edge_mil_export.progress import progress

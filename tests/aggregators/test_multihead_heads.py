@@ -18,7 +18,7 @@ from edge_mil.aggregators import ilra as ilra_module
 from edge_mil.aggregators import wikg as wikg_module
 from edge_mil.aggregators.building import Parts, build_aggregator
 from edge_mil.errors import EmptyBagError, StoreError, UsageError
-from edge_mil.pipeline.places import grid_places
+from edge_mil.pipeline.instance_order import grid_places
 from edge_mil.protocols import Aggregator
 from edge_mil.types import Float32Array, InstanceBatch, Int64Array, SlideScore
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from edge_mil.aggregators import Classifier
 from edge_mil.aggregators.building import Parts, build_aggregator
 from edge_mil.errors import EmptyBagError, UsageError
-from edge_mil.pipeline.places import grid_places
+from edge_mil.pipeline.instance_order import grid_places
 from edge_mil.protocols import Aggregator
 from edge_mil.types import Float32Array, InstanceBatch, Int64Array
 

@@ -13,7 +13,7 @@ from edge_mil.demo.painting import MPP, paint_slide
 from edge_mil.demo.playing import BUNDLE
 from edge_mil.demo.tiled_tiff import write_tiled_tiff
 from edge_mil.pipeline import Model
-from edge_mil.pipeline.slide import score_slide
+from edge_mil.pipeline.whole_slide.score import score_slide
 
 MAX_BYTES = 4_000_000
 TEST_SEED = 60_000

@@ -19,7 +19,7 @@ from edge_mil.demo.playing import BUNDLE
 from edge_mil.demo.service_process import ServiceProcess
 from edge_mil.errors import ServiceUnavailableError
 from edge_mil.pipeline import Model
-from edge_mil.pipeline.slide import SlideReading, score_slide
+from edge_mil.pipeline.whole_slide.score import SlideReading, score_slide
 
 LIMIT_S = 120
 COMMAND = [sys.executable, "-m", "edge_mil.cli", "demo", "--fps", "1000"]

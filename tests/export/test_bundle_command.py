@@ -19,7 +19,7 @@ from edge_mil_export.licences import parse_licences
 
 from edge_mil.bundle import open_bundle
 from edge_mil.pipeline.model import Model
-from edge_mil.pipeline.reference import Reference
+from edge_mil.pipeline.ood.reference import Reference
 
 HALF = "0.5,0.5,0.5/0.25,0.25,0.25"
 

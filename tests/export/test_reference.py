@@ -22,7 +22,7 @@ from edge_mil_export.reference import fit, make_reference
 from edge_mil.bundle import Bundle, open_bundle, write_bundle
 from edge_mil.errors import BundleError, InvalidFeaturesError
 from edge_mil.imaging import TissueTest
-from edge_mil.pipeline.reference import REFERENCE_FILE, Reference, exchanged_sentence
+from edge_mil.pipeline.ood.reference import REFERENCE_FILE, Reference, exchanged_sentence
 from edge_mil.types import Float32Array, UInt8Array
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -17,7 +17,7 @@ from edge_mil.backends.tensorrt.library import find_library
 from edge_mil.bundle import open_bundle
 from edge_mil.errors import BackendLostError, DependencyError
 from edge_mil.pipeline import Model
-from edge_mil.pipeline.acceleration import accelerate
+from edge_mil.pipeline.runners.fallback import accelerate
 from edge_mil.types import Float32Array, UInt8Array
 
 pytestmark = [

@@ -13,8 +13,8 @@ from edge_mil.backends.batching import Arrays, BatchingNetwork, NetworkExecutor
 from edge_mil.bundle import Bundle, open_bundle
 from edge_mil.errors import BackendLostError
 from edge_mil.pipeline import Model
-from edge_mil.pipeline.extracting import Runner
-from edge_mil.pipeline.verifying import Check, check_runner, generated_tiles
+from edge_mil.pipeline.runners.runner import Runner
+from edge_mil.pipeline.runners.verification import Check, check_runner, generated_tiles
 from edge_mil.types import Float32Array, UInt8Array
 
 DEMO = Path(__file__).parents[2] / "edge_mil" / "demo" / "bundle"

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from edge_mil.errors import InvalidFeaturesError
-from edge_mil.pipeline.features import read_features
+from edge_mil.pipeline.saved_features.reader import read_features
 
 FEATURES = np.random.default_rng(0).standard_normal((5, 4)).astype(np.float32)
 POSITIONS = np.arange(10.0).reshape(5, 2)
@@ -112,7 +112,7 @@ def test_torch_files_are_read_without_torch(tmp_path: Path) -> None:
     path = torch_file(tmp_path, torch.from_numpy(FEATURES))
     program = (
         "import sys; sys.modules['torch'] = None\n"
-        "from edge_mil.pipeline.features import read_features\n"
+        "from edge_mil.pipeline.saved_features.reader import read_features\n"
         f"print(read_features({str(path)!r}).features.shape)"
     )
     root = str(Path(__file__).parents[2])

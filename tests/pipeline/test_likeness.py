@@ -12,8 +12,8 @@ from small_bundle import FEATURES, write_small_bundle
 from edge_mil.demo.painting import paint_slide
 from edge_mil.imaging import GridGeometry
 from edge_mil.imaging.quality.single_image import FrameJudge
-from edge_mil.pipeline.likeness import Likeness
-from edge_mil.pipeline.reference import DISTANCE, REFERENCE_FILE
+from edge_mil.pipeline.ood.reference import DISTANCE, REFERENCE_FILE
+from edge_mil.pipeline.ood.single_image_ood import Likeness
 from edge_mil.types import UInt8Array, Verdict
 
 TILE_PX, MPP = 64, 0.5

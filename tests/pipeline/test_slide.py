@@ -25,8 +25,8 @@ from edge_mil.imaging import (
     cells_inside,
 )
 from edge_mil.pipeline import Model
-from edge_mil.pipeline.slide import SlideReading, score_slide
-from edge_mil.pipeline.slide_cells import slide_outline, tissue_cells
+from edge_mil.pipeline.whole_slide.cells import slide_outline, tissue_cells
+from edge_mil.pipeline.whole_slide.score import SlideReading, score_slide
 from edge_mil.types import UInt8Array, Verdict
 
 TISSUE = TissueSpec()
@@ -141,7 +141,7 @@ def test_the_outline_is_that_of_the_tissue_cells(
     geometry = GridGeometry(slide.mpp, 64, 64, 0.5)
     cells = {cell for cell, _ in tissue_cells(slide, geometry, TISSUE)}
     assert cells_inside(slide_outline(slide, geometry, TISSUE), geometry) == cells
-    monkeypatch.setattr("edge_mil.pipeline.slide_cells.EXACT_OUTLINE_PX", 1000)
+    monkeypatch.setattr("edge_mil.pipeline.whole_slide.cells.EXACT_OUTLINE_PX", 1000)
     coarse = cells_inside(slide_outline(slide, geometry, TISSUE), geometry)
     assert len(coarse ^ cells) <= 0.1 * len(cells)
     slide.close()

@@ -12,11 +12,11 @@ from edge_mil.backends import open_backend
 from edge_mil.bundle import Bundle, open_bundle
 from edge_mil.errors import BundleError, FrameError, UsageError
 from edge_mil.pipeline import Model
-from edge_mil.pipeline.choice import ChoiceFolder
-from edge_mil.pipeline.extracting import Runner
-from edge_mil.pipeline.tuning import Row, Tuning, _best, tune
-from edge_mil.pipeline.verifying import Check
-from edge_mil.pipeline.ways import GRAPHS, Way, open_way, way_of, ways_of
+from edge_mil.pipeline.runners.autotune import Row, Tuning, _best, tune
+from edge_mil.pipeline.runners.runner import Runner
+from edge_mil.pipeline.runners.tuned_choice import ChoiceFolder
+from edge_mil.pipeline.runners.variants import GRAPHS, Way, open_way, way_of, ways_of
+from edge_mil.pipeline.runners.verification import Check
 
 DEMO = Path(__file__).resolve().parents[2] / "edge_mil" / "demo" / "bundle"
 
@@ -160,7 +160,7 @@ def test_a_choice_is_read_back_and_dropped_when_the_device_changes(
     assert found is not None
     assert found.way == tuning.kept
     assert folder.all() == [found.document]
-    monkeypatch.setattr("edge_mil.pipeline.choice.processor", lambda: "another board")
+    monkeypatch.setattr("edge_mil.pipeline.runners.tuned_choice.processor", lambda: "another board")
     assert folder.load(demo) is None
     monkeypatch.undo()
     folder.path(demo).write_text("{")

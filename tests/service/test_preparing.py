@@ -12,7 +12,7 @@ import pytest
 
 from edge_mil.errors import DependencyError, EdgeMilError, SessionStateError
 from edge_mil.pipeline import Model
-from edge_mil.pipeline.verifying import Check
+from edge_mil.pipeline.runners.verification import Check
 from edge_mil.service import preparing
 from edge_mil.service.hosted import SessionHosts
 from edge_mil.service.models import HostedBundle, ModelShelf

@@ -20,8 +20,8 @@ from edge_mil.imaging.correction.shading import ShadingCorrection
 from edge_mil.imaging.correction.stain import fit_profile
 from edge_mil.imaging.quality.gate import GateSettings
 from edge_mil.pipeline import Model
-from edge_mil.pipeline.colours_at_hand import ColoursAtHand
-from edge_mil.pipeline.slide import score_slide
+from edge_mil.pipeline.whole_slide.colour_correction import ColoursAtHand
+from edge_mil.pipeline.whole_slide.score import score_slide
 from edge_mil.session import Session, SessionFolder, SessionSettings
 from edge_mil.types import Float32Array, Frame, UInt8Array, Verdict
 

@@ -14,7 +14,7 @@ from edge_mil.backends.batching import BatchingNetwork, NetworkExecutor
 from edge_mil.bundle import open_bundle
 from edge_mil.errors import BackendLostError
 from edge_mil.pipeline import Model
-from edge_mil.pipeline.extracting import Runner
+from edge_mil.pipeline.runners.runner import Runner
 from edge_mil.session import Session, SessionSettings
 from edge_mil.store import SessionFile, SessionReader
 from edge_mil.types import Float32Array, Frame

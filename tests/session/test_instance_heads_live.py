@@ -9,7 +9,7 @@ import pytest
 from live_heads import COLUMNS, GRID, ROWS, SLIDE, cells, exported, loaded
 from painted_field import MPP, field
 
-from edge_mil.pipeline.places import grid_places
+from edge_mil.pipeline.instance_order import grid_places
 from edge_mil.session import Session
 
 DTFD = {"groups": "3", "instances": "6"}

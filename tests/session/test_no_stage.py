@@ -23,7 +23,9 @@ from edge_mil.errors import PixelSizeError, PositionError
 from edge_mil.imaging.registration import KeyField
 from edge_mil.imaging.registration.pairwise import Registration, register
 from edge_mil.imaging.registration.pyramid import Picture
-from edge_mil.session import Session, SessionSettings, found_survey, places
+from edge_mil.session import Session, SessionSettings
+from edge_mil.session.instances import factory as places
+from edge_mil.session.instances import registration_localizer as found_survey
 from edge_mil.store import InstanceKind, SessionFile
 from edge_mil.types import FieldResult, Frame, UInt8Array, Verdict
 

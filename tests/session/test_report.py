@@ -10,8 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_mil.session.report import ReportContent, TopField, render_report
-from edge_mil.session.report_drawing import (
+from edge_mil.session.report.charts import (
     INFLUENCE_LIMIT,
     LOWERS,
     RAISES,
@@ -19,6 +18,7 @@ from edge_mil.session.report_drawing import (
     SlidePicture,
     influence_colour,
 )
+from edge_mil.session.report.page import ReportContent, TopField, render_report
 from edge_mil.types import CellLayer, HeatMap, Region, SlideScore
 
 JPEG = cv2.imencode(".jpg", np.full((30, 40, 3), 200, np.uint8))[1].tobytes()

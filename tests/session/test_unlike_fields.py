@@ -16,7 +16,7 @@ from small_bundle import write_small_bundle
 from edge_mil.errors import FrameError
 from edge_mil.imaging import TissueTest
 from edge_mil.pipeline import Model
-from edge_mil.pipeline.reference import DISTANCE, REFERENCE_FILE
+from edge_mil.pipeline.ood.reference import DISTANCE, REFERENCE_FILE
 from edge_mil.session import Session, SessionFolder, SessionSettings
 from edge_mil.types import Frame, UInt8Array, Verdict
 

@@ -22,7 +22,7 @@ from edge_mil.backends.tensorrt.library import Library
 from edge_mil.bundle import Bundle, open_bundle, write_bundle
 from edge_mil.errors import EngineError
 from edge_mil.pipeline import Model
-from edge_mil.pipeline.acceleration import accelerate
+from edge_mil.pipeline.runners.fallback import accelerate
 from edge_mil.protocols import Network
 from edge_mil.types import Float32Array
 

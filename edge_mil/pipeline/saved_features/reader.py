@@ -1,0 +1,191 @@
+"""Features files: what other tools saved of a slide, one row for each instance."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_mil.errors import DependencyError, InvalidFeaturesError
+from edge_mil.pipeline.saved_features.torch_file import read_torch_tensors
+from edge_mil.types import Float32Array, Float64Array
+
+HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+LFS_MAGIC = b"version https://git-lfs"
+LEGACY_TORCH_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9"
+POSITIONS = ("positions", "coords")
+"""Ours; TRIDENT's and CLAM's."""
+WANTED = ("features", *POSITIONS, "group")
+
+AnyArray: TypeAlias = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FeaturesFile:
+    """A bag that was saved.
+
+    Attributes:
+        features: float32, shape (n, d); n may be 0.
+        positions: x and y of each instance in any one unit, float64 (n, 2); None when not there.
+        group: Pseudo-bag of each instance, int64 (n,); None when not there.
+        encoder: Name of the extractor, where the file says it; else "".
+    """
+
+    features: Float32Array
+    positions: Float64Array | None
+    group: npt.NDArray[np.int64] | None
+    encoder: str
+
+
+def read_features(path: str | Path) -> FeaturesFile:
+    """Read `.npz`, `.h5` as TRIDENT and CLAM write it, or a `.pt` tensor; the name is no matter.
+
+    Half and double precision become float32; a leading axis of 1 is dropped.
+
+    Raises:
+        InvalidFeaturesError: The file cannot be read, has no `features`, or they are not (n, d).
+        DependencyError: It is HDF5 and h5py is not installed.
+    """
+    path = Path(path)
+    arrays, encoder = _arrays(path)
+    found = arrays.get("features")
+    if found is None:
+        held = ", ".join(sorted(arrays)[:5]) or "no array"
+        raise InvalidFeaturesError(
+            f"{path.name} has no array `features` (it holds {held}); save them under that name."
+        )
+    features = _matrix(found, path.name)
+    return FeaturesFile(
+        features,
+        _positions(arrays, len(features), path.name),
+        _group(arrays, len(features), path.name),
+        encoder,
+    )
+
+
+def _arrays(path: Path) -> tuple[Mapping[str, AnyArray], str]:
+    """Return the file's arrays by name, and the encoder that it names."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(64)
+    except IsADirectoryError as error:
+        raise InvalidFeaturesError(f"{path} is a folder; name one features file.") from error
+    except OSError as error:
+        raise InvalidFeaturesError(f"{path} cannot be read ({error.strerror}).") from error
+    if start.startswith(HDF5_MAGIC):
+        return _read_hdf5(path)
+    if start.startswith(b"PK"):
+        return _read_zip(path)
+    if start.startswith(LFS_MAGIC):
+        raise InvalidFeaturesError(
+            f"{path.name} is a Git LFS pointer, not the features; run git lfs pull."
+        )
+    if start.startswith(LEGACY_TORCH_MAGIC):
+        raise InvalidFeaturesError(
+            f"{path.name} is in the torch format older than 1.6; load it and save it again with "
+            "today's torch, or as .npz."
+        )
+    raise InvalidFeaturesError(
+        f"{path.name} is neither .npz, .h5 nor a .pt tensor; save the features as one of these."
+    )
+
+
+def _read_zip(path: Path) -> tuple[Mapping[str, AnyArray], str]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError) as error:
+        raise _cut_short(path) from error
+    if any(name.endswith("data.pkl") for name in names):
+        return read_torch_tensors(path), ""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in WANTED if name in stored}
+            encoder = str(stored["encoder"]) if "encoder" in stored else ""
+            # Names alone, for the message when `features` is not among them.
+            return arrays or {name: np.empty(0) for name in stored.files}, encoder
+    except (ValueError, zipfile.BadZipFile, OSError, EOFError, KeyError) as error:
+        if "allow_pickle" in str(error):
+            raise InvalidFeaturesError(
+                f"{path.name} holds Python objects in place of numbers; save plain float arrays."
+            ) from error
+        raise _cut_short(path) from error
+
+
+def _read_hdf5(path: Path) -> tuple[Mapping[str, AnyArray], str]:
+    try:
+        import h5py
+    except ImportError as error:
+        raise DependencyError(
+            f'{path.name} is HDF5 and h5py is not installed; run: pip install "edge-mil[device]"'
+        ) from error
+    try:
+        with h5py.File(path, "r") as file:
+            held = {name: file[name] for name in file if isinstance(file[name], h5py.Dataset)}
+            arrays = {name: held[name][()] for name in WANTED if name in held}
+            said = [file.attrs, *(data.attrs for data in held.values())]
+            encoder = next((a["encoder"] for a in said if "encoder" in a), "")
+            if isinstance(encoder, bytes):
+                encoder = encoder.decode("utf-8", "replace")
+            return arrays or {name: np.empty(0) for name in held}, str(encoder)
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        raise _cut_short(path) from error
+
+
+def _matrix(found: AnyArray, name: str) -> Float32Array:
+    """Return features as float32 (n, d)."""
+    array = np.asarray(found)
+    if array.ndim == 3 and array.shape[0] == 1:
+        array = array[0]
+    if array.ndim != 2:
+        raise InvalidFeaturesError(
+            f"The features of {name} have shape {array.shape}, and they must be (n, d): one row "
+            "for each instance."
+        )
+    if array.dtype.kind not in "fiu":
+        raise InvalidFeaturesError(
+            f"The features of {name} are {array.dtype}, and they must be numbers."
+        )
+    with np.errstate(over="ignore"):  # a double beyond float32 becomes infinity: refused later
+        return np.ascontiguousarray(array, dtype=np.float32)
+
+
+def _positions(arrays: Mapping[str, AnyArray], rows: int, name: str) -> Float64Array | None:
+    key = next((key for key in POSITIONS if key in arrays), None)
+    if key is None:
+        return None
+    array = np.asarray(arrays[key])
+    if array.ndim == 3 and array.shape[0] == 1:
+        array = array[0]
+    if array.shape != (rows, 2) or array.dtype.kind not in "fiu":
+        raise InvalidFeaturesError(
+            f"`{key}` of {name} has shape {array.shape}, and {rows} features want ({rows}, 2): "
+            "x and y of each."
+        )
+    places = array.astype(np.float64)
+    if not np.isfinite(places).all():
+        raise InvalidFeaturesError(f"`{key}` of {name} holds NaN or infinity.")
+    return places
+
+
+def _group(arrays: Mapping[str, AnyArray], rows: int, name: str) -> npt.NDArray[np.int64] | None:
+    if "group" not in arrays:
+        return None
+    array = np.asarray(arrays["group"])
+    if array.shape != (rows,) or array.dtype.kind not in "iu":
+        raise InvalidFeaturesError(
+            f"`group` of {name} is {array.dtype} {array.shape}, and {rows} features want as many "
+            "integers."
+        )
+    return array.astype(np.int64)
+
+
+def _cut_short(path: Path) -> InvalidFeaturesError:
+    return InvalidFeaturesError(
+        f"{path.name} cannot be read; it was cut short or damaged, copy it again."
+    )

@@ -1,0 +1,176 @@
+"""From a session's records to what its report shows; beside a running service too."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Sequence
+
+from edge_mil import __version__
+from edge_mil.bundle import Bundle
+from edge_mil.errors import SessionStateError
+from edge_mil.imaging.render.mosaic_canvas import as_jpeg
+from edge_mil.pipeline import Model
+from edge_mil.session.answers import read_answer
+from edge_mil.session.bag import Bag
+from edge_mil.session.catalog import SessionSummary
+from edge_mil.session.instances.base import Survey
+from edge_mil.session.instances.factory import open_survey
+from edge_mil.session.provenance import PRECISION
+from edge_mil.session.report.charts import HistoryPoint, SlidePicture
+from edge_mil.session.report.page import ReportContent, TopField
+from edge_mil.session.settings import SessionSettings
+from edge_mil.session.stored_fields import FRAME_SIZE, check_same
+from edge_mil.session.view.influence import Evidence
+from edge_mil.session.view.layers import lay_out
+from edge_mil.session.view.mosaic_view import MosaicPainter
+from edge_mil.session.view.records import FieldRecord
+from edge_mil.store import SessionReader
+from edge_mil.types import CellLayer, FieldResult, HeatMap, Region, SlideScore
+
+TOP_FIELDS = 8
+PICTURE_PX = 1600
+"""Long side of the picture at most: sharp on a page 1100 px wide."""
+FINEST_UM = 0.5
+"""Pixels of the picture of a small slide."""
+MODEL_CARD = "model_card.md"
+
+
+def gather_report(reader: SessionReader, summary: SessionSummary, model: Model) -> ReportContent:
+    """Fold the session again and collect what its report shows; changes nothing.
+
+    Args:
+        reader: The session's records.
+        summary: What the session was opened with.
+        model: The model that it was read with; its extractor is not needed.
+
+    Raises:
+        BundleError: The model is another one.
+        StoreError: The records cannot be read.
+    """
+    meta = reader.meta()
+    check_same(meta, model)
+    size = json.loads(meta[FRAME_SIZE]) if FRAME_SIZE in meta else None
+    survey = open_survey(model, summary.settings, (size[0], size[1]) if size else None)
+    rows = reader.fields()
+    removed = {row.sequence for row in rows if row.removed}
+    kept = [row for row in reader.instances(arrays=False) if row.sequence not in removed]
+    survey.recall(reader)
+    survey.restore(kept, reader.parts())
+    bag = Bag(model.aggregator, lambda: list(reader.states()))
+    bag.load()
+    score = bag.score()
+    answers = [read_answer(row.answer) for row in rows]
+    evidence = Evidence(model, reader, survey.extent, survey.order, summary.settings.mpp)
+    bundle, settings = model.bundle, summary.settings
+    class_name = bundle.manifest.task.classes[-1]
+    # What is pooled without a classifier has many numbers and no meaning yet: no influence.
+    judged = score is not None and not score.pooled
+    return ReportContent(
+        title=settings.slide_label or f"Session {summary.session_id}",
+        subtitle=f"Read on {_date(summary.created)}, reported by edge_mil {__version__}, "
+        f"{len(answers)} fields",
+        bundle_name=f"{bundle.manifest.name} {bundle.manifest.version}",
+        bundle_digest=bundle.digest,
+        class_name=class_name,
+        score=score,
+        coverage=survey.coverage(),
+        history=_history(answers),
+        verdicts=Counter(answer.verdict.name for answer in answers),
+        picture=_picture(reader, settings),
+        layers=_layers(survey),
+        heat_map=_heat_map(evidence, class_name, bag) if judged else None,
+        top_fields=_top(reader, evidence, class_name) if judged else (),
+        settings={
+            "session": summary.session_id,
+            "state": "closed" if summary.closed else "open: it may still change",
+            "pixel size": f"{settings.mpp:g} um/px ({settings.mpp_source})",
+            "calibration": f"{settings.calibration_id} {settings.calibration_digest}".strip()
+            or "none",
+            "precision": reader.meta().get(PRECISION, "fp32"),
+            "removed by hand": ", ".join(str(s) for s in sorted(removed)) or "no field",
+        },
+        about_model=about_model(bundle),
+    )
+
+
+def about_model(bundle: Bundle) -> tuple[str, ...]:
+    """Return the intended use, and the paragraphs of the model card without its headings."""
+    said = [bundle.manifest.intended_use]
+    if bundle.has(MODEL_CARD):
+        for block in bundle.read(MODEL_CARD).decode().split("\n\n"):
+            text = " ".join(block.split())
+            if text and not text.startswith(("#", "|", "-", "`")) and text not in said:
+                said.append(text)
+    return tuple(said)
+
+
+def _history(answers: Sequence[FieldResult]) -> tuple[HistoryPoint, ...]:
+    points = []
+    for answer in answers:
+        value = _shown(answer.score) if answer.score else None
+        points.append(HistoryPoint(answer.sequence, answer.verdict.name, value, answer.coverage))
+    return tuple(points)
+
+
+def _shown(score: SlideScore) -> float | None:
+    """Return the number that the course of the score is drawn by."""
+    if score.value is not None:
+        return score.value
+    values = score.probabilities or score.logits
+    return values[-1] if values else None
+
+
+def _picture(reader: SessionReader, settings: SessionSettings) -> SlidePicture | None:
+    """Return the mosaic of the accepted fields; None without positions."""
+    mosaic = MosaicPainter(reader, settings).paint(FINEST_UM, PICTURE_PX)
+    if mosaic is None:
+        return None
+    height, width = mosaic.pixels.shape[:2]
+    unit = mosaic.um_per_px
+    region = Region(mosaic.origin_x_um, mosaic.origin_y_um, width * unit, height * unit)
+    return SlidePicture(as_jpeg(mosaic.pixels), region)
+
+
+def _layers(survey: Survey) -> tuple[CellLayer, ...]:
+    """Return focus and coverage; none where the fields have no positions."""
+    try:
+        found = (
+            lay_out("focus", survey.focus(), survey.extent),
+            lay_out("coverage", survey.shares(), survey.extent),
+        )
+    except SessionStateError:
+        return ()
+    return tuple(layer for layer in found if layer.values.size)
+
+
+def _heat_map(evidence: Evidence, class_name: str, bag: Bag) -> HeatMap | None:
+    try:
+        return evidence.heat_map(class_name, bag.fields)
+    except SessionStateError:  # independent fields have no positions, so there is no map
+        return None
+
+
+def _top(reader: SessionReader, evidence: Evidence, class_name: str) -> tuple[TopField, ...]:
+    return tuple(
+        TopField(
+            record.sequence,
+            record.influence or 0.0,
+            record.cells,
+            reader.thumbnail(record.sequence) or b"",
+            _region(record),
+        )
+        for record in evidence.top_fields(TOP_FIELDS, class_name)
+    )
+
+
+def _region(record: FieldRecord) -> Region | None:
+    if record.x_um is None or record.y_um is None:
+        return None
+    left, top = record.x_um - record.width_um / 2, record.y_um - record.height_um / 2
+    return Region(left, top, record.width_um, record.height_um)
+
+
+def _date(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
