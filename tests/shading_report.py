@@ -20,7 +20,7 @@ from edge_mil.calibration.flat_field import (
     estimate_flat_field,
     shrink,
 )
-from edge_mil.cameras.folder import SUFFIXES, read_image
+from edge_mil.cameras.image_folder import SUFFIXES, read_image
 from edge_mil.imaging.correction.shading import ShadingCorrection
 from edge_mil.types import UInt8Array
 

@@ -11,8 +11,8 @@ from edge_mil.bundle.manifest import (
     TaskSpec,
     TissueSpec,
 )
-from edge_mil.bundle.reading import Bundle, open_bundle
-from edge_mil.bundle.writing import pack_bundle, write_bundle
+from edge_mil.bundle.reader import Bundle, open_bundle
+from edge_mil.bundle.writer import pack_bundle, write_bundle
 
 __all__ = [
     "SCHEMA_VERSION",

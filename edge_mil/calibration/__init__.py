@@ -6,8 +6,8 @@ from edge_mil.calibration.calibration import (
     OpticalPath,
     stain_transform,
 )
-from edge_mil.calibration.folder import CalibrationFolder
-from edge_mil.calibration.measuring import Measurement
+from edge_mil.calibration.catalog import CalibrationFolder
+from edge_mil.calibration.measurement import Measurement
 from edge_mil.calibration.parts import PARTS, begin
 
 __all__ = [

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from edge_mil.cameras.hand_path import hand_path
+from edge_mil.cameras.imperfect_optics import ImperfectOptics
 from edge_mil.cameras.imperfections import Imperfections, Shot
-from edge_mil.cameras.optics import ImperfectOptics
-from edge_mil.cameras.plan import ScanPlan, serpentine, turned_serpentine
-from edge_mil.cameras.playing import play
+from edge_mil.cameras.playback import play
+from edge_mil.cameras.scan_plan import ScanPlan, serpentine, turned_serpentine
 from edge_mil.cameras.slide_file import SlideFile
 from edge_mil.errors import UsageError
 from edge_mil.types import Frame, Region, UInt8Array

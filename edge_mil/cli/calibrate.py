@@ -23,8 +23,8 @@ from edge_mil.calibration import (
 )
 from edge_mil.calibration.calibration import DAY_S
 from edge_mil.calibration.parts import DARK, FLAT, GATES, PIXEL_SIZE, STAIN, WHITE
-from edge_mil.cameras.folder import SUFFIXES, ImageFolder, read_image
-from edge_mil.cameras.plan import ScanPlan
+from edge_mil.cameras.image_folder import SUFFIXES, ImageFolder, read_image
+from edge_mil.cameras.scan_plan import ScanPlan
 from edge_mil.cli.histogram import histogram
 from edge_mil.errors import SourceError, UsageError
 from edge_mil.imaging import TissueTest

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_mil.bundle import Bundle, open_bundle
-from edge_mil.cameras.folder import SUFFIXES, read_image
+from edge_mil.cameras.image_folder import SUFFIXES, read_image
 from edge_mil.errors import BundleError, SourceError
 from edge_mil.imaging import GridGeometry, TissueTest
 from edge_mil.imaging.quality.single_image import FrameJudge

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, TypeAlias
 
 from edge_mil.client import Client, ModelInfo
-from edge_mil.rpc.codec import encode_regions
+from edge_mil.rpc.results import encode_regions
 from edge_mil.types import Frame, Region
 from edge_mil.v1 import edge_mil_pb2 as pb
 

@@ -1,9 +1,9 @@
 """The light client: pure Python on grpcio, protobuf and numpy, on Windows too."""
 
-from edge_mil.client.calibrating import CalibrationInfo
+from edge_mil.client.calibration import CalibrationInfo
 from edge_mil.client.client import Client
-from edge_mil.client.field_stream import FieldStream, StreamSummary
 from edge_mil.client.session import ClientSession
+from edge_mil.client.stream import FieldStream, StreamSummary
 from edge_mil.client.values import (
     FieldInfo,
     ModelInfo,

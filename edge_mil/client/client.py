@@ -6,12 +6,13 @@ import uuid
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from edge_mil.client.calibrating import (
+from edge_mil.client.calibration import (
     CalibrationInfo,
     calibrate_requests,
     calibration_info,
     kind_of,
 )
+from edge_mil.client.channel import Timeouts, Wire
 from edge_mil.client.session import ClientSession
 from edge_mil.client.values import (
     ModelInfo,
@@ -20,8 +21,7 @@ from edge_mil.client.values import (
     model_info,
     session_info,
 )
-from edge_mil.client.wire import Timeouts, Wire
-from edge_mil.rpc.codec import duration, encode_regions
+from edge_mil.rpc.results import duration, encode_regions
 from edge_mil.types import Frame, Region
 from edge_mil.v1 import edge_mil_pb2 as pb
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import grpc
 
-from edge_mil.client.field_stream import GIVE_UP_AFTER_S, FieldStream, StreamSummary
+from edge_mil.client.channel import Wire, error_of
+from edge_mil.client.stream import GIVE_UP_AFTER_S, FieldStream, StreamSummary
 from edge_mil.client.values import (
     FieldInfo,
     MosaicInfo,
@@ -24,9 +25,8 @@ from edge_mil.client.values import (
     session_info,
     state_name,
 )
-from edge_mil.client.wire import Wire, error_of
 from edge_mil.errors import RemoteError
-from edge_mil.rpc.codec import duration
+from edge_mil.rpc.results import duration
 from edge_mil.types import CellLayer, FieldResult, Frame, HeatMap, SlideScore
 from edge_mil.v1 import edge_mil_pb2 as pb
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge_mil.rpc.codec import decode_measure, decode_score, epoch_seconds
+from edge_mil.rpc.results import decode_measure, decode_score, epoch_seconds
 from edge_mil.types import CellLayer, FieldResult, Float32Array, HeatMap, SlideScore, Verdict
 from edge_mil.v1 import edge_mil_pb2 as pb
 

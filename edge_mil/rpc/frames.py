@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from edge_mil.errors import FrameError, NotThereYetError, PositionError, ProtocolError
-from edge_mil.rpc.codec import timestamp
+from edge_mil.rpc.results import timestamp
 from edge_mil.types import Frame, UInt8Array
 from edge_mil.v1 import edge_mil_pb2 as pb
 

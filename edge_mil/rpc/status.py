@@ -14,7 +14,7 @@ import grpc
 
 from edge_mil import errors
 from edge_mil.errors import EdgeMilError
-from edge_mil.rpc.codec import duration
+from edge_mil.rpc.results import duration
 from edge_mil.v1 import edge_mil_pb2 as pb
 
 if TYPE_CHECKING:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from edge_mil.rpc.codec import encode_measure, encode_score, encode_verdict, timestamp
-from edge_mil.service.hosted import HostedSession, score_of
+from edge_mil.rpc.results import encode_measure, encode_score, encode_verdict, timestamp
+from edge_mil.service.sessions.live_session import HostedSession, score_of
 from edge_mil.session import FieldRecord, SessionSummary
 from edge_mil.types import Verdict
 from edge_mil.v1 import edge_mil_pb2 as pb

@@ -23,13 +23,9 @@ from edge_mil.errors import EdgeMilError, ServiceUnavailableError
 from edge_mil.pipeline import Model
 from edge_mil.rpc.allocator import tune_allocator
 from edge_mil.rpc.frames import MAX_CHUNK_BYTES
-from edge_mil.service.calibration_service import CalibrationServicer
-from edge_mil.service.folding import Folder
-from edge_mil.service.hosted import SessionHosts
-from edge_mil.service.listening import DEFAULT_ADDRESS, listening, parse_address
-from edge_mil.service.model_service import ModelServicer
-from edge_mil.service.models import HostedBundle, ModelShelf
-from edge_mil.service.preparing import (
+from edge_mil.service.address import DEFAULT_ADDRESS, listening, parse_address
+from edge_mil.service.calibrations.servicer import CalibrationServicer
+from edge_mil.service.models.preparation import (
     AUTO,
     CPU,
     TENSORRT,
@@ -38,9 +34,13 @@ from edge_mil.service.preparing import (
     choose_backend,
     engines_of,
 )
-from edge_mil.service.session_service import SessionServicer
-from edge_mil.service.supervision import Supervisor
-from edge_mil.service.view_service import ViewServicer
+from edge_mil.service.models.registry import HostedBundle, ModelShelf
+from edge_mil.service.models.servicer import ModelServicer
+from edge_mil.service.sessions.field_worker import Folder
+from edge_mil.service.sessions.live_session import SessionHosts
+from edge_mil.service.sessions.servicer import SessionServicer
+from edge_mil.service.systemd import Supervisor
+from edge_mil.service.views.servicer import ViewServicer
 from edge_mil.session import SessionFolder
 from edge_mil.v1 import edge_mil_pb2 as pb
 from edge_mil.v1 import edge_mil_pb2_grpc as rpc

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge_mil.rpc.codec import decode_result, encode_result
+from edge_mil.rpc.results import decode_result, encode_result
 from edge_mil.types import FieldResult
 from edge_mil.v1 import edge_mil_pb2 as pb
 

@@ -1,6 +1,5 @@
 """Sessions on disk: one SQLite file each; what was acknowledged is in it."""
 
-from edge_mil.store.reading import SessionReader
 from edge_mil.store.records import (
     Change,
     FieldRow,
@@ -11,6 +10,7 @@ from edge_mil.store.records import (
     PartRow,
 )
 from edge_mil.store.session_file import SCHEMA, SessionFile
+from edge_mil.store.session_reader import SessionReader
 
 __all__ = [
     "SCHEMA",

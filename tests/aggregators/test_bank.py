@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_mil.aggregators import Bank
-from edge_mil.aggregators import bank as bank_module
+from edge_mil.aggregators.banked import bank as bank_module
 from edge_mil.errors import StoreError
 from edge_mil.types import Float32Array, Places
 

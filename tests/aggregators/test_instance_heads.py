@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_mil.aggregators import Classifier
-from edge_mil.aggregators.building import Parts, build_aggregator
+from edge_mil.aggregators.registry import Parts, build_aggregator
 from edge_mil.errors import EmptyBagError, InvalidInstancesError, UsageError
 from edge_mil.pipeline.instance_order import grid_places
 from edge_mil.types import Float32Array, InstanceBatch, Int64Array, Places
@@ -180,7 +180,7 @@ def test_a_pseudo_bag_that_the_head_does_not_have_is_refused() -> None:
 
 
 def test_cells_fall_into_pseudo_bags_evenly_and_always_the_same() -> None:
-    from edge_mil.aggregators.dtfd import cell_group
+    from edge_mil.aggregators.mergeable.dtfd import cell_group
 
     cells = np.stack(np.meshgrid(np.arange(-50, 50), np.arange(50)), axis=-1).reshape(-1, 2)
     counts = np.bincount((cell_group(cells, 0) % np.uint64(4)).astype(np.int64), minlength=4)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_mil.aggregators import Classifier
-from edge_mil.aggregators.building import Parts, build_aggregator
+from edge_mil.aggregators.registry import Parts, build_aggregator
 from edge_mil.errors import EmptyBagError, UsageError
 from edge_mil.pipeline.instance_order import grid_places
 from edge_mil.protocols import Aggregator

@@ -8,7 +8,7 @@ from shading_report import leave_one_out
 from shared_data import shared
 
 from edge_mil.calibration.flat_field import estimate_flat_field, shrink
-from edge_mil.cameras.folder import read_image
+from edge_mil.cameras.image_folder import read_image
 from edge_mil.errors import CalibrationError
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from shared_data import shared
 
-from edge_mil.calibration.ruler import measure_ruler
-from edge_mil.calibration.stage import StageMap, measure_stage
-from edge_mil.cameras.folder import read_image
+from edge_mil.calibration.pixel_size import measure_ruler
+from edge_mil.calibration.stage_affine import StageMap, measure_stage
+from edge_mil.cameras.image_folder import read_image
 from edge_mil.errors import CalibrationError
 from edge_mil.imaging.registration.pyramid import Picture
 

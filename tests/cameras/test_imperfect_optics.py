@@ -11,7 +11,7 @@ import pytest
 from tiled_tiff import write_tiled_tiff
 
 from edge_mil.cameras import Imperfections, VirtualMicroscope, open_camera
-from edge_mil.cameras.optics import GLASS
+from edge_mil.cameras.imperfect_optics import GLASS
 from edge_mil.errors import UsageError
 from edge_mil.types import Float64Array, Frame, UInt8Array
 

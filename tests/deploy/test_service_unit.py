@@ -11,7 +11,7 @@ import pytest
 
 from edge_mil.cli import Parser
 from edge_mil.cli.serve import add_parser
-from edge_mil.service.listening import parse_address
+from edge_mil.service.address import parse_address
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from edge_mil.aggregators import Classifier
-from edge_mil.aggregators.building import Parts, build_aggregator
+from edge_mil.aggregators.registry import Parts, build_aggregator
 from edge_mil.backends import open_backend
 from edge_mil.cli import main as edge_mil
 from edge_mil.errors import EmptyBagError

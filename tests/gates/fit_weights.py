@@ -17,7 +17,7 @@ import numpy as np
 from degradations import defocused, jpeg, moved, noisy
 from sources import EXTRA, HALVES, MAIN, fields_of, slide_parts, spread
 
-from edge_mil.cameras.folder import read_image
+from edge_mil.cameras.image_folder import read_image
 from edge_mil.imaging.correction.background_estimate import own_background
 from edge_mil.imaging.quality.focus import Contrast, contrast, focus_numbers
 from edge_mil.imaging.quality.motion import motion_numbers

@@ -28,7 +28,7 @@ from degradations import (
 )
 from sources import EXTRA, HALVES, MAIN, fields_of, real_shading, spread
 
-from edge_mil.cameras.folder import read_image
+from edge_mil.cameras.image_folder import read_image
 from edge_mil.types import UInt8Array
 
 RADII = (2, 3, 4, 5, 6, 8, 10, 12)

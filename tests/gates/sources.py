@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_mil.cameras.folder import read_image
+from edge_mil.cameras.image_folder import read_image
 from edge_mil.types import Float32Array, UInt8Array
 
 MAIN = ("blood_disease_fov", "blood_cells_fov", "bccd", "breakhis_400x", "osteosarcoma_he")

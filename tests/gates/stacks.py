@@ -15,7 +15,7 @@ import numpy as np
 from degradations import defocused, noisy
 from sources import EXTRA, MAIN, fields_of, spread
 
-from edge_mil.cameras.folder import read_image
+from edge_mil.cameras.image_folder import read_image
 from edge_mil.imaging import GridGeometry
 from edge_mil.imaging.quality.focus import sharpest
 from edge_mil.imaging.quality.single_image import FrameJudge

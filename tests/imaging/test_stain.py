@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shared_data import shared
 
-from edge_mil.cameras.folder import read_image
+from edge_mil.cameras.image_folder import read_image
 from edge_mil.errors import CalibrationError
 from edge_mil.imaging.correction.stain import METHODS, StainProfile, StainTransform, fit_profile
 

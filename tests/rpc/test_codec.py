@@ -7,7 +7,13 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_mil.rpc.codec import decode_result, encode_result, encode_score, epoch_seconds, timestamp
+from edge_mil.rpc.results import (
+    decode_result,
+    encode_result,
+    encode_score,
+    epoch_seconds,
+    timestamp,
+)
 from edge_mil.types import FieldResult, Measure, SlideScore, Verdict
 
 numbers = st.floats(allow_nan=False)

@@ -21,7 +21,7 @@ from edge_mil.rpc.frames import (
     encode_header,
     identity,
 )
-from edge_mil.rpc.pictures import decode_frame, jpeg_size, png_size
+from edge_mil.rpc.image_codecs import decode_frame, jpeg_size, png_size
 from edge_mil.types import Frame
 from edge_mil.v1 import edge_mil_pb2 as pb
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edge_mil.errors import PixelSizeError
-from edge_mil.rpc.optics import resolve_mpp
+from edge_mil.rpc.pixel_size import resolve_mpp
 from edge_mil.v1.edge_mil_pb2 import Optics
 
 GOOD = {

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from edge_mil.errors import PixelSizeError, UsageError
-from edge_mil.rpc.optics import resolve_stage_affine
+from edge_mil.rpc.pixel_size import resolve_stage_affine
 from edge_mil.v1 import edge_mil_pb2 as pb
 
 MPP = 0.5

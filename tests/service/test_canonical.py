@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_mil.errors import StoreError
-from edge_mil.service.canonical import canonical_json
+from edge_mil.service.views.canonical import canonical_json
 
 # RFC 8785, appendix B.
 NUMBERS = {

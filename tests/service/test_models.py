@@ -14,7 +14,7 @@ from edge_mil.bundle import Bundle
 from edge_mil.errors import BundleError, BundleNotReadyError, UnknownBundleError
 from edge_mil.pipeline import Model
 from edge_mil.rpc.status import retry_after_s
-from edge_mil.service.models import HostedBundle, ModelShelf
+from edge_mil.service.models.registry import HostedBundle, ModelShelf
 
 
 class Gate:

@@ -15,7 +15,7 @@ from running_service import RunningService, launch, open_session
 from small_bundle import write_small_bundle
 
 from edge_mil.errors import ListenError
-from edge_mil.service.listening import parse_address
+from edge_mil.service.address import parse_address
 from edge_mil.v1 import edge_mil_pb2 as pb
 from edge_mil.v1 import edge_mil_pb2_grpc as rpc
 

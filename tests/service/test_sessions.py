@@ -12,7 +12,7 @@ from grpc_status import rpc_status
 from running_service import WireStream, open_session, tissue_frames
 
 from edge_mil.rpc.status import REASON_KEY
-from edge_mil.service.canonical import canonical_json
+from edge_mil.service.views.canonical import canonical_json
 from edge_mil.types import RESEARCH_USE_ONLY
 from edge_mil.v1 import edge_mil_pb2 as pb
 from edge_mil.v1 import edge_mil_pb2_grpc as rpc

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from edge_mil.service.supervision import Supervisor
+from edge_mil.service.systemd import Supervisor
 
 ROOT = Path(__file__).resolve().parents[2]
 BUNDLE = ROOT / "edge_mil" / "demo" / "bundle"

@@ -17,7 +17,7 @@ from painted_field import MPP, field, painted
 from small_bundle import VALUES, write_small_bundle
 
 from edge_mil.aggregators import WholeBagAggregator
-from edge_mil.aggregators.building import BUILDERS
+from edge_mil.aggregators.registry import BUILDERS
 from edge_mil.bundle import open_bundle, write_bundle
 from edge_mil.errors import EdgeMilError, SessionStateError
 from edge_mil.pipeline import Model

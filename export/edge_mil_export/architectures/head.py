@@ -58,7 +58,7 @@ class Head(nn.Module):
         value_dim: Width l of what is pooled.
         channels: Attention channels k; 0 without attention.
         outputs: Logits c.
-        pooling: Key of `edge_mil.aggregators.building.BUILDERS`: attention, mean, max, ...
+        pooling: Key of `edge_mil.aggregators.registry.BUILDERS`: attention, mean, max, ...
     """
 
     options: ClassVar[tuple[Option, ...]] = ()

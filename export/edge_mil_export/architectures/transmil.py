@@ -35,7 +35,7 @@ SMALLEST_GRID = 7
 
 
 class TransformerHead(Head):
-    """Embeds each instance; the rest sees the whole bag, in `edge_mil.aggregators.transmil`."""
+    """Embeds each instance; `edge_mil.aggregators.whole_bag.transmil` sees the whole bag."""
 
     incremental, order, logits_in_attend = "whole-bag", "grid", False
 

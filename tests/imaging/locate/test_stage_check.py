@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from textured_slide import textured_slide, with_noise
 
-from edge_mil.cameras.plan import serpentine
+from edge_mil.cameras.scan_plan import serpentine
 from edge_mil.errors import PixelSizeError, PositionError
 from edge_mil.imaging.registration import StageCheck, StagePlace, check_affine
 from edge_mil.imaging.registration.pyramid import Picture

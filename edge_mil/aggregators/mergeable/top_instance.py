@@ -1,0 +1,106 @@
+"""The bag is its top instance: CLAM's max-pooling baselines.
+
+Source:
+    Lu et al. 2021, arXiv:2004.09666; mahmoodlab/CLAM, models/model_mil.py, `MIL_fc` and
+    `MIL_fc_mc`; `aggregators.md`, 4.2. No official output of `MIL_fc_mc` was at hand.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from edge_mil.aggregators.classifier import Classifier
+from edge_mil.aggregators.mergeable.pooled import PooledAggregator
+from edge_mil.aggregators.state_bytes import from_bytes, to_bytes
+from edge_mil.errors import InvalidInstancesError
+from edge_mil.types import Float32Array, Float64Array, InstanceBatch
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TopState:
+    """The top instance so far.
+
+    Attributes:
+        odds: Its log-odds, by which it is the top; -inf for the empty bag.
+        key: Its canonical key: of equal instances the first one is the top.
+        logits: Its logits, float64 (c,).
+        count: Number of instances seen.
+    """
+
+    odds: float
+    key: bytes
+    logits: Float64Array
+    count: int
+
+
+@dataclass(frozen=True, eq=False)
+class TopInstanceAggregator(PooledAggregator[TopState]):
+    """The logits of the instance with the largest probability.
+
+    Attributes:
+        value_dim: Classes c.
+        classifier: Says what the logits mean.
+        any_class: True: the largest probability of any class. False: of the second class.
+    """
+
+    value_dim: int
+    classifier: Classifier
+    any_class: bool
+    needs_places = True
+
+    def initial_state(self) -> TopState:
+        """Return the state of the empty bag."""
+        return TopState(-np.inf, b"", np.zeros(self.value_dim), 0)
+
+    def update(self, state: TopState, batch: InstanceBatch) -> TopState:
+        """Return the state after also seeing `batch`."""
+        if batch.values.shape[1] != self.value_dim or batch.places is None:
+            raise InvalidInstancesError(
+                f"Expected values of width {self.value_dim} with their places, got "
+                f"{batch.values.shape[1]}; the graphs are of another bundle."
+            )
+        if len(batch) == 0:
+            return state
+        logits = batch.values.astype(np.float64)
+        odds = self._odds(logits)
+        keys = batch.places.keys
+        row = min(np.flatnonzero(odds == odds.max()).tolist(), key=keys.__getitem__)
+        return self.merge(state, TopState(float(odds[row]), keys[row], logits[row], len(batch)))
+
+    def merge(self, left: TopState, right: TopState) -> TopState:
+        """Return the state of the two bags taken together."""
+        if right.count == 0:
+            return left
+        if left.count == 0:
+            return right
+        first = left.odds > right.odds or (left.odds == right.odds and left.key <= right.key)
+        top = left if first else right
+        return TopState(top.odds, top.key, top.logits, left.count + right.count)
+
+    def pooled(self, state: TopState) -> Float64Array:
+        """Return the top instance's logits, (1, c) float64."""
+        return state.logits[None]
+
+    def attention(self, state: TopState, batch: InstanceBatch) -> Float32Array | None:
+        """Return None: this pooling has no attention."""
+        return None
+
+    def to_bytes(self, state: TopState) -> bytes:
+        """Serialise a state: its numbers, then the key."""
+        return to_bytes(np.concatenate([[state.count, state.odds], state.logits])) + state.key
+
+    def from_bytes(self, data: bytes) -> TopState:
+        """Read what `to_bytes` wrote."""
+        length = len(to_bytes(np.zeros(2 + self.value_dim)))
+        numbers = from_bytes(data[:length], 2 + self.value_dim)
+        return TopState(float(numbers[1]), data[length:], numbers[2:], int(numbers[0]))
+
+    def _odds(self, logits: Float64Array) -> Float64Array:
+        """Return log p - log(1 - p): it orders instances as p does, and never saturates."""
+        if not self.any_class:
+            return np.asarray(logits[:, 1] - logits[:, 0], dtype=np.float64)
+        ranked = np.sort(logits, axis=1)
+        others = np.exp(ranked[:, :-1] - ranked[:, -1:]).sum(axis=1)
+        return np.asarray(-np.log(others), dtype=np.float64)

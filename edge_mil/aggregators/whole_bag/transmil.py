@@ -1,0 +1,84 @@
+"""TransMIL, and MHIM-MIL's transformer: two Nystrom layers with a grid convolution between.
+
+Source:
+    Shao et al. 2021, arXiv:2106.00908; szc19990412/TransMIL, models/TransMIL.py. Tang et al. 2023,
+    arXiv:2307.15254; DearCaat/MHIM-MIL, modules/mhim.py. `aggregators.md`, 4.9.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from edge_mil.aggregators.classifier import Classifier
+from edge_mil.aggregators.dense import Arrays, last_layer, layer_norm
+from edge_mil.aggregators.whole_bag.base import WholeBagAggregator
+from edge_mil.aggregators.whole_bag.nystrom import NystromLayer, grid_convolution
+from edge_mil.types import Float32Array, Float64Array
+
+SMALLEST_GRID = 7
+"""MHIM-MIL's grids are at least as large as their largest kernel."""
+
+
+class TransMilAggregator(WholeBagAggregator):
+    """The classes token after two layers, classified.
+
+    Attributes:
+        repeated: True for TransMIL, whose attention too sees the instances that are repeated to
+            fill the grid; False for MHIM-MIL, which fills the grid for the convolution only.
+    """
+
+    def __init__(
+        self,
+        value_dim: int,
+        classifier: Classifier,
+        arrays: Arrays,
+        *,
+        keep_last: bool,
+        repeated: bool,
+    ) -> None:
+        """Take the weights.
+
+        Args:
+            value_dim: Width of an embedding.
+            classifier: Says what the logits mean.
+            arrays: `cls_token` (l,), the layers `layer1` and `layer2`, `ppeg`, `norm`, `head`.
+            keep_last: As `NystromLayer` takes it.
+            repeated: See above.
+        """
+        super().__init__(value_dim, classifier)
+        self._arrays, self.repeated = arrays, repeated
+        self._first = NystromLayer(arrays, "layer1", keep_last)
+        self._second = NystromLayer(arrays, "layer2", keep_last)
+
+    def forward(self, values: Float32Array) -> tuple[Float64Array, Float32Array | None]:
+        """Return the logits; the attention is no weight of instances."""
+        side = _side(len(values))
+        token = self._arrays["cls_token"].reshape(1, -1)
+        rows = [token, values]
+        if self.repeated:
+            rows.append(values[: side * side - len(values)])
+        sequence = self._first(np.concatenate(rows))
+        sequence[1:] = self._convolved(sequence[1:], side)
+        # Only the classes token is looked at, so only its row of the second layer is computed.
+        last = self._second(sequence, rows=1)
+        return last_layer(layer_norm(last, self._arrays, "norm"), self._arrays, "head"), None
+
+    def _convolved(self, rows: Float32Array, side: int) -> Float32Array:
+        """Return the rows after the convolution over their grid."""
+        count, width = rows.shape
+        grid = rows
+        if not self.repeated:
+            filled = side * side
+            side = max(side, SMALLEST_GRID)
+            grid = np.zeros((side * side, width), dtype=np.float32)
+            grid[:count] = rows
+            grid[count:filled] = rows[: filled - count]
+        square = grid.reshape(side, side, width)
+        return grid_convolution(square, self._arrays, "ppeg").reshape(-1, width)[:count]
+
+
+def _side(count: int) -> int:
+    """Return the side of the smallest square with `count` places."""
+    return math.isqrt(count - 1) + 1

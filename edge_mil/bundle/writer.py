@@ -1,0 +1,106 @@
+"""Write a bundle so that a cut-off write never looks like a bundle: the manifest comes last."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import shutil
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from edge_mil.bundle.manifest import Manifest
+from edge_mil.bundle.reader import (
+    MANIFEST_FILE,
+    SIGNATURE_FILE,
+    Bundle,
+    extractor_files,
+    open_bundle,
+)
+from edge_mil.errors import BundleError
+
+ZIP_TIME = (1980, 1, 1, 0, 0, 0)
+"""Date of every member, so that the same bundle packs to the same bytes."""
+
+
+def write_bundle(manifest: Manifest, files: Mapping[str, bytes], out: str | Path) -> Bundle:
+    """Write a folder, replacing an earlier bundle there, and open it again.
+
+    Args:
+        manifest: Its `files` are filled in here.
+        files: Name -> bytes of every file but `bundle.json`.
+        out: The folder; made when missing.
+
+    Raises:
+        BundleError: The folder holds something that is no bundle, or cannot be written.
+    """
+    out = Path(out)
+    if (
+        out.exists()
+        and not (out / MANIFEST_FILE).is_file()
+        and (out.is_file() or any(out.iterdir()))
+    ):
+        raise BundleError(f"{out} exists and is no bundle; name another --out, or remove it first.")
+    hashes = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    made = out.with_name(f".{out.name}.{os.getpid()}")
+    try:
+        shutil.rmtree(made, ignore_errors=True)
+        made.mkdir(parents=True)
+        for name, data in files.items():
+            (made / name).write_bytes(data)
+        (made / MANIFEST_FILE).write_bytes(dataclasses.replace(manifest, files=hashes).to_json())
+        bundle = open_bundle(made)
+        if out.exists():
+            shutil.rmtree(out)
+        made.rename(out)
+    except OSError as error:
+        raise BundleError(
+            f"{out} cannot be written ({error.strerror}); name another --out."
+        ) from error
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+    return dataclasses.replace(bundle, path=out)
+
+
+def pack_bundle(bundle: Bundle, out: str | Path) -> Path:
+    """Write the bundle as one uncompressed zip; its digest stays the same.
+
+    Where the extractor may not be passed on (`redistributable` false) its graphs stay behind.
+    `bundle.json` travels as it is, with their digests, so that the receiver's own export can take
+    their place and be compared.
+
+    Args:
+        bundle: From `open_bundle`.
+        out: The file; an earlier one is replaced when the new one is whole.
+
+    Raises:
+        BundleError: The file cannot be written, or is the bundle itself.
+    """
+    out = Path(out)
+    if out.is_dir() or out.resolve() == bundle.path.resolve():
+        raise BundleError(f"{out} is a folder or the bundle itself; name another --out.")
+    left_out = set() if bundle.manifest.redistributable else set(extractor_files(bundle.manifest))
+    names = sorted(set(bundle.manifest.files) - left_out)
+    partial = out.with_name(out.name + ".part")
+    try:
+        with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+
+            def add(name: str, data: bytes) -> None:
+                archive.writestr(zipfile.ZipInfo(name, ZIP_TIME), data)
+
+            for name in names:
+                add(name, bundle.read(name))
+            signature = bundle.signature()
+            if signature is not None:
+                add(SIGNATURE_FILE, signature)
+            # The bytes themselves: written anew they could differ, and with them the digest.
+            add(MANIFEST_FILE, bundle.manifest_bytes())
+        partial.replace(out)
+    except OSError as error:
+        raise BundleError(
+            f"{out} cannot be written ({error.strerror}); name another --out."
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return out

@@ -1,0 +1,150 @@
+"""Header and bytes to a `Frame`: a picture's size is checked before a decoder sees it."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from edge_mil.errors import FrameError
+from edge_mil.rpc.frames import RAW_CHANNELS
+from edge_mil.rpc.results import epoch_seconds
+from edge_mil.types import Frame, UInt8Array
+from edge_mil.v1 import edge_mil_pb2 as pb
+
+JPEG_EOI = b"\xff\xd9"
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+TO_RGB = {
+    pb.PIXEL_FORMAT_BGR8: cv2.COLOR_BGR2RGB,
+    pb.PIXEL_FORMAT_BGRA8: cv2.COLOR_BGRA2RGB,
+    pb.PIXEL_FORMAT_MONO8: cv2.COLOR_GRAY2RGB,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSize:
+    """Size of a compressed picture as its own header says it."""
+
+    width: int
+    height: int
+
+
+def decode_frame(header: pb.FieldHeader, payload: UInt8Array) -> Frame:
+    """Return the frame; raw RGB8 stays where it is, so `payload` must not be written again.
+
+    Raises:
+        FrameError: The bytes are not the picture that the header declares.
+        PositionError: Half a position, one that is not finite, or a position and a place.
+    """
+    if header.encoding == pb.ENCODING_RAW:
+        pixels = _raw(header, payload)
+    else:
+        pixels = _picture(header, payload)
+    has_x, has_y = header.HasField("stage_x_um"), header.HasField("stage_y_um")
+    return Frame(
+        pixels=pixels,
+        x_um=header.stage_x_um if has_x else None,
+        y_um=header.stage_y_um if has_y else None,
+        place=header.place,
+        capture_time_s=epoch_seconds(header.capture_time),
+        name=header.extra.get("name", ""),
+    )
+
+
+def _raw(header: pb.FieldHeader, payload: UInt8Array) -> UInt8Array:
+    channels = RAW_CHANNELS[header.pixel_format]
+    stride = header.row_stride or header.width * channels
+    rows = payload[: stride * header.height].reshape(header.height, stride)
+    pixels = rows[:, : header.width * channels].reshape(header.height, header.width, channels)
+    if header.pixel_format == pb.PIXEL_FORMAT_RGB8:
+        return np.ascontiguousarray(pixels)
+    code = TO_RGB[header.pixel_format]
+    converted: UInt8Array = cv2.cvtColor(np.ascontiguousarray(pixels), code).astype(
+        np.uint8, copy=False
+    )
+    return converted
+
+
+def _picture(header: pb.FieldHeader, payload: UInt8Array) -> UInt8Array:
+    data = payload.tobytes()
+    jpeg = header.encoding == pb.ENCODING_JPEG
+    size = jpeg_size(data) if jpeg else png_size(data)
+    if (size.width, size.height) != (header.width, header.height):
+        raise FrameError(
+            f"Field {header.sequence} is declared as {header.width} x {header.height} px and the "
+            f"picture itself is {size.width} x {size.height}; send the size of the picture.",
+            reason="SIZE_MISMATCH",
+        )
+    # Some decoders fill the missing rows of a cut-off JPEG with grey instead of refusing it.
+    if jpeg and JPEG_EOI not in data[-64:]:
+        raise _undecodable(header, "its end is missing")
+    try:
+        picture = cv2.imdecode(payload, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error as error:
+        raise _undecodable(header, "the decoder refuses it") from error
+    if picture is None or picture.shape[:2] != (header.height, header.width):
+        raise _undecodable(header, "it is truncated or corrupt")
+    rgb: UInt8Array = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+    return rgb
+
+
+def jpeg_size(data: bytes) -> ImageSize:
+    """Return the size in a JPEG's frame header, without decoding anything.
+
+    Raises:
+        FrameError: It is no JPEG of one or three components with 8 bits.
+    """
+    at = 2
+    if not data.startswith(b"\xff\xd8"):
+        raise _bad_picture("The field is no JPEG: it does not start as one.")
+    while at + 9 < len(data):
+        if data[at] != 0xFF:
+            break
+        marker = data[at + 1]
+        if marker == 0xFF:
+            at += 1
+            continue
+        (length,) = struct.unpack_from(">H", data, at + 2)
+        # SOF0 to SOF15 without DHT, JPG and DAC, which share the range.
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            bits, height, width, components = struct.unpack_from(">BHHB", data, at + 4)
+            if bits != 8 or components not in (1, 3):
+                raise _bad_picture(
+                    f"The field is a JPEG of {components} components with {bits} bits; send grey "
+                    "or colour (YCbCr) with 8 bits."
+                )
+            return ImageSize(width, height)
+        at += 2 + max(length, 2)
+    raise _bad_picture("The field is a truncated or corrupt JPEG: it has no frame header.")
+
+
+def png_size(data: bytes) -> ImageSize:
+    """Return the size in a PNG's header, without decoding anything.
+
+    Raises:
+        FrameError: It is no PNG of 8 bits without transparency.
+    """
+    if not data.startswith(PNG_SIGNATURE) or data[12:16] != b"IHDR" or len(data) < 33:
+        raise _bad_picture("The field is no PNG, or a truncated one: it has no header.")
+    width, height, bits, colour = struct.unpack_from(">IIBB", data, 16)
+    if bits > 8 or colour in (4, 6):
+        raise _bad_picture(
+            f"The field is a PNG with {bits} bits of colour type {colour}; send 8 bits without "
+            "transparency."
+        )
+    return ImageSize(width, height)
+
+
+def _bad_picture(message: str) -> FrameError:
+    return FrameError(message, reason="DECODE_FAILED")
+
+
+def _undecodable(header: pb.FieldHeader, why: str) -> FrameError:
+    kind = "JPEG" if header.encoding == pb.ENCODING_JPEG else "PNG"
+    return FrameError(
+        f"Field {header.sequence} cannot be decoded as {kind}: {why}; send it again.",
+        reason="DECODE_FAILED",
+    )

@@ -1,0 +1,194 @@
+"""CalibrationService: frames in, one more part of a named calibration out."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from edge_mil.calibration import Calibration, CalibrationFolder, Measurement, OpticalPath, begin
+from edge_mil.calibration.parts import DARK, FLAT, GATES, PIXEL_SIZE, STAIN, WHITE
+from edge_mil.errors import CalibrationError, ProtocolError
+from edge_mil.imaging import TissueTest
+from edge_mil.rpc.frames import check_payload
+from edge_mil.rpc.image_codecs import decode_frame
+from edge_mil.rpc.pixel_size import declared_mpp
+from edge_mil.rpc.results import timestamp
+from edge_mil.service.handlers import unary
+from edge_mil.service.models.registry import ModelShelf
+from edge_mil.service.pagination import page_of
+from edge_mil.service.sessions.frame_assembly import Assembly
+from edge_mil.v1 import edge_mil_pb2 as pb
+from edge_mil.v1 import edge_mil_pb2_grpc as rpc
+
+PARTS = {
+    pb.CALIBRATION_KIND_FLAT_FIELD: FLAT,
+    pb.CALIBRATION_KIND_DARK_FIELD: DARK,
+    pb.CALIBRATION_KIND_WHITE_BALANCE: WHITE,
+    pb.CALIBRATION_KIND_PIXEL_SIZE: PIXEL_SIZE,
+    pb.CALIBRATION_KIND_STAGE_AFFINE: PIXEL_SIZE,
+    pb.CALIBRATION_KIND_GATES: GATES,
+    pb.CALIBRATION_KIND_STAIN: STAIN,
+}
+"""Kind of measurement -> the part that it adds."""
+
+RESIDUALS = {FLAT: "flat_field_variation_after", PIXEL_SIZE: "pixel_size_residual_px"}
+"""Part -> the figure that is its residual."""
+
+
+class CalibrationServicer(rpc.CalibrationServiceServicer):
+    """The calibrations under the state directory of this server."""
+
+    def __init__(self, folder: CalibrationFolder, models: ModelShelf) -> None:
+        self._folder, self._models = folder, models
+        self._busy = False
+
+    @unary
+    async def Calibrate(  # noqa: N802 # the wire names it
+        self, request: AsyncIterator[pb.CalibrateRequest], _: Any
+    ) -> pb.CalibrateResponse:
+        """Measure one part and add it to the named calibration."""
+        incoming = aiter(request)
+        first = await anext(incoming, None)
+        if first is None or first.WhichOneof("body") != "start":
+            raise ProtocolError("The first message of Calibrate must be start.", field="start")
+        # Two clients that add to one calibration would undo each other, and a measurement takes
+        # seconds of a core and holds its frames: one at a time.
+        if self._busy:
+            raise CalibrationError(
+                "Another client is measuring a calibration; try again when it is done.",
+                reason="CALIBRATION_BUSY",
+            )
+        self._busy = True
+        try:
+            calibration, part = await self._measure(first.start, incoming)
+        finally:
+            self._busy = False
+        return pb.CalibrateResponse(
+            calibration=calibration_message(calibration, first.start.kind, part)
+        )
+
+    @unary
+    async def ListCalibrations(  # noqa: N802
+        self, request: pb.ListCalibrationsRequest, _: Any
+    ) -> pb.ListCalibrationsResponse:
+        """Return the calibrations of this device, by name."""
+        loop = asyncio.get_running_loop()
+        names = await loop.run_in_executor(None, self._folder.names)
+        page, token = page_of(names, request.page_size, request.page_token)
+        response = pb.ListCalibrationsResponse(next_page_token=token)
+        for name in page:
+            found = await loop.run_in_executor(None, self._readable, name)
+            if found is not None:
+                response.calibrations.append(calibration_message(found))
+        return response
+
+    async def _measure(
+        self, start: pb.CalibrateStart, incoming: AsyncIterator[pb.CalibrateRequest]
+    ) -> tuple[Calibration, str]:
+        loop = asyncio.get_running_loop()
+        measurement = await loop.run_in_executor(None, self._begin, start)
+        under_way: Assembly | None = None
+        async for message in incoming:
+            under_way = _assemble(under_way, message)
+            if under_way.complete:
+                await loop.run_in_executor(None, _add, measurement, under_way)
+                under_way = None
+        if under_way is not None:
+            raise ProtocolError("The stream ended within a frame; send all of its chunks.")
+        return await loop.run_in_executor(None, self._finish, measurement), measurement.part
+
+    def _begin(self, start: pb.CalibrateStart) -> Measurement:
+        part = PARTS.get(start.kind)
+        if part is None:
+            raise CalibrationError(
+                "Calibrate names no kind that this service knows; name one of flat field, dark "
+                "field, white balance, pixel size, stage affine, gates and stain."
+            )
+        optics, name = start.optics, start.optics.calibration_id
+        if start.kind == pb.CALIBRATION_KIND_STAGE_AFFINE and start.known_distance_um:
+            raise CalibrationError(
+                "A ruler slide does not say how the camera lies on the stage; send frames with "
+                "stage positions, or ask for the pixel size."
+            )
+        known = self._folder.find(name)
+        calibration = begin(known, name, optical_path(optics), declared_mpp(optics))
+        tissue = TissueTest()
+        if part == GATES and (start.bundle_id or len(self._models.bundles) == 1):
+            spec = self._models.pick(start.bundle_id, "").ready().input
+            if spec is not None:
+                asked = spec.tissue
+                tissue = TissueTest(asked.background, asked.min_difference, asked.min_share)
+        return Measurement(part, calibration, start.known_distance_um, tissue)
+
+    def _finish(self, measurement: Measurement) -> Calibration:
+        calibration = measurement.finish(time.time())
+        self._folder.save(calibration)
+        return calibration
+
+    def _readable(self, name: str) -> Calibration | None:
+        # A damaged file must not hide the others; a session that names it is told.
+        try:
+            return self._folder.load(name)
+        except CalibrationError:
+            return None
+
+
+def optical_path(optics: pb.Optics) -> OpticalPath:
+    """Return the labels that a client gave its optics."""
+    return OpticalPath(optics.camera_label, optics.objective_label, optics.tube_lens_label)
+
+
+def calibration_message(
+    calibration: Calibration,
+    kind: pb.CalibrationKind.ValueType = pb.CALIBRATION_KIND_UNSPECIFIED,
+    part: str = "",
+) -> pb.Calibration:
+    """Return what clients are told of a calibration, and of the part that was just measured."""
+    shading, optics = calibration.shading, calibration.optics
+    message = pb.Calibration(
+        calibration_id=calibration.name,
+        kind=kind,
+        create_time=timestamp(calibration.created),
+        mpp=calibration.mpp or 0,
+        stage_affine=calibration.stage_affine or (),
+        white_gains=() if shading is None else shading.white_gains,
+        residual=calibration.figures.get(RESIDUALS.get(part, ""), 0),
+        digest=calibration.digest,
+        optics=pb.Optics(
+            camera_label=optics.camera,
+            objective_label=optics.objective,
+            tube_lens_label=optics.tube_lens,
+        ),
+        background=calibration.background or (),
+        figures=dict(calibration.figures),
+    )
+    if calibration.mpp is not None:
+        message.optics.mpp = calibration.mpp
+    if shading is not None:
+        message.frame_height_px, message.frame_width_px = shading.frame_px
+    for name, when in calibration.measured.items():
+        message.measured[name].CopyFrom(timestamp(when))
+    return message
+
+
+def _assemble(under_way: Assembly | None, message: pb.CalibrateRequest) -> Assembly:
+    """Return the frame under way after one more message."""
+    kind = message.WhichOneof("body")
+    if kind == "header" and under_way is None:
+        assembly = Assembly(message.header)
+        if assembly.refused is not None:
+            raise assembly.refused
+        return assembly
+    if kind == "chunk" and under_way is not None:
+        under_way.add(message.chunk)
+        return under_way
+    raise ProtocolError(
+        "After start, each frame of Calibrate is one header and then its chunks, in order."
+    )
+
+
+def _add(measurement: Measurement, assembly: Assembly) -> None:
+    check_payload(assembly.header, assembly.payload)
+    measurement.add(decode_frame(assembly.header, assembly.payload))

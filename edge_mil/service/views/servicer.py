@@ -1,0 +1,230 @@
+"""ViewService: the read side. It never waits for the model."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any, TypeVar
+
+from edge_mil.errors import (
+    NotThereYetError,
+    SequenceError,
+    ServiceUnavailableError,
+    UsageError,
+)
+from edge_mil.imaging.render.mosaic_canvas import as_jpeg
+from edge_mil.service.handlers import streaming, unary
+from edge_mil.service.messages import field_message
+from edge_mil.service.pagination import page_of
+from edge_mil.service.sessions.live_session import HostedSession, SessionHosts
+from edge_mil.types import MIN_MPP, RESEARCH_USE_ONLY, CellLayer, HeatMap
+from edge_mil.v1 import edge_mil_pb2 as pb
+from edge_mil.v1 import edge_mil_pb2_grpc as rpc
+
+Value = TypeVar("Value")
+
+HEARTBEAT_S = 10.0
+DEFAULT_TOP, MAX_TOP = 10, 100
+MOSAIC_UM, MAX_MOSAIC_UM = 8.0, 1000.0
+MOSAIC_PX = 2048
+"""Long side of a mosaic at most: its JPEG stays within a message of 4 MB, gRPC's default."""
+
+
+class ViewServicer(rpc.ViewServiceServicer):
+    """Scores, fields and evidence of a session."""
+
+    def __init__(self, hosts: SessionHosts, stopping: asyncio.Event) -> None:
+        self._hosts, self._stopping = hosts, stopping
+
+    @unary
+    async def GetScore(  # noqa: N802 # the wire names it
+        self, request: pb.GetScoreRequest, _: Any
+    ) -> pb.GetScoreResponse:
+        """Return the newest durable score."""
+        async with self._hosts.use(request.session_id) as hosted:
+            return pb.GetScoreResponse(
+                score=hosted.score, bundle_digest=hosted.bundle.digest, notice=RESEARCH_USE_ONLY
+            )
+
+    @streaming
+    async def WatchScore(  # noqa: N802
+        self, request: pb.WatchScoreRequest, _: Any
+    ) -> AsyncIterator[pb.WatchScoreResponse]:
+        """Yield the newest score at each change, and a heartbeat where nothing changes."""
+        pause = request.min_interval.ToMilliseconds() / 1000
+        async with self._hosts.use(request.session_id) as hosted:
+            with hosted.watched() as changed:
+                seen: tuple[int, int] = (request.after_revision, -1)
+                while True:
+                    changed.clear()
+                    if self._stopping.is_set():
+                        raise ServiceUnavailableError("The service is stopping; watch again later.")
+                    state = hosted.state()
+                    now = (hosted.score.revision, int(state))
+                    if now[0] > seen[0] or now[1] != seen[1]:
+                        seen = (max(now[0], seen[0]), now[1])
+                        yield self._seen(hosted, heartbeat=False)
+                        if state == pb.SESSION_STATE_CLOSED:
+                            return
+                        # Whatever changes meanwhile is one message: the newest.
+                        await asyncio.sleep(pause)
+                    try:
+                        await asyncio.wait_for(changed.wait(), HEARTBEAT_S)
+                    except asyncio.TimeoutError:
+                        yield self._seen(hosted, heartbeat=True)
+
+    @unary
+    async def ListFields(  # noqa: N802
+        self, request: pb.ListFieldsRequest, _: Any
+    ) -> pb.ListFieldsResponse:
+        """Return the answered fields by number."""
+        async with self._hosts.use(request.session_id) as hosted:
+            records = await _aside(hosted.session.fields)
+            page, token = page_of(
+                records, request.page_size, request.page_token, lambda r: str(r.sequence)
+            )
+            return pb.ListFieldsResponse(
+                fields=[field_message(record) for record in page], next_page_token=token
+            )
+
+    @unary
+    async def GetTopFields(  # noqa: N802
+        self, request: pb.GetTopFieldsRequest, _: Any
+    ) -> pb.GetTopFieldsResponse:
+        """Return the fields that move a class' logit most."""
+        async with self._hosts.use(request.session_id) as hosted:
+            name = _class_name(hosted, request.class_name)
+            count = min(request.count or DEFAULT_TOP, MAX_TOP)
+            revision = hosted.session.standing().revision
+            records = await _aside(lambda: hosted.session.top_fields(count, name))
+            return pb.GetTopFieldsResponse(
+                fields=[field_message(record) for record in records],
+                revision=revision,
+                class_name=name,
+            )
+
+    @unary
+    async def GetFieldThumbnail(  # noqa: N802
+        self, request: pb.GetFieldThumbnailRequest, _: Any
+    ) -> pb.GetFieldThumbnailResponse:
+        """Return a small picture of an accepted field."""
+        async with self._hosts.use(request.session_id) as hosted:
+            try:
+                jpeg = await _aside(lambda: hosted.session.thumbnail(request.sequence))
+            except SequenceError as error:
+                raise SequenceError(
+                    str(error), reason="FIELD_NOT_FOUND", field="sequence"
+                ) from error
+            return pb.GetFieldThumbnailResponse(jpeg=jpeg)
+
+    @unary
+    async def GetHeatmap(  # noqa: N802
+        self, request: pb.GetHeatmapRequest, _: Any
+    ) -> pb.GetHeatmapResponse:
+        """Return the signed influence of each cell on a class' logit, or another layer of cells."""
+        async with self._hosts.use(request.session_id) as hosted:
+            if request.layer:
+                return await _layer(hosted, request)
+            name = _class_name(hosted, request.class_name)
+            heat = await _aside(lambda: hosted.session.heat_map(name))
+            if request.um_per_cell not in (0, heat.um_per_column):
+                raise NotThereYetError(
+                    "A heat map on another grid is not there yet: leave um_per_cell out, or ask "
+                    f"for the session's own, {heat.um_per_column:g}."
+                )
+            return _cells(heat, heat.revision, name)
+
+    @unary
+    async def GetMosaic(  # noqa: N802
+        self, request: pb.GetMosaicRequest, _: Any
+    ) -> pb.GetMosaicResponse:
+        """Return the slide as far as it was seen, as JPEG."""
+        finest = request.um_per_px or MOSAIC_UM
+        if not MIN_MPP <= finest <= MAX_MOSAIC_UM:
+            raise UsageError(
+                f"The mosaic can have {MIN_MPP:g} to {MAX_MOSAIC_UM:g} um per pixel, not {finest}; "
+                "leave um_per_px out for the usual one.",
+                field="um_per_px",
+            )
+        async with self._hosts.use(request.session_id) as hosted:
+            seen = await _aside(lambda: hosted.session.mosaic(finest, MOSAIC_PX))
+            if seen is None:
+                return pb.GetMosaicResponse()
+            rows, columns = seen.pixels.shape[:2]
+            return pb.GetMosaicResponse(
+                jpeg=await _aside(lambda: as_jpeg(seen.pixels)),
+                origin_x_um=seen.origin_x_um,
+                origin_y_um=seen.origin_y_um,
+                um_per_px=seen.um_per_px,
+                columns=columns,
+                rows=rows,
+                as_of_sequence=seen.as_of,
+            )
+
+    @staticmethod
+    def _seen(hosted: HostedSession, *, heartbeat: bool) -> pb.WatchScoreResponse:
+        return pb.WatchScoreResponse(
+            score=hosted.score,
+            heartbeat=heartbeat,
+            state=hosted.state(),
+            bundle_digest=hosted.bundle.digest,
+            notice=RESEARCH_USE_ONLY,
+        )
+
+
+async def _layer(hosted: HostedSession, request: pb.GetHeatmapRequest) -> pb.GetHeatmapResponse:
+    """Return how sharply, or how much of, each cell was seen.
+
+    Raises:
+        UsageError: There is no such layer.
+    """
+    session = hosted.session
+    layers = {"focus": session.focus_map, "coverage": session.coverage_map}
+    if request.layer not in layers:
+        raise UsageError(
+            f"There is no layer {request.layer[:40]!r}; ask for {' or '.join(layers)}, or leave it "
+            "out for the influence on the score.",
+            field="layer",
+        )
+    layer = await _aside(layers[request.layer])
+    return _cells(layer, session.standing().revision)
+
+
+def _cells(
+    layer: HeatMap | CellLayer, revision: int, class_name: str = ""
+) -> pb.GetHeatmapResponse:
+    rows, columns = layer.values.shape
+    return pb.GetHeatmapResponse(
+        revision=revision,
+        origin_x_um=layer.origin_x_um,
+        origin_y_um=layer.origin_y_um,
+        um_per_cell=layer.um_per_column,
+        um_per_row=layer.um_per_row,
+        columns=columns,
+        rows=rows,
+        values_f32le=layer.values.astype("<f4").tobytes(),
+        class_name=class_name,
+    )
+
+
+async def _aside(work: Callable[[], Value]) -> Value:
+    """Run a reading beside the loop and beside the model's worker."""
+    return await asyncio.get_running_loop().run_in_executor(None, work)
+
+
+def _class_name(hosted: HostedSession, name: str) -> str:
+    """Return the class that is meant: the last one where none is named.
+
+    Raises:
+        UsageError: The bundle has no such class.
+    """
+    classes = hosted.session.model.bundle.manifest.task.classes
+    if name and name not in classes:
+        raise UsageError(
+            f"The bundle has no class {name[:40]!r}; it has {', '.join(classes)}.",
+            field="class_name",
+        )
+    with contextlib.suppress(IndexError):
+        return name or classes[-1]
+    raise NotThereYetError("Evidence of a bundle without classes is not there yet.")
