@@ -19,10 +19,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from edge_mil_export.calibration_images import TileMaker, spread
 from edge_mil_export.extractors import ExtractorSource, open_extractor, parse_normalisation
 from edge_mil_export.extractors.timm_model import build
-from edge_mil_export.graphs import export_extractor, open_graph
+from edge_mil_export.onnx_export.extractor import export_extractor, open_graph
+from edge_mil_export.tiles import TileMaker, spread
 from torch import nn
 
 from edge_mil.types import Float32Array, UInt8Array

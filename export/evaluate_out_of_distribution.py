@@ -20,10 +20,10 @@ from typing import Any
 
 import cv2
 import numpy as np
-from edge_mil_export.calibration_images import FileTiles, spread
+from edge_mil_export.bundle.reference import make_reference
 from edge_mil_export.extractors import open_extractor
 from edge_mil_export.progress import progress
-from edge_mil_export.reference import make_reference
+from edge_mil_export.tiles import FileTiles, spread
 
 from edge_mil.imaging import TissueTest
 from edge_mil.pipeline.ood.reference import Reference

@@ -23,10 +23,10 @@ import numpy as np
 import torch
 from cross_validated_heads import auroc
 from distil_extractors import STUDENTS, TEACHER, TEACHER_WEIGHTS, distil_missing
-from edge_mil_export.fidelity.measures import compare
+from edge_mil_export.agreement import compare
 from edge_mil_export.fidelity.measuring import measure
 from edge_mil_export.fidelity.stain_shift import SHIFTS, shift_stain
-from edge_mil_export.graphs import open_graph
+from edge_mil_export.onnx_export.extractor import open_graph
 from evaluation_subjects import FIELDS, Subject, demo, real_tissue
 
 from edge_mil.types import Float32Array

@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from cross_validated_heads import Head, cross_validate, train
-from edge_mil_export.aggregator import export_aggregator
-from edge_mil_export.calibration_images import FileTiles, TileMaker, spread
+from edge_mil_export.agreement import BagScorer
 from edge_mil_export.extractors import ExtractorSource, open_extractor
 from edge_mil_export.fidelity.bags import SLIDES, Bag, FidelitySet, split
-from edge_mil_export.fidelity.measures import BagScorer
 from edge_mil_export.fidelity.scoring import HeadScorer
-from edge_mil_export.graphs import ExtractorGraph, export_extractor, open_graph
+from edge_mil_export.onnx_export.aggregator import export_aggregator
+from edge_mil_export.onnx_export.extractor import ExtractorGraph, export_extractor, open_graph
+from edge_mil_export.tiles import FileTiles, TileMaker, spread
 
 from edge_mil.backends import open_backend
 from edge_mil.bundle import Bundle, open_bundle
@@ -115,7 +115,7 @@ def demo(slides: int) -> Subject:
     sys.path.insert(0, str(Path(__file__).parent / "demo"))
     from painted_bags import painted_bags
 
-    from edge_mil.demo.playing import BUNDLE
+    from edge_mil.demo.run import BUNDLE
 
     bundle = open_bundle(BUNDLE)
     with tempfile.TemporaryDirectory() as folder:

@@ -28,11 +28,11 @@ def graphs(name: str) -> dict[str, bytes]:
     """Return what the exporter writes: "fp32", "fp16", "int8-trt" and "int8-cpu"."""
     from edge_mil_export.extractors.source import ExtractorSource, Normalisation
     from edge_mil_export.fidelity.generated import paint_tiles
-    from edge_mil_export.graphs import export_extractor
-    from edge_mil_export.onnx_graphs import resolve_constants
+    from edge_mil_export.onnx_export.extractor import export_extractor
+    from edge_mil_export.onnx_export.graph_surgery import resolve_constants
     from edge_mil_export.quantize.calibration import Calibrator
-    from edge_mil_export.quantize.half import half_precision
-    from edge_mil_export.quantize.placing import DIALECTS, quantize
+    from edge_mil_export.quantize.fp16 import half_precision
+    from edge_mil_export.quantize.qdq import DIALECTS, quantize
 
     normal = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     source = ExtractorSource(name, (PX, PX), normal, module=_module(name))

@@ -22,8 +22,8 @@ from running_service import RunningService  # noqa: E402
 from shared_data import shared  # noqa: E402
 
 from edge_mil.cli import main  # noqa: E402
-from edge_mil.demo.painting import MPP, paint_slide  # noqa: E402
-from edge_mil.demo.playing import BUNDLE, DEFAULT_SEED, PAINTED_FIELD_PX  # noqa: E402
+from edge_mil.demo.painted_slide import MPP, paint_slide  # noqa: E402
+from edge_mil.demo.run import BUNDLE, DEFAULT_SEED, PAINTED_FIELD_PX  # noqa: E402
 from edge_mil.demo.tiled_tiff import write_tiled_tiff  # noqa: E402
 
 ALONE = {

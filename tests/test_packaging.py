@@ -13,7 +13,7 @@ import pytest
 
 import edge_mil
 from edge_mil.cli import PACKAGES
-from edge_mil.cli.bench import GROUP
+from edge_mil.cli.bench.command import GROUP
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -17,8 +17,8 @@ from demo_model import CLASSES, MEAN, STD
 from painted_bags import TILE_PX
 
 from edge_mil.bundle import open_bundle, write_bundle
-from edge_mil.demo.painting import MPP, paint_slide
-from edge_mil.demo.playing import BUNDLE
+from edge_mil.demo.painted_slide import MPP, paint_slide
+from edge_mil.demo.run import BUNDLE
 from edge_mil.demo.tiled_tiff import write_tiled_tiff
 
 NAME = "demo-painted-tissue"
@@ -97,7 +97,7 @@ must not be taken for foci.
 The extractor is a convolutional network of five layers (features of width 64, tiles of 128 px at
 0.5 um/px), trained from nothing to tell what a tile shows on {m["train_slides"]:.0f} painted
 slides. The head is gated attention pooling, trained on the labels of the same slides alone. The
-painter is edge_mil/demo/painting.py, the training export/demo/train.py; both are seeded.
+painter is edge_mil/demo/painted_slide.py, the training export/demo/train.py; both are seeded.
 
 ## Measured
 

@@ -8,8 +8,8 @@ import cv2
 import pytest
 
 from edge_mil.cli import main
-from edge_mil.cli.bench_imaging_fields import path, shading, sheet
-from edge_mil.cli.bench_imaging_steps import STEPS, SteppedPath
+from edge_mil.cli.bench.imaging_fields import path, shading, sheet
+from edge_mil.cli.bench.imaging_steps import STEPS, SteppedPath
 from edge_mil.imaging.quality.gate import FrameGate, GateSettings
 from edge_mil.imaging.tissue import TissueTest
 from edge_mil.types import Verdict

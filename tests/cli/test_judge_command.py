@@ -13,7 +13,7 @@ import pytest
 from small_bundle import write_small_bundle
 
 from edge_mil.cli import main
-from edge_mil.demo.painting import paint_slide
+from edge_mil.demo.painted_slide import paint_slide
 from edge_mil.types import UInt8Array
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from edge_mil.bundle import open_bundle
 from edge_mil.cameras import SlideFile
-from edge_mil.demo.painting import MPP, paint_slide
-from edge_mil.demo.playing import BUNDLE
+from edge_mil.demo.painted_slide import MPP, paint_slide
+from edge_mil.demo.run import BUNDLE
 from edge_mil.demo.tiled_tiff import write_tiled_tiff
 from edge_mil.pipeline import Model
 from edge_mil.pipeline.whole_slide.score import score_slide

@@ -15,7 +15,7 @@ from shared_data import shared
 
 from edge_mil.bundle import open_bundle
 from edge_mil.cameras import SlideFile
-from edge_mil.demo.playing import BUNDLE
+from edge_mil.demo.run import BUNDLE
 from edge_mil.demo.service_process import ServiceProcess
 from edge_mil.errors import ServiceUnavailableError
 from edge_mil.pipeline import Model

@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from edge_mil.demo.painting import GLASS, MAP_STEP_PX, PaintedSlide, paint_slide
+from edge_mil.demo.painted_slide import GLASS, MAP_STEP_PX, PaintedSlide, paint_slide
 
 SMALL = {"height_px": 768, "width_px": 1024}
 

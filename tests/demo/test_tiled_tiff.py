@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edge_mil.cameras import SlideFile
-from edge_mil.demo.painting import paint_slide
+from edge_mil.demo.painted_slide import paint_slide
 from edge_mil.demo.tiled_tiff import write_tiled_tiff
 from edge_mil.errors import PixelSizeError, SourceError
 

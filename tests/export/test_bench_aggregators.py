@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from edge_mil_export import bench_aggregators
 from edge_mil_export.architectures.registry import fresh_head, variants
-from edge_mil_export.whole_graph import NO_GRAPH, whole_graph
+from edge_mil_export.bench import aggregators as bench_aggregators
+from edge_mil_export.onnx_export.whole_graph import NO_GRAPH, whole_graph
 
 from edge_mil.cli import main
 from edge_mil.errors import UsageError
@@ -64,5 +64,5 @@ def test_update_steps_are_one_graph_of_any_size() -> None:
 def test_a_graph_that_differs_from_its_head_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     variant = next(v for v in variants() if v.name == "clam_sb")
     _, head, _ = fresh_head(variant.architecture.name, variant.options, feature_dim=24, outputs=2)
-    monkeypatch.setattr("edge_mil_export.whole_graph.TOLERANCE", -1.0)
+    monkeypatch.setattr("edge_mil_export.onnx_export.whole_graph.TOLERANCE", -1.0)
     assert whole_graph("clam_sb", head) == (b"", "the exported graph is wrong at 64 instances")

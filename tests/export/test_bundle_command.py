@@ -12,10 +12,10 @@ from small_extractor import FEATURES, TILE_PX, tiny_net, write_head, write_image
 
 pytest.importorskip("torch")
 
-from edge_mil_export.bundle_command import parse_tile
+from edge_mil_export.bundle.licences import parse_licences
 from edge_mil_export.cli import main
+from edge_mil_export.commands.bundle import parse_tile
 from edge_mil_export.fidelity.generated import paint_tiles
-from edge_mil_export.licences import parse_licences
 
 from edge_mil.bundle import open_bundle
 from edge_mil.pipeline.model import Model

@@ -15,7 +15,7 @@ pytest.importorskip("torch")
 from edge_mil_export.extractors import ExtractorSource, open_extractor, parse_normalisation
 from edge_mil_export.fidelity.bags import HELD_BACK, Bag, FidelitySet
 from edge_mil_export.fidelity.generated import paint_tiles
-from edge_mil_export.graphs import export_extractor, open_graph
+from edge_mil_export.onnx_export.extractor import export_extractor, open_graph
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "export"
 NORMALISE = "0.5,0.5,0.5/0.25,0.25,0.25"

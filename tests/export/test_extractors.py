@@ -22,7 +22,7 @@ from edge_mil_export.extractors import (  # noqa: E402
     parse_normalisation,
 )
 from edge_mil_export.extractors.timm_model import build  # noqa: E402
-from edge_mil_export.graphs import ExtractorGraph, export_extractor, run_graph  # noqa: E402
+from edge_mil_export.onnx_export.extractor import ExtractorGraph, export_extractor, run_graph  # noqa: E402
 
 from edge_mil.errors import UsageError  # noqa: E402
 
@@ -93,7 +93,7 @@ def test_an_onnx_file_gives_the_same_features(tmp_path: Path) -> None:
     path, net = tmp_path / "net.onnx", tiny_net(tmp_path)
     graph = export(ExtractorSource("net", (TILE_PX, TILE_PX), None, module=net))
     # A file as others export it: float planes in, other names.
-    from edge_mil_export.onnx_graphs import copy_model
+    from edge_mil_export.onnx_export.graph_surgery import copy_model
 
     plain = copy_model(graph.model)
     tiles = tiles_of(3)

@@ -9,12 +9,12 @@ import pytest
 
 pytest.importorskip("torch")
 
-from edge_mil_export.calibration_images import FileTiles, TileMaker, spread
+from edge_mil_export.agreement import centred_error, compare
 from edge_mil_export.errors import CalibrationError
 from edge_mil_export.fidelity.bags import GENERATED, HELD_BACK, Bag, gather, split
 from edge_mil_export.fidelity.generated import paint_tiles
-from edge_mil_export.fidelity.measures import centred_error, compare
 from edge_mil_export.fidelity.stain_shift import SHIFTS, shift_stain, shifted_bags
+from edge_mil_export.tiles import FileTiles, TileMaker, spread
 from small_extractor import write_images
 
 

@@ -10,8 +10,8 @@ import pytest
 from edge_mil_export.errors import QuantizationError
 from edge_mil_export.extractors.source import ExtractorSource, Normalisation
 from edge_mil_export.fidelity.generated import paint_tiles
-from edge_mil_export.graphs import export_extractor, run_graph
-from edge_mil_export.quantize.half import half_precision
+from edge_mil_export.onnx_export.extractor import export_extractor, run_graph
+from edge_mil_export.quantize.fp16 import half_precision
 from onnx import TensorProto, helper, numpy_helper
 from small_extractor import FEATURES, TILE_PX, tiny_net
 

@@ -14,17 +14,17 @@ from small_extractor import FEATURES, TILE_PX, tiny_net
 
 pytest.importorskip("torch")
 
+from edge_mil_export.agreement import Agreement, centred_error
 from edge_mil_export.errors import QuantizationError
 from edge_mil_export.extractors import ExtractorSource, parse_normalisation
 from edge_mil_export.extractors.timm_model import build
 from edge_mil_export.fidelity.generated import paint_tiles
-from edge_mil_export.fidelity.measures import Agreement, centred_error
-from edge_mil_export.graphs import export_extractor, run_graph
-from edge_mil_export.onnx_graphs import GraphView, copy_model, resolve_constants
+from edge_mil_export.onnx_export.extractor import export_extractor, run_graph
+from edge_mil_export.onnx_export.graph_surgery import GraphView, copy_model, resolve_constants
 from edge_mil_export.quantize.calibration import Calibrator, Statistics
-from edge_mil_export.quantize.ladder import RUNGS, Judges, climb, rungs
-from edge_mil_export.quantize.placing import DIALECTS, quantize
+from edge_mil_export.quantize.qdq import DIALECTS, quantize
 from edge_mil_export.quantize.rounding import round_layer
+from edge_mil_export.quantize.search import RUNGS, Judges, climb, rungs
 from edge_mil_export.quantize.sensitivity import layer_sensitivities
 
 TILES = paint_tiles(24, (TILE_PX, TILE_PX), 3)

@@ -16,8 +16,8 @@ from small_bundle import FEATURES, write_small_bundle
 
 pytest.importorskip("torch")
 
-from edge_mil_export.calibration_images import FileTiles
-from edge_mil_export.reference import fit, make_reference
+from edge_mil_export.bundle.reference import fit, make_reference
+from edge_mil_export.tiles import FileTiles
 
 from edge_mil.bundle import Bundle, open_bundle, write_bundle
 from edge_mil.errors import BundleError, InvalidFeaturesError

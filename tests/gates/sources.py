@@ -51,7 +51,7 @@ def slide_parts(data: Path, size_px: tuple[int, int], count: int) -> list[tuple[
         count: Parts of each slide, spread over it.
     """
     from edge_mil.cameras import SlideFile
-    from edge_mil.demo.painting import paint_slide
+    from edge_mil.demo.painted_slide import paint_slide
     from edge_mil.imaging.tissue import TissueTest
 
     slide = SlideFile(data / "slides" / "cmu1_small_region.svs")

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_mil.demo.painting import paint_slide
+from edge_mil.demo.painted_slide import paint_slide
 from edge_mil.errors import CalibrationError
 from edge_mil.imaging import TissueTest
 from edge_mil.imaging.quality.gate import FrameGate, GateSettings

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from small_bundle import FEATURES, write_small_bundle
 
-from edge_mil.demo.painting import paint_slide
+from edge_mil.demo.painted_slide import paint_slide
 from edge_mil.imaging import GridGeometry
 from edge_mil.imaging.quality.single_image import FrameJudge
 from edge_mil.pipeline.ood.reference import DISTANCE, REFERENCE_FILE

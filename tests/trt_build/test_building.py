@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 from demo_recipes import DEMO, demo
 
-from edge_mil.backends.tensorrt.building import PROCESS, BuildLimits, build_engine
+from edge_mil.backends.tensorrt.building.engine_builder import PROCESS, BuildLimits, build_engine
+from edge_mil.backends.tensorrt.building.recipe import Recipe
 from edge_mil.backends.tensorrt.cache import EngineCache
 from edge_mil.backends.tensorrt.device import Device
 from edge_mil.backends.tensorrt.library import Library
-from edge_mil.backends.tensorrt.recipe import Recipe
 from edge_mil.errors import EngineError
 
 pytestmark = pytest.mark.trt_build

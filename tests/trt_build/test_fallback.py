@@ -15,7 +15,7 @@ from demo_recipes import DEMO
 from edge_mil.backends.batching import BatchingNetwork, NetworkExecutor
 from edge_mil.backends.onnx_runtime import OnnxRuntimeBackend
 from edge_mil.backends.tensorrt.backend import TensorRtBackend
-from edge_mil.backends.tensorrt.building import BuildLimits
+from edge_mil.backends.tensorrt.building.engine_builder import BuildLimits
 from edge_mil.backends.tensorrt.cache import EngineCache
 from edge_mil.backends.tensorrt.device import find_device
 from edge_mil.backends.tensorrt.library import Library

@@ -6,14 +6,14 @@ import numpy as np
 import onnx
 import pytest
 from edge_mil_export.fidelity.generated import paint_tiles
-from edge_mil_export.graphs import run_graph
+from edge_mil_export.onnx_export.extractor import run_graph
 from graph_zoo import NETWORKS, PX, graphs
 from onnx import TensorProto, helper, numpy_helper
 
-from edge_mil.backends.tensorrt.building import build_engine
+from edge_mil.backends.tensorrt.building.engine_builder import build_engine
+from edge_mil.backends.tensorrt.building.recipe import Recipe
 from edge_mil.backends.tensorrt.cache import EngineCache
 from edge_mil.backends.tensorrt.library import Library
-from edge_mil.backends.tensorrt.recipe import Recipe
 from edge_mil.errors import EngineError
 
 pytestmark = pytest.mark.trt_build

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_mil.backends.batching import Arrays, Shapes
-from edge_mil.backends.tensorrt.driver import Driver
+from edge_mil.backends.tensorrt.drivers.driver import Driver
 from edge_mil.backends.tensorrt.library import Library
 from edge_mil.errors import BackendLostError, EngineError
 from edge_mil.types import Float32Array, UInt8Array

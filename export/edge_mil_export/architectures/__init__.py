@@ -24,8 +24,8 @@ from edge_mil_export.architectures import (
     wikg,
 )
 from edge_mil_export.architectures.head import ACTIVATION, AttentionHead, Head, Option, Options
-from edge_mil_export.architectures.layout import Layout
 from edge_mil_export.architectures.registry import architecture, build_head, names
+from edge_mil_export.architectures.state_dict_reader import Layout
 
 __all__ = [
     "ACTIVATION",

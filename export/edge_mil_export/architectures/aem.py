@@ -8,9 +8,9 @@ from torch import nn
 from edge_mil.errors import UsageError
 from edge_mil_export.architectures.acmil import DimReduction
 from edge_mil_export.architectures.head import INTEGER, Head, Option, Options
-from edge_mil_export.architectures.layout import Layout
 from edge_mil_export.architectures.nystrom import fresh_parts
 from edge_mil_export.architectures.registry import architecture
+from edge_mil_export.architectures.state_dict_reader import Layout
 
 NORM_EPS = 1e-6
 """Of the layer norm after the attention."""

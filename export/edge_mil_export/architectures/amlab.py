@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from edge_mil_export.architectures.head import AttentionHead, Options, gated
-from edge_mil_export.architectures.layout import Layout
 from edge_mil_export.architectures.nystrom import fresh_parts
 from edge_mil_export.architectures.registry import architecture
+from edge_mil_export.architectures.state_dict_reader import Layout
 
 FRESH_HIDDEN = 128
 

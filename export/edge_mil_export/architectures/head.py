@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from edge_mil.errors import NotThereYetError, UsageError
-from edge_mil_export.architectures.layout import Layout
+from edge_mil_export.architectures.state_dict_reader import Layout
 
 Options = Mapping[str, str]
 """Options of a head, complete and checked: name -> value."""

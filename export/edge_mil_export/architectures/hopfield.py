@@ -12,9 +12,9 @@ from torch.nn.functional import layer_norm
 from edge_mil.errors import UsageError
 from edge_mil_export.architectures.aem import pool_heads
 from edge_mil_export.architectures.head import COUNT, INTEGER, NUMBER, Head, Option, Options
-from edge_mil_export.architectures.layout import Layout
 from edge_mil_export.architectures.nystrom import fresh_parts
 from edge_mil_export.architectures.registry import architecture
+from edge_mil_export.architectures.state_dict_reader import Layout
 
 SETTLED = 1e-4
 """Update steps of a head end when its weights move by no more (`update_steps_eps`)."""

@@ -12,9 +12,9 @@ from edge_mil_export.architectures.head import (
     activation,
     gated,
 )
-from edge_mil_export.architectures.layout import Layout
 from edge_mil_export.architectures.nystrom import fresh_parts
 from edge_mil_export.architectures.registry import architecture
+from edge_mil_export.architectures.state_dict_reader import Layout
 
 FRESH_WIDTH, FRESH_HIDDEN = 64, 32
 """The official 512 and 128, scaled."""

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from edge_mil_export.architectures.layout import Layout
+from edge_mil_export.architectures.state_dict_reader import Layout
 
 PINV_ROUNDS = 6
 KERNELS = (("proj", 7), ("proj1", 5), ("proj2", 3))

@@ -10,9 +10,9 @@ from torch import nn
 
 from edge_mil.errors import UsageError
 from edge_mil_export.architectures.head import NUMBER, Head, Option, Options
-from edge_mil_export.architectures.layout import Layout
 from edge_mil_export.architectures.nystrom import fresh_parts, linear_arrays
 from edge_mil_export.architectures.registry import architecture
+from edge_mil_export.architectures.state_dict_reader import Layout
 
 SHARPNESS, ROUNDS, SETTLED = 0.1, 1000, 1e-10
 FRESH_WIDTH, FRESH_PROTOTYPES = 64, 16

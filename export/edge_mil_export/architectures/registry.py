@@ -14,8 +14,8 @@ import torch
 
 from edge_mil.errors import NotThereYetError, UsageError
 from edge_mil_export.architectures.head import COUNT, INTEGER, NUMBER, Head, Option
-from edge_mil_export.architectures.later import LATER, LaterHead
-from edge_mil_export.architectures.layout import SHOWN_KEYS, Layout
+from edge_mil_export.architectures.state_dict_reader import SHOWN_KEYS, Layout
+from edge_mil_export.architectures.unsupported import LATER, LaterHead
 from edge_mil_export.errors import ArchitectureError
 
 NEAREST = 3

@@ -20,9 +20,9 @@ from edge_mil_export.architectures.head import (
     activation,
     gated,
 )
-from edge_mil_export.architectures.layout import Layout
 from edge_mil_export.architectures.nystrom import fresh_parts, linear_arrays
 from edge_mil_export.architectures.registry import architecture
+from edge_mil_export.architectures.state_dict_reader import Layout
 from edge_mil_export.errors import ArchitectureError
 
 CROSS_REGIONS = 8

@@ -8,9 +8,9 @@ from torch.nn import functional
 
 from edge_mil_export.architectures.acmil import DimReduction
 from edge_mil_export.architectures.head import INTEGER, AttentionHead, Option, Options, gated
-from edge_mil_export.architectures.layout import Layout
 from edge_mil_export.architectures.nystrom import fresh_parts
 from edge_mil_export.architectures.registry import architecture
+from edge_mil_export.architectures.state_dict_reader import Layout
 from edge_mil_export.errors import ArchitectureError
 
 FRESH_WIDTH, FRESH_ATOMS, FRESH_HIDDEN = 64, 64, (128, 64)

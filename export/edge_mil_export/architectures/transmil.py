@@ -19,7 +19,6 @@ from edge_mil_export.architectures.head import (
     Options,
     activation,
 )
-from edge_mil_export.architectures.layout import Layout
 from edge_mil_export.architectures.nystrom import (
     GridConvolution,
     NystromLayer,
@@ -29,6 +28,7 @@ from edge_mil_export.architectures.nystrom import (
     linear_arrays,
 )
 from edge_mil_export.architectures.registry import architecture
+from edge_mil_export.architectures.state_dict_reader import Layout
 
 FRESH_WIDTH = 64
 SMALLEST_GRID = 7

@@ -10,9 +10,9 @@ from torch import nn
 from torch.nn.functional import leaky_relu
 
 from edge_mil_export.architectures.head import INTEGER, Head, Option, Options
-from edge_mil_export.architectures.layout import Layout
 from edge_mil_export.architectures.nystrom import fresh_parts, linear_arrays
 from edge_mil_export.architectures.registry import architecture
+from edge_mil_export.architectures.state_dict_reader import Layout
 
 FRESH_WIDTH = 64
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from edge_mil.errors import UsageError
-from edge_mil_export.checkpoint import load_state_dict
+from edge_mil_export.checkpoints.reader import load_state_dict
 from edge_mil_export.errors import ExtractorError
 from edge_mil_export.extractors.source import ExtractorSource, Normalisation
 from edge_mil_export.extractors.timm_import import import_torchvision

@@ -13,7 +13,7 @@ from onnx import TensorProto, numpy_helper
 from edge_mil.types import UInt8Array
 from edge_mil_export.errors import ExtractorError
 from edge_mil_export.extractors.source import ExtractorSource, Normalisation
-from edge_mil_export.onnx_graphs import copy_model
+from edge_mil_export.onnx_export.graph_surgery import copy_model
 
 OLDEST_OPSET = 13
 """Weights in INT8 with a scale per channel need it."""

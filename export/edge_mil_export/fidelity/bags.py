@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from edge_mil.types import Float32Array, UInt8Array
-from edge_mil_export.calibration_images import FileTiles, TileMaker, spread
 from edge_mil_export.errors import CalibrationError
 from edge_mil_export.fidelity.generated import paint_tiles
+from edge_mil_export.tiles import FileTiles, TileMaker, spread
 
 CALIBRATION_TILES = 64
 """256 did no better (`runtime.md`, section 7)."""

@@ -9,19 +9,19 @@ import numpy as np
 import onnx
 
 from edge_mil.types import Float32Array, UInt8Array
+from edge_mil_export.agreement import Agreement, BagScorer, compare
 from edge_mil_export.errors import QuantizationError
 from edge_mil_export.extractors.source import ExtractorSource
 from edge_mil_export.fidelity.bags import Bag, FidelitySet
-from edge_mil_export.fidelity.measures import Agreement, BagScorer, compare
 from edge_mil_export.fidelity.report import Fidelity, Half
 from edge_mil_export.fidelity.stain_shift import shifted_bags
-from edge_mil_export.graphs import ExtractorGraph, open_graph
-from edge_mil_export.onnx_graphs import resolve_constants
+from edge_mil_export.onnx_export.extractor import ExtractorGraph, open_graph
+from edge_mil_export.onnx_export.graph_surgery import resolve_constants
 from edge_mil_export.progress import progress
 from edge_mil_export.quantize.calibration import Calibrator
-from edge_mil_export.quantize.half import half_precision
-from edge_mil_export.quantize.ladder import Climb, Judges, climb
-from edge_mil_export.quantize.placing import DIALECTS
+from edge_mil_export.quantize.fp16 import half_precision
+from edge_mil_export.quantize.qdq import DIALECTS
+from edge_mil_export.quantize.search import Climb, Judges, climb
 from edge_mil_export.quantize.sensitivity import Sensitivity, layer_sensitivities
 
 BATCH = 8

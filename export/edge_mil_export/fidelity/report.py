@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from edge_mil.types import RESEARCH_USE_ONLY
+from edge_mil_export.agreement import Agreement
 from edge_mil_export.fidelity.bags import FidelitySet
-from edge_mil_export.fidelity.measures import Agreement
-from edge_mil_export.quantize.ladder import Climb, Tried
+from edge_mil_export.quantize.search import Climb, Tried
 
 DIGITS = 6
 

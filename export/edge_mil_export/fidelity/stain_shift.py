@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 
 from edge_mil.types import UInt8Array
-from edge_mil_export.calibration_images import spread
 from edge_mil_export.fidelity.bags import BAG_TILES, MAX_BAGS, MAX_JUDGED_TILES, Bag
+from edge_mil_export.tiles import spread
 
 SHIFTS = ((1.4, 0.7), (0.7, 1.4), (1.4, 1.4), (0.7, 0.7))
 """Haematoxylin and eosin times these (`runtime.md`, section 7)."""

@@ -13,7 +13,7 @@ import onnx
 from onnx import helper
 
 from edge_mil.types import Float64Array, UInt8Array
-from edge_mil_export.onnx_graphs import HEAVY, copy_model
+from edge_mil_export.onnx_export.graph_surgery import HEAVY, copy_model
 from edge_mil_export.progress import progress
 
 Ranges = dict[str, tuple[float, float]]

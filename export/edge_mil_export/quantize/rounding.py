@@ -10,7 +10,7 @@ import numpy.typing as npt
 import onnx
 
 from edge_mil.types import Float32Array, Float64Array
-from edge_mil_export.onnx_graphs import GraphView
+from edge_mil_export.onnx_export.graph_surgery import GraphView
 
 SMALLEST = 1e-8
 """Keeps a scale above 0 where a tensor never left 0."""

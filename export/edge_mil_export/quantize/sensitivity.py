@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import onnx
 
 from edge_mil.types import UInt8Array
-from edge_mil_export.fidelity.measures import centred_error
-from edge_mil_export.graphs import run_graph
-from edge_mil_export.onnx_graphs import GraphView
+from edge_mil_export.agreement import centred_error
+from edge_mil_export.onnx_export.extractor import run_graph
+from edge_mil_export.onnx_export.graph_surgery import GraphView
 from edge_mil_export.progress import progress
 from edge_mil_export.quantize.calibration import Statistics
-from edge_mil_export.quantize.placing import quantize
+from edge_mil_export.quantize.qdq import quantize
 
 
 @dataclass(frozen=True, slots=True)

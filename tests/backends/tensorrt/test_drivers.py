@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edge_mil.backends.tensorrt.device import Device, find_device, free_memory_bytes
-from edge_mil.backends.tensorrt.driver import DRIVERS, open_driver
+from edge_mil.backends.tensorrt.drivers.driver import DRIVERS, open_driver
 from edge_mil.backends.tensorrt.library import find_library
 from edge_mil.errors import BackendLostError, DependencyError
 

@@ -1,6 +1,6 @@
 """Nested phases to one number, on what the builder of TensorRT-RTX 1.7 tells."""
 
-from edge_mil.backends.tensorrt.progress import BuildProgress
+from edge_mil.backends.tensorrt.building.progress import BuildProgress
 
 
 def test_steps_of_a_phase_inside_count_as_parts_of_its_parents_step() -> None:

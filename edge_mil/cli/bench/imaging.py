@@ -1,0 +1,247 @@
+"""`edge-mil bench imaging`: milliseconds of a field of 2448 x 2048 px from camera to tiles.
+
+Everything runs on one core and is timed by the processor time of its thread, step by step and next
+to the bare OpenCV calls that the step stands for; of several rounds the fastest counts, so that a
+busy machine does not decide. The whole path is timed apart, by the session's own code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from edge_mil.cli.bench.imaging_fields import (
+    FIELD_PX,
+    MPP,
+    SPEC,
+    path,
+    shading,
+    sheet,
+    without_positions,
+)
+from edge_mil.cli.bench.imaging_steps import STEPS, SteppedPath, Watch
+from edge_mil.errors import UsageError
+from edge_mil.imaging import GridGeometry, TissueTest, resample_cell, thumbnail_jpeg
+from edge_mil.imaging.correction.noise import noise_reduction
+from edge_mil.imaging.correction.shading import ShadingCorrection
+from edge_mil.imaging.correction.stain import StainTransform, fit_profile
+from edge_mil.imaging.quality.gate import FrameGate, GateSettings
+from edge_mil.imaging.quality.motion import displacement_px
+from edge_mil.imaging.render.mosaic_canvas import Overview
+from edge_mil.session.field.field_gate import FieldGate
+from edge_mil.session.instances.base import Survey
+from edge_mil.session.instances.grid_instances import GridSurvey
+from edge_mil.session.instances.registration_localizer import FoundSurvey
+from edge_mil.session.instances.stage_localizer import StagedSurvey
+from edge_mil.session.settings import SessionSettings
+from edge_mil.session.view.mosaic_view import FINEST_UM
+from edge_mil.types import Frame, UInt8Array
+
+ROUNDS = 12
+WHOLE = "the whole path"
+GOAL_MS, GOAL_RATIO = 25.0, 1.3
+"""What the path should cost on one core, and next to the bare calls."""
+
+OBJECTIVES = {"4x": 2.52, "10x": 1.01, "20x": 0.504, "40x": 0.252, "63x": 0.101}
+"""Objective -> pixel size, um/px: never a whole number of pixels to a cell, which costs most."""
+
+Rows = dict[str, float]
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add `imaging`."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "imaging", help="milliseconds of a camera field on one core, step by step"
+    )
+    parser.add_argument("--slide", type=Path, help="real tissue (default: the demo's painting)")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="default: %(default)s")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and print.
+
+    Raises:
+        EdgeMilError: The slide cannot be read or is too small, or there is no round.
+    """
+    if args.rounds < 1:
+        raise UsageError("--rounds must be 1 or more.")
+    picture, light = sheet(args.slide), shading()
+    with _one_core():
+        paths = {
+            "nine tenths seen before": path(picture, light, dense=True),
+            "all new": path(picture, light, dense=False),
+        }
+        found = {name: _measured(frames, light, args.rounds) for name, frames in paths.items()}
+        apart = _apart(paths["nine tenths seen before"], light, args.rounds)
+    if args.json:
+        print(json.dumps({"field_px": FIELD_PX[::-1], "mpp": MPP, **_document(found, apart)}))
+    else:
+        _print(found, apart)
+    return 0
+
+
+@contextmanager
+def _one_core() -> Iterator[None]:
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(threads)
+
+
+def _measured(
+    frames: Sequence[Frame], light: ShadingCorrection, rounds: int
+) -> tuple[Rows, Rows, float]:
+    """Return the milliseconds of each step, its bare calls, and fields per path.
+
+    Each field's fastest round counts, and the mean over the fields but the first, which opens the
+    session.
+    """
+    steps: list[list[Rows]] = []
+    bare: list[list[Rows]] = []
+    for _ in range(rounds):
+        stepped, whole = SteppedPath(light), _whole(frames, light)
+        taken = [stepped.take(number, frame) for number, frame in enumerate(frames, start=1)]
+        steps.append([{**ours, WHOLE: ms} for (ours, _), ms in zip(taken, whole, strict=True)])
+        bare.append([theirs for _, theirs in taken])
+    return _fastest(steps), _fastest(bare), float(len(frames))
+
+
+def _fastest(rounds: Sequence[Sequence[Rows]]) -> Rows:
+    fields = range(1 if len(rounds[0]) > 1 else 0, len(rounds[0]))
+    return {
+        step: float(np.mean([min(taken[k][step] for taken in rounds) for k in fields]))
+        for step in rounds[0][0]
+    }
+
+
+def _whole(frames: Sequence[Frame], light: ShadingCorrection, *, stage: bool = True) -> list[float]:
+    """Return the milliseconds of each field by the session's own code."""
+    tissue, settings = SPEC.tissue, SessionSettings(mpp=MPP, stage=stage)
+    test = TissueTest(tissue.background, tissue.min_difference, tissue.min_share)
+    gate = FieldGate(FrameGate(GateSettings(), test), light, MPP)
+
+    def cells() -> GridSurvey:
+        return GridSurvey(SPEC, settings, None)
+
+    survey: Survey = StagedSurvey(cells(), settings) if stage else FoundSurvey(cells)
+
+    def take(sequence: int, frame: Frame) -> None:
+        gated = gate.judge(frame)
+        look = survey.look(sequence, gated.frame)
+        if look.token is not None:
+            survey.apply(look)
+        thumbnail_jpeg(gated.frame.pixels)
+
+    spent = []
+    for number, frame in enumerate(frames, start=1):
+        watch = Watch()
+        watch.time(WHOLE, lambda n=number, f=frame: take(n, f))  # type: ignore[misc]
+        spent.append(watch.spent_ms[WHOLE])
+    return spent
+
+
+def _apart(frames: Sequence[Frame], light: ShadingCorrection, rounds: int) -> Rows:
+    """Return the milliseconds of what only some sessions do."""
+    tissue = SPEC.tissue
+    pixels = light.apply(frames[0].pixels)
+    grey = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.uint8)
+    tile = np.ascontiguousarray(pixels[:448:2, :448:2])[None]
+    profile = fit_profile(pixels[::4, ::4], tissue.background)
+    stains = {name: StainTransform(name, profile, profile) for name in ("macenko", "reinhard")}
+    noise, picture = noise_reduction(2.0, light), thumbnail_jpeg(pixels)
+    assert noise is not None
+    unit = np.diag((FIELD_PX[1] * MPP / 256, FIELD_PX[0] * MPP / 214))
+
+    def laid() -> None:
+        small = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR)
+        Overview(FINEST_UM).lay(np.asarray(small, np.uint8), 306.0, 256.0, unit)
+
+    work: dict[str, Callable[[], object]] = {
+        f"all cells of a field resampled, {objective}": _resampling(pixels, mpp)
+        for objective, mpp in OBJECTIVES.items()
+    }
+    work |= {
+        "motion between two frames of one place": lambda: displacement_px(grey, grey),
+        "stain of one tile, macenko": lambda: stains["macenko"].apply(tile),
+        "stain of one tile, reinhard": lambda: stains["reinhard"].apply(tile),
+        "noise reduction, where noise was calibrated": lambda: noise.apply(pixels),
+        "a field laid on the mosaic, when it is asked for": laid,
+    }
+    found: Rows = {}
+    for name, call in work.items():
+        spent = []
+        for _ in range(rounds):
+            watch = Watch()
+            watch.time(name, call)
+            spent.append(watch.spent_ms[name])
+        found[name] = min(spent)
+    hand = without_positions(frames)
+    whole = [_whole(hand, light, stage=False) for _ in range(rounds)]
+    fields = np.min(np.array(whole), axis=0)
+    found["the whole path without a stage"] = float(
+        fields[1:].mean() if len(fields) > 1 else fields[0]
+    )
+    return found
+
+
+def _resampling(pixels: UInt8Array, mpp: float) -> Callable[[], object]:
+    """Return what brings every cell that lies wholly in a field to its tile."""
+    geometry = GridGeometry(mpp, SPEC.tile_height_px, SPEC.tile_width_px, SPEC.mpp, True)
+    height, width = pixels.shape[:2]
+    boxes = [(cell, geometry.box(*cell)) for cell in geometry.cells_touching(0, 0, width, height)]
+    inside = [
+        (cell, pixels[box.y0 : box.y1, box.x0 : box.x1])
+        for cell, box in boxes
+        if min(box.x0, box.y0) >= 0 and box.x1 <= width and box.y1 <= height
+    ]
+    tile = np.empty((SPEC.tile_height_px, SPEC.tile_width_px, 3), np.uint8)
+    return lambda: [resample_cell(part, geometry, *cell, out=tile) for cell, part in inside]
+
+
+def _document(found: dict[str, tuple[Rows, Rows, float]], apart: Rows) -> dict[str, Any]:
+    paths = {}
+    for name, (ours, bare, fields) in found.items():
+        total = sum(bare.values())
+        paths[name] = {
+            "fields": int(fields),
+            "steps": [
+                {"step": step, "ms": ours[step], "bare_ms": bare[step], "bare_calls": calls}
+                for step, calls in STEPS.items()
+            ],
+            "whole_ms": ours[WHOLE],
+            "bare_ms": total,
+            "ratio": ours[WHOLE] / total,
+        }
+    return {"goal_ms": GOAL_MS, "goal_ratio": GOAL_RATIO, "paths": paths, "apart_ms": apart}
+
+
+def _print(found: dict[str, tuple[Rows, Rows, float]], apart: Rows) -> None:
+    print(
+        f"fields of {FIELD_PX[1]} x {FIELD_PX[0]} px at {MPP:g} um/px, tiles of "
+        f"{SPEC.tile_width_px} px at {SPEC.mpp:g}; one core, ms of processor time"
+    )
+    for name, (ours, bare, fields) in found.items():
+        print(f"\n{name} ({fields:.0f} fields)\n{'step':28}{'ms':>7}{'bare':>7}   bare calls")
+        for step, calls in STEPS.items():
+            print(f"{step:28}{ours[step]:7.2f}{bare[step]:7.2f}   {calls}")
+        total, steps = sum(bare.values()), sum(ours[step] for step in STEPS)
+        print(f"{'sum of the steps':28}{steps:7.2f}{total:7.2f}")
+        whole = ours[WHOLE]
+        print(
+            f"{WHOLE:28}{whole:7.2f}          {whole / total:.2f} x the bare calls "
+            f"(goal: {GOAL_MS:g} ms, {GOAL_RATIO:g} x)"
+        )
+    print("\napart")
+    for what, ms in apart.items():
+        print(f"{what:52}{ms:7.2f}")

@@ -1,0 +1,262 @@
+"""`edge-mil bench stream`: what the wire, the records and the size of the bag cost.
+
+Everything is taken in turn in one run and shown as a ratio, so that a busy machine does not
+decide: a round runs the bare extractor, the pipeline in process and the pipeline through gRPC on
+the same fields one after the other, and the median over the rounds counts, of rates and of shares.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import gc
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_mil.bundle import InputSpec, open_bundle
+from edge_mil.client import Client
+from edge_mil.demo.run import BUNDLE
+from edge_mil.demo.service_process import ServiceProcess
+from edge_mil.errors import BundleError, UsageError
+from edge_mil.pipeline import Model
+from edge_mil.pipeline.ood.reference import REFERENCE_FILE
+from edge_mil.pipeline.runners.runner import Runner
+from edge_mil.session import Session
+from edge_mil.types import Float32Array, Frame, UInt8Array
+
+ROUNDS = 5
+FIELDS = 24
+"""Fields of one round."""
+FIELD_PX = (768, 1024)
+"""Rows and columns of a field: a common camera at half resolution."""
+HELD = (100, 10_000, 100_000)
+PROBES = 40
+"""Fields timed at each size of the bag; the median counts."""
+CELLS_PER_FIELD = 20
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add `stream`."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "stream", help="the cost of the wire, the records and the size of the bag"
+    )
+    parser.add_argument("--bundle", default=str(BUNDLE), help="bundle to run (default: the demo's)")
+    parser.add_argument("--precision", choices=("fp32", "int8"), default="fp32")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="default: %(default)s")
+    parser.add_argument("--fields", type=int, default=FIELDS, help="default: %(default)s")
+    parser.add_argument(
+        "--held",
+        type=lambda text: tuple(int(n) for n in text.split(",")),
+        default=HELD,
+        metavar="N,N,...",
+        help="sizes of the bag at which a fold is timed (default: 100,10000,100000)",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and print."""
+    bundle = open_bundle(args.bundle)
+    if bundle.manifest.input is None or bundle.manifest.input.instances != "grid":
+        raise BundleError(
+            f"{bundle.manifest.name} does not cut fields into tiles; name a bundle whose "
+            "instances are grid."
+        )
+    if bundle.has(REFERENCE_FILE):
+        raise BundleError(
+            f"{bundle.manifest.name} brings a reference of its tissue, and the fields of noise of "
+            "this command would be refused as unlike it; name a bundle that was exported without "
+            "--calibration."
+        )
+    if args.rounds < 1 or args.fields < 1 or not args.held or min(args.held) < 1:
+        raise UsageError("--rounds, --fields and --held must be 1 or more.")
+    model = Model.load(bundle, precision=args.precision)
+    folds = _folds(model, args.held)  # first: a fresh process tells its memory best
+    shares = _shares(model, args)
+    found = {
+        "bundle": bundle.digest,
+        "precision": args.precision,
+        "runs": model.backend,
+        "field_px": [FIELD_PX[1], FIELD_PX[0]],
+        **shares,
+        "folds": [dataclasses.asdict(f) for f in folds],
+    }
+    if args.json:
+        print(json.dumps(found, indent=2))
+        return 0
+    print(f"{bundle.manifest.name}, {args.precision}, {model.backend}")
+    print(
+        f"fields of {FIELD_PX[1]} x {FIELD_PX[0]} px, {shares['tiles_per_field']:.1f} tiles each\n"
+    )
+    print("what runs                          fields/s   share")
+    print(f"the extractor alone                {shares['extractor']:8.2f}")
+    print(
+        f"the pipeline in this process       {shares['in_process']:8.2f}   "
+        f"{shares['in_process_share']:.2f} of the extractor"
+    )
+    print(
+        f"the pipeline through gRPC          {shares['grpc']:8.2f}   "
+        f"{shares['grpc_share']:.2f} of the one in process\n"
+    )
+    print(f"instances held   ms to fold a field of {CELLS_PER_FIELD}   x first   memory, MB")
+    for fold in folds:
+        ratio = fold.milliseconds / folds[0].milliseconds
+        print(
+            f"{fold.held:14d}   {fold.milliseconds:27.2f}   {ratio:7.2f}   {fold.memory_mb:10.1f}"
+        )
+    return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """One row of the second table.
+
+    Attributes:
+        held: Instances in the bag when the timing began.
+        milliseconds: Median time of one field without its extractor: judge, fold, store, score.
+        memory_mb: Growth of this process's memory since the bag was empty, 10^6 bytes.
+    """
+
+    held: int
+    milliseconds: float
+    memory_mb: float
+
+
+def _shares(model: Model, args: argparse.Namespace) -> dict[str, float]:
+    spec = _input(model)
+    count = args.fields
+    rounds: list[dict[str, float]] = []
+    with tempfile.TemporaryDirectory(prefix="edge-mil-bench-") as state:
+        service = ServiceProcess(Path(args.bundle), Path(state), "--precision", args.precision)
+        with service, Client(service.address) as client:
+            tiles = 0
+            for number in range(args.rounds + 1):
+                frames = list(_fields(spec, count, seed=number))
+                per_field, seconds = _in_process(model, frames, spec.mpp)
+                rates = {"in_process": count / seconds}
+                rates["extractor"] = count / _bare(model, spec, per_field)
+                rates["grpc"] = count / _through_grpc(client, frames, spec.mpp)
+                rates["in_process_share"] = rates["in_process"] / rates["extractor"]
+                rates["grpc_share"] = rates["grpc"] / rates["in_process"]
+                if number:  # the first round warms up
+                    tiles += sum(per_field)
+                    rounds.append(rates)
+    medians = {name: statistics.median(r[name] for r in rounds) for name in rounds[0]}
+    return {**medians, "tiles_per_field": tiles / (args.rounds * count)}
+
+
+def _in_process(model: Model, frames: list[Frame], mpp: float) -> tuple[list[int], float]:
+    """Return the tiles of each field, and the seconds until all are durable."""
+    tiles: list[int] = []
+    waiting: list[Future[None]] = []
+    with Session(model, mpp) as session:
+        started = time.perf_counter()
+        for sequence, frame in enumerate(frames, start=1):
+            result, durable = session.submit(sequence, frame)
+            tiles.append(result.cells_added)
+            waiting.append(durable)
+        for durable in waiting:
+            durable.result()
+        return tiles, time.perf_counter() - started
+
+
+def _bare(model: Model, spec: InputSpec, per_field: list[int]) -> float:
+    """Return the seconds of the extractor alone on as many tiles, in the same batches."""
+    shape = (spec.tile_height_px, spec.tile_width_px, 3)
+    pictures = [_noise((n, *shape), seed=n) for n in per_field]
+    started = time.perf_counter()
+    for tiles in pictures:
+        model.extract(tiles)
+    return time.perf_counter() - started
+
+
+def _through_grpc(client: Client, frames: list[Frame], mpp: float) -> float:
+    session = client.open_session(mpp=mpp)
+    started = time.perf_counter()
+    session.send_frames(iter(frames))
+    seconds = time.perf_counter() - started
+    session.close()
+    return seconds
+
+
+class _WithoutExtractor(Model):
+    """The model with features from a generator: what is timed is everything else."""
+
+    _rng = np.random.default_rng(0)
+
+    def extract_by(self, tiles: UInt8Array) -> tuple[Float32Array, Runner | None]:
+        width = self.bundle.manifest.aggregator.feature_dim
+        return self._rng.standard_normal((len(tiles), width), dtype=np.float32), None
+
+
+def _folds(model: Model, sizes: tuple[int, ...]) -> list[Fold]:
+    spec = _input(model)
+    bare = _WithoutExtractor.load(model.bundle, extractor=False)
+    rows, columns = 4, CELLS_PER_FIELD // 4
+    size = (rows * spec.tile_height_px, columns * spec.tile_width_px)
+    pixels = _noise((*size, 3), seed=0)
+    folds = []
+    with Session(bare, spec.mpp) as session:
+        gc.collect()
+        empty, sequence, held = _memory_bytes(), 0, 0
+        for target in sorted(sizes):
+            times: list[float] = []
+            begun = 0
+            while len(times) < PROBES:
+                x = sequence % 100 * size[1] + size[1] / 2
+                y = sequence // 100 * size[0] + size[0] / 2
+                sequence += 1
+                started = time.perf_counter()
+                result, durable = session.submit(
+                    sequence, Frame(pixels, x * spec.mpp, y * spec.mpp)
+                )
+                if held >= target:
+                    begun = begun or held
+                    times.append(time.perf_counter() - started)
+                durable.result()
+                held += result.cells_added
+            gc.collect()
+            grown = max(0, _memory_bytes() - empty) / 1e6
+            folds.append(Fold(begun, statistics.median(times) * 1e3, grown))
+    return folds
+
+
+def _fields(spec: InputSpec, count: int, seed: int) -> Iterator[Frame]:
+    """Yield fields of blotches, side by side with a tenth of overlap, ten to a row."""
+    rows, columns = FIELD_PX
+    for number in range(count):
+        x = number % 10 * columns * 0.9 + columns / 2
+        y = number // 10 * rows * 0.9 + rows / 2
+        pixels = _noise((rows, columns, 3), seed=1000 * seed + number)
+        yield Frame(pixels, round(x) * spec.mpp, round(y) * spec.mpp)
+
+
+def _noise(shape: tuple[int, ...], seed: int) -> UInt8Array:
+    """Return pixels that are all darker than glass."""
+    return np.random.default_rng(seed).integers(0, 180, shape, dtype=np.uint8)
+
+
+def _input(model: Model) -> InputSpec:
+    spec = model.input
+    assert spec is not None  # `run` has checked it
+    return spec
+
+
+def _memory_bytes() -> int:
+    """Return this process's resident memory; 0 where the system does not tell."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except OSError:
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")

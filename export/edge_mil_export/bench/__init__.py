@@ -1,0 +1,1 @@
+"""What `edge-mil bench` measures of exported models beside PyTorch."""

@@ -1,0 +1,1 @@
+"""The commands of `edge-mil-export`, a file each."""

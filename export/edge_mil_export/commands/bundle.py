@@ -1,0 +1,219 @@
+"""`edge-mil-export bundle`: an extractor and an aggregator to a bundle, measured first."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edge_mil.errors import UsageError
+from edge_mil.types import check_mpp
+
+if TYPE_CHECKING:
+    from edge_mil_export.bundle.making import Made
+
+PRECISIONS = ("fp32", "fp16", "int8")
+MAX_TILE_PX = 8192
+DEFAULT_DIFFERENCE = 0.02
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add `bundle`."""
+    from edge_mil_export.commands import aggregator as aggregator_command
+
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "bundle",
+        help="export an extractor and an aggregator",
+        description="Export an extractor and an aggregator as one bundle, which scores slides and "
+        "cameras. Every graph is compared with the original before the bundle is written; "
+        "nothing is downloaded.",
+    )
+    parser.add_argument(
+        "--extractor",
+        required=True,
+        metavar="KIND:WHERE",
+        help="timm:NAME, onnx:FILE, torchscript:FILE or python:MODULE:FACTORY (a function without "
+        "arguments in your own module that returns a torch module; the current folder is searched)",
+    )
+    parser.add_argument(
+        "--extractor-weights", type=Path, metavar="FILE", help="weights of timm: or python:"
+    )
+    parser.add_argument(
+        "--aggregator", type=Path, required=True, metavar="CHECKPOINT", help="the head's weights"
+    )
+    aggregator_command.add_arguments(parser)
+    parser.add_argument(
+        "--instances",
+        choices=("grid", "field"),
+        default="grid",
+        help="cells of the slide's grid, or whole camera fields (default: grid)",
+    )
+    parser.add_argument(
+        "--tile-px", required=True, metavar="PX", help="size of the model's tile: 224, or WxH"
+    )
+    parser.add_argument(
+        "--mpp", type=float, required=True, help="pixel size that the model was trained at, um/px"
+    )
+    parser.add_argument(
+        "--precision",
+        default="fp32",
+        metavar="P,...",
+        help="fp32, and any of fp16 (for TensorRT) and int8, as fp32,fp16,int8 (default: fp32)",
+    )
+    parser.add_argument(
+        "--calibration",
+        type=Path,
+        metavar="DIR",
+        help="folder of tiles, larger images (at --mpp) or slides; int8 needs it. Those that do "
+        "not calibrate judge, where no --fidelity-slide does",
+    )
+    parser.add_argument(
+        "--fidelity-slide",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a slide to measure the score on; repeat for more",
+    )
+    parser.add_argument(
+        "--max-score-difference",
+        type=float,
+        default=DEFAULT_DIFFERENCE,
+        metavar="X",
+        help="what INT8 or FP16 may move a slide score by (default: 0.02); else the export fails",
+    )
+    parser.add_argument(
+        "--normalise",
+        metavar="R,G,B/R,G,B|none",
+        help="mean/standard deviation, of 0 to 1; default: timm's configuration. none: the "
+        "network takes 0 to 255 and normalises by itself",
+    )
+    parser.add_argument(
+        "--stain",
+        choices=("macenko", "reinhard"),
+        help="bring tiles to the stain of the calibration tiles (else of the fidelity slides) "
+        "before the extractor; sessions then need edge-mil calibrate stain",
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="BUNDLE", help="folder to write")
+    parser.add_argument("--name", help="name of the bundle (default: that of --out)")
+    parser.add_argument(
+        "--licence",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="terms of the weights: extractor=TEXT, aggregator=TEXT, or one TEXT for both "
+        "(default: the extractor's model card, else unknown)",
+    )
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Export, measure, write, and print what came of it.
+
+    Raises:
+        EdgeMilError: An input or option does not fit; the message says which.
+    """
+    from edge_mil_export.bundle.making import Wanted, make_bundle
+
+    precisions = _precisions(arguments.precision)
+    wanted = Wanted(
+        extractor=arguments.extractor,
+        extractor_weights=arguments.extractor_weights,
+        aggregator=arguments.aggregator,
+        arch=arguments.arch,
+        arch_options=tuple(arguments.arch_option),
+        classes=arguments.classes,
+        instances=arguments.instances,
+        tile_px=parse_tile(arguments.tile_px),
+        mpp=check_mpp(arguments.mpp, "--mpp"),
+        int8="int8" in precisions,
+        fp16="fp16" in precisions,
+        calibration=arguments.calibration,
+        fidelity_slides=tuple(arguments.fidelity_slide),
+        max_difference=arguments.max_score_difference,
+        normalise=arguments.normalise,
+        name=arguments.name or "",
+        licences=tuple(arguments.licence),
+        stain=arguments.stain,
+    )
+    if wanted.int8 and wanted.calibration is None:
+        raise UsageError(
+            "int8 needs --calibration DIR, a folder of tiles or slides like those that the model "
+            "will see; or export with --precision fp32."
+        )
+    if not (math.isfinite(wanted.max_difference) and wanted.max_difference > 0):
+        raise UsageError(f"--max-score-difference must be above 0, got {wanted.max_difference:g}.")
+    made = make_bundle(wanted, arguments.out)
+    for part in made.unknown_licences:
+        print(
+            f"edge-mil-export: the licence of the {part} is not known; name it with "
+            f"--licence {part}=TEXT.",
+            file=sys.stderr,
+        )
+    if arguments.json:
+        print(json.dumps(_document(made, arguments.out)))
+    else:
+        _print(made, arguments.out)
+    return 0
+
+
+def parse_tile(text: str) -> tuple[int, int]:
+    """Return height and width from `--tile-px`: one number, or WxH.
+
+    Raises:
+        UsageError: It is neither, or too large.
+    """
+    sides = text.lower().split("x")
+    if len(sides) > 2 or not all(s.isdecimal() and 0 < int(s) <= MAX_TILE_PX for s in sides):
+        raise UsageError(f"--tile-px is one number or width x height, as 320x240, got {text}.")
+    return int(sides[-1]), int(sides[0])
+
+
+def _precisions(text: str) -> list[str]:
+    wanted = [word.strip() for word in text.split(",")]
+    for word in wanted:
+        if word not in PRECISIONS:
+            raise UsageError(
+                f"There is no precision {word!r}; name fp32, fp32,int8 or fp32,fp16,int8."
+            )
+    return wanted
+
+
+def _document(made: Made, out: Path) -> dict[str, Any]:
+    manifest = made.bundle.manifest
+    return {
+        "bundle": made.bundle.digest,
+        "path": str(out),
+        "name": manifest.name,
+        "extractor": manifest.extractor.name if manifest.extractor else "",
+        "feature_dim": manifest.aggregator.feature_dim,
+        "architecture": manifest.aggregator.architecture,
+        "classes": list(manifest.task.classes),
+        "files": sorted(manifest.files),
+        "redistributable": manifest.redistributable,
+        "fidelity": made.fidelity,
+    }
+
+
+def _print(made: Made, out: Path) -> None:
+    manifest, on = made.bundle.manifest, made.fidelity["measured_on"]
+    name = manifest.extractor.name if manifest.extractor else ""
+    print(f"{name}: features of width {manifest.aggregator.feature_dim}")
+    print(made.summary)
+    print(
+        f"measured on {len(on['bags'])} bags, {on['tiles']} tiles: {on['source']} "
+        f"(against {made.fidelity['reference']})"
+    )
+    print(f"  {'':10}{'score moved: mean':>18}{'max':>9}{'flips':>7}{'centred cosine min':>20}")
+    for key, figures in made.fidelity["comparisons"].items():
+        form = figures.get("form", {}).get("name", "")
+        print(
+            f"  {key:10}{figures['score_difference_mean']:18.4f}"
+            f"{figures['score_difference_max']:9.4f}{figures['class_flips']:7d}"
+            f"{figures['centred_cosine_min']:20.4f}  {form}"
+        )
+    print(f"wrote {out} ({made.bundle.digest[:19]})")
