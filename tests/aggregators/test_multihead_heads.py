@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from edge_mil.aggregators import Classifier
 from edge_mil.aggregators.banked import bank as bank_module
 from edge_mil.aggregators.registry import Parts, build_aggregator
-from edge_mil.aggregators.whole_bag.base import ilra as ilra_module
-from edge_mil.aggregators.whole_bag.base import wikg as wikg_module
+from edge_mil.aggregators.whole_bag import ilra as ilra_module
+from edge_mil.aggregators.whole_bag import wikg as wikg_module
 from edge_mil.errors import EmptyBagError, StoreError, UsageError
 from edge_mil.pipeline.instance_order import grid_places
 from edge_mil.protocols import Aggregator

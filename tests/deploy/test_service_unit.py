@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edge_mil.cli import Parser
-from edge_mil.cli.serve_command import add_parser
+from edge_mil.cli.serve import add_parser
 from edge_mil.service.address import parse_address
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"

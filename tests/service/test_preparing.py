@@ -13,9 +13,9 @@ import pytest
 from edge_mil.errors import DependencyError, EdgeMilError, SessionStateError
 from edge_mil.pipeline import Model
 from edge_mil.pipeline.runners.verification import Check
+from edge_mil.service.models import preparation as preparing
 from edge_mil.service.models.preparation import Preparations, Wanted, choose_backend
 from edge_mil.service.models.registry import HostedBundle, ModelShelf
-from edge_mil.service.models.registry import preparation as preparing
 from edge_mil.service.sessions.live_session import SessionHosts
 from edge_mil.session import SessionFolder, SessionSettings
 

@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
         if finding.mend:
             print(f"      {finding.mend}")
     if tuned:
-        from edge_mil.cli.tune_command import print_table
+        from edge_mil.cli.tune import print_table
 
         print("Measured by edge-mil tune")
         for document in tuned:

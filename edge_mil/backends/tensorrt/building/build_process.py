@@ -1,7 +1,7 @@
 """The builder's own process: one ONNX graph in, one engine file out, and then it ends.
 
-`engine_builder` starts `python -m edge_mil.backends.tensorrt.building.build_process TELL LIFE`, never a
-person. TELL and LIFE are file descriptors: one JSON object a line goes out through the first, and
+`engine_builder` starts it by its module name, with TELL and LIFE as arguments; never a person.
+TELL and LIFE are file descriptors: one JSON object a line goes out through the first, and
 when the second ends the parent is gone. The job, one JSON line, and the graph come through the
 standard input. A builder that crashes, or takes all memory, takes nobody with it.
 """
