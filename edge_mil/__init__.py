@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from edge_mil.version import __version__
+
 if TYPE_CHECKING:
     from edge_mil.bundle import Bundle, open_bundle
     from edge_mil.client import Client
     from edge_mil.session import Session
 
-__version__ = "0.1.0"
 __all__ = ["Bundle", "Client", "Session", "__version__", "open_bundle"]
 
 _HOME = {

@@ -89,7 +89,7 @@ class Aggregator(ABC, Generic[State]):
     incremental: str = "mergeable"
     """mergeable, banked or whole-bag; a whole-bag head is scored in the background."""
 
-    needs_places: bool = False
+    needs_instance_order: bool = False
     """Whether batches must say where their instances lie."""
 
     @abstractmethod

@@ -75,7 +75,8 @@ class Frame:
         pixels: RGB uint8, shape (h, w, 3), C-contiguous.
         x_um: Stage x of the field's centre, um, x right; None without a stage.
         y_um: Stage y of the field's centre, um, y down; None without a stage.
-        place: Name of the place, for independent fields; "" otherwise. Never with a position.
+        location_id: Name of the location, for independent fields; "" otherwise. A frame never has
+            both a location and a position.
         capture_time_s: Seconds since the epoch; 0 when the camera does not say.
         name: Where the frame came from, for people (a file's name); "" when unknown.
         grey: The same pixels in grey, uint8 (h, w), where a gate has made it; else None.
@@ -88,7 +89,7 @@ class Frame:
     pixels: UInt8Array
     x_um: float | None = None
     y_um: float | None = None
-    place: str = ""
+    location_id: str = ""
     capture_time_s: float = 0.0
     name: str = ""
     grey: UInt8Array | None = field(default=None, repr=False)
@@ -109,9 +110,9 @@ class Frame:
                     f"The stage position ({self.x_um}, {self.y_um}) um is not finite; "
                     "read the stage again before sending the field."
                 )
-            if self.place:
+            if self.location_id:
                 raise PositionError(
-                    f"The field has a stage position and the place {self.place!r}; send one."
+                    f"The field has a stage position and the place {self.location_id!r}; send one."
                 )
 
     @property
@@ -136,7 +137,7 @@ class Region:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Places:
+class InstanceOrder:
     """Where instances lie, for heads whose score depends on it.
 
     Attributes:
@@ -165,10 +166,10 @@ class Places:
     def __len__(self) -> int:
         return len(self.keys)
 
-    def take(self, rows: Int64Array) -> Places:
+    def take(self, rows: Int64Array) -> InstanceOrder:
         """Return the places of some instances."""
         groups = None if self.groups is None else self.groups[rows]
-        return Places(tuple(self.keys[row] for row in rows), self.cells[rows], groups)
+        return InstanceOrder(tuple(self.keys[row] for row in rows), self.cells[rows], groups)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -180,7 +181,7 @@ class InstanceBatch:
         attention_logits: Attention before the softmax, shape (n, k), float32; k channels
             (heads, branches or classes), 0 for a pooling without attention (mean, max).
         extra: What else the head keeps of an instance (DSMIL's queries), name -> float32 (n, m).
-        places: Where they lie; None where the head does not ask.
+        instance_order: Where they lie; None where the head does not ask.
 
     Raises:
         InvalidInstancesError: The shapes disagree, or a number is not finite.
@@ -189,7 +190,7 @@ class InstanceBatch:
     values: Float32Array
     attention_logits: Float32Array
     extra: Mapping[str, Float32Array] = field(default_factory=dict)
-    places: Places | None = None
+    instance_order: InstanceOrder | None = None
 
     def __post_init__(self) -> None:
         """Check the batch here, so that no later layer has to."""
@@ -199,8 +200,8 @@ class InstanceBatch:
                 f"Expected values (n, l) and attention logits (n, k), got {rows} and {logits}."
             )
         others = [len(array) for array in self.extra.values()]
-        if self.places is not None:
-            others.append(len(self.places))
+        if self.instance_order is not None:
+            others.append(len(self.instance_order))
         if any(n != rows[0] for n in others):
             raise InvalidInstancesError(
                 f"Expected {rows[0]} instances in every array, got {others}."
@@ -223,7 +224,7 @@ class InstanceBatch:
             self.values[rows],
             self.attention_logits[rows],
             {name: array[rows] for name, array in self.extra.items()},
-            None if self.places is None else self.places.take(rows),
+            None if self.instance_order is None else self.instance_order.take(rows),
         )
 
 
@@ -320,7 +321,7 @@ class FieldResult:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class HeatMap:
+class InfluenceMap:
     """Influence of each cell on the score of one class.
 
     Attributes:

@@ -93,11 +93,11 @@ def against_truth(store: SessionFile, path: list[tuple[int, int]], cell_px: floa
     rows = [row for row in store.instances() if row.kind is InstanceKind.HELD]
     shown = []
     for row in rows:
-        (i, j), off = map(int, row.place.split(":")), astray(row.sequence)
+        (i, j), off = map(int, row.instance_key.split(":")), astray(row.sequence)
         shown.append((i - off[0], j - off[1]))
     errors = {sequence: error(sequence) for sequence in located}
     return Truth(
-        places=frozenset(row.place for row in rows),
+        places=frozenset(row.instance_key for row in rows),
         twice=_twice(shown),
         astray=max((max(map(abs, astray(row.sequence))) for row in rows), default=0.0),
         end_error=errors[max(errors)],
@@ -163,7 +163,7 @@ def _with_stage(
             held = [row for row in store.instances() if row.kind is InstanceKind.HELD]
             score = session.score()
             assert score is not None
-            return frozenset(row.place for row in held), score.probabilities[0]
+            return frozenset(row.instance_key for row in held), score.probabilities[0]
 
 
 def _twice(places: list[tuple[float, float]]) -> int:

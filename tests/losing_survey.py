@@ -1,4 +1,4 @@
-"""A grid survey that drops what a frame's name says: the seam of `Look.dropped`, without a reason.
+"""A grid map that drops what a frame's name says, to test `InstancePlan.dropped` by itself.
 
 Which instances go is the business of the real surveys; that they go in one durable step is the
 session's.
@@ -12,20 +12,20 @@ import json
 from painted_field import field
 
 from edge_mil.pipeline import Model
-from edge_mil.session.instances.base import Look
-from edge_mil.session.instances.grid_instances import GridSurvey
+from edge_mil.session.instances.base import InstancePlan
+from edge_mil.session.instances.grid_instances import GridInstances
 from edge_mil.session.settings import SessionSettings
 from edge_mil.types import Frame, UInt8Array
 
 
-class LosingSurvey(GridSurvey):
+class LosingSurvey(GridInstances):
     """Counts cells, and drops those that a frame names."""
 
     @classmethod
     def open(
         cls, model: Model, settings: SessionSettings, frame_size: tuple[int, int] | None
     ) -> LosingSurvey:
-        """Stand in for `open_survey`."""
+        """Stand in for `open_instance_map`."""
         assert model.input is not None
         return cls(model.input, settings, frame_size)
 
@@ -37,7 +37,7 @@ class LosingSurvey(GridSurvey):
         name = json.dumps([[place, owner] for place in drops])
         return dataclasses.replace(field(slide, x, y), name=name)
 
-    def look(self, sequence: int, frame: Frame) -> Look:
+    def look(self, sequence: int, frame: Frame) -> InstancePlan:
         """Judge a field as a grid survey does."""
         look = super().look(sequence, frame)
         dropped = tuple((place, owner) for place, owner in json.loads(frame.name or "[]"))

@@ -14,7 +14,7 @@ from hand_moved import DATA, read_slide, tissue_of
 from textured_slide import with_noise
 
 from edge_mil.imaging.registration.pairwise import register
-from edge_mil.imaging.registration.pyramid import Picture
+from edge_mil.imaging.registration.pyramid import RegistrationPyramid
 from edge_mil.types import UInt8Array
 
 RIGHT_PX = 2.0
@@ -52,9 +52,9 @@ def random_pairs(
         shown = tissue[y // 16 : (y + height) // 16, x // 16 : (x + width) // 16]
         return bool(shown.mean() >= LEAST_TISSUE)
 
-    def picture(x: int, y: int) -> Picture:
+    def picture(x: int, y: int) -> RegistrationPyramid:
         pixels = np.ascontiguousarray(slide[y : y + height, x : x + width])
-        return Picture.of(with_noise(pixels, deviation, int(chance.integers(1 << 30))))
+        return RegistrationPyramid.of(with_noise(pixels, deviation, int(chance.integers(1 << 30))))
 
     pairs: list[Pair] = []
     while len(pairs) < count:

@@ -32,7 +32,7 @@ from edge_mil.imaging.correction.noise import glass_noise
 from edge_mil.imaging.correction.shading import ShadingCorrection
 from edge_mil.imaging.correction.stain import fit_profile
 from edge_mil.imaging.quality.gate_fit import Histogram, fit_gate_settings
-from edge_mil.imaging.registration.pyramid import Picture
+from edge_mil.imaging.registration.pyramid import RegistrationPyramid
 from edge_mil.imaging.tissue import TissueTest
 from edge_mil.types import Float32Array, Frame, UInt8Array, check_mpp
 
@@ -79,7 +79,7 @@ class Measurement:
     _noise: list[float] = field(default_factory=list)
     _clipped: list[float] = field(default_factory=list)
     _full: list[UInt8Array] = field(default_factory=list)
-    _pictures: list[Picture] = field(default_factory=list)
+    _pictures: list[RegistrationPyramid] = field(default_factory=list)
     _positions: list[tuple[float, float]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -292,7 +292,7 @@ class Measurement:
                     "overlapping by half or more."
                 )
             self._positions.append((frame.x_um, frame.y_um))
-        self._pictures.append(Picture.of(self._corrected(frame.pixels)))
+        self._pictures.append(RegistrationPyramid.of(self._corrected(frame.pixels)))
 
     def _check_declared(self, measured: float) -> None:
         declared = self.calibration.mpp

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from edge_mil.errors import CalibrationError
 from edge_mil.imaging.registration.pairwise import Registration, register
-from edge_mil.imaging.registration.pyramid import Picture
+from edge_mil.imaging.registration.pyramid import RegistrationPyramid
 from edge_mil.types import Float64Array
 
 MOST_FIELDS = 16
@@ -89,7 +89,9 @@ class StageMap:
 
 
 def measure_stage(
-    pictures: Sequence[Picture], positions: Sequence[tuple[float, float]], mpp: float | None
+    pictures: Sequence[RegistrationPyramid],
+    positions: Sequence[tuple[float, float]],
+    mpp: float | None,
 ) -> StageMap:
     """Measure the affine from camera to stage.
 
@@ -151,7 +153,7 @@ class _Moves:
 
     def __init__(
         self,
-        pictures: Sequence[Picture],
+        pictures: Sequence[RegistrationPyramid],
         positions: Sequence[tuple[float, float]],
         mpp: float | None,
     ) -> None:

@@ -11,7 +11,7 @@ from edge_mil.cameras.slide_file import SlideFile
 from edge_mil.cameras.virtual_microscope import VirtualMicroscope
 from edge_mil.errors import NotThereYetError, SourceError, UsageError
 
-LATER = {"cv2:": "a USB camera (cv2:)", "mm:": "Micro-Manager (mm:)"}
+UNSUPPORTED = {"cv2:": "a USB camera (cv2:)", "mm:": "Micro-Manager (mm:)"}
 
 
 def open_camera(
@@ -53,7 +53,7 @@ def open_camera(
         PositionError: An image has no position.
         UsageError: Options do not make sense together.
     """
-    for prefix, what in LATER.items():
+    for prefix, what in UNSUPPORTED.items():
         if source.startswith(prefix):
             raise NotThereYetError(
                 f"Streaming from {what} is not there yet: the acquisition release brings it; "

@@ -85,7 +85,7 @@ class ImageFolder:
         """Return one image by its path within the folder."""
         pixels = read_image(self.folder / name)
         if self.independent:
-            return Frame(pixels, place=name, name=name)
+            return Frame(pixels, location_id=name, name=name)
         x_um, y_um = self.positions[name]
         return Frame(pixels, x_um=x_um, y_um=y_um, name=name)
 

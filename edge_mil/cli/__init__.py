@@ -9,9 +9,9 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from edge_mil import __version__
 from edge_mil.errors import DependencyError, EdgeMilError
 from edge_mil.types import RESEARCH_USE_ONLY
+from edge_mil.version import __version__
 
 COMMANDS = {
     "demo": "play a slide through a real service and end with a report; needs nothing else",

@@ -65,11 +65,11 @@ def run_build(arguments: argparse.Namespace) -> int:
     from edge_mil.backends.tensorrt.backend import TensorRtBackend
     from edge_mil.backends.tensorrt.cache import EngineCache
     from edge_mil.pipeline import Model
-    from edge_mil.pipeline.runners.fallback import CHAIN, GRAPHS
+    from edge_mil.pipeline.runners.fallback import FALLBACK_ORDER, GRAPHS
 
     bundle = open_bundle(arguments.bundle)
     spec = bundle.manifest.extractor
-    had = [p for p in CHAIN if spec is not None and GRAPHS[p] in spec.graphs]
+    had = [p for p in FALLBACK_ORDER if spec is not None and GRAPHS[p] in spec.graphs]
     wanted = arguments.precision or had
     if not wanted:
         raise UsageError(f"{bundle.manifest.name} has no extractor, so there is nothing to build.")

@@ -14,8 +14,8 @@ from edge_mil.bundle import Bundle, open_bundle
 from edge_mil.cameras.image_folder import SUFFIXES, read_image
 from edge_mil.errors import BundleError, SourceError
 from edge_mil.imaging import GridGeometry, TissueTest
-from edge_mil.imaging.quality.single_image import FrameJudge
-from edge_mil.pipeline.ood.single_image_ood import Likeness
+from edge_mil.imaging.quality.single_image import ImageQuality
+from edge_mil.pipeline.ood.single_image_ood import SingleImageOod
 from edge_mil.types import RESEARCH_USE_ONLY, Measure, Verdict, check_mpp
 from edge_mil.verdict_text import words_of
 
@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     names = _images(folder)
     bundle = None if arguments.bundle is None else open_bundle(arguments.bundle)
     judge = _judge(bundle, arguments.mpp)
-    likeness = None if bundle is None else Likeness.load(bundle, judge.geometry)
+    likeness = None if bundle is None else SingleImageOod.load(bundle, judge.geometry)
     frames = []
     try:
         for name in names:
@@ -92,12 +92,12 @@ def _images(folder: Path) -> list[str]:
     return names
 
 
-def _judge(bundle: Bundle | None, mpp: float | None) -> FrameJudge:
+def _judge(bundle: Bundle | None, mpp: float | None) -> ImageQuality:
     """Return the judge of a bundle's cells; of the usual ones without a bundle."""
     if mpp is not None:
         check_mpp(mpp, "--mpp")
     if bundle is None:
-        return FrameJudge(GridGeometry(mpp or MPP, TILE_PX, TILE_PX, MPP))
+        return ImageQuality(GridGeometry(mpp or MPP, TILE_PX, TILE_PX, MPP))
     taken = bundle.manifest.input
     if taken is None:
         raise BundleError(
@@ -110,13 +110,13 @@ def _judge(bundle: Bundle | None, mpp: float | None) -> FrameJudge:
             mpp or taken.mpp, taken.tile_height_px, taken.tile_width_px, taken.mpp
         )
     numbers = taken.tissue
-    return FrameJudge(
+    return ImageQuality(
         geometry, TissueTest(numbers.background, numbers.min_difference, numbers.min_share)
     )
 
 
 def _entry(
-    judge: FrameJudge, likeness: Likeness | None, folder: Path, name: str
+    judge: ImageQuality, likeness: SingleImageOod | None, folder: Path, name: str
 ) -> dict[str, object]:
     """Return one entry of `frames`; for a file that cannot be read, the sentence that says so."""
     try:

@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     from edge_mil.bundle import open_bundle
     from edge_mil.pipeline import Model
     from edge_mil.pipeline.runners.autotune import tune
-    from edge_mil.pipeline.runners.tuned_choice import ChoiceFolder
+    from edge_mil.pipeline.runners.tuned_choice import TunedStore
     from edge_mil.session import default_state_folder
 
     state = arguments.state or default_state_folder()
@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     finally:
         model.close()
-    choice = ChoiceFolder(state).save(bundle, tuning, arguments.threads)
+    choice = TunedStore(state).save(bundle, tuning, arguments.threads)
     if arguments.json:
         print(json.dumps(choice.document))
     else:

@@ -13,7 +13,7 @@ from edge_mil.client.values import (
     SessionInfo,
 )
 from edge_mil.rpc.allocator import tune_allocator
-from edge_mil.types import CellLayer, HeatMap
+from edge_mil.types import CellLayer, InfluenceMap
 
 __all__ = [
     "CalibrationInfo",
@@ -22,7 +22,7 @@ __all__ = [
     "ClientSession",
     "FieldInfo",
     "FieldStream",
-    "HeatMap",
+    "InfluenceMap",
     "ModelInfo",
     "MosaicInfo",
     "ScoreInfo",

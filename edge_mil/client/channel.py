@@ -55,7 +55,7 @@ class Timeouts:
     bundle_s: float = 300.0
 
 
-class Wire:
+class Channel:
     """One channel and the stubs on it."""
 
     def __init__(self, address: str, timeouts: Timeouts) -> None:

@@ -12,7 +12,7 @@ from edge_mil.client.calibration import (
     calibration_info,
     kind_of,
 )
-from edge_mil.client.channel import Timeouts, Wire
+from edge_mil.client.channel import Channel, Timeouts
 from edge_mil.client.session import ClientSession
 from edge_mil.client.values import (
     ModelInfo,
@@ -66,7 +66,7 @@ class Client:
         """
         self.address = address
         timeouts = Timeouts(connect_timeout_s, call_timeout_s, close_timeout_s, bundle_timeout_s)
-        self._wire = Wire(address, timeouts)
+        self._wire = Channel(address, timeouts)
         self._calibrate_timeout_s = calibrate_timeout_s
 
     def server_info(self) -> ServerInfo:

@@ -47,7 +47,7 @@ class Outbox:
         """Add a frame at the end."""
         self._new.append(frame)
 
-    def put_newest(self, frame: Frame) -> None:
+    def push_latest(self, frame: Frame) -> None:
         """Add a frame, dropping the oldest that has no number when the ring is full."""
         if len(self._new) >= RING:
             self._new.popleft()
@@ -56,7 +56,7 @@ class Outbox:
         self._new.append(frame)
 
     @property
-    def roomy(self) -> bool:
+    def has_room(self) -> bool:
         """Whether a source that waits may add one: nothing waits to be sent for the first time."""
         return not self._new
 

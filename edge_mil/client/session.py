@@ -10,7 +10,7 @@ from typing import Any
 
 import grpc
 
-from edge_mil.client.channel import Wire, error_of
+from edge_mil.client.channel import Channel, error_of
 from edge_mil.client.stream import GIVE_UP_AFTER_S, FieldStream, StreamSummary
 from edge_mil.client.values import (
     FieldInfo,
@@ -27,7 +27,7 @@ from edge_mil.client.values import (
 )
 from edge_mil.errors import RemoteError
 from edge_mil.rpc.results import duration
-from edge_mil.types import CellLayer, FieldResult, Frame, HeatMap, SlideScore
+from edge_mil.types import CellLayer, FieldResult, Frame, InfluenceMap, SlideScore
 from edge_mil.v1 import edge_mil_pb2 as pb
 
 
@@ -59,7 +59,7 @@ class ClientSession:
         opened: Where it stood when it was opened or resumed.
     """
 
-    def __init__(self, wire: Wire, opened: SessionInfo) -> None:
+    def __init__(self, wire: Channel, opened: SessionInfo) -> None:
         self._wire, self.opened = wire, opened
         self.session_id = opened.session_id
 
@@ -215,7 +215,7 @@ class ClientSession:
         found = self._wire.call(lambda s: self._wire.views.GetFieldThumbnail(request, timeout=s))
         return found.jpeg
 
-    def heat_map(self, class_name: str = "") -> HeatMap:
+    def heat_map(self, class_name: str = "") -> InfluenceMap:
         """Return each cell's influence on a class' logit; "" takes the last class.
 
         Raises:

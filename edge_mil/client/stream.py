@@ -14,7 +14,7 @@ import grpc
 from edge_mil.client.channel import (
     FIRST_PAUSE_S,
     LONGEST_PAUSE_S,
-    Wire,
+    Channel,
     error_of,
     link_lost,
     reason_of,
@@ -72,7 +72,7 @@ class FieldStream:
 
     def __init__(
         self,
-        wire: Wire,
+        wire: Channel,
         session_id: str,
         *,
         live: bool,
@@ -112,9 +112,9 @@ class FieldStream:
             if self._closing:
                 raise UsageError("The stream was finished; open another to send more.")
             if self._live:
-                self._outbox.put_newest(frame)
+                self._outbox.push_latest(frame)
             else:
-                self._wait(lambda: self._outbox.roomy)
+                self._wait(lambda: self._outbox.has_room)
                 self._outbox.put(frame)
             self._check()
             self._changed.notify_all()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge_mil.rpc.results import decode_measure, decode_score, epoch_seconds
-from edge_mil.types import CellLayer, FieldResult, Float32Array, HeatMap, SlideScore, Verdict
+from edge_mil.types import CellLayer, FieldResult, Float32Array, InfluenceMap, SlideScore, Verdict
 from edge_mil.v1 import edge_mil_pb2 as pb
 
 INSTANCE_NAMES = {pb.INSTANCE_KIND_GRID: "grid", pb.INSTANCE_KIND_FIELD: "field"}
@@ -147,7 +147,7 @@ class FieldInfo:
         y_um: Stage y of its centre; None without a stage.
         width_um: Its width on the slide.
         height_um: Its height on the slide.
-        place: Its place, for independent fields.
+        location_id: Its place, for independent fields.
         name: Where its frame came from.
         removed: Whether it was removed by hand.
         attention_share: Share of the bag's attention on it.
@@ -160,7 +160,7 @@ class FieldInfo:
     y_um: float | None
     width_um: float
     height_um: float
-    place: str
+    location_id: str
     name: str
     removed: bool
     attention_share: float
@@ -251,7 +251,7 @@ def field_info(message: pb.FieldSummary) -> FieldInfo:
         y_um=message.stage_y_um if message.HasField("stage_y_um") else None,
         width_um=message.width_um,
         height_um=message.height_um,
-        place=message.place,
+        location_id=message.place,
         name=message.name,
         removed=message.removed,
         attention_share=message.attention_share,
@@ -309,9 +309,9 @@ def cell_layer(name: str, message: pb.GetHeatmapResponse) -> CellLayer:
     )
 
 
-def heat_map(message: pb.GetHeatmapResponse) -> HeatMap:
+def heat_map(message: pb.GetHeatmapResponse) -> InfluenceMap:
     """Return a heat map's message as a value."""
-    return HeatMap(
+    return InfluenceMap(
         class_name=message.class_name,
         origin_x_um=message.origin_x_um,
         origin_y_um=message.origin_y_um,

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from edge_mil import __version__
 from edge_mil.bundle import Bundle
 from edge_mil.cameras import SlideFile
 from edge_mil.client import ClientSession, FieldInfo, SessionInfo
@@ -16,6 +15,7 @@ from edge_mil.session.report.charts import HistoryPoint, SlidePicture
 from edge_mil.session.report.content import about_model
 from edge_mil.session.report.page import ReportContent, TopField
 from edge_mil.types import FieldResult, Region, UInt8Array
+from edge_mil.version import __version__
 
 PICTURE_PX = 1600
 """Long side of the slide's picture: sharp on a page 1100 px wide, some 300 KB."""

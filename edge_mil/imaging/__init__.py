@@ -1,19 +1,19 @@
 """From a frame to instances: the global grid, tissue, resampling, slots; pictures of results."""
 
-from edge_mil.imaging.cells.assembly import FieldView
-from edge_mil.imaging.cells.cell_map import Mosaic
+from edge_mil.imaging.cells.assembly import CellUpdate
+from edge_mil.imaging.cells.cell_map import CellMap
 from edge_mil.imaging.cells.field_slots import (
-    Rank,
     Slot,
-    SlotBook,
-    SlotView,
+    SlotMap,
+    SlotUpdate,
+    ViewRank,
     bring_to_tile,
     check_field_mpp,
     sharpness,
 )
-from edge_mil.imaging.cells.pending import Part
-from edge_mil.imaging.cells.replacement import Seen, Sharpness, clearly_sharper
-from edge_mil.imaging.correction.stage_axes import Straight, Straightener
+from edge_mil.imaging.cells.pending import CellPart
+from edge_mil.imaging.cells.replacement import Sharpness, ViewSharpness, clearly_sharper
+from edge_mil.imaging.correction.stage_axes import AlignedFrame, StageAligner
 from edge_mil.imaging.grid import Box, Cell, GridGeometry
 from edge_mil.imaging.outline import cells_inside, tissue_outline
 from edge_mil.imaging.render.influence_colours import lay_over, paint_heat_map
@@ -22,21 +22,21 @@ from edge_mil.imaging.resample import resample_cell
 from edge_mil.imaging.tissue import TissueTest, tissue_share
 
 __all__ = [
+    "AlignedFrame",
     "Box",
     "Cell",
-    "FieldView",
+    "CellMap",
+    "CellPart",
+    "CellUpdate",
     "GridGeometry",
-    "Mosaic",
-    "Part",
-    "Rank",
-    "Seen",
     "Sharpness",
     "Slot",
-    "SlotBook",
-    "SlotView",
-    "Straight",
-    "Straightener",
+    "SlotMap",
+    "SlotUpdate",
+    "StageAligner",
     "TissueTest",
+    "ViewRank",
+    "ViewSharpness",
     "bring_to_tile",
     "cells_inside",
     "check_field_mpp",

@@ -13,27 +13,27 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edge_mil.types import Float64Array, Int64Array, Places
+from edge_mil.types import Float64Array, InstanceOrder, Int64Array
 
 _SIGN = 1 << 63
 
 
-def grid_places(cells: Sequence[tuple[int, int]]) -> Places:
+def grid_order(cells: Sequence[tuple[int, int]]) -> InstanceOrder:
     """Return the places of cells or slots (column, row): by row, then column."""
     keys = tuple(struct.pack(">QQ", row + _SIGN, column + _SIGN) for column, row in cells)
-    return Places(keys, np.array(cells, dtype=np.int64).reshape(-1, 2))
+    return InstanceOrder(keys, np.array(cells, dtype=np.int64).reshape(-1, 2))
 
 
-def named_places(names: Sequence[str]) -> Places:
+def named_order(names: Sequence[str]) -> InstanceOrder:
     """Return the places of independent fields: in the order of their names."""
     cells = [(_hash(name), 0) for name in names]
     keys = tuple(name.encode("utf-8") for name in names)
-    return Places(keys, np.array(cells, dtype=np.int64).reshape(-1, 2))
+    return InstanceOrder(keys, np.array(cells, dtype=np.int64).reshape(-1, 2))
 
 
-def file_places(
+def file_order(
     rows: Int64Array, positions: Float64Array | None, groups: Int64Array | None
-) -> Places:
+) -> InstanceOrder:
     """Return the places of some rows of a features file.
 
     Args:
@@ -47,13 +47,13 @@ def file_places(
     if positions is None:
         keys = tuple(struct.pack(">Q", row) for row in numbers)
         cells = np.stack([rows, np.zeros_like(rows)], axis=1)
-        return Places(keys, cells, given)
+        return InstanceOrder(keys, cells, given)
     at = positions[rows]
     keys = tuple(
         _sortable(y) + _sortable(x) + struct.pack(">Q", row)
         for (x, y), row in zip(at.tolist(), numbers, strict=True)
     )
-    return Places(keys, np.rint(at).astype(np.int64), given)
+    return InstanceOrder(keys, np.rint(at).astype(np.int64), given)
 
 
 def _sortable(number: float) -> bytes:

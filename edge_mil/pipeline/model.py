@@ -21,9 +21,9 @@ from edge_mil.errors import (
 )
 from edge_mil.pipeline.ood.reference import Reference
 from edge_mil.pipeline.runners.runner import Extractor, Runner
-from edge_mil.pipeline.runners.variants import open_way, way_of
+from edge_mil.pipeline.runners.variants import find_variant, open_variant
 from edge_mil.protocols import Aggregator, Network
-from edge_mil.types import Float32Array, InstanceBatch, Places, UInt8Array
+from edge_mil.types import Float32Array, InstanceBatch, InstanceOrder, UInt8Array
 
 LOG = logging.getLogger("edge_mil.pipeline")
 
@@ -109,8 +109,10 @@ class Model:
                 if backend == "tensorrt":
                     _accelerate(model, precision, engines)
                 else:
-                    way = way_of(bundle, backend, precision)
-                    model.extractor.switch(open_way(bundle, way, threads=threads, engines=engines))
+                    way = find_variant(bundle, backend, precision)
+                    model.extractor.switch(
+                        open_variant(bundle, way, threads=threads, engines=engines)
+                    )
             except BaseException:
                 model.close()
                 raise
@@ -213,12 +215,14 @@ class Model:
                 row=row,
             )
 
-    def attend(self, features: Float32Array, places: Places | None = None) -> InstanceBatch:
+    def attend(
+        self, features: Float32Array, instance_order: InstanceOrder | None = None
+    ) -> InstanceBatch:
         """Run the per-instance part of the aggregator.
 
         Args:
             features: float32, shape (n, d); any n, 0 too.
-            places: Where the instances lie; heads that see the whole bag need it.
+            instance_order: Where the instances lie; heads that see the whole bag need it.
 
         Raises:
             InvalidFeaturesError: Another width, or a number that is not finite.
@@ -228,14 +232,14 @@ class Model:
         if len(features) == 0:
             empty = np.empty((0, spec.value_dim), dtype=np.float32)
             logits = np.empty((0, spec.channels), dtype=np.float32)
-            return InstanceBatch(empty, logits, places=places)
+            return InstanceBatch(empty, logits, instance_order=instance_order)
         single = np.ascontiguousarray(features, dtype=np.float32)
         found = {"values": single}
         if self._attend is not None:
             found = self._attend.run({"features": single})
         logits = found.get("attention_logits", np.empty((len(features), 0), dtype=np.float32))
         extra = {name: array for name, array in found.items() if name not in PLAIN}
-        return InstanceBatch(found["values"], logits, extra, places)
+        return InstanceBatch(found["values"], logits, extra, instance_order)
 
     def close(self) -> None:
         """Give the graphs back."""
@@ -252,18 +256,18 @@ def cpu_runner(bundle: Bundle, precision: str, threads: int | None) -> Runner:
         BundleError: The bundle has no such extractor.
         UsageError: There is no such precision on the CPU.
     """
-    return open_way(bundle, way_of(bundle, "cpu", precision), threads=threads)
+    return open_variant(bundle, find_variant(bundle, "cpu", precision), threads=threads)
 
 
 def _accelerate(model: Model, precision: str, engines: Path | None) -> None:
     from edge_mil.backends.tensorrt.backend import TensorRtBackend
     from edge_mil.backends.tensorrt.cache import EngineCache
-    from edge_mil.pipeline.runners.fallback import accelerate
+    from edge_mil.pipeline.runners.fallback import select_engine
 
     if engines is None:
         raise UsageError("TensorRT keeps its engines; name the folder where (--state).")
     assert model.extractor is not None
-    made = accelerate(model, TensorRtBackend(EngineCache(engines)), precision)
+    made = select_engine(model, TensorRtBackend(EngineCache(engines)), precision)
     if made.missed:
         LOG.warning("%s: %s", model.bundle.manifest.name, made.missed)
     model.extractor.switch(made.runner)

@@ -40,7 +40,7 @@ def encode_header(frame: Frame, sequence: int, *, dropped_before: int = 0) -> pb
         width=frame.width_px,
         height=frame.height_px,
         total_bytes=frame.width_px * frame.height_px * 3,
-        place=frame.place,
+        place=frame.location_id,
         dropped_before=dropped_before,
         stage_settled=True,
     )

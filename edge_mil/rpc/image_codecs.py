@@ -48,7 +48,7 @@ def decode_frame(header: pb.FieldHeader, payload: UInt8Array) -> Frame:
         pixels=pixels,
         x_um=header.stage_x_um if has_x else None,
         y_um=header.stage_y_um if has_y else None,
-        place=header.place,
+        location_id=header.place,
         capture_time_s=epoch_seconds(header.capture_time),
         name=header.extra.get("name", ""),
     )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from edge_mil.rpc.results import encode_measure, encode_score, encode_verdict, timestamp
-from edge_mil.service.sessions.live_session import HostedSession, score_of
+from edge_mil.service.sessions.live_session import LiveSession, score_of
 from edge_mil.session import FieldRecord, SessionSummary
 from edge_mil.types import Verdict
 from edge_mil.v1 import edge_mil_pb2 as pb
 
 
-def session_message(hosted: HostedSession) -> pb.Session:
+def session_message(hosted: LiveSession) -> pb.Session:
     """Return where an open session stands."""
     session, standing = hosted.session, hosted.session.standing()
     settings = session.settings
@@ -63,7 +63,7 @@ def field_message(record: FieldRecord) -> pb.FieldSummary:
         verdict=encode_verdict(result.verdict),
         cells=record.cells,
         removed=record.removed,
-        place=record.place,
+        place=record.location_id,
         coverage=result.coverage,
         score=encode_score(
             result.score,

@@ -34,10 +34,10 @@ from edge_mil.service.models.preparation import (
     choose_backend,
     engines_of,
 )
-from edge_mil.service.models.registry import HostedBundle, ModelShelf
+from edge_mil.service.models.registry import BundleRegistry, ServedBundle
 from edge_mil.service.models.servicer import ModelServicer
-from edge_mil.service.sessions.field_worker import Folder
-from edge_mil.service.sessions.live_session import SessionHosts
+from edge_mil.service.sessions.field_worker import FieldWorker
+from edge_mil.service.sessions.live_session import SessionRegistry
 from edge_mil.service.sessions.servicer import SessionServicer
 from edge_mil.service.systemd import Supervisor
 from edge_mil.service.views.servicer import ViewServicer
@@ -119,7 +119,7 @@ def run_server(settings: ServerSettings, tell: Callable[[str], None]) -> None:
 class _Server:
     def __init__(self, settings: ServerSettings, tell: Callable[[str], None]) -> None:
         self._settings, self._tell = settings, tell
-        self._models = ModelShelf(settings.bundles, self._load)
+        self._models = BundleRegistry(settings.bundles, self._load)
         self._preparations = Preparations(settings.state, tell)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined] # made at import
         self._supervisor = Supervisor.from_environment()
@@ -137,10 +137,10 @@ class _Server:
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, stopping.set)
         address = parse_address(self._settings.listen)
-        hosts = SessionHosts(SessionFolder(self._settings.state), self._models)
+        hosts = SessionRegistry(SessionFolder(self._settings.state), self._models)
         decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
         server = grpc.aio.server(options=OPTIONS, compression=grpc.Compression.NoCompression)
-        await self._add_services(server, hosts, Folder(decoders), stopping)
+        await self._add_services(server, hosts, FieldWorker(decoders), stopping)
         try:
             with listening(server, address) as where:
                 await server.start()
@@ -153,7 +153,7 @@ class _Server:
             self._models.close()
 
     async def _serve(
-        self, server: grpc.aio.Server, hosts: SessionHosts, stopping: asyncio.Event
+        self, server: grpc.aio.Server, hosts: SessionRegistry, stopping: asyncio.Event
     ) -> None:
         loading = asyncio.ensure_future(self._load_bundles())
         asked = asyncio.ensure_future(stopping.wait())
@@ -184,11 +184,11 @@ class _Server:
                 await loading
 
     async def _load_bundles(self) -> None:
-        async def tell(hosted: HostedBundle) -> None:
+        async def tell(hosted: ServedBundle) -> None:
             await self._set_health(hosted.name, serving=True)
             self._tell(f"{hosted.name} READY ({hosted.digest[:19]}...)")
 
-        async def opened(hosted: HostedBundle) -> None:
+        async def opened(hosted: ServedBundle) -> None:
             await self._set_health(hosted.name, serving=False)
 
         await self._models.load_all(opened, tell)
@@ -199,7 +199,7 @@ class _Server:
         wanted = Wanted(self._settings.backend, self._settings.precision)
         if wanted.backend == TENSORRT or wanted.precision == AUTO:
             for hosted in self._models.bundles:
-                await self._preparations.accelerate(hosted, wanted)
+                await self._preparations.select_engine(hosted, wanted)
 
     async def _set_health(self, name: str, *, serving: bool) -> None:
         status = health_pb2.HealthCheckResponse
@@ -208,8 +208,8 @@ class _Server:
     async def _add_services(
         self,
         server: grpc.aio.Server,
-        hosts: SessionHosts,
-        folder: Folder,
+        hosts: SessionRegistry,
+        folder: FieldWorker,
         stopping: asyncio.Event,
     ) -> None:
         models, calibrations = self._models, CalibrationFolder(self._settings.state)

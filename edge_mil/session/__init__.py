@@ -4,17 +4,17 @@ from edge_mil.session.answer_log import StoredAnswer
 from edge_mil.session.catalog import SessionFolder, SessionSummary, default_state_folder
 from edge_mil.session.session import Session
 from edge_mil.session.settings import SessionSettings
-from edge_mil.session.view.records import FieldRecord, Standing
-from edge_mil.types import HeatMap
+from edge_mil.session.view.records import FieldRecord, SessionStatus
+from edge_mil.types import InfluenceMap
 
 __all__ = [
     "FieldRecord",
-    "HeatMap",
+    "InfluenceMap",
     "Session",
     "SessionFolder",
     "SessionSettings",
+    "SessionStatus",
     "SessionSummary",
-    "Standing",
     "StoredAnswer",
     "default_state_folder",
 ]

@@ -28,7 +28,7 @@ class StoredAnswer:
     durable: Future[None]
 
 
-class Ledger:
+class AnswerLog:
     """Thread-safe: the writer thread notes what is durable while others ask."""
 
     def __init__(self, store: SessionReader) -> None:

@@ -14,7 +14,7 @@ CHANGED = "extractor"
 """Kind of the event."""
 
 
-class Extractions:
+class RunnerHistory:
     """Notes what extracts the fields of a session.
 
     A service may move it from one backend or precision to another between two fields, within the

@@ -19,21 +19,21 @@ from edge_mil.bundle import Bundle, open_bundle
 from edge_mil.calibration import Calibration
 from edge_mil.errors import SequenceError, SessionClosedError, SessionStateError
 from edge_mil.pipeline import Model
-from edge_mil.session.answer_log import Ledger, StoredAnswer
+from edge_mil.session.answer_log import AnswerLog, StoredAnswer
 from edge_mil.session.answers import read_answer, write_answer
 from edge_mil.session.bag import Bag
 from edge_mil.session.field.setup import (
     attached,
     declared,
-    open_reader,
+    open_processor,
     settle,
     stored_calibration,
 )
-from edge_mil.session.instances.factory import open_survey
-from edge_mil.session.provenance import Extractions
+from edge_mil.session.instances.factory import open_instance_map
+from edge_mil.session.provenance import RunnerHistory
 from edge_mil.session.scorer import BackgroundScorer, Scored, Scorer
 from edge_mil.session.settings import SessionSettings
-from edge_mil.session.status import StandingBoard
+from edge_mil.session.status import StatusBoard
 from edge_mil.session.stored_fields import (
     CREATED,
     FRAME_SIZE,
@@ -43,14 +43,14 @@ from edge_mil.session.stored_fields import (
     check_same,
     opening,
 )
-from edge_mil.session.view.mosaic_view import MosaicPainter
-from edge_mil.session.view.queries import ShownSession
-from edge_mil.session.view.records import Standing
+from edge_mil.session.view.mosaic_view import MosaicView
+from edge_mil.session.view.queries import SessionQueries
+from edge_mil.session.view.records import SessionStatus
 from edge_mil.store import Change, InstanceRow, SessionFile
 from edge_mil.types import FieldResult, Frame, SlideScore, Verdict
 
 
-class Session(ShownSession):
+class Session(SessionQueries):
     """One reading of one slide; `submit`, `add`, `remove` and `close` from one thread at a time.
 
     In process::
@@ -103,8 +103,8 @@ class Session(ShownSession):
         self._verdicts: Counter[Verdict] = Counter()
         self._revision = 0
         self._scorer = Scorer()
-        self._board = StandingBoard()
-        self.on_score: Callable[[Standing], None] | None = None
+        self._board = StatusBoard()
+        self.on_score: Callable[[SessionStatus], None] | None = None
         self.session_id = session_id
         try:
             self._begin(model, settings, mpp, calibration)
@@ -131,14 +131,14 @@ class Session(ShownSession):
         if FRAME_SIZE in meta:
             height, width = json.loads(meta[FRAME_SIZE])
             self._frame_size = (height, width)
-        self._survey = open_survey(self.model, self.settings, self._frame_size)
+        self._survey = open_instance_map(self.model, self.settings, self._frame_size)
         self._survey.recall(store)
-        self._painter = MosaicPainter(store, self.settings)
-        self._reader = open_reader(
+        self._painter = MosaicView(store, self.settings)
+        self._reader = open_processor(
             self.model, self._survey, self.settings, calibration, self._stored_rows
         )
         self._bag = Bag(self.model.aggregator, self._stored_states)
-        self._ledger = Ledger(store)
+        self._ledger = AnswerLog(store)
         self._closed = meta.get(STATE) == "closed"
         if self.model.aggregator.incremental == "whole-bag":
             self._scorer = BackgroundScorer(self._tell)
@@ -146,7 +146,7 @@ class Session(ShownSession):
             self._restore(meta)
         else:
             opened = opening(self.model, self.settings, self.session_id, self.created)
-            self._extractions = Extractions(opened)
+            self._extractions = RunnerHistory(opened)
             store.append(Change(meta=opened, attachments=attached(calibration))).result()
         self._stand(self._scorer.ask(self._bag, self._ledger.last))
 
@@ -167,7 +167,7 @@ class Session(ShownSession):
             PixelSizeError: The pixel size does not fit the bundle.
             UsageError: Independent fields, and a bundle whose instances are cells.
         """
-        open_survey(model, settle(settings, model, calibration), None)
+        open_instance_map(model, settle(settings, model, calibration), None)
 
     # Fields
 
@@ -252,7 +252,7 @@ class Session(ShownSession):
         """Return the answer that a number got before, None for a new number."""
         return self._ledger.answer(sequence)
 
-    def remove(self, sequence: int, reason: str = "") -> Standing:
+    def remove(self, sequence: int, reason: str = "") -> SessionStatus:
         """Take a field's pixels and instances out of the bag; durable when it returns.
 
         Its record stays, flagged. Removing it again changes nothing.
@@ -297,7 +297,7 @@ class Session(ShownSession):
 
     # What others see
 
-    def standing(self) -> Standing:
+    def standing(self) -> SessionStatus:
         """Return where the session stands; from any thread."""
         contiguous, beyond = self._ledger.durable()
         now = self._board.get()
@@ -309,7 +309,7 @@ class Session(ShownSession):
 
     # The end
 
-    def close(self) -> Standing:
+    def close(self) -> SessionStatus:
         """End the session: it takes no more fields, and stays readable. Again is harmless."""
         if not self._closed:
             self._store.append(Change(meta={STATE: "closed"}, event=("close", "{}"))).result()
@@ -353,7 +353,7 @@ class Session(ShownSession):
         return list(self._store.states())
 
     def _stand(self, scored: Scored) -> None:
-        standing = Standing(
+        standing = SessionStatus(
             revision=self._revision,
             instances=self._bag.instances,
             fields_held=self._bag.fields,
@@ -369,7 +369,7 @@ class Session(ShownSession):
         if self.on_score is not None:
             self.on_score(self.standing())
 
-    def _settled(self) -> Standing:
+    def _settled(self) -> SessionStatus:
         """Return the standing with the score of all fields."""
         scored = self._scorer.wait()
         if scored is not None:
@@ -378,7 +378,7 @@ class Session(ShownSession):
 
     def _restore(self, meta: dict[str, str]) -> None:
         check_same(meta, self.model)
-        self._extractions = Extractions(meta)
+        self._extractions = RunnerHistory(meta)
         self.session_id = self.session_id or meta.get("session_id", "")
         for row in self._store.fields():
             if row.removed:

@@ -6,18 +6,18 @@ import dataclasses
 import threading
 
 from edge_mil.session.scorer import Scored
-from edge_mil.session.view.records import Standing
+from edge_mil.session.view.records import SessionStatus
 
 
-class StandingBoard:
+class StatusBoard:
     """The newest standing and the newest score; thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._scored = Scored()
-        self._standing = Standing()
+        self._standing = SessionStatus()
 
-    def put(self, standing: Standing, scored: Scored) -> None:
+    def put(self, standing: SessionStatus, scored: Scored) -> None:
         """Take where the session stands after a change, and the score that there is now."""
         with self._lock:
             # The scorer may have told of a newer one since it was asked.
@@ -34,6 +34,6 @@ class StandingBoard:
                 self._standing, score=scored.score, as_of=scored.as_of
             )
 
-    def get(self) -> Standing:
+    def get(self) -> SessionStatus:
         """Return the newest."""
         return self._standing

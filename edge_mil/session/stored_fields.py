@@ -69,7 +69,7 @@ def field_header(frame: Frame, mpp: float) -> str:
             "y_um": frame.y_um,
             "width_um": frame.width_px * mpp,
             "height_um": frame.height_px * mpp,
-            "place": frame.place,
+            "place": frame.location_id,
             "name": frame.name,
             "capture_time_s": frame.capture_time_s,
         }

@@ -47,7 +47,7 @@ class InstanceRow:
     """One place of the slide, as one field showed it.
 
     Attributes:
-        place: Key of the cell or slot.
+        instance_key: Key of the cell or slot.
         sequence: Field that it belongs to.
         kind: Instance, candidate or glass.
         sources: Sequence numbers of the fields that gave it pixels.
@@ -56,7 +56,7 @@ class InstanceRow:
         attention_logits: float32, little-endian; None for glass.
     """
 
-    place: str
+    instance_key: str
     sequence: int
     kind: InstanceKind
     sources: tuple[int, ...]
@@ -70,7 +70,7 @@ class PartRow:
     """Pixels of a cell that is not complete.
 
     Attributes:
-        place: Key of the cell.
+        instance_key: Key of the cell.
         sequence: Field that gave them.
         box: x, y, width and height inside the cell's box, camera pixels.
         pixels: RGB uint8, row-major; behind them, where the camera did not see all of the box, a
@@ -78,7 +78,7 @@ class PartRow:
         sharpness: Of these pixels in their field; None where it was not judged.
     """
 
-    place: str
+    instance_key: str
     sequence: int
     box: tuple[int, int, int, int]
     pixels: bytes | memoryview

@@ -219,7 +219,7 @@ def _move(connection: sqlite3.Connection, change: Change) -> None:
 def _write_parts(connection: sqlite3.Connection, parts: tuple[PartRow, ...]) -> None:
     connection.executemany(
         "INSERT INTO part VALUES (?, ?, ?, ?, ?)",
-        [(p.place, p.sequence, json.dumps(p.box), p.pixels, p.sharpness) for p in parts],
+        [(p.instance_key, p.sequence, json.dumps(p.box), p.pixels, p.sharpness) for p in parts],
     )
 
 
@@ -241,7 +241,7 @@ def _apply(connection: sqlite3.Connection, change: Change) -> None:
         "INSERT OR REPLACE INTO instance VALUES (?, ?, ?, ?, ?, ?, ?)",
         [
             (
-                i.place,
+                i.instance_key,
                 i.sequence,
                 int(i.kind),
                 json.dumps(i.sources),

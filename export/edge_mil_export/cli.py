@@ -62,8 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     """Return the parser; commands import torch only when they run."""
-    from edge_mil import __version__
     from edge_mil.types import RESEARCH_USE_ONLY
+    from edge_mil.version import __version__
     from edge_mil_export.commands import aggregator as aggregator_command
     from edge_mil_export.commands import audit as audit_command
     from edge_mil_export.commands import bundle as bundle_command

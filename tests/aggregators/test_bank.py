@@ -13,17 +13,17 @@ from hypothesis import strategies as st
 from edge_mil.aggregators import Bank
 from edge_mil.aggregators.banked import bank as bank_module
 from edge_mil.errors import StoreError
-from edge_mil.types import Float32Array, Places
+from edge_mil.types import Float32Array, InstanceOrder
 
 WIDTHS = {"values": 3, "queries": 2}
 
 
-def rows(first: int, count: int) -> tuple[dict[str, Float32Array], Places]:
+def rows(first: int, count: int) -> tuple[dict[str, Float32Array], InstanceOrder]:
     numbers = np.arange(first, first + count, dtype=np.float32)
     arrays = {name: np.repeat(numbers[:, None], width, axis=1) for name, width in WIDTHS.items()}
     keys = tuple(struct.pack(">Q", 10_000 - first - i) for i in range(count))
     cells = np.stack([np.arange(first, first + count), np.zeros(count, np.int64)], axis=1)
-    return arrays, Places(keys, cells)
+    return arrays, InstanceOrder(keys, cells)
 
 
 def numbers(bank: Bank) -> list[float]:
@@ -56,8 +56,8 @@ def test_the_canonical_order_is_that_of_the_keys() -> None:
 
 
 def test_bytes_give_the_bank_back_to_the_bit() -> None:
-    arrays, places = rows(0, 5)
-    grouped = Places(places.keys, places.cells, np.arange(5, dtype=np.int64))
+    arrays, instance_order = rows(0, 5)
+    grouped = InstanceOrder(instance_order.keys, instance_order.cells, np.arange(5, dtype=np.int64))
     bank = Bank(WIDTHS).append(arrays, grouped)
     again = Bank.from_bytes(bank.to_bytes(), WIDTHS)
     assert numbers(again) == numbers(bank)
@@ -81,8 +81,10 @@ def test_an_array_with_a_rest_is_held_in_float64_and_stored_as_it_came() -> None
         "keys": rounded,
         "left": (exact - rounded).astype(np.float32),
     }
-    places = Places(tuple(struct.pack(">Q", i) for i in range(90)), np.zeros((90, 2), np.int64))
-    bank = Bank(widths, rests).append(arrays, places)
+    instance_order = InstanceOrder(
+        tuple(struct.pack(">Q", i) for i in range(90)), np.zeros((90, 2), np.int64)
+    )
+    bank = Bank(widths, rests).append(arrays, instance_order)
     assert np.abs(bank.exact("keys") / exact - 1).max() < 1e-13
     with np.load(io.BytesIO(bank.to_bytes())) as stored:
         assert all(np.array_equal(stored[name], arrays[name]) for name in arrays)

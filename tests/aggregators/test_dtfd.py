@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from edge_mil.aggregators import Classifier
 from edge_mil.aggregators.registry import Parts, build_aggregator
 from edge_mil.errors import StoreError
-from edge_mil.pipeline.instance_order import grid_places
-from edge_mil.types import InstanceBatch, Places
+from edge_mil.pipeline.instance_order import grid_order
+from edge_mil.types import InstanceBatch, InstanceOrder
 
 WIDTH = 3
 SPREADS = (0.0, 1.0, 30.0, 400.0)
@@ -53,8 +53,8 @@ def bag(classes: int, count: int, groups: int, seed: int, spread: float = 1.0) -
         a.astype(np.float32)
         for a in (rng.standard_normal((count, WIDTH)), spread * rng.random((count, 1)), scores)
     ]
-    places = grid_places([(row % 7, row // 7) for row in range(count)])
-    dealt = Places(places.keys, places.cells, rng.integers(0, groups, count))
+    instance_order = grid_order([(row % 7, row // 7) for row in range(count)])
+    dealt = InstanceOrder(instance_order.keys, instance_order.cells, rng.integers(0, groups, count))
     return InstanceBatch(single[0], single[1], {"class_scores": single[2]}, dealt)
 
 
@@ -71,12 +71,12 @@ def log_odds(share: float, scores: Sequence[float]) -> float:
 
 def going_on(batch: InstanceBatch, groups: int, each: int, distill: str) -> list[int]:
     """Return the rows that go on, by the formula, one instance at a time."""
-    assert batch.places is not None
-    assert batch.places.groups is not None
+    assert batch.instance_order is not None
+    assert batch.instance_order.groups is not None
     logits = batch.attention_logits[:, 0].astype(float).tolist()
     found: list[int] = []
     for group in range(groups):
-        rows = np.flatnonzero(batch.places.groups == group).tolist()
+        rows = np.flatnonzero(batch.instance_order.groups == group).tolist()
         if not rows:
             continue
         peak = max(logits[row] for row in rows)
@@ -88,7 +88,7 @@ def going_on(batch: InstanceBatch, groups: int, each: int, distill: str) -> list
             )
             for row in rows
         }
-        keys = batch.places.keys
+        keys = batch.instance_order.keys
         for sign in (-1, 1) if distill == "maxmins" else (-1,):
             found += sorted(rows, key=lambda row: (sign * odds[row], keys[row]))[:each]
     return found
@@ -112,10 +112,10 @@ def test_the_instances_that_go_on_are_those_of_the_formula(
     rows = np.array(going_on(batch, groups, each, distill))
     # A head whose pseudo-bags hold no more than it takes passes on all that it gets.
     expected = made(classes, "maxs", 1, 1000)
-    assert batch.places is not None
+    assert batch.instance_order is not None
     chosen = batch.take(rows)
-    apart = grid_places([(row, 0) for row in range(len(rows))])  # one may be there twice
-    alone = Places(apart.keys, apart.cells, np.zeros(len(rows), dtype=np.int64))
+    apart = grid_order([(row, 0) for row in range(len(rows))])  # one may be there twice
+    alone = InstanceOrder(apart.keys, apart.cells, np.zeros(len(rows), dtype=np.int64))
     every = InstanceBatch(chosen.values, chosen.attention_logits, chosen.extra, alone)
     np.testing.assert_allclose(
         logits_of(aggregator, batch), logits_of(expected, every), rtol=1e-6, atol=1e-6
@@ -133,8 +133,8 @@ def test_any_folding_gives_the_same_instances(
     rounds = data.draw(st.integers(1, 2))
     count, seed = data.draw(st.integers(1, 60)), data.draw(st.integers(0, 10_000))
     batch = bag(classes, count, groups, seed, data.draw(st.sampled_from(SPREADS)))
-    if data.draw(st.booleans()) and batch.places is not None:
-        drawn = Places(batch.places.keys, batch.places.cells)
+    if data.draw(st.booleans()) and batch.instance_order is not None:
+        drawn = InstanceOrder(batch.instance_order.keys, batch.instance_order.cells)
         batch = InstanceBatch(batch.values, batch.attention_logits, batch.extra, drawn)
     aggregator = made(classes, distill, groups, each, rounds)
     order = np.asarray(data.draw(st.permutations(range(count))))

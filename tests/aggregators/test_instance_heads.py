@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from edge_mil.aggregators import Classifier
 from edge_mil.aggregators.registry import Parts, build_aggregator
 from edge_mil.errors import EmptyBagError, InvalidInstancesError, UsageError
-from edge_mil.pipeline.instance_order import grid_places
-from edge_mil.types import Float32Array, InstanceBatch, Int64Array, Places
+from edge_mil.pipeline.instance_order import grid_order
+from edge_mil.types import Float32Array, InstanceBatch, InstanceOrder, Int64Array
 
 torch = pytest.importorskip("torch")
 registry = pytest.importorskip("edge_mil_export.architectures.registry")
@@ -96,8 +96,8 @@ def bag(name: str, count: int, seed: int, scale: float = 1.0) -> tuple[Float32Ar
         values, logits, *extra = module.attend(torch.from_numpy(features))
     kept = logits.numpy() if module.channels and module.logits_in_attend else np.empty((count, 0))
     named = dict(zip(module.extra_outputs, (e.numpy() for e in extra), strict=True))
-    places = grid_places([(row % 5, row // 5) for row in range(count)])
-    dealt = Places(places.keys, places.cells, np.arange(count) % 3)
+    instance_order = grid_order([(row % 5, row // 5) for row in range(count)])
+    dealt = InstanceOrder(instance_order.keys, instance_order.cells, np.arange(count) % 3)
     return features, InstanceBatch(values.numpy(), kept.astype(np.float32), named, dealt)
 
 
@@ -171,9 +171,11 @@ def test_dtfd_refuses_fewer_instances_than_pseudo_bags() -> None:
 
 def test_a_pseudo_bag_that_the_head_does_not_have_is_refused() -> None:
     _, batch = bag("dtfd afs", 4, 0)
-    assert batch.places is not None
-    places = Places(batch.places.keys, batch.places.cells, np.full(4, 3))
-    wrong = InstanceBatch(batch.values, batch.attention_logits, batch.extra, places)
+    assert batch.instance_order is not None
+    instance_order = InstanceOrder(
+        batch.instance_order.keys, batch.instance_order.cells, np.full(4, 3)
+    )
+    wrong = InstanceBatch(batch.values, batch.attention_logits, batch.extra, instance_order)
     aggregator = head("dtfd afs")[1]
     with pytest.raises(InvalidInstancesError, match="0 to 2"):
         aggregator.update(aggregator.initial_state(), wrong)

@@ -18,7 +18,7 @@ from edge_mil.aggregators.registry import Parts, build_aggregator
 from edge_mil.aggregators.whole_bag import ilra as ilra_module
 from edge_mil.aggregators.whole_bag import wikg as wikg_module
 from edge_mil.errors import EmptyBagError, StoreError, UsageError
-from edge_mil.pipeline.instance_order import grid_places
+from edge_mil.pipeline.instance_order import grid_order
 from edge_mil.protocols import Aggregator
 from edge_mil.types import Float32Array, InstanceBatch, Int64Array, SlideScore
 
@@ -80,8 +80,8 @@ class Built:
         if not (self.module.channels and self.module.logits_in_attend):
             logits = np.empty((len(chosen), 0), np.float32)
         named = dict(zip(self.module.extra_outputs, extra, strict=True))
-        places = grid_places([(int(row) % 4, int(row) // 4) for row in chosen])
-        return InstanceBatch(values, logits, named, places)
+        instance_order = grid_order([(int(row) % 4, int(row) // 4) for row in chosen])
+        return InstanceBatch(values, logits, named, instance_order)
 
     def state(self, rows: Float32Array, chosen: Int64Array) -> Any:
         """Return the state of some of the rows."""

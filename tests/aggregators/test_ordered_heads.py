@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from edge_mil.aggregators import Classifier
 from edge_mil.aggregators.registry import Parts, build_aggregator
 from edge_mil.errors import EmptyBagError, UsageError
-from edge_mil.pipeline.instance_order import grid_places
+from edge_mil.pipeline.instance_order import grid_order
 from edge_mil.protocols import Aggregator
 from edge_mil.types import Float32Array, InstanceBatch, Int64Array
 
@@ -113,9 +113,11 @@ def features(count: int, seed: int, *, scale: float = 1.0) -> Float32Array:
 
 def batch(built: Built, rows: Float32Array, chosen: Int64Array) -> InstanceBatch:
     """Return some of the rows; their places are in the order of the rows."""
-    places = grid_places([(int(row) % 4, int(row) // 4) for row in chosen])
+    instance_order = grid_order([(int(row) % 4, int(row) // 4) for row in chosen])
     values = built.values(rows)[chosen]
-    return InstanceBatch(values, np.empty((len(chosen), 0), np.float32), places=places)
+    return InstanceBatch(
+        values, np.empty((len(chosen), 0), np.float32), instance_order=instance_order
+    )
 
 
 def assert_close(got: Any, want: Any, tolerance: float = TOLERANCE) -> None:

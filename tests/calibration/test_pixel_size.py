@@ -14,7 +14,7 @@ from edge_mil.calibration.pixel_size import measure_ruler
 from edge_mil.calibration.stage_affine import StageMap, measure_stage
 from edge_mil.cameras.image_folder import read_image
 from edge_mil.errors import CalibrationError
-from edge_mil.imaging.registration.pyramid import Picture
+from edge_mil.imaging.registration.pyramid import RegistrationPyramid
 
 MPP = 0.5
 SIZE = 384, 512
@@ -33,7 +33,9 @@ def specimen(seed: int = 0, side: int = 1600) -> np.ndarray:
     return np.clip(180 + 2 * grey, 0, 255).astype(np.uint8)
 
 
-def taken(affine: np.ndarray, moves: list[tuple[float, float]], seed: int = 0) -> list[Picture]:
+def taken(
+    affine: np.ndarray, moves: list[tuple[float, float]], seed: int = 0
+) -> list[RegistrationPyramid]:
     """Pictures that a camera with this affine takes at these stage positions."""
     slide, rng, pictures = specimen(), np.random.default_rng(seed), []
     for x_um, y_um in moves:
@@ -48,7 +50,7 @@ def taken(affine: np.ndarray, moves: list[tuple[float, float]], seed: int = 0) -
             flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         )
         noisy = field + rng.normal(0, 2, field.shape)
-        pictures.append(Picture.of(np.clip(noisy, 0, 255).astype(np.uint8)))
+        pictures.append(RegistrationPyramid.of(np.clip(noisy, 0, 255).astype(np.uint8)))
     return pictures
 
 
@@ -117,7 +119,7 @@ def test_real_tiles_that_share_a_tenth_give_the_pixel_size(mpp: float | None) ->
     root = shared("data/stage_tiles")
     with (root / "positions.csv").open() as lines:
         rows = list(csv.DictReader(lines))
-    pictures = [Picture.of(read_image(root / row["file"])) for row in rows]
+    pictures = [RegistrationPyramid.of(read_image(root / row["file"])) for row in rows]
     found: dict[str, StageMap] = {}
     for kind in ("nominal", "registered"):
         places = [(float(r[f"{kind}_x_px"]) / 2, float(r[f"{kind}_y_px"]) / 2) for r in rows]

@@ -61,7 +61,7 @@ def test_images_without_positions_are_refused_unless_independent(folder: Path) -
         open_camera(str(folder), mpp=0.5)
     camera = open_camera(str(folder), mpp=0.5, independent=True, passes=2)
     frames = list(camera.frames())
-    assert [f.place for f in frames] == ["b.png", "c.bmp", "d.tif", "sub/a.png"] * 2
+    assert [f.location_id for f in frames] == ["b.png", "c.bmp", "d.tif", "sub/a.png"] * 2
     assert all(f.x_um is None for f in frames)
 
 
@@ -69,7 +69,7 @@ def test_random_shuffles_the_images(folder: Path) -> None:
     orders = set()
     for seed in range(5):
         camera = open_camera(str(folder), mpp=0.5, independent=True, path="random", seed=seed)
-        orders.add(tuple(frame.place for frame in camera.frames()))
+        orders.add(tuple(frame.location_id for frame in camera.frames()))
     assert len(orders) > 1
     assert {tuple(sorted(order)) for order in orders} == {("b.png", "c.bmp", "d.tif", "sub/a.png")}
 
@@ -138,5 +138,5 @@ def test_blood_fields_of_five_folders_are_independent_places() -> None:
     assert isinstance(camera, ImageFolder)
     assert len(camera.names) == 30
     frame = next(iter(camera.frames()))
-    assert frame.place == "hereditary_elliptocytosis/hereditary_elliptocytosis_001.jpg"
+    assert frame.location_id == "hereditary_elliptocytosis/hereditary_elliptocytosis_001.jpg"
     assert frame.pixels.shape == (960, 1280, 3)

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from edge_mil import __version__
 from edge_mil.cli import COMMANDS, main
+from edge_mil.version import __version__
 
 
 def run(*words: str, prefix: str = "") -> subprocess.CompletedProcess[str]:

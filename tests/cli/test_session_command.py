@@ -150,7 +150,7 @@ def test_independent_fields_are_exported_in_the_order_of_their_places(
     session = SessionFolder(state).create(model, SessionSettings(mpp=MPP, independent=True))
     for place in ("c", "a", "b"):
         pixels = field(SLIDE, 40 * ord(place) % 400, 0).pixels
-        session.add(Frame(pixels, place=place))
+        session.add(Frame(pixels, location_id=place))
     session.release()
     out = tmp_path / "out"
     assert (
@@ -208,7 +208,7 @@ def test_the_report_of_independent_fields_has_no_map(
     model = Model.load(write_small_bundle(tmp_path / "b", instances="field"))
     session = SessionFolder(state).create(model, SessionSettings(mpp=MPP, independent=True))
     for place in ("a", "b"):
-        session.add(Frame(field(SLIDE, 40 * ord(place) % 400, 0).pixels, place=place))
+        session.add(Frame(field(SLIDE, 40 * ord(place) % 400, 0).pixels, location_id=place))
     session.release()
     assert report(session, state, tmp_path, tmp_path / "report.html") == 0
     assert json.loads(capsys.readouterr().out)["score"] is not None

@@ -59,7 +59,7 @@ def test_the_number_of_a_bad_field_is_used_again() -> None:
 def test_a_full_ring_drops_the_oldest_and_the_next_header_says_so() -> None:
     box = Outbox()
     for frame in FRAMES[: RING + 3]:
-        box.put_newest(frame)
+        box.push_latest(frame)
     assert box.dropped == 3
     box.connect(3, 0, ())
     first, second = box.next(), box.next()

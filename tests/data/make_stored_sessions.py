@@ -52,7 +52,7 @@ def independent(step: int) -> Frame:
     """Return a field that has the name of its location."""
     x, y = GRID[step % len(GRID)]
     frame = field(PAINTED, x, y)
-    return Frame(frame.pixels, place=f"field-{step % len(GRID)}")
+    return Frame(frame.pixels, location_id=f"field-{step % len(GRID)}")
 
 
 def banked_bundle(folder: Path) -> Bundle:

@@ -16,8 +16,8 @@ torch = pytest.importorskip("torch")
 from edge_mil_export.architectures import (  # noqa: E402
     AttentionHead,
     Head,
-    Layout,
     Options,
+    StateDictReader,
     architecture,
     registry,
 )
@@ -351,7 +351,7 @@ def test_a_users_own_head_is_one_decorated_class(
 
     @architecture("mine", keys=("trunk.weight", "top.weight"))
     class Mine(AttentionHead):
-        def __init__(self, layout: Layout, options: Options) -> None:
+        def __init__(self, layout: StateDictReader, options: Options) -> None:
             super().__init__(layout, options)
             trunk = layout.linear("trunk")
             attention = gated(layout, "look", "", "weigh", trunk.out_features)

@@ -24,7 +24,7 @@ from edge_mil_export.onnx_export.graph_surgery import GraphView, copy_model, res
 from edge_mil_export.quantize.calibration import Calibrator, Statistics
 from edge_mil_export.quantize.qdq import DIALECTS, quantize
 from edge_mil_export.quantize.rounding import round_layer
-from edge_mil_export.quantize.search import RUNGS, Judges, climb, rungs
+from edge_mil_export.quantize.search import RUNGS, Acceptance, climb, rungs
 from edge_mil_export.quantize.sensitivity import layer_sensitivities
 
 TILES = paint_tiles(24, (TILE_PX, TILE_PX), 3)
@@ -176,10 +176,10 @@ def agreement(mean: float, largest: float, centred: float = 1.0) -> Agreement:
     return Agreement(1, 1, centred, 1, 1, mean, largest, (largest,), 0)
 
 
-def judged_by(answers: Iterable[Agreement], shifted: Iterable[Agreement] = ()) -> Judges:
+def judged_by(answers: Iterable[Agreement], shifted: Iterable[Agreement] = ()) -> Acceptance:
     """Answers in the order asked; with shifted stain nothing moves unless said."""
     plain, other = iter(answers), itertools.chain(shifted, itertools.repeat(agreement(0, 0)))
-    return Judges(lambda _: next(plain), lambda _: next(other))
+    return Acceptance(lambda _: next(plain), lambda _: next(other))
 
 
 def test_the_ladder_stops_at_the_first_rung_that_holds_both(

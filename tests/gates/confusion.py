@@ -13,7 +13,7 @@ from make_labelled_set import labelled_set
 from sources import EXTRA, HALVES
 
 from edge_mil.imaging import GridGeometry
-from edge_mil.imaging.quality.single_image import FrameJudge
+from edge_mil.imaging.quality.single_image import ImageQuality
 from edge_mil.types import Verdict
 
 COLUMNS = (
@@ -31,7 +31,7 @@ def confusion(
     data: Path, *, half: str = "all", fields: int = 12, seed: int = 0, other: bool = False
 ) -> dict[tuple[str, str], Counter[Verdict]]:
     """Return how often each verdict was given, by kind and source."""
-    judge = FrameJudge(GridGeometry(0.5, 224, 224, 0.5))
+    judge = ImageQuality(GridGeometry(0.5, 224, 224, 0.5))
     table: dict[tuple[str, str], Counter[Verdict]] = defaultdict(Counter)
     for picture in labelled_set(data, half=half, fields=fields, seed=seed, other=other):
         table[picture.kind, picture.source][judge.judge(picture.pixels).verdict] += 1

@@ -18,7 +18,7 @@ from degradations import defocused, jpeg, moved, noisy
 from sources import EXTRA, HALVES, MAIN, fields_of, slide_parts, spread
 
 from edge_mil.cameras.image_folder import read_image
-from edge_mil.imaging.correction.background_estimate import own_background
+from edge_mil.imaging.correction.background_estimate import estimate_background
 from edge_mil.imaging.quality.focus import Contrast, contrast, focus_numbers
 from edge_mil.imaging.quality.motion import motion_numbers
 from edge_mil.imaging.quality.spectrum import field_spectrum, tissue_blocks
@@ -51,7 +51,7 @@ def examples(data: Path, half: str, fields: int, seed: int) -> Iterator[Example]
     ]
     for source, pixels in [*whole, *slide_parts(data, PART_PX, 7)]:
         for kind, made in _made(pixels, rng):
-            flat = own_background(made).flatten(made)
+            flat = estimate_background(made).flatten(made)
             spectrum = field_spectrum(tissue_blocks(flat, TissueTest()))
             if spectrum is not None:
                 yield source, kind, contrast(spectrum)

@@ -18,7 +18,7 @@ from sources import EXTRA, MAIN, fields_of, spread
 from edge_mil.cameras.image_folder import read_image
 from edge_mil.imaging import GridGeometry
 from edge_mil.imaging.quality.focus import sharpest
-from edge_mil.imaging.quality.single_image import FrameJudge
+from edge_mil.imaging.quality.single_image import ImageQuality
 from edge_mil.types import UInt8Array
 
 PLANES, STEP_PX = 9, 1.5
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--fields", type=int, default=6)
     given = parser.parse_args()
     rng = np.random.default_rng(3)
-    judge = FrameJudge(GridGeometry(0.5, 224, 224, 0.5))
+    judge = ImageQuality(GridGeometry(0.5, 224, 224, 0.5))
     off: dict[str, Counter[int]] = {"sharpest": Counter(), "judge": Counter()}
     for source in MAIN + EXTRA:
         for path in spread(fields_of(given.data, source), given.fields):

@@ -17,7 +17,7 @@ from edge_mil.backends.tensorrt.library import find_library
 from edge_mil.bundle import open_bundle
 from edge_mil.errors import BackendLostError, DependencyError
 from edge_mil.pipeline import Model
-from edge_mil.pipeline.runners.fallback import accelerate
+from edge_mil.pipeline.runners.fallback import select_engine
 from edge_mil.types import Float32Array, UInt8Array
 
 pytestmark = [
@@ -50,7 +50,7 @@ def tiles(count: int, seed: int) -> UInt8Array:
 def test_an_engine_holds_the_bound_and_serves_several_threads(
     model: Model, backend: TensorRtBackend, precision: str, tmp_path: Path
 ) -> None:
-    made = accelerate(model, backend, precision)
+    made = select_engine(model, backend, precision)
     assert made.missed == ""
     assert made.check.holds, made.check.sentence()
     assert model.extractor is not None

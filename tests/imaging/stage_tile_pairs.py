@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from edge_mil.imaging.registration.pairwise import Registration, register
-from edge_mil.imaging.registration.pyramid import Picture
+from edge_mil.imaging.registration.pyramid import RegistrationPyramid
 
 SIDE_PX = 512
 
@@ -54,7 +54,7 @@ def all_pairs(folder: Path) -> list[Pair]:
         for row in csv.DictReader(lines):
             grey = cv2.imread(str(folder / row["file"]), cv2.IMREAD_GRAYSCALE)
             place = float(row["registered_x_px"]), float(row["registered_y_px"])
-            tiles.append((row["file"], place, Picture.of(np.asarray(grey, np.uint8))))
+            tiles.append((row["file"], place, RegistrationPyramid.of(np.asarray(grey, np.uint8))))
     return [
         Pair((a, b), (there[0] - here[0], there[1] - here[1]), register(first, second))
         for (a, here, first), (b, there, second) in itertools.combinations(tiles, 2)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_mil.imaging import Cell, FieldView, GridGeometry, Mosaic, Part, tissue_outline
+from edge_mil.imaging import Cell, CellMap, CellPart, CellUpdate, GridGeometry, tissue_outline
 from edge_mil.types import Region, UInt8Array, Verdict
 
 WIDTH, HEIGHT = 150, 110
@@ -34,8 +34,8 @@ SLIDE = painted()
 MPPS = st.sampled_from([0.5, 0.25, 0.3, 0.499, 0.6])
 
 
-def mosaic_at(mpp: float, outline: Iterable[Region] = ()) -> Mosaic:
-    return Mosaic(
+def mosaic_at(mpp: float, outline: Iterable[Region] = ()) -> CellMap:
+    return CellMap(
         GridGeometry(mpp, TILE, TILE, 0.5),
         background=(GLASS,) * 3,
         min_difference=25,
@@ -45,8 +45,8 @@ def mosaic_at(mpp: float, outline: Iterable[Region] = ()) -> Mosaic:
 
 
 def show(
-    mosaic: Mosaic, rectangle: Rectangle, sequence: int, slide: UInt8Array = SLIDE
-) -> FieldView:
+    mosaic: CellMap, rectangle: Rectangle, sequence: int, slide: UInt8Array = SLIDE
+) -> CellUpdate:
     """Look at a rectangle (x, y, width, height) of the slide and take it."""
     x, y, width, height = rectangle
     mpp = mosaic.geometry.mpp
@@ -57,8 +57,8 @@ def show(
 
 
 def run(
-    mosaic: Mosaic, fields: Iterable[Rectangle]
-) -> tuple[dict[Cell, UInt8Array], list[FieldView]]:
+    mosaic: CellMap, fields: Iterable[Rectangle]
+) -> tuple[dict[Cell, UInt8Array], list[CellUpdate]]:
     tiles: dict[Cell, UInt8Array] = {}
     views = []
     for number, rectangle in enumerate(fields, start=1):
@@ -131,7 +131,7 @@ def test_a_restored_mosaic_is_at_the_same_state(
     cut = data.draw(st.integers(0, len(fields)))
     first, again = mosaic_at(mpp), mosaic_at(mpp)
     held: dict[Cell, tuple[bool, tuple[int, ...]]] = {}
-    parts: list[tuple[int, Part]] = []
+    parts: list[tuple[int, CellPart]] = []
     for number, rectangle in enumerate(fields[:cut], start=1):
         view = show(first, rectangle, number)
         parts += [(number, part) for part in view.parts]
@@ -305,7 +305,7 @@ def test_fields_left_of_and_above_the_origin_are_places_too() -> None:
 
 def test_a_share_of_nothing_takes_every_cell() -> None:
     geometry = GridGeometry(0.5, TILE, TILE, 0.5)
-    mosaic = Mosaic(geometry, background=(GLASS,) * 3, min_difference=25, min_share=0)
+    mosaic = CellMap(geometry, background=(GLASS,) * 3, min_difference=25, min_share=0)
     view = show(mosaic, (0, 0, 32, 32), 1, np.full((32, 32, 3), GLASS, np.uint8))
     assert view.verdict is Verdict.ACCEPTED
     assert len(view.cells) == 4

@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_mil.imaging import Cell, GridGeometry, Mosaic, Part
+from edge_mil.imaging import Cell, CellMap, CellPart, GridGeometry
 from edge_mil.types import Region, UInt8Array, Verdict
 
 WIDTH, HEIGHT, TILE, JUNK = 90, 70, 16, 7
 SLIDE = np.random.default_rng(0).integers(60, 180, (HEIGHT, WIDTH, 3), dtype=np.uint8)
 
 
-def mosaic_at(mpp: float, area: Region | None = None) -> Mosaic:
-    return Mosaic(
+def mosaic_at(mpp: float, area: Region | None = None) -> CellMap:
+    return CellMap(
         GridGeometry(mpp, TILE, TILE, 0.5),
         background=(240.0,) * 3,
         min_difference=25,
@@ -91,7 +91,7 @@ def test_parts_come_back_from_their_bytes(removed: bool) -> None:
         records += [(sequence, part) for part in view.parts]
     for sequence, part in records:
         box = (part.x, part.y, part.pixels.shape[1], part.pixels.shape[0])
-        restored = Part.from_bytes((part.i, part.j), box, part.to_bytes())
+        restored = CellPart.from_bytes((part.i, part.j), box, part.to_bytes())
         assert np.array_equal(restored.pixels, part.pixels)
         assert (restored.mask is None) == (part.mask is None)
         again.restore_part(sequence, restored)

@@ -16,7 +16,7 @@ from shared_data import shared
 from textured_slide import textured_slide, with_noise
 
 from edge_mil.imaging.registration.pairwise import Registration, fits_as_told, register
-from edge_mil.imaging.registration.pyramid import Picture
+from edge_mil.imaging.registration.pyramid import RegistrationPyramid
 from edge_mil.types import UInt8Array
 
 SIDE = 256
@@ -28,7 +28,7 @@ def field(x: int, y: int, deviation: float = 0.0) -> UInt8Array:
 
 
 def fit(a: UInt8Array, b: UInt8Array) -> Registration:
-    found = register(Picture.of(a), Picture.of(b))
+    found = register(RegistrationPyramid.of(a), RegistrationPyramid.of(b))
     assert found is not None
     return found
 
@@ -81,7 +81,7 @@ def test_a_straight_edge_says_nothing() -> None:
 
 
 def test_a_told_shift_is_known_to_be_right() -> None:
-    a, b = Picture.of(field(300, 300)), Picture.of(field(400, 320))
+    a, b = RegistrationPyramid.of(field(300, 300)), RegistrationPyramid.of(field(400, 320))
     assert fits_as_told(a, b, 100, 20)
     assert not fits_as_told(a, b, 104, 20)
 

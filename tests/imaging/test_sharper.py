@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from painted_field import MPP, painted
 
-from edge_mil.imaging import GridGeometry, Mosaic, Seen, clearly_sharper
+from edge_mil.imaging import CellMap, GridGeometry, ViewSharpness, clearly_sharper
 from edge_mil.imaging.cells.replacement import CLEARLY, LEAST, MIN_SIDE_PX
 from edge_mil.imaging.quality.focus import box_sharpness
 from edge_mil.types import UInt8Array, Verdict
@@ -20,11 +20,11 @@ SLIDE = painted(256, 256)
 GEOMETRY = GridGeometry(MPP, 64, 64, 0.5)
 
 
-def mosaic() -> Mosaic:
-    return Mosaic(GEOMETRY, background=(240.0, 240.0, 240.0), min_difference=25.0, min_share=0.05)
+def mosaic() -> CellMap:
+    return CellMap(GEOMETRY, background=(240.0, 240.0, 240.0), min_difference=25.0, min_share=0.05)
 
 
-def shown(to: Mosaic, pixels: UInt8Array, x: int, y: int, sequence: int) -> tuple[Verdict, int]:
+def shown(to: CellMap, pixels: UInt8Array, x: int, y: int, sequence: int) -> tuple[Verdict, int]:
     """Take a field whose top left corner is pixel (x, y)."""
     height, width = pixels.shape[:2]
     grey = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.uint8)
@@ -105,12 +105,12 @@ def test_equally_sharp_noisy_frames_leave_the_cells_as_the_first_showed_them(
 @given(views=st.lists(st.lists(st.floats(0, 1e4), min_size=3, max_size=3), min_size=2, max_size=6))
 def test_no_sequence_of_views_comes_back_to_where_it_was(views: list[list[float]]) -> None:
     """Shown the same views for ever, a cell settles."""
-    held = [Seen(0, 0, 64, 64, s) for s in views[0]]
+    held = [ViewSharpness(0, 0, 64, 64, s) for s in views[0]]
     swaps = 0
     for _ in range(len(views) + 1):
         before = swaps
         for view in views:
-            now = [Seen(0, 0, 64, 64, s) for s in view]
+            now = [ViewSharpness(0, 0, 64, 64, s) for s in view]
             if clearly_sharper(held, now):
                 held, swaps = now, swaps + 1
     assert swaps == before

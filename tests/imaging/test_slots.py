@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_mil.errors import PixelSizeError, PositionError
-from edge_mil.imaging import SlotBook, bring_to_tile, check_field_mpp, sharpness
+from edge_mil.imaging import SlotMap, bring_to_tile, check_field_mpp, sharpness
 from edge_mil.imaging.cells.field_slots import SHARPNESS_STEP
 from edge_mil.types import Frame, Region, UInt8Array, Verdict
 
@@ -26,8 +26,8 @@ def textured(seed: int, blur: float = 0.8, height: int = 48, width: int = 64) ->
     )
 
 
-def book(outline: tuple[Region, ...] = ()) -> SlotBook:
-    return SlotBook(
+def book(outline: tuple[Region, ...] = ()) -> SlotMap:
+    return SlotMap(
         24, 32, background=(240,) * 3, min_difference=25, min_share=0.05, mpp=MPP, outline=outline
     )
 
@@ -49,7 +49,7 @@ FRAMES = [
         [(0.8, 3), (0.8, -2), (3.0, 0), (0.8, 70), (0.9, 66), (0.8, 2)]
     )
 ]
-PLACES = [Frame(textured(n % 4, 0.7), place=f"p{n % 3}") for n in range(8)]
+PLACES = [Frame(textured(n % 4, 0.7), location_id=f"p{n % 3}") for n in range(8)]
 
 
 @settings(max_examples=50, deadline=None)
@@ -74,7 +74,7 @@ def test_places_are_slots_and_the_smaller_hash_breaks_ties(frames: list[tuple[in
 
 def test_the_same_picture_of_the_same_place_is_a_duplicate() -> None:
     found = book()
-    frame = Frame(textured(1), place="a")
+    frame = Frame(textured(1), location_id="a")
     first = found.judge(frame, 1)
     found.apply(first)
     second = found.judge(frame, 2)

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_mil.imaging.correction.stage_axes import Affine, Straightener
+from edge_mil.imaging.correction.stage_axes import Affine, StageAligner
 from edge_mil.types import UInt8Array
 
 MPP = 0.5
@@ -40,7 +40,7 @@ def wanted(width: int, height: int) -> np.ndarray:
 @pytest.mark.parametrize("affine", [None, (MPP, 0.0, 0.0, MPP), (MPP, 1e-6, -1e-6, MPP)])
 def test_a_straight_camera_costs_nothing(affine: Affine | None) -> None:
     pixels = np.zeros((30, 40, 3), np.uint8)
-    straight = Straightener(affine, MPP, 40, 30).straighten(pixels)
+    straight = StageAligner(affine, MPP, 40, 30).straighten(pixels)
     assert straight.pixels is pixels
     assert straight.mask is None
 
@@ -51,7 +51,7 @@ def test_flips_and_quarter_turns_change_no_value(degrees: int, flip: tuple[int, 
     a, b, c, d = turn(degrees)
     affine = (a * flip[0], b * flip[1], c * flip[0], d * flip[1])
     pixels = seen(affine, 41, 30)
-    straightener = Straightener(affine, MPP, 41, 30)
+    straightener = StageAligner(affine, MPP, 41, 30)
     straight = straightener.straighten(pixels)
     assert straight.mask is None
     height, width = straight.pixels.shape[:2]
@@ -63,7 +63,7 @@ def test_flips_and_quarter_turns_change_no_value(degrees: int, flip: tuple[int, 
 @pytest.mark.parametrize("scale", [0.5, 0.46])
 def test_every_pixel_shows_its_own_place(degrees: float, scale: float) -> None:
     affine = turn(degrees, scale)
-    straight = Straightener(affine, MPP, 120, 91).straighten(seen(affine, 120, 91))
+    straight = StageAligner(affine, MPP, 120, 91).straighten(seen(affine, 120, 91))
     assert straight.mask is not None
     height, width = straight.pixels.shape[:2]
     assert (width % 2, height % 2) == (0, 1)
@@ -75,7 +75,7 @@ def test_every_pixel_shows_its_own_place(degrees: float, scale: float) -> None:
 @pytest.mark.parametrize("degrees", [3.0, 30.0])
 def test_the_mask_holds_what_the_camera_saw_and_no_more(degrees: float) -> None:
     affine = turn(degrees)
-    mask = Straightener(affine, MPP, 200, 151).straighten(seen(affine, 200, 151)).mask
+    mask = StageAligner(affine, MPP, 200, 151).straighten(seen(affine, 200, 151)).mask
     assert mask is not None
     height, width = mask.shape
     x, y = np.meshgrid(np.arange(width) + 0.5 - width / 2, np.arange(height) + 0.5 - height / 2)
@@ -90,7 +90,7 @@ def test_the_mask_holds_what_the_camera_saw_and_no_more(degrees: float) -> None:
 def test_a_mirrored_and_turned_camera_is_undone() -> None:
     a, b, c, d = turn(20.0)
     affine = (-a, b, -c, d)
-    straight = Straightener(affine, MPP, 120, 90).straighten(seen(affine, 120, 90))
+    straight = StageAligner(affine, MPP, 120, 90).straighten(seen(affine, 120, 90))
     height, width = straight.pixels.shape[:2]
     assert np.abs(straight.pixels - wanted(width, height))[straight.mask].mean() < 0.5
 
@@ -98,7 +98,7 @@ def test_a_mirrored_and_turned_camera_is_undone() -> None:
 @pytest.mark.parametrize("degrees", [0.0, 90.0, 7.0])
 def test_a_box_is_found_again_in_the_camera(degrees: float) -> None:
     affine = turn(degrees)
-    straightener = Straightener(affine, MPP, 120, 90)
+    straightener = StageAligner(affine, MPP, 120, 90)
     marked = np.zeros((90, 120, 3), np.uint8)
     cv2.rectangle(marked, (70, 30), (84, 47), (255, 255, 255), -1)
     rows, columns = np.nonzero(straightener.straighten(marked).pixels[:, :, 0] > 127)

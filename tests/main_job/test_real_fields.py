@@ -88,7 +88,7 @@ def test_the_same_place_under_new_numbers_is_one_instance(
     edge_mil: Run, fields: Path, field_bundle: Path, features: Path, service: RunningService
 ) -> None:
     wanted = edge_mil("score", field_bundle, features)
-    frames = [Frame(pixels, place=name) for name, pixels in pictures(fields).items()]
+    frames = [Frame(pixels, location_id=name) for name, pixels in pictures(fields).items()]
     random_ = random.Random(1)
     shots = random_.sample(frames + random_.sample(frames, 12), len(frames) + 12)
     with Client(service.address) as client:

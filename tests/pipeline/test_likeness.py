@@ -11,9 +11,9 @@ from small_bundle import FEATURES, write_small_bundle
 
 from edge_mil.demo.painted_slide import paint_slide
 from edge_mil.imaging import GridGeometry
-from edge_mil.imaging.quality.single_image import FrameJudge
+from edge_mil.imaging.quality.single_image import ImageQuality
 from edge_mil.pipeline.ood.reference import DISTANCE, REFERENCE_FILE
-from edge_mil.pipeline.ood.single_image_ood import Likeness
+from edge_mil.pipeline.ood.single_image_ood import SingleImageOod
 from edge_mil.types import UInt8Array, Verdict
 
 TILE_PX, MPP = 64, 0.5
@@ -25,7 +25,7 @@ def field() -> UInt8Array:
     return np.ascontiguousarray(slide[300:780, 300:940])
 
 
-def likeness(folder: Path, limit: float) -> Likeness | None:
+def likeness(folder: Path, limit: float) -> SingleImageOod | None:
     buffer = io.BytesIO()
     np.savez(
         buffer,
@@ -40,14 +40,14 @@ def likeness(folder: Path, limit: float) -> Likeness | None:
         distance_field_false_alarm=0.01,
     )
     bundle = write_small_bundle(folder, tile_px=TILE_PX, more={REFERENCE_FILE: buffer.getvalue()})
-    return Likeness.load(bundle, GridGeometry(MPP, TILE_PX, TILE_PX, MPP))
+    return SingleImageOod.load(bundle, GridGeometry(MPP, TILE_PX, TILE_PX, MPP))
 
 
 @pytest.mark.parametrize(("limit", "alike"), [(1e9, True), (0.0, False)])
 def test_the_distance_to_the_reference_decides(
     tmp_path: Path, field: UInt8Array, limit: float, alike: bool
 ) -> None:
-    judged = FrameJudge(GridGeometry(MPP, TILE_PX, TILE_PX, MPP)).judge(field)
+    judged = ImageQuality(GridGeometry(MPP, TILE_PX, TILE_PX, MPP)).judge(field)
     assert judged.verdict is Verdict.ACCEPTED
     reference = likeness(tmp_path / "bundle", limit)
     assert reference is not None
@@ -60,4 +60,4 @@ def test_the_distance_to_the_reference_decides(
 
 def test_a_bundle_without_a_reference_has_none(tmp_path: Path) -> None:
     bundle = write_small_bundle(tmp_path / "bundle", tile_px=TILE_PX)
-    assert Likeness.load(bundle, None) is None
+    assert SingleImageOod.load(bundle, None) is None

@@ -18,9 +18,9 @@ from edge_mil.cli import main
 from edge_mil.errors import BundleError, PixelSizeError, UsageError
 from edge_mil.imaging import (
     Cell,
+    CellMap,
     GridGeometry,
-    Mosaic,
-    SlotBook,
+    SlotMap,
     bring_to_tile,
     cells_inside,
 )
@@ -77,7 +77,7 @@ def _load(path: Path) -> Model:
 
 def streamed(source: Path, geometry: GridGeometry, **options: object) -> dict[Cell, UInt8Array]:
     """Return the tiles of a live pass of the virtual microscope."""
-    mosaic = Mosaic(
+    mosaic = CellMap(
         geometry,
         background=TISSUE.background,
         min_difference=TISSUE.min_difference,
@@ -207,7 +207,7 @@ def test_fields_of_slide_are_those_of_a_live_pass(
     slide_path: Path, field_bundle: Path, fov: tuple[int, int]
 ) -> None:
     reading = read_fields(slide_path, field_bundle, fov)
-    book = SlotBook(
+    book = SlotMap(
         64,
         64,
         background=TISSUE.background,

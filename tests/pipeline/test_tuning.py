@@ -14,8 +14,14 @@ from edge_mil.errors import BundleError, FrameError, UsageError
 from edge_mil.pipeline import Model
 from edge_mil.pipeline.runners.autotune import Row, Tuning, _best, tune
 from edge_mil.pipeline.runners.runner import Runner
-from edge_mil.pipeline.runners.tuned_choice import ChoiceFolder
-from edge_mil.pipeline.runners.variants import GRAPHS, Way, open_way, way_of, ways_of
+from edge_mil.pipeline.runners.tuned_choice import TunedStore
+from edge_mil.pipeline.runners.variants import (
+    GRAPHS,
+    RunnerVariant,
+    find_variant,
+    list_variants,
+    open_variant,
+)
 from edge_mil.pipeline.runners.verification import Check
 
 DEMO = Path(__file__).resolve().parents[2] / "edge_mil" / "demo" / "bundle"
@@ -34,16 +40,16 @@ def model(demo: Bundle) -> Iterator[Model]:
 
 
 def row(backend: str, graph: str, cost: float, reason: str = "") -> Row:
-    way = Way(backend, graph)
+    way = RunnerVariant(backend, graph)
     check = Check("tiles", 4, 0.0, 0.02, 1.0, 0.9)
     return Row(str(way), way, backend, way.precision, (cost, cost), check, reason, (1, 8))
 
 
 def test_every_graph_of_the_bundle_has_its_ways(demo: Bundle) -> None:
-    ways = ways_of(demo)
-    assert Way("cpu", "int8-cpu") in ways
-    assert Way("tensorrt", "int8-trt") in ways
-    assert Way("cpu", "int8-trt") not in ways  # slower than FP32 there
+    ways = list_variants(demo)
+    assert RunnerVariant("cpu", "int8-cpu") in ways
+    assert RunnerVariant("tensorrt", "int8-trt") in ways
+    assert RunnerVariant("cpu", "int8-trt") not in ways  # slower than FP32 there
     assert {way.backend for way in ways} == set(GRAPHS)
 
 
@@ -78,10 +84,10 @@ def test_the_fastest_within_the_bound_is_kept_and_fp32_when_nothing_is_clearly_f
     model: Model,
 ) -> None:
     exact = row("cpu", "fp32", 10.0)
-    assert _best([exact, row("cpu", "int8-cpu", 3.0)], model) == Way("cpu", "int8-cpu")
-    assert _best([exact, row("cpu", "int8-cpu", 9.9)], model) == Way("cpu", "fp32")
+    assert _best([exact, row("cpu", "int8-cpu", 3.0)], model) == RunnerVariant("cpu", "int8-cpu")
+    assert _best([exact, row("cpu", "int8-cpu", 9.9)], model) == RunnerVariant("cpu", "fp32")
     outside = row("cpu", "int8-cpu", 3.0, "outside of the bound")
-    assert _best([exact, outside, row("openvino", "int8-cpu", 4.0)], model) == Way(
+    assert _best([exact, outside, row("openvino", "int8-cpu", 4.0)], model) == RunnerVariant(
         "openvino", "int8-cpu"
     )
     with pytest.raises(BundleError, match="within its bound"):
@@ -89,7 +95,7 @@ def test_the_fastest_within_the_bound_is_kept_and_fp32_when_nothing_is_clearly_f
 
 
 def test_the_batch_of_a_whole_field_decides() -> None:
-    way = Way("cpu", "fp32")
+    way = RunnerVariant("cpu", "fp32")
     quick_alone = Row("a", way, tile_ms=(1.0, 4.0, 4.0), batches=(1, 8, 32))
     quick_together = Row("b", way, tile_ms=(6.0, 3.9, 3.8), batches=(1, 8, 32))
     assert quick_together.cost_ms < quick_alone.cost_ms
@@ -138,22 +144,22 @@ def test_openvino_gives_the_features_of_onnx_runtime_at_true_fp32(demo: Bundle) 
 
 
 def test_what_a_backend_does_not_run_is_said(demo: Bundle, tmp_path: Path) -> None:
-    assert way_of(demo, "openvino", "int8") == Way("openvino", "int8-cpu")
+    assert find_variant(demo, "openvino", "int8") == RunnerVariant("openvino", "int8-cpu")
     with pytest.raises(UsageError, match="cpu does not run fp16; it runs fp32, int8"):
-        way_of(demo, "cpu", "fp16")
+        find_variant(demo, "cpu", "fp16")
     with pytest.raises(UsageError, match="no backend 'gpu'"):
-        way_of(demo, "gpu", "fp32")
+        find_variant(demo, "gpu", "fp32")
     with pytest.raises(UsageError, match="no precision 'int4'"):
-        way_of(demo, "cpu", "int4")
+        find_variant(demo, "cpu", "int4")
     with pytest.raises(BundleError, match="no int8 extractor"):
-        way_of(write_small_bundle(tmp_path / "small"), "cpu", "int8")
+        find_variant(write_small_bundle(tmp_path / "small"), "cpu", "int8")
 
 
 def test_a_choice_is_read_back_and_dropped_when_the_device_changes(
     tmp_path: Path, demo: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tuning = Tuning((row("cpu", "fp32", 1.0),), Way("cpu", "fp32"), (1, 8), 3, "CPU time")
-    folder = ChoiceFolder(tmp_path)
+    tuning = Tuning((row("cpu", "fp32", 1.0),), RunnerVariant("cpu", "fp32"), (1, 8), 3, "CPU time")
+    folder = TunedStore(tmp_path)
     assert folder.load(demo) is None
     folder.save(demo, tuning, 1)
     found = folder.load(demo)
@@ -169,7 +175,7 @@ def test_a_choice_is_read_back_and_dropped_when_the_device_changes(
 
 
 def test_a_way_runs_what_its_name_says(demo: Bundle) -> None:
-    runner: Runner = open_way(demo, Way("cpu", "int8-cpu"), threads=1)
+    runner: Runner = open_variant(demo, RunnerVariant("cpu", "int8-cpu"), threads=1)
     assert runner.precision == "int8"
     assert "ONNX Runtime" in runner.backend
     runner.network.close()

@@ -155,13 +155,13 @@ def test_a_damaged_jpeg_never_fails_in_an_unforeseen_way(data: st.DataObject) ->
     )
 )
 def test_any_header_is_taken_or_refused_in_one_sentence(header: pb.FieldHeader) -> None:
-    refusal = "."
+    rejected = "."
     try:
         check_header(header)
         check_limits(header)
     except EdgeMilError as error:
-        refusal = str(error)
-    assert refusal.endswith((".", ")"))
+        rejected = str(error)
+    assert rejected.endswith((".", ")"))
 
 
 def test_a_header_that_contradicts_itself_ends_the_stream() -> None:
@@ -186,7 +186,7 @@ def test_a_jpeg_needs_its_crc_and_a_raw_field_may_have_one() -> None:
 def test_the_same_pixels_elsewhere_are_another_field() -> None:
     here = encode_header(Frame(PIXELS, 0.0, 0.0), 1)
     there = encode_header(Frame(PIXELS, 0.0, 1.0), 1)
-    named = encode_header(Frame(PIXELS, place="a"), 1)
+    named = encode_header(Frame(PIXELS, location_id="a"), 1)
     assert len({identity(header, 5) for header in (here, there, named)}) == 3
 
 

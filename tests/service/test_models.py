@@ -14,7 +14,7 @@ from edge_mil.bundle import Bundle
 from edge_mil.errors import BundleError, BundleNotReadyError, UnknownBundleError
 from edge_mil.pipeline import Model
 from edge_mil.rpc.status import retry_after_s
-from edge_mil.service.models.registry import HostedBundle, ModelShelf
+from edge_mil.service.models.registry import BundleRegistry, ServedBundle
 
 
 class Gate:
@@ -30,7 +30,7 @@ class Gate:
         return Model.load(bundle)
 
 
-async def ignore(_: HostedBundle) -> None:
+async def ignore(_: ServedBundle) -> None:
     """Nobody is told."""
 
 
@@ -40,15 +40,15 @@ def gate() -> Gate:
 
 
 @pytest.fixture
-def shelf(bundle: Path, gate: Gate) -> Iterator[ModelShelf]:
-    made = ModelShelf([bundle], gate.load)
+def shelf(bundle: Path, gate: Gate) -> Iterator[BundleRegistry]:
+    made = BundleRegistry([bundle], gate.load)
     yield made
     gate.open.set()
     made.close()
 
 
 def test_a_session_for_a_loading_bundle_is_told_when_to_come_back(
-    shelf: ModelShelf, gate: Gate
+    shelf: BundleRegistry, gate: Gate
 ) -> None:
     async def check() -> None:
         loading = asyncio.ensure_future(shelf.load_all(ignore, ignore))
@@ -66,7 +66,7 @@ def test_a_session_for_a_loading_bundle_is_told_when_to_come_back(
     asyncio.run(check())
 
 
-def test_a_name_is_unknown_only_when_all_are_known(shelf: ModelShelf, gate: Gate) -> None:
+def test_a_name_is_unknown_only_when_all_are_known(shelf: BundleRegistry, gate: Gate) -> None:
     async def check() -> None:
         with pytest.raises(BundleNotReadyError):
             shelf.pick("other", "")
@@ -85,7 +85,7 @@ def test_a_name_is_unknown_only_when_all_are_known(shelf: ModelShelf, gate: Gate
 def test_a_bundle_that_cannot_run_says_why(tmp_path: Path) -> None:
     path = write_small_bundle(tmp_path / "small").path
     (path / "attend.onnx").write_bytes(b"nonsense")
-    shelf = ModelShelf([path], Model.load)
+    shelf = BundleRegistry([path], Model.load)
 
     async def check() -> None:
         with pytest.raises(BundleError, match="was changed"):

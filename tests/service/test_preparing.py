@@ -15,8 +15,8 @@ from edge_mil.pipeline import Model
 from edge_mil.pipeline.runners.verification import Check
 from edge_mil.service.models import preparation as preparing
 from edge_mil.service.models.preparation import Preparations, Wanted, choose_backend
-from edge_mil.service.models.registry import HostedBundle, ModelShelf
-from edge_mil.service.sessions.live_session import SessionHosts
+from edge_mil.service.models.registry import BundleRegistry, ServedBundle
+from edge_mil.service.sessions.live_session import SessionRegistry
 from edge_mil.session import SessionFolder, SessionSettings
 
 DEMO = Path(__file__).parents[2] / "edge_mil" / "demo" / "bundle"
@@ -28,16 +28,16 @@ class Served:
 
     def __init__(self, folder: Path) -> None:
         self.told: list[str] = []
-        self.shelf = ModelShelf([DEMO], lambda bundle: Model.load(bundle, threads=1))
+        self.shelf = BundleRegistry([DEMO], lambda bundle: Model.load(bundle, threads=1))
         self.preparations = Preparations(folder, self.told.append)
-        self.bundle: HostedBundle = self.shelf.bundles[0]
+        self.bundle: ServedBundle = self.shelf.bundles[0]
         self.folder = folder
 
-    def run(self, work: Callable[[SessionHosts], Coroutine[Any, Any, None]]) -> None:
+    def run(self, work: Callable[[SessionRegistry], Coroutine[Any, Any, None]]) -> None:
         """Load the bundle, do the work, let everything go."""
 
         async def all_of_it() -> None:
-            hosts = SessionHosts(SessionFolder(self.folder), self.shelf)
+            hosts = SessionRegistry(SessionFolder(self.folder), self.shelf)
             await asyncio.to_thread(self.bundle.load)
             await work(hosts)
             await hosts.release_all()
@@ -54,10 +54,10 @@ def served(tmp_path: Path) -> Iterator[Served]:
 
 
 def test_a_prepared_runner_takes_over_between_two_sessions(served: Served) -> None:
-    async def work(hosts: SessionHosts) -> None:
+    async def work(hosts: SessionRegistry) -> None:
         first = await hosts.create(served.bundle, SessionSettings(mpp=0.5))
         writer = first.attach(takeover=False)
-        await served.preparations.accelerate(served.bundle, INT8)
+        await served.preparations.select_engine(served.bundle, INT8)
         assert served.bundle.ready().precision == "fp32"
         await hosts.create(served.bundle, SessionSettings(mpp=0.5))
         assert served.bundle.ready().precision == "fp32"
@@ -70,8 +70,8 @@ def test_a_prepared_runner_takes_over_between_two_sessions(served: Served) -> No
 
 
 def test_precision_auto_measures_on_first_use_and_never_again(served: Served) -> None:
-    async def work(hosts: SessionHosts) -> None:
-        await served.preparations.accelerate(served.bundle, Wanted("auto", "auto"))
+    async def work(hosts: SessionRegistry) -> None:
+        await served.preparations.select_engine(served.bundle, Wanted("auto", "auto"))
         await hosts.create(served.bundle, SessionSettings(mpp=0.5))
 
     served.run(work)
@@ -81,16 +81,16 @@ def test_precision_auto_measures_on_first_use_and_never_again(served: Served) ->
     assert any(row["tile_ms"] for row in document["rows"])
     assert served.bundle.ready().precision == document["kept"]["graph"].split("-")[0]
 
-    async def again(hosts: SessionHosts) -> None:
-        await served.preparations.accelerate(served.bundle, Wanted("auto", "auto"))
+    async def again(hosts: SessionRegistry) -> None:
+        await served.preparations.select_engine(served.bundle, Wanted("auto", "auto"))
 
     served.run(again)
     assert kept.stat().st_mtime_ns == written
 
 
 def test_precision_auto_stays_on_the_backend_that_was_named(served: Served) -> None:
-    async def work(hosts: SessionHosts) -> None:
-        await served.preparations.accelerate(served.bundle, Wanted("cpu", "auto"))
+    async def work(hosts: SessionRegistry) -> None:
+        await served.preparations.select_engine(served.bundle, Wanted("cpu", "auto"))
 
     served.run(work)
     (kept,) = (served.folder / "tuned").glob("*.json")
@@ -103,8 +103,8 @@ def test_one_that_is_outside_of_the_bound_never_serves_and_the_reason_is_told(
     far = Check("tiles", 16, 0.5, 0.02, 0.99, 0.9)
     monkeypatch.setattr(preparing, "check_runner", lambda *_: far)
 
-    async def work(hosts: SessionHosts) -> None:
-        await served.preparations.accelerate(served.bundle, INT8)
+    async def work(hosts: SessionRegistry) -> None:
+        await served.preparations.select_engine(served.bundle, INT8)
         await hosts.create(served.bundle, SessionSettings(mpp=0.5))
         assert served.bundle.ready().precision == "fp32"
         assert "outside of the bundle's bound" in served.bundle.info().detail
@@ -115,7 +115,7 @@ def test_one_that_is_outside_of_the_bound_never_serves_and_the_reason_is_told(
 
 
 def test_a_second_preparation_of_a_bundle_is_told_to_wait(served: Served) -> None:
-    async def work(_: SessionHosts) -> None:
+    async def work(_: SessionRegistry) -> None:
         first = asyncio.ensure_future(served.preparations.prepare(served.bundle, INT8))
         await asyncio.sleep(0)
         with pytest.raises(SessionStateError, match="being prepared"):

@@ -31,7 +31,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
 
 @pytest.fixture
 def folder(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SessionFolder:
-    monkeypatch.setattr("edge_mil.session.session.open_survey", LosingSurvey.open)
+    monkeypatch.setattr("edge_mil.session.session.open_instance_map", LosingSurvey.open)
     return SessionFolder(tmp_path / "state")
 
 
@@ -61,7 +61,7 @@ def test_a_dropped_instance_leaves_the_bag_in_the_step_of_the_field_that_drops_i
     session.add(field(SLIDE, 192, 0))
     third = session.add(LosingSurvey.frame(SLIDE, 384, 0, drops=("0:0", "1:0"), owner=1))
     session._store.flush()
-    assert {r.place for r in session._store.instances(1)} == {"2:0", "0:1", "1:1", "2:1"}
+    assert {r.instance_key for r in session._store.instances(1)} == {"2:0", "0:1", "1:1", "2:1"}
     assert agree(third.score, folded_again(model, session))
     assert first.score is not None
     assert third.score is not None
@@ -79,7 +79,7 @@ def test_a_field_that_loses_all_its_instances_leaves_the_bag(
 ) -> None:
     session = folder.create(model, SessionSettings(mpp=MPP))
     session.add(field(SLIDE, 0, 0))
-    mine = tuple(r.place for r in session._store.instances(1))
+    mine = tuple(r.instance_key for r in session._store.instances(1))
     last = session.add(LosingSurvey.frame(SLIDE, 384, 0, drops=mine, owner=1))
     assert last.fields_held == 1
     assert agree(last.score, folded_again(model, session))
@@ -101,7 +101,7 @@ def test_a_killed_process_leaves_all_of_a_step_or_nothing(
         from edge_mil.pipeline import Model
         from edge_mil.session import SessionFolder, SessionSettings
 
-        session_module.open_survey = LosingSurvey.open
+        session_module.open_instance_map = LosingSurvey.open
         model = Model.load(open_bundle(Path(sys.argv[1])), threads=1)
         session = SessionFolder(Path(sys.argv[2])).create(model, SessionSettings(mpp=MPP))
         slide = painted(6400, 128)

@@ -9,7 +9,7 @@ import pytest
 from live_heads import COLUMNS, GRID, ROWS, SLIDE, cells, exported, loaded
 from painted_field import MPP, field
 
-from edge_mil.pipeline.instance_order import grid_places
+from edge_mil.pipeline.instance_order import grid_order
 from edge_mil.session import Session
 
 DTFD = {"groups": "3", "instances": "6"}
@@ -26,7 +26,7 @@ def test_any_order_of_fields_and_a_removal_end_on_the_score_of_the_cells(
     name: str, tmp_path: Path
 ) -> None:
     model = loaded(exported(name.split()[0], HEADS[name], tmp_path), tmp_path)
-    places = grid_places([(c, r) for r in range(ROWS) for c in range(COLUMNS)])
+    places = grid_order([(c, r) for r in range(ROWS) for c in range(COLUMNS)])
     batch = model.attend(model.extract(cells()), places)
     aggregator = model.aggregator
     want = aggregator.score(aggregator.update(aggregator.initial_state(), batch))

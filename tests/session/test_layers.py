@@ -11,7 +11,7 @@ import pytest
 from painted_field import MPP, field, painted
 from small_bundle import write_small_bundle
 
-from edge_mil.imaging.render.mosaic_canvas import PAPER, Overview
+from edge_mil.imaging.render.mosaic_canvas import PAPER, MosaicCanvas
 from edge_mil.pipeline import Model
 from edge_mil.session import Session, SessionFolder, SessionSettings
 from edge_mil.types import Frame, Region
@@ -97,7 +97,7 @@ def test_a_turned_field_is_laid_straight(degrees: float) -> None:
     picture = cv2.remap(
         slide, at[..., 0].astype(np.float32), at[..., 1].astype(np.float32), cv2.INTER_LINEAR
     )
-    sheet = Overview(4.0)
+    sheet = MosaicCanvas(4.0)
     sheet.lay(np.asarray(picture, np.uint8), 160.0, 112.0, matrix)
     pixels, region = sheet.picture()
     whole = cv2.resize(slide, (80, 56), interpolation=cv2.INTER_AREA)

@@ -20,9 +20,9 @@ from textured_slide import textured_slide, with_noise
 from edge_mil.bundle import Bundle
 from edge_mil.cameras.hand_path import hand_path
 from edge_mil.errors import PixelSizeError, PositionError
-from edge_mil.imaging.registration import KeyField
+from edge_mil.imaging.registration import KeyFrame
 from edge_mil.imaging.registration.pairwise import Registration, register
-from edge_mil.imaging.registration.pyramid import Picture
+from edge_mil.imaging.registration.pyramid import RegistrationPyramid
 from edge_mil.session import Session, SessionSettings
 from edge_mil.session.instances import factory as places
 from edge_mil.session.instances import registration_localizer as found_survey
@@ -56,7 +56,7 @@ def measures(result: FieldResult) -> dict[str, float]:
 
 def held(store: SessionFile) -> set[str]:
     store.flush()
-    return {row.place for row in store.instances() if row.kind is InstanceKind.HELD}
+    return {row.instance_key for row in store.instances() if row.kind is InstanceKind.HELD}
 
 
 def test_a_hand_moved_slide_equals_a_perfect_stage(bundle: Bundle) -> None:
@@ -119,7 +119,11 @@ class Drifting:
         self.push_px, self.now = push_px, 0
 
     def __call__(
-        self, fixed: Picture, moving: Picture, key: KeyField, _: tuple[float, float] | None
+        self,
+        fixed: RegistrationPyramid,
+        moving: RegistrationPyramid,
+        key: KeyFrame,
+        _: tuple[float, float] | None,
     ) -> Registration | None:
         """Register a pair."""
         fit = register(fixed, moving)
@@ -134,8 +138,8 @@ def test_a_drifting_figure_of_eight_equals_one_clean_pass(
     push_px: float, missing: float, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pair = Drifting(push_px)
-    survey = functools.partial(found_survey.FoundSurvey, register_pair=pair)
-    monkeypatch.setattr(places, "FoundSurvey", survey)
+    survey = functools.partial(found_survey.RegistrationLocalizer, register_pair=pair)
+    monkeypatch.setattr(places, "RegistrationLocalizer", survey)
     store = SessionFile(tmp_path / "session.db")
     with Session(bundle, settings=NO_STAGE, store=store) as session:
         twice = 0.0

@@ -19,7 +19,7 @@ from edge_mil.session.report.charts import (
     influence_colour,
 )
 from edge_mil.session.report.page import ReportContent, TopField, render_report
-from edge_mil.types import CellLayer, HeatMap, Region, SlideScore
+from edge_mil.types import CellLayer, InfluenceMap, Region, SlideScore
 
 JPEG = cv2.imencode(".jpg", np.full((30, 40, 3), 200, np.uint8))[1].tobytes()
 VALUES = np.array([[np.nan, 0.4], [-0.3, 0.001]], np.float32)
@@ -38,7 +38,7 @@ CONTENT = ReportContent(
     ),
     verdicts={"ACCEPTED": 2, "BLANK": 1},
     picture=SlidePicture(JPEG, Region(0.0, 0.0, 400.0, 300.0)),
-    heat_map=HeatMap("tumour", 64.0, 64.0, 64.0, 64.0, VALUES, 3),
+    heat_map=InfluenceMap("tumour", 64.0, 64.0, 64.0, 64.0, VALUES, 3),
     top_fields=(TopField(3, 1.25, 2, JPEG, Region(50.0, 50.0, 200.0, 150.0)),),
     settings={"session": "01ABC"},
     about_model=("Trained on nothing.",),

@@ -146,7 +146,7 @@ def test_any_history_survives_a_restart_to_the_bit(
         aggregator, records = model.aggregator, session._store.instances()
         state = aggregator.initial_state()
         rows = [np.frombuffer(r.features, "<f4") for r in records if r.features]
-        assert len({r.place for r in records}) == len(records)
+        assert len({r.instance_key for r in records}) == len(records)
         if rows:
             state = aggregator.update(state, model.attend(np.stack(rows)))
             assert close_to(standing.score, aggregator.score(state))
@@ -268,8 +268,8 @@ def test_the_next_best_field_of_a_slot_comes_back_when_the_best_is_removed(
 
 def test_independent_fields_have_places_and_any_size(field_model: Model) -> None:
     with Session(field_model, settings=SessionSettings(mpp=MPP, independent=True)) as session:
-        first = Frame(field(SLIDE, 0, 0).pixels, place="a.png")
-        second = Frame(field(SLIDE, 0, 0, 300, 200).pixels, place="b.png")
+        first = Frame(field(SLIDE, 0, 0).pixels, location_id="a.png")
+        second = Frame(field(SLIDE, 0, 0, 300, 200).pixels, location_id="b.png")
         assert session.add(first).verdict is Verdict.ACCEPTED
         assert session.add(second).verdict is Verdict.ACCEPTED
         assert session.add(first).verdict is Verdict.DUPLICATE

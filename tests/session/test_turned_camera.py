@@ -56,7 +56,7 @@ def read(
         for frame in frames:
             session.add(frame)
         session._store.flush()
-        places = {row.place for row in session._store.instances(arrays=False)}
+        places = {row.instance_key for row in session._store.instances(arrays=False)}
         return places, session.score(), session.standing().coverage
 
 

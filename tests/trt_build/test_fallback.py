@@ -22,7 +22,7 @@ from edge_mil.backends.tensorrt.library import Library
 from edge_mil.bundle import Bundle, open_bundle, write_bundle
 from edge_mil.errors import EngineError
 from edge_mil.pipeline import Model
-from edge_mil.pipeline.runners.fallback import accelerate
+from edge_mil.pipeline.runners.fallback import select_engine
 from edge_mil.protocols import Network
 from edge_mil.types import Float32Array
 
@@ -75,12 +75,12 @@ def test_an_engine_that_holds_the_bound_is_taken_as_it_was_wanted(
     demo: Model, stand_in: StandIn
 ) -> None:
     shares: list[tuple[str, float]] = []
-    made = accelerate(demo, stand_in, "int8", on_progress=lambda p, s: shares.append((p, s)))
+    made = select_engine(demo, stand_in, "int8", on_progress=lambda p, s: shares.append((p, s)))
     assert (made.runner.precision, made.runner.on, made.missed) == ("int8", "tensorrt", "")
     assert made.check.holds
     assert shares[-1] == ("int8", 1.0)
     again: list[float] = []
-    accelerate(demo, stand_in, "int8", on_progress=lambda _, s: again.append(s))
+    select_engine(demo, stand_in, "int8", on_progress=lambda _, s: again.append(s))
     assert again == []
 
 
@@ -89,7 +89,7 @@ def test_a_refused_graph_falls_back_to_the_next_and_one_sentence_says_why(
 ) -> None:
     wrong = bundle_with(tmp_path / "b", **{"extractor.int8.trt.onnx": "extractor.int8.cpu.onnx"})
     model = Model.load(wrong, threads=1)
-    made = accelerate(model, stand_in, "int8")
+    made = select_engine(model, stand_in, "int8")
     model.close()
     assert made.runner.precision == "fp32"
     assert made.missed.startswith("fp32 in place of int8 (int8: ")
@@ -112,12 +112,12 @@ def test_an_engine_outside_of_the_bound_is_removed_and_the_next_is_taken(
         return BatchingNetwork(lambda: Wrong(right(label), 32), label=label)
 
     stand_in.run = run
-    made = accelerate(demo, stand_in, "int8")
+    made = select_engine(demo, stand_in, "int8")
     assert made.runner.precision == "fp32"
     assert "outside of the bundle's bound" in made.missed
     assert [header.key["precision"] for _, header in stand_in.cache.engines()] == ["fp32"]
     assert [failure.key["precision"] for _, failure in stand_in.cache.failures()] == ["int8"]
-    again = accelerate(demo, stand_in, "int8")
+    again = select_engine(demo, stand_in, "int8")
     assert "engine clear forgets it" in again.missed
 
 
@@ -126,7 +126,7 @@ def test_when_no_engine_can_be_built_all_reasons_are_one_sentence(
 ) -> None:
     backend = TensorRtBackend(cache, library=library, limits=BuildLimits(seconds=0.1))
     with pytest.raises(EngineError) as refused:
-        accelerate(demo, backend, "int8")
+        select_engine(demo, backend, "int8")
     text = str(refused.value)
     assert text.count("took more than 0.1 s") == 2
     assert "fp16: the bundle has none" in text
@@ -137,5 +137,5 @@ def test_without_a_gpu_one_engine_is_built_and_the_rest_is_not_tried(
     demo: Model, library: Library, cache: EngineCache
 ) -> None:
     with pytest.raises(EngineError, match="this machine shows no NVIDIA GPU"):
-        accelerate(demo, TensorRtBackend(cache, library=library), "int8")
+        select_engine(demo, TensorRtBackend(cache, library=library), "int8")
     assert [header.key["precision"] for _, header in cache.engines()] == ["int8"]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from edge_mil.errors import StoreError
-from edge_mil.types import Float32Array, Float64Array, Int64Array, Places
+from edge_mil.types import Float32Array, Float64Array, InstanceOrder, Int64Array
 
 NO_GROUP = -1
 BLOCK = 1024
@@ -101,17 +101,17 @@ class Bank:
             self._order = np.array(rows, dtype=np.int64)
         return self._order
 
-    def append(self, arrays: Mapping[str, Float32Array], places: Places) -> Bank:
+    def append(self, arrays: Mapping[str, Float32Array], instance_order: InstanceOrder) -> Bank:
         """Return the bank with more rows; this one stays.
 
         Args:
             arrays: All of the bank's arrays, float32 (n, width).
-            places: Where the rows lie.
+            instance_order: Where the rows lie.
         """
         buffers = (
             self._buffers if self._buffers.used == self.count else self._buffers.copy(self.count)
         )
-        buffers.write(arrays, places)
+        buffers.write(arrays, instance_order)
         return Bank({}, NO_RESTS, buffers)
 
     def extend(self, other: Bank) -> Bank:
@@ -125,7 +125,7 @@ class Bank:
     def _joined(self, other: Bank) -> Bank:
         groups = None if (other.groups == NO_GROUP).all() else other.groups
         arrays = other._rounded()
-        return self.append(arrays, Places(tuple(other.keys), other.cells, groups))
+        return self.append(arrays, InstanceOrder(tuple(other.keys), other.cells, groups))
 
     def _rounded(self) -> dict[str, Float32Array]:
         """Return all arrays, float32, each with its rest where it has one."""
@@ -164,7 +164,7 @@ class Bank:
                     text[end - length : end]
                     for end, length in zip(ends.tolist(), stored["_lengths"].tolist(), strict=True)
                 )
-                places = Places(keys, stored["_cells"], stored["_groups"])
+                instance_order = InstanceOrder(keys, stored["_cells"], stored["_groups"])
                 arrays = {name: stored[name] for name in widths}
         except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
             raise StoreError(f"A stored aggregator state cannot be read ({error}).") from error
@@ -174,7 +174,7 @@ class Bank:
             raise StoreError(
                 "A stored aggregator state does not fit this bundle; the session is of another."
             )
-        return Bank(widths, rests).append(arrays, places)
+        return Bank(widths, rests).append(arrays, instance_order)
 
 
 class _Buffers:
@@ -219,9 +219,9 @@ class _Buffers:
             self.kept[rows.start] = make(rows)
         return self.kept[rows.start]
 
-    def write(self, arrays: Mapping[str, Float32Array], places: Places) -> None:
+    def write(self, arrays: Mapping[str, Float32Array], instance_order: InstanceOrder) -> None:
         """Write rows behind the used ones."""
-        end = self.used + len(places)
+        end = self.used + len(instance_order)
         if end > len(self.cells):
             self._grow(max(end, 2 * len(self.cells), 64))
         for name, array in self.arrays.items():
@@ -229,9 +229,11 @@ class _Buffers:
         for name, wide in self.exact.items():
             rest = arrays[self.rests[name]]
             np.add(arrays[name], rest, out=wide[self.used : end], dtype=np.float64)
-        self.cells[self.used : end] = places.cells
-        self.groups[self.used : end] = NO_GROUP if places.groups is None else places.groups
-        self.keys.extend(places.keys)
+        self.cells[self.used : end] = instance_order.cells
+        self.groups[self.used : end] = (
+            NO_GROUP if instance_order.groups is None else instance_order.groups
+        )
+        self.keys.extend(instance_order.keys)
         self.used = end
 
     def _grow(self, capacity: int) -> None:

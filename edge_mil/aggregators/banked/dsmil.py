@@ -65,7 +65,7 @@ class DsmilAggregator(Aggregator[DsmilState]):
     """
 
     incremental = "banked"
-    needs_places = True
+    needs_instance_order = True
 
     def __init__(
         self,
@@ -85,12 +85,12 @@ class DsmilAggregator(Aggregator[DsmilState]):
 
     def update(self, state: DsmilState, batch: InstanceBatch) -> DsmilState:
         """Return the state after also seeing `batch`."""
-        if batch.values.shape[1] != self.value_dim or (len(batch) and batch.places is None):
+        if batch.values.shape[1] != self.value_dim or (len(batch) and batch.instance_order is None):
             raise InvalidInstancesError(
-                f"Expected values of width {self.value_dim} with their places, got "
+                f"Expected values of width {self.value_dim} with their order, got "
                 f"{batch.values.shape[1]}; the graphs are of another bundle."
             )
-        if len(batch) == 0 or batch.places is None:
+        if len(batch) == 0 or batch.instance_order is None:
             return state
         arrays = {VALUES: batch.values, **batch.extra}
         for name in (QUERIES, INSTANCE_LOGITS):
@@ -99,7 +99,7 @@ class DsmilAggregator(Aggregator[DsmilState]):
                     f"Expected {name} of width {self._widths[name]}; the graphs are of another "
                     "bundle."
                 )
-        bank = Bank(self._widths).append(arrays, batch.places)
+        bank = Bank(self._widths).append(arrays, batch.instance_order)
         return self.merge(state, self._advanced(self.initial_state(), bank))
 
     def merge(self, left: DsmilState, right: DsmilState) -> DsmilState:

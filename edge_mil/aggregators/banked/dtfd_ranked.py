@@ -99,7 +99,7 @@ class DtfdRankedAggregator(Aggregator[RankedState]):
     """Ranks the instances that are not ruled out; of equal ones the first in canonical order."""
 
     incremental = "banked"
-    needs_places = True
+    needs_instance_order = True
 
     def __init__(
         self, value_dim: int, classifier: Classifier, arrays: Arrays, tiers: Tiers
@@ -130,9 +130,9 @@ class DtfdRankedAggregator(Aggregator[RankedState]):
         if len(batch) == 0:
             return state
         check(batch, self.value_dim)
-        assert batch.places is not None
+        assert batch.instance_order is not None
         arrays = {VALUES: batch.values, LOGIT: batch.attention_logits, **batch.extra}
-        bank = Bank(self._widths).append(arrays, batch.places)
+        bank = Bank(self._widths).append(arrays, batch.instance_order)
         return self.merge(state, self._ranked(bank, group_numbers(batch, self.tiers)))
 
     def merge(self, left: RankedState, right: RankedState) -> RankedState:

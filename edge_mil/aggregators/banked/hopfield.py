@@ -42,7 +42,7 @@ class HopfieldAggregator(Aggregator[Bank]):
     """
 
     incremental = "banked"
-    needs_places = True
+    needs_instance_order = True
 
     def __init__(
         self, value_dim: int, classifier: Classifier, arrays: Arrays, *, steps: int
@@ -70,15 +70,15 @@ class HopfieldAggregator(Aggregator[Bank]):
         if len(batch) == 0:
             return state
         given = {VALUES: batch.values, **batch.extra}
-        if batch.places is None or any(
+        if batch.instance_order is None or any(
             name not in given or given[name].shape[1] != width
             for name, width in self._widths.items()
         ):
             raise InvalidInstancesError(
-                f"Expected values and keys of width {self.value_dim} with their places, got "
+                f"Expected values and keys of width {self.value_dim} with their order, got "
                 f"{batch.values.shape[1]}; the graphs are of another bundle."
             )
-        return state.append({name: given[name] for name in self._widths}, batch.places)
+        return state.append({name: given[name] for name in self._widths}, batch.instance_order)
 
     def merge(self, left: Bank, right: Bank) -> Bank:
         """Return the bag of both."""
@@ -106,11 +106,11 @@ class HopfieldAggregator(Aggregator[Bank]):
 
     def attention(self, state: Bank, batch: InstanceBatch) -> Float32Array | None:
         """Return each instance's share of the bag, (n, heads * queries) float32."""
-        if state.count == 0 or batch.places is None:
+        if state.count == 0 or batch.instance_order is None:
             return None
         flat = self._weights(state).reshape(-1, state.count).T
         at = {key: number for number, key in enumerate(state.keys)}
-        rows = [at[key] for key in batch.places.keys]
+        rows = [at[key] for key in batch.instance_order.keys]
         return np.asarray(flat[rows], dtype=np.float32)
 
     def to_bytes(self, state: Bank) -> bytes:

@@ -78,7 +78,7 @@ class SecondTier:
 class DtfdMeanAggregator(Aggregator[AttentionState]):
     """DTFD with AFS: one softmax state for each pseudo-bag and division; an empty one gives 0."""
 
-    needs_places = True
+    needs_instance_order = True
 
     def __init__(
         self, value_dim: int, classifier: Classifier, arrays: Arrays, tiers: Tiers
@@ -165,9 +165,9 @@ def group_numbers(batch: InstanceBatch, tiers: Tiers) -> Int64Array:
     Raises:
         InvalidInstancesError: One is given that is not 0 to groups - 1.
     """
-    places = batch.places
-    assert places is not None
-    return divided(places.cells, places.groups, tiers)
+    instance_order = batch.instance_order
+    assert instance_order is not None
+    return divided(instance_order.cells, instance_order.groups, tiers)
 
 
 def divided(cells: Int64Array, groups: Int64Array | None, tiers: Tiers) -> Int64Array:
@@ -207,7 +207,7 @@ def check(batch: InstanceBatch, value_dim: int) -> None:
         InvalidInstancesError: It is not.
     """
     fits = batch.values.shape[1] == value_dim and batch.attention_logits.shape[1] == 1
-    if not fits or batch.places is None or SCORES not in batch.extra:
+    if not fits or batch.instance_order is None or SCORES not in batch.extra:
         raise InvalidInstancesError(
             f"Expected values of width {value_dim}, one attention logit, class scores and places; "
             "the graphs are of another bundle."

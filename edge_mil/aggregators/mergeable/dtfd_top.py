@@ -80,7 +80,7 @@ class TopState:
 class DtfdTopAggregator(Aggregator[TopState]):
     """Keeps k instances of a side of each pseudo-bag; empty pseudo-bags give none."""
 
-    needs_places = True
+    needs_instance_order = True
 
     def __init__(
         self, value_dim: int, classifier: Classifier, arrays: Arrays, tiers: Tiers
@@ -104,14 +104,14 @@ class DtfdTopAggregator(Aggregator[TopState]):
         if len(batch) == 0:
             return state
         check(batch, self.value_dim)
-        assert batch.places is not None
+        assert batch.instance_order is not None
         numbers = group_numbers(batch, self.tiers) + self.tiers.groups * np.arange(
             self.tiers.rounds
         )
         logits = batch.attention_logits[:, 0].astype(np.float64)
         scores = batch.extra[SCORES].astype(np.float64)
         ahead = scores[:, -1] - scores[:, 0]  # of one class nothing is ahead: all are alike
-        slots, keys = numbers.T.ravel(), batch.places.keys
+        slots, keys = numbers.T.ravel(), batch.instance_order.keys
         ranks = np.tile(signed_sizes(logits, ahead), (self.tiers.rounds, 1))
         sides = []
         for sign in self._signs:

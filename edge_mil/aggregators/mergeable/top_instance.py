@@ -48,7 +48,7 @@ class TopInstanceAggregator(PooledAggregator[TopState]):
     value_dim: int
     classifier: Classifier
     any_class: bool
-    needs_places = True
+    needs_instance_order = True
 
     def initial_state(self) -> TopState:
         """Return the state of the empty bag."""
@@ -56,16 +56,16 @@ class TopInstanceAggregator(PooledAggregator[TopState]):
 
     def update(self, state: TopState, batch: InstanceBatch) -> TopState:
         """Return the state after also seeing `batch`."""
-        if batch.values.shape[1] != self.value_dim or batch.places is None:
+        if batch.values.shape[1] != self.value_dim or batch.instance_order is None:
             raise InvalidInstancesError(
-                f"Expected values of width {self.value_dim} with their places, got "
+                f"Expected values of width {self.value_dim} with their order, got "
                 f"{batch.values.shape[1]}; the graphs are of another bundle."
             )
         if len(batch) == 0:
             return state
         logits = batch.values.astype(np.float64)
         odds = self._odds(logits)
-        keys = batch.places.keys
+        keys = batch.instance_order.keys
         row = min(np.flatnonzero(odds == odds.max()).tolist(), key=keys.__getitem__)
         return self.merge(state, TopState(float(odds[row]), keys[row], logits[row], len(batch)))
 

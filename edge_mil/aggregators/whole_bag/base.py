@@ -25,7 +25,7 @@ class WholeBagAggregator(Aggregator[Bank]):
     """
 
     incremental = "whole-bag"
-    needs_places = True
+    needs_instance_order = True
 
     def __init__(self, value_dim: int, classifier: Classifier, smallest: int = 1) -> None:
         self.value_dim, self.classifier, self.smallest = value_dim, classifier, smallest
@@ -49,12 +49,12 @@ class WholeBagAggregator(Aggregator[Bank]):
 
     def update(self, state: Bank, batch: InstanceBatch) -> Bank:
         """Return the bag after also seeing `batch`."""
-        if batch.values.shape[1] != self.value_dim or batch.places is None:
+        if batch.values.shape[1] != self.value_dim or batch.instance_order is None:
             raise InvalidInstancesError(
-                f"Expected values of width {self.value_dim} with their places, got "
+                f"Expected values of width {self.value_dim} with their order, got "
                 f"{batch.values.shape[1]}; the graphs are of another bundle."
             )
-        return state.append({VALUES: batch.values}, batch.places) if len(batch) else state
+        return state.append({VALUES: batch.values}, batch.instance_order) if len(batch) else state
 
     def merge(self, left: Bank, right: Bank) -> Bank:
         """Return the bag of both."""
@@ -78,7 +78,7 @@ class WholeBagAggregator(Aggregator[Bank]):
 
     def attention(self, state: Bank, batch: InstanceBatch) -> Float32Array | None:
         """Return the attention of the batch's instances in the bag, (n, k)."""
-        if state.count < max(1, self.smallest) or batch.places is None:
+        if state.count < max(1, self.smallest) or batch.instance_order is None:
             return None
         order = state.order()
         _, weights = self.forward(np.ascontiguousarray(state[VALUES][order]))
@@ -86,7 +86,7 @@ class WholeBagAggregator(Aggregator[Bank]):
             return None
         keys = state.keys
         at = {keys[row]: number for number, row in enumerate(order.tolist())}
-        return weights[[at[key] for key in batch.places.keys]]
+        return weights[[at[key] for key in batch.instance_order.keys]]
 
     def to_bytes(self, state: Bank) -> bytes:
         """Serialise a state."""

@@ -34,12 +34,12 @@ from edge_mil.imaging.correction.shading import ShadingCorrection
 from edge_mil.imaging.correction.stain import StainTransform, fit_profile
 from edge_mil.imaging.quality.gate import FrameGate, GateSettings
 from edge_mil.imaging.quality.motion import displacement_px
-from edge_mil.imaging.render.mosaic_canvas import Overview
+from edge_mil.imaging.render.mosaic_canvas import MosaicCanvas
 from edge_mil.session.field.field_gate import FieldGate
-from edge_mil.session.instances.base import Survey
-from edge_mil.session.instances.grid_instances import GridSurvey
-from edge_mil.session.instances.registration_localizer import FoundSurvey
-from edge_mil.session.instances.stage_localizer import StagedSurvey
+from edge_mil.session.instances.base import InstanceMap
+from edge_mil.session.instances.grid_instances import GridInstances
+from edge_mil.session.instances.registration_localizer import RegistrationLocalizer
+from edge_mil.session.instances.stage_localizer import StageLocalizer
 from edge_mil.session.settings import SessionSettings
 from edge_mil.session.view.mosaic_view import FINEST_UM
 from edge_mil.types import Frame, UInt8Array
@@ -131,10 +131,12 @@ def _whole(frames: Sequence[Frame], light: ShadingCorrection, *, stage: bool = T
     test = TissueTest(tissue.background, tissue.min_difference, tissue.min_share)
     gate = FieldGate(FrameGate(GateSettings(), test), light, MPP)
 
-    def cells() -> GridSurvey:
-        return GridSurvey(SPEC, settings, None)
+    def cells() -> GridInstances:
+        return GridInstances(SPEC, settings, None)
 
-    survey: Survey = StagedSurvey(cells(), settings) if stage else FoundSurvey(cells)
+    survey: InstanceMap = (
+        StageLocalizer(cells(), settings) if stage else RegistrationLocalizer(cells)
+    )
 
     def take(sequence: int, frame: Frame) -> None:
         gated = gate.judge(frame)
@@ -165,7 +167,7 @@ def _apart(frames: Sequence[Frame], light: ShadingCorrection, rounds: int) -> Ro
 
     def laid() -> None:
         small = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR)
-        Overview(FINEST_UM).lay(np.asarray(small, np.uint8), 306.0, 256.0, unit)
+        MosaicCanvas(FINEST_UM).lay(np.asarray(small, np.uint8), 306.0, 256.0, unit)
 
     work: dict[str, Callable[[], object]] = {
         f"all cells of a field resampled, {objective}": _resampling(pixels, mpp)

@@ -13,9 +13,9 @@ import numpy as np
 
 from edge_mil.cli.bench.imaging_fields import FIELD_PX, MPP, SPEC
 from edge_mil.imaging import (
-    FieldView,
+    CellMap,
+    CellUpdate,
     GridGeometry,
-    Mosaic,
     TissueTest,
     resample_cell,
     thumbnail_jpeg,
@@ -27,7 +27,7 @@ from edge_mil.imaging.quality.saturation import SAMPLE_PX
 from edge_mil.imaging.quality.spectrum import BLOCK_PX, MAX_BLOCKS, TEXTURED_SHARE
 from edge_mil.imaging.registration import StageCheck
 from edge_mil.imaging.registration.key_frames import QUALITY
-from edge_mil.imaging.registration.pyramid import Picture
+from edge_mil.imaging.registration.pyramid import RegistrationPyramid
 from edge_mil.imaging.render.thumbnail import JPEG_QUALITY
 from edge_mil.session.instances.rows import part_row
 from edge_mil.types import Frame, UInt8Array
@@ -90,7 +90,7 @@ class SteppedPath:
         numbers = (tissue.background, tissue.min_difference, tissue.min_share)
         self._gate = FrameGate(GateSettings(), TissueTest(*numbers))
         self._geometry = GridGeometry(MPP, SPEC.tile_height_px, SPEC.tile_width_px, SPEC.mpp)
-        self._mosaic = Mosaic(
+        self._mosaic = CellMap(
             self._geometry,
             background=tissue.background,
             min_difference=tissue.min_difference,
@@ -114,7 +114,7 @@ class SteppedPath:
         x_um, y_um = frame.x_um or 0.0, frame.y_um or 0.0
         place = watch.time(
             "locate, with a stage",
-            lambda: self._check.look(sequence, Picture.of(pixels), x_um, y_um),
+            lambda: self._check.look(sequence, RegistrationPyramid.of(pixels), x_um, y_um),
         )
         watch.time("locate, with a stage", lambda: self._check.apply(place))
         self._mosaic.tissue = _WatchedTest(*self._numbers, watch=watch)
@@ -143,7 +143,7 @@ class SteppedPath:
         y_um: float,
         sequence: int,
         sharpness: Callable[[int, int, int, int], float],
-    ) -> FieldView:
+    ) -> CellUpdate:
         view = self._mosaic.look(pixels, x_um, y_um, sequence, sharpness)
         for part in view.parts:
             part_row(sequence, part)
@@ -155,7 +155,7 @@ class SteppedPath:
         box = self._geometry.box(*cell)
         return pixels[: box.height_px, : box.width_px]
 
-    def _resample(self, view: FieldView, boxes: Sequence[UInt8Array]) -> None:
+    def _resample(self, view: CellUpdate, boxes: Sequence[UInt8Array]) -> None:
         for cell, tile, box in zip(view.cells, view.tiles, boxes, strict=True):
             resample_cell(box, self._geometry, *cell, out=tile)
 
@@ -164,7 +164,7 @@ class SteppedPath:
         raw: UInt8Array,
         grey: UInt8Array,
         watch: Watch,
-        view: FieldView,
+        view: CellUpdate,
         boxes: Sequence[UInt8Array],
         *,
         key: bool,

@@ -72,8 +72,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _tuned(state: Path | None) -> list[dict[str, Any]]:
     try:
-        from edge_mil.pipeline.runners.tuned_choice import ChoiceFolder
+        from edge_mil.pipeline.runners.tuned_choice import TunedStore
         from edge_mil.session import default_state_folder
     except (ModuleNotFoundError, DependencyError):
         return []  # the findings say which package is missing
-    return ChoiceFolder(state or default_state_folder()).all()
+    return TunedStore(state or default_state_folder()).all()

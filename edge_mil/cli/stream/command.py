@@ -155,9 +155,13 @@ class _Playing:
         self._answered += 1
         if result.verdict in REFUSED:
             # Only where it was: the pixels would fill the memory.
-            place = (frame.x_um, frame.y_um, frame.place, frame.name)
+            place = (frame.x_um, frame.y_um, frame.location_id, frame.name)
             self._refused[place] = Frame(
-                frame.pixels[:1, :1].copy(), frame.x_um, frame.y_um, frame.place, name=frame.name
+                frame.pixels[:1, :1].copy(),
+                frame.x_um,
+                frame.y_um,
+                frame.location_id,
+                name=frame.name,
             )
         if result.verdict is Verdict.UNLOCATED:
             # Here, so that a client without OpenCV can stream, too.

@@ -9,8 +9,8 @@ from typing import Final, TypeAlias
 
 import numpy as np
 
-from edge_mil.imaging.cells.pending import BoolArray, Part, Partial
-from edge_mil.imaging.cells.replacement import Seen, Sharpness, clearly_sharper, measure
+from edge_mil.imaging.cells.pending import BoolArray, CellPart, PendingCell
+from edge_mil.imaging.cells.replacement import Sharpness, ViewSharpness, clearly_sharper, measure
 from edge_mil.imaging.grid import Box, Cell, GridGeometry
 from edge_mil.imaging.resample import resample_cell
 from edge_mil.imaging.tissue import TissueTest
@@ -25,13 +25,13 @@ class Glass(enum.Enum):
 
 GLASS: Final = Glass.GLASS
 
-Known: TypeAlias = Callable[[Cell], "tuple[Seen, ...] | Glass | Partial | None"]
+Known: TypeAlias = Callable[[Cell], "tuple[ViewSharpness, ...] | Glass | PendingCell | None"]
 """What is known of a cell: how a held one was seen, that it is glass, its parts, or nothing."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class FieldView:
-    """What one field brings; nothing is changed until `Mosaic.apply`.
+class CellUpdate:
+    """What one field brings; nothing is changed until `CellMap.apply`.
 
     Attributes:
         sequence: Number of the field.
@@ -53,15 +53,15 @@ class FieldView:
     cells: tuple[Cell, ...]
     tiles: UInt8Array
     glass: tuple[Cell, ...]
-    parts: tuple[Part, ...]
+    parts: tuple[CellPart, ...]
     improved: frozenset[Cell]
     sources: dict[Cell, tuple[int, ...]]
-    seen: dict[Cell, tuple[Seen, ...]]
+    seen: dict[Cell, tuple[ViewSharpness, ...]]
     held: int
     measures: tuple[Measure, ...]
 
 
-class Laying:
+class CellAssembler:
     """One field laid over the cells; computes, and changes nothing outside of itself."""
 
     def __init__(
@@ -96,14 +96,14 @@ class Laying:
         self.complete: list[Cell] = []
         self.tiles: UInt8Array = np.empty((0, geometry.tile_h, geometry.tile_w, 3), np.uint8)
         self.glass: list[Cell] = []
-        self.parts: list[Part] = []
+        self.parts: list[CellPart] = []
         self.improved: set[Cell] = set()
         self.sources: dict[Cell, tuple[int, ...]] = {}
-        self.seen: dict[Cell, tuple[Seen, ...]] = {}
+        self.seen: dict[Cell, tuple[ViewSharpness, ...]] = {}
         self.held = 0
         self.largest = 0.0
 
-    def view(self) -> FieldView:
+    def view(self) -> CellUpdate:
         """Visit every cell that the field touches, and judge."""
         height, width = self.pixels.shape[:2]
         geometry, test = self.geometry, self.test
@@ -119,7 +119,7 @@ class Laying:
         verdict = Verdict.ACCEPTED if new else Verdict.DUPLICATE
         if not shows_tissue:
             verdict = Verdict.BLANK
-        return FieldView(
+        return CellUpdate(
             sequence=self.sequence,
             verdict=verdict,
             cells=tuple(self.complete),
@@ -159,7 +159,9 @@ class Laying:
         else:
             self._partly(cell, box, status, shown, valid, x0 - box.x0, y0 - box.y0)
 
-    def _improves(self, cell: Cell, box: Box, shown: UInt8Array, before: tuple[Seen, ...]) -> bool:
+    def _improves(
+        self, cell: Cell, box: Box, shown: UInt8Array, before: tuple[ViewSharpness, ...]
+    ) -> bool:
         """Take a held cell anew when this field shows it clearly sharper."""
         if self.sharpness is None or not before:
             return False
@@ -174,17 +176,17 @@ class Laying:
         self._found(self.test.min_share)
         return True
 
-    def _seen(self, box: Box, x: int, y: int, width_px: int, height_px: int) -> Seen:
+    def _seen(self, box: Box, x: int, y: int, width_px: int, height_px: int) -> ViewSharpness:
         """Measure a part of a cell, given within the cell's box."""
         left, top = box.x0 + x - self.left, box.y0 + y - self.top
         sharpness = measure(self.sharpness, left, top, width_px, height_px)
-        return Seen(x, y, width_px, height_px, sharpness)
+        return ViewSharpness(x, y, width_px, height_px, sharpness)
 
     def _partly(
         self,
         cell: Cell,
         box: Box,
-        status: Partial | None,
+        status: PendingCell | None,
         shown: UInt8Array,
         valid: BoolArray | None,
         x: int,
@@ -194,7 +196,7 @@ class Laying:
         if status is None and valid is None:
             seen, tissue_px = self._seen(box, x, y, width, height), self.test.count(shown)
             self._found(tissue_px / (height * width))
-            part = Part(*cell, x, y, shown.copy(), seen.sharpness, tissue_px=tissue_px)
+            part = CellPart(*cell, x, y, shown.copy(), seen.sharpness, tissue_px=tissue_px)
             self.parts.append(part)
             return
         self._found(self._share(shown, valid))
@@ -213,7 +215,7 @@ class Laying:
         around = np.s_[y_new : int(rows[-1]) + 1, x_new : int(columns[-1]) + 1]
         new, mask = shown[around], None if valid is None else valid[around]
         seen = self._seen(box, x + x_new, y + y_new, new.shape[1], new.shape[0])
-        part = Part(
+        part = CellPart(
             *cell,
             seen.x,
             seen.y,
@@ -233,7 +235,11 @@ class Laying:
         self._completed(cell, pixels, tuple(sources), parts)
 
     def _completed(
-        self, cell: Cell, pixels: UInt8Array, sources: tuple[int, ...], seen: tuple[Seen, ...]
+        self,
+        cell: Cell,
+        pixels: UInt8Array,
+        sources: tuple[int, ...],
+        seen: tuple[ViewSharpness, ...],
     ) -> None:
         self.sources[cell], self.seen[cell] = sources, seen
         if self.test.is_surely_glass(pixels):

@@ -7,16 +7,16 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from edge_mil.imaging.cells.assembly import GLASS, FieldView, Glass, Laying
-from edge_mil.imaging.cells.pending import BoolArray, Part, Partial
-from edge_mil.imaging.cells.replacement import Seen, Sharpness, worst_of
+from edge_mil.imaging.cells.assembly import GLASS, CellAssembler, CellUpdate, Glass
+from edge_mil.imaging.cells.pending import BoolArray, CellPart, PendingCell
+from edge_mil.imaging.cells.replacement import Sharpness, ViewSharpness, worst_of
 from edge_mil.imaging.grid import Cell, GridGeometry
 from edge_mil.imaging.outline import cells_inside
 from edge_mil.imaging.tissue import TissueTest
 from edge_mil.types import Region, UInt8Array
 
 
-class Mosaic:
+class CellMap:
     """The state of every cell that a session has met.
 
     One owner, one thread. `look` computes and changes nothing, `apply` takes what `look` found, so
@@ -46,9 +46,9 @@ class Mosaic:
         self.geometry = geometry
         self.tissue = TissueTest(background, min_difference, min_share)
         self._held: dict[Cell, tuple[int, ...]] = {}
-        self._seen: dict[Cell, tuple[Seen, ...]] = {}
+        self._seen: dict[Cell, tuple[ViewSharpness, ...]] = {}
         self._glass: dict[Cell, tuple[int, ...]] = {}
-        self._partial: dict[Cell, Partial] = {}
+        self._partial: dict[Cell, PendingCell] = {}
         self._area = None if area is None else geometry.inside(area)
         self._outline = frozenset(cells_inside(outline, geometry))
         self._open = len(self._outline)
@@ -77,7 +77,7 @@ class Mosaic:
         sequence: int,
         sharpness: Sharpness | None = None,
         mask: BoolArray | None = None,
-    ) -> FieldView:
+    ) -> CellUpdate:
         """Say what a field brings, without taking it.
 
         Args:
@@ -96,11 +96,11 @@ class Mosaic:
             crop = np.s_[y : max(y, self._area.y1 - top), x : max(x, self._area.x1 - left)]
             pixels, mask = pixels[crop], None if mask is None else mask[crop]
             left, top, sharpness = left + x, top + y, _shifted(sharpness, x, y)
-        return Laying(
+        return CellAssembler(
             self.geometry, self.tissue, self._known, pixels, left, top, sequence, sharpness, mask
         ).view()
 
-    def apply(self, view: FieldView) -> None:
+    def apply(self, view: CellUpdate) -> None:
         """Take what `look` found; no other field may have been taken between the two."""
         for cell in view.cells:
             self.restore_cell(*cell, True, view.sources[cell], view.seen[cell])
@@ -115,7 +115,7 @@ class Mosaic:
         j: int,
         tissue: bool,
         sources: Iterable[int],
-        seen: tuple[Seen, ...] = (),
+        seen: tuple[ViewSharpness, ...] = (),
     ) -> None:
         """Put back a complete cell, as a record says it; also the way that `apply` adds one.
 
@@ -139,13 +139,13 @@ class Mosaic:
         for sequence in given:
             self._given.setdefault(sequence, set()).add(cell)
 
-    def restore_part(self, sequence: int, part: Part) -> None:
+    def restore_part(self, sequence: int, part: CellPart) -> None:
         """Put back pixels that wait, as a record says it: in the order of sequence numbers."""
         cell = (part.i, part.j)
         partial = self._partial.get(cell)
         if partial is None:
             box = self.geometry.box(*cell)
-            partial = Partial(np.zeros((box.height_px, box.width_px), dtype=np.bool_))
+            partial = PendingCell(np.zeros((box.height_px, box.width_px), dtype=np.bool_))
             self._partial[cell] = partial
         self._tissue_partial -= self._shows_tissue(partial)
         partial.add(sequence, part, self.tissue)
@@ -208,7 +208,7 @@ class Mosaic:
         seen = ((cell, worst_of(parts)) for cell, parts in list(self._seen.items()))
         return {cell: sharpness for cell, sharpness in seen if math.isfinite(sharpness)}
 
-    def _shows_tissue(self, partial: Partial) -> bool:
+    def _shows_tissue(self, partial: PendingCell) -> bool:
         return partial.known_px > 0 and (
             partial.tissue_px >= self.tissue.min_share * partial.known_px
         )
@@ -220,7 +220,7 @@ class Mosaic:
             if not given:
                 del self._given[sequence]
 
-    def _known(self, cell: Cell) -> tuple[Seen, ...] | Glass | Partial | None:
+    def _known(self, cell: Cell) -> tuple[ViewSharpness, ...] | Glass | PendingCell | None:
         if cell in self._held:
             return self._seen[cell]
         return GLASS if cell in self._glass else self._partial.get(cell)

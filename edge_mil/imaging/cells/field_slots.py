@@ -77,7 +77,7 @@ def sharpness(tile: UInt8Array) -> float:
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Rank:
+class ViewRank:
     """How good a field is for its slot; the smallest is the best, and no two fields tie.
 
     Attributes:
@@ -92,8 +92,8 @@ class Rank:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class SlotView:
-    """What one field brings; nothing is changed until `SlotBook.apply`.
+class SlotUpdate:
+    """What one field brings; nothing is changed until `SlotMap.apply`.
 
     Attributes:
         sequence: Number of the field.
@@ -111,13 +111,13 @@ class SlotView:
     verdict: Verdict
     slot: Slot
     tile: UInt8Array
-    rank: Rank
+    rank: ViewRank
     replaces: int | None
     candidate: bool
     measures: tuple[Measure, ...]
 
 
-class SlotBook:
+class SlotMap:
     """Which field stands for each slot of the slide. One owner, one thread."""
 
     def __init__(
@@ -146,7 +146,7 @@ class SlotBook:
         self.tissue = TissueTest(background, min_difference, min_share)
         self._outline = tuple(outline)
         self._expected: set[Slot] = set()
-        self._taken: dict[Slot, list[tuple[Rank, int]]] = {}
+        self._taken: dict[Slot, list[tuple[ViewRank, int]]] = {}
 
     @property
     def held(self) -> int:
@@ -162,7 +162,7 @@ class SlotBook:
         width_um, height_um = self._slot_um(height_px, width_px)
         return _slot_of(x_um, width_um), _slot_of(y_um, height_um)
 
-    def judge(self, frame: Frame, sequence: int) -> SlotView:
+    def judge(self, frame: Frame, sequence: int) -> SlotUpdate:
         """Say what a field brings, without taking it.
 
         Raises:
@@ -173,7 +173,9 @@ class SlotBook:
         tile = bring_to_tile(frame.pixels, self.tile_h, self.tile_w)
         share, sharp = self.tissue.share(tile), sharpness(tile)
         digest = hashlib.sha256(np.ascontiguousarray(frame.pixels).data).hexdigest()
-        rank = Rank(-math.floor(math.log(sharp) / math.log(SHARPNESS_STEP)), distance_um, digest)
+        rank = ViewRank(
+            -math.floor(math.log(sharp) / math.log(SHARPNESS_STEP)), distance_um, digest
+        )
         verdict, replaces = Verdict.ACCEPTED, None
         ranked = self._taken.get(slot, [])
         if share < self.tissue.min_share:
@@ -188,14 +190,14 @@ class SlotBook:
             Measure("tissue_share", share, self.tissue.min_share, verdict is not Verdict.BLANK),
             Measure("sharpness", sharp),
         )
-        return SlotView(sequence, verdict, slot, tile, rank, replaces, candidate, measures)
+        return SlotUpdate(sequence, verdict, slot, tile, rank, replaces, candidate, measures)
 
-    def apply(self, view: SlotView) -> None:
+    def apply(self, view: SlotUpdate) -> None:
         """Take what `judge` found; only a candidate changes anything."""
         if view.candidate:
             self.restore(view.sequence, view.slot, view.rank)
 
-    def restore(self, sequence: int, slot: Slot, rank: Rank) -> None:
+    def restore(self, sequence: int, slot: Slot, rank: ViewRank) -> None:
         """Put back a candidate, the best of its slot or not."""
         self._taken.setdefault(slot, []).append((rank, sequence))
         self._taken[slot].sort()
@@ -254,8 +256,8 @@ class SlotBook:
         return {slot: SHARPNESS_STEP**-rank.dullness for slot, rank in best}
 
     def _locate(self, frame: Frame) -> tuple[Slot, float]:
-        if frame.place:
-            return frame.place, 0.0
+        if frame.location_id:
+            return frame.location_id, 0.0
         if frame.x_um is None or frame.y_um is None:
             raise PositionError(
                 "The field has no stage position; send its position, or open the session for "

@@ -9,7 +9,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from edge_mil.imaging.cells.replacement import Seen
+from edge_mil.imaging.cells.replacement import ViewSharpness
 from edge_mil.imaging.grid import Cell
 from edge_mil.imaging.tissue import TissueTest
 from edge_mil.types import UInt8Array
@@ -18,7 +18,7 @@ BoolArray: TypeAlias = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Part:
+class CellPart:
     """Pixels of a cell that is not complete yet, as one field gave them.
 
     Attributes:
@@ -41,10 +41,10 @@ class Part:
     mask: BoolArray | None = None
     tissue_px: int | None = None
 
-    def seen(self) -> Seen:
+    def seen(self) -> ViewSharpness:
         """Return how sharply this part of the cell was seen."""
         height, width = self.pixels.shape[:2]
-        return Seen(self.x, self.y, width, height, self.sharpness)
+        return ViewSharpness(self.x, self.y, width, height, self.sharpness)
 
     def to_bytes(self) -> bytes | memoryview:
         """Return the pixels row by row, and behind them the mask as bits where there is one.
@@ -60,7 +60,7 @@ class Part:
         box: tuple[int, int, int, int],
         data: bytes | memoryview,
         sharpness: float = math.nan,
-    ) -> Part:
+    ) -> CellPart:
         """Read what `to_bytes` wrote.
 
         Args:
@@ -74,11 +74,11 @@ class Part:
         pixels = np.frombuffer(data, np.uint8, 3 * area).reshape(height, width, 3)
         bits = np.frombuffer(data, np.uint8, offset=3 * area)
         mask = np.unpackbits(bits, count=area).reshape(height, width).astype(np.bool_)
-        return Part(*cell, x, y, pixels, sharpness, mask if len(bits) else None)
+        return CellPart(*cell, x, y, pixels, sharpness, mask if len(bits) else None)
 
 
 @dataclass(slots=True, eq=False)
-class Partial:
+class PendingCell:
     """A cell of which some pixels are known.
 
     The parts are kept as they came and painted together once, at the end: a part that is removed
@@ -86,11 +86,11 @@ class Partial:
     """
 
     known: BoolArray
-    parts: list[tuple[int, Part]] = field(default_factory=list)
+    parts: list[tuple[int, CellPart]] = field(default_factory=list)
     known_px: int = 0
     tissue_px: int = 0
 
-    def add(self, sequence: int, part: Part, test: TissueTest) -> None:
+    def add(self, sequence: int, part: CellPart, test: TissueTest) -> None:
         """Take the pixels that were not known; the first writer of a pixel stays."""
         height, width = part.pixels.shape[:2]
         known = self.known[part.y : part.y + height, part.x : part.x + width]

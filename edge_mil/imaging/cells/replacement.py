@@ -29,7 +29,7 @@ MIN_SIDE_PX = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class ViewSharpness:
     """How sharply one part of a cell was seen.
 
     Attributes:
@@ -70,12 +70,12 @@ def measure(sharpness: Sharpness | None, x: int, y: int, width_px: int, height_p
     return sharpness(x, y, x + width_px, y + height_px)
 
 
-def worst_of(parts: Sequence[Seen]) -> float:
+def worst_of(parts: Sequence[ViewSharpness]) -> float:
     """Return the sharpness of the part that was seen worst; NaN where none was judged."""
     return min((p.sharpness for p in parts if math.isfinite(p.sharpness)), default=math.nan)
 
 
-def clearly_sharper(before: Sequence[Seen], now: Sequence[Seen]) -> bool:
+def clearly_sharper(before: Sequence[ViewSharpness], now: Sequence[ViewSharpness]) -> bool:
     """Say whether a cell is seen clearly sharper now, part by part.
 
     The parts are those that the cell was assembled from, so that smooth stroma in one part is

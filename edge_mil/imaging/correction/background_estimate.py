@@ -29,7 +29,7 @@ LEAST_GLASS = 0.02
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class OwnBackground:
+class BackgroundEstimate:
     """The estimated light behind one picture.
 
     Attributes:
@@ -48,7 +48,7 @@ class OwnBackground:
         return cv2.multiply(pixels, whole, dtype=cv2.CV_8U).astype(np.uint8, copy=False)
 
 
-def own_background(pixels: UInt8Array) -> OwnBackground:
+def estimate_background(pixels: UInt8Array) -> BackgroundEstimate:
     """Fit a smooth surface, of fourth order, to the brightest parts of each channel.
 
     Vignetting, a lamp out of centre and a colour cast go with it. On a field that is all tissue
@@ -70,7 +70,7 @@ def own_background(pixels: UInt8Array) -> OwnBackground:
     )
     surface = np.clip(surface, 1.0, 255.0)
     brightest = surface[np.argmax(surface.sum(axis=1))]
-    return OwnBackground(
+    return BackgroundEstimate(
         surface.reshape(size[1], size[0], 3).astype(np.float32),
         (float(brightest[0]), float(brightest[1]), float(brightest[2])),
     )

@@ -21,7 +21,7 @@ EDGE_PX = 1e-6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Straight:
+class AlignedFrame:
     """A field with the stage's axes.
 
     Attributes:
@@ -34,7 +34,7 @@ class Straight:
     mask: npt.NDArray[np.bool_] | None
 
 
-class Straightener:
+class StageAligner:
     """Lays every field of a session on the stage's axes; all have one size.
 
     Where the camera is straight nothing is done, and where it is flipped or turned by quarters the
@@ -72,7 +72,7 @@ class Straightener:
             self._matrix = self._source()
             self._mask = self._seen()
 
-    def straighten(self, pixels: UInt8Array) -> Straight:
+    def straighten(self, pixels: UInt8Array) -> AlignedFrame:
         """Lay one field on the stage's axes.
 
         Args:
@@ -82,9 +82,9 @@ class Straightener:
             The field; `pixels` themselves where the camera is straight.
         """
         if self.straight:
-            return Straight(pixels, None)
+            return AlignedFrame(pixels, None)
         if self._quarter is not None:
-            return Straight(_change_places(pixels, self._quarter), None)
+            return AlignedFrame(_change_places(pixels, self._quarter), None)
         turned = cv2.warpAffine(
             pixels,
             self._matrix,
@@ -92,7 +92,7 @@ class Straightener:
             flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
             borderMode=cv2.BORDER_REFLECT_101,
         )
-        return Straight(turned.astype(np.uint8, copy=False), self._mask)
+        return AlignedFrame(turned.astype(np.uint8, copy=False), self._mask)
 
     def camera_box(self, x0: int, y0: int, x1: int, y1: int) -> tuple[int, int, int, int]:
         """Return the smallest box of camera pixels that shows a box of the straight field.

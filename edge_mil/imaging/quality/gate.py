@@ -22,7 +22,7 @@ from edge_mil.imaging.quality.spectrum import field_spectrum, tissue_blocks
 from edge_mil.imaging.tissue import TissueTest
 from edge_mil.types import Measure, UInt8Array, Verdict
 
-__all__ = ["FocusMap", "FrameGate", "GateSettings"]
+__all__ = ["FrameGate", "GateResult", "GateSettings"]
 
 MIN_BLOCKS = 12
 """Tissue blocks from which a field is judged; one of 224 x 224 pixels has 16. Of one to eight
@@ -42,7 +42,7 @@ MOVING_OFFSET = -3.3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class FocusMap:
+class GateResult:
     """What the gates say of one field, and how sharp each part of it is.
 
     Attributes:
@@ -97,12 +97,12 @@ class FrameGate:
         pixels: UInt8Array,
         previous_gray: UInt8Array | None = None,
         gray: UInt8Array | None = None,
-    ) -> FocusMap:
+    ) -> GateResult:
         """Judge motion and focus of a field.
 
         Args:
             pixels: RGB uint8 (h, w, 3), after flat field and white balance. It is kept for
-                `FocusMap.of_box`, so it must not be written to while that is in use.
+                `GateResult.of_box`, so it must not be written to while that is in use.
             previous_gray: The frame before at the same place, grey uint8 (h, w), where there is
                 one: the way between the two settles a doubt.
             gray: `pixels` in grey, where that has been made already.
@@ -118,7 +118,7 @@ class FrameGate:
             way = displacement_px(gray, previous_gray)
         moved = [] if math.isnan(way) else [Measure("displacement_px", way)]
         if spectrum is None:
-            return FocusMap(None, tuple(moved), sharpness, True, False, pixels)
+            return GateResult(None, tuple(moved), sharpness, True, False, pixels)
         structured = spectrum.deviation >= settings.min_contrast
         measures = [
             *moved,
@@ -126,7 +126,7 @@ class FrameGate:
             Measure("sharpness", sharpness),
         ]
         if not structured or len(blocks) < MIN_BLOCKS:
-            return FocusMap(None, tuple(measures), sharpness, not structured, False, pixels)
+            return GateResult(None, tuple(measures), sharpness, not structured, False, pixels)
         of = contrast(spectrum)
         least = settings.min_stillness + (settings.doubt if way >= settings.moving_px else 0.0)
         stillness, focus = stillness_of(of), focus_of(of)
@@ -137,7 +137,7 @@ class FrameGate:
         verdict = None
         if stillness < least or focus < settings.min_focus:
             verdict = Verdict.MOVING if looks_moved(of) else Verdict.BLURRED
-        return FocusMap(verdict, tuple(measures), sharpness, False, True, pixels)
+        return GateResult(verdict, tuple(measures), sharpness, False, True, pixels)
 
 
 def focus_of(of: Contrast) -> float:

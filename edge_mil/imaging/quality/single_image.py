@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from edge_mil.imaging.correction.background_estimate import own_background
+from edge_mil.imaging.correction.background_estimate import estimate_background
 from edge_mil.imaging.grid import Cell, GridGeometry
 from edge_mil.imaging.quality.focus import box_sharpness
 from edge_mil.imaging.quality.gate import FrameGate, GateSettings
@@ -31,7 +31,7 @@ STRUCTURE = 80.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Judgement:
+class QualityReport:
     """What became of one picture.
 
     Attributes:
@@ -50,7 +50,7 @@ class Judgement:
     cells: tuple[Cell, ...]
 
 
-class FrameJudge:
+class ImageQuality:
     """Judges pictures one by one; the light behind each is estimated from it alone."""
 
     def __init__(
@@ -71,14 +71,14 @@ class FrameJudge:
         self.tissue = TissueTest() if tissue is None else tissue
         self._gate = FrameGate(settings or GateSettings(), self.tissue)
 
-    def judge(self, pixels: UInt8Array) -> Judgement:
+    def judge(self, pixels: UInt8Array) -> QualityReport:
         """Judge one picture.
 
         Args:
             pixels: RGB uint8 (h, w, 3), as the camera gave it.
         """
         saturation = self._gate.saturation(pixels)
-        light = own_background(pixels)
+        light = estimate_background(pixels)
         flat = light.flatten(pixels, self.tissue.background)
         look = self._gate.look(flat)
         share, cells = self._tissue_of(flat)
@@ -93,7 +93,7 @@ class FrameJudge:
             verdict = Verdict.BLANK
         else:
             verdict = look.verdict or Verdict.ACCEPTED
-        return Judgement(verdict, (*numbers, *look.measures), look.sharpness, flat, cells)
+        return QualityReport(verdict, (*numbers, *look.measures), look.sharpness, flat, cells)
 
     def _tissue_of(self, flat: UInt8Array) -> tuple[float, tuple[Cell, ...]]:
         """Return the largest share of tissue in a cell, and the whole cells that show tissue."""

@@ -6,24 +6,24 @@ positions together when a path closes a loop; `stage_check` and `stage_offset` c
 with the images, and `magnification` asks whether another objective explains a failure.
 """
 
-from edge_mil.imaging.registration.key_frames import KeyField, KeyFields, key_field
-from edge_mil.imaging.registration.localizer import Location, Locator
-from edge_mil.imaging.registration.pose_graph import Link, settle
-from edge_mil.imaging.registration.stage_check import StageCheck, StagePlace, check_affine
+from edge_mil.imaging.registration.key_frames import KeyFrame, KeyFrames, key_frame
+from edge_mil.imaging.registration.localizer import FrameLocation, KeyFrameLocalizer
+from edge_mil.imaging.registration.pose_graph import PoseEdge, settle
+from edge_mil.imaging.registration.stage_check import StageCheck, StageComparison, check_affine
 from edge_mil.imaging.registration.stage_offset import StageOffset
 from edge_mil.imaging.registration.unlocated_text import why_unlocated
 
 __all__ = [
-    "KeyField",
-    "KeyFields",
-    "Link",
-    "Location",
-    "Locator",
+    "FrameLocation",
+    "KeyFrame",
+    "KeyFrameLocalizer",
+    "KeyFrames",
+    "PoseEdge",
     "StageCheck",
+    "StageComparison",
     "StageOffset",
-    "StagePlace",
     "check_affine",
-    "key_field",
+    "key_frame",
     "settle",
     "why_unlocated",
 ]

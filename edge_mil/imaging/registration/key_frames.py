@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 
 from edge_mil.errors import StoreError
-from edge_mil.imaging.registration.pose_graph import Link, Position
-from edge_mil.imaging.registration.pyramid import Picture
+from edge_mil.imaging.registration.pose_graph import PoseEdge, Position
+from edge_mil.imaging.registration.pyramid import RegistrationPyramid
 from edge_mil.types import UInt8Array
 
 QUALITY = 92
@@ -25,7 +25,7 @@ HELD = 256
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class KeyField:
+class KeyFrame:
     """One field that others are placed by.
 
     Attributes:
@@ -46,7 +46,7 @@ class KeyField:
     height_px: int
     factor: int
     jpeg: bytes
-    links: tuple[Link, ...] = ()
+    links: tuple[PoseEdge, ...] = ()
 
     @property
     def position(self) -> Position:
@@ -64,13 +64,13 @@ class KeyField:
         return max(abs(x - self.x) / self.width_px, abs(y - self.y) / self.height_px)
 
 
-def key_field(
+def key_frame(
     sequence: int,
-    picture: Picture,
+    picture: RegistrationPyramid,
     size_px: tuple[int, int],
     position: Position,
-    links: tuple[Link, ...] = (),
-) -> KeyField:
+    links: tuple[PoseEdge, ...] = (),
+) -> KeyFrame:
     """Make a key field of a picture.
 
     Args:
@@ -81,10 +81,10 @@ def key_field(
         links: What placed it.
     """
     _, jpeg = cv2.imencode(".jpg", picture.grey, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
-    return KeyField(sequence, *position, *size_px, picture.factor, jpeg.tobytes(), links)
+    return KeyFrame(sequence, *position, *size_px, picture.factor, jpeg.tobytes(), links)
 
 
-class KeyFields:
+class KeyFrames:
     """All key fields of a session, in the order of their numbers; bounded in memory.
 
     Attributes:
@@ -92,8 +92,8 @@ class KeyFields:
     """
 
     def __init__(self) -> None:
-        self._fields: dict[int, KeyField] = {}
-        self._ready: OrderedDict[int, Picture] = OrderedDict()
+        self._fields: dict[int, KeyFrame] = {}
+        self._ready: OrderedDict[int, RegistrationPyramid] = OrderedDict()
         self._held: deque[int] = deque()
         self.load: Callable[[int], bytes] | None = None
 
@@ -103,14 +103,14 @@ class KeyFields:
     def __contains__(self, sequence: int) -> bool:
         return sequence in self._fields
 
-    def __getitem__(self, sequence: int) -> KeyField:
+    def __getitem__(self, sequence: int) -> KeyFrame:
         return self._fields[sequence]
 
-    def all(self) -> list[KeyField]:
+    def all(self) -> list[KeyFrame]:
         """Return the key fields, oldest first."""
         return list(self._fields.values())
 
-    def add(self, field: KeyField) -> None:
+    def add(self, field: KeyFrame) -> None:
         """Take one."""
         self._fields[field.sequence] = field
         self._held.append(field.sequence)
@@ -123,12 +123,12 @@ class KeyFields:
         for sequence, (x, y) in positions.items():
             self._fields[sequence] = replace(self._fields[sequence], x=x, y=y)
 
-    def near(self, x: float, y: float, reach: float) -> list[KeyField]:
+    def near(self, x: float, y: float, reach: float) -> list[KeyFrame]:
         """Return those within `reach` fields of a field at (x, y), the nearest first."""
         near = [field for field in self._fields.values() if field.away(x, y) <= reach]
         return sorted(near, key=lambda field: (field.away(x, y), field.sequence))
 
-    def picture(self, sequence: int) -> Picture:
+    def picture(self, sequence: int) -> RegistrationPyramid:
         """Return the picture of one, as it is stored: the same before and after a restart."""
         found = self._ready.get(sequence)
         if found is None:
@@ -137,7 +137,7 @@ class KeyFields:
             grey = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_GRAYSCALE)
             if grey is None:
                 raise StoreError(f"The stored picture of field {sequence} cannot be read.")
-            found = self._ready[sequence] = Picture(_uint8(grey), field.factor)
+            found = self._ready[sequence] = RegistrationPyramid(_uint8(grey), field.factor)
             while len(self._ready) > READY:
                 self._ready.popitem(last=False)
         self._ready.move_to_end(sequence)

@@ -6,11 +6,11 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from edge_mil.imaging.registration.key_frames import KeyField, KeyFields, key_field
+from edge_mil.imaging.registration.key_frames import KeyFrame, KeyFrames, key_frame
 from edge_mil.imaging.registration.magnification import fits_at_scale
 from edge_mil.imaging.registration.pairwise import MIN_RESPONSE, Registration, confirm, register
-from edge_mil.imaging.registration.pose_graph import Link, Position, settle
-from edge_mil.imaging.registration.pyramid import Picture
+from edge_mil.imaging.registration.pose_graph import PoseEdge, Position, settle
+from edge_mil.imaging.registration.pyramid import RegistrationPyramid
 
 NEAR = 1.3
 """Fields around the last place in which a field is looked for first."""
@@ -46,14 +46,16 @@ STRONG = 0.2
 """Overlap from which a single registration is enough: of 1400 random pairs none was wrong there,
 and the best response of the wrong ones was 0.35."""
 
-Register = Callable[[Picture, Picture, KeyField, Position | None], Registration | None]
+Register = Callable[
+    [RegistrationPyramid, RegistrationPyramid, KeyFrame, Position | None], Registration | None
+]
 """Registers a picture (second) on a key field (first and third); the last is where its top left
 corner about lies on it, camera pixels, where that is known."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Location:
-    """Where a field lies; nothing is changed until `Locator.apply`.
+class FrameLocation:
+    """Where a field lies; nothing is changed until `KeyFrameLocalizer.apply`.
 
     Attributes:
         sequence: Number of the field.
@@ -77,7 +79,7 @@ class Location:
     needed: float = MIN_RESPONSE
     fit: Registration | None = None
     anchor: int = 0
-    key: KeyField | None = None
+    key: KeyFrame | None = None
     moved: dict[int, Position] = field(default_factory=dict)
     scale_ratio: float = 1.0
 
@@ -86,7 +88,7 @@ class Location:
 class _Tie:
     """A field registered with a key field."""
 
-    key: KeyField
+    key: KeyFrame
     fit: Registration
 
     @property
@@ -98,7 +100,7 @@ class _Tie:
         return max(1e-3, self.fit.response) ** 2 * self.fit.overlap
 
 
-class Locator:
+class KeyFrameLocalizer:
     """Knows the key fields of a session; one owner, one thread."""
 
     def __init__(self, size_px: tuple[int, int], register_pair: Register | None = None) -> None:
@@ -109,11 +111,11 @@ class Locator:
             register_pair: Registers two pictures; None is `register_on_key`.
         """
         self.size_px = size_px
-        self.keys = KeyFields()
+        self.keys = KeyFrames()
         self.last: tuple[int, int, int] | None = None
         self._register = register_pair or register_on_key
 
-    def find(self, sequence: int, picture: Picture) -> Location:
+    def find(self, sequence: int, picture: RegistrationPyramid) -> FrameLocation:
         """Say where a field lies.
 
         Args:
@@ -128,7 +130,7 @@ class Locator:
         if not ties:
             last = self.keys.near(*(self.last or (0, 0, 0))[1:], math.inf)[:2]
             pictures = [self.keys.picture(key.sequence) for key in last]
-            return Location(
+            return FrameLocation(
                 sequence,
                 found=False,
                 response=best.response if best else 0.0,
@@ -139,7 +141,7 @@ class Locator:
         ties = self._around(picture, ties)
         return self._placed(sequence, picture, ties)
 
-    def apply(self, location: Location) -> None:
+    def apply(self, location: FrameLocation) -> None:
         """Take what `find` found."""
         if not location.found:
             return
@@ -148,30 +150,30 @@ class Locator:
         self.keys.move(location.moved)
         self.last = (location.sequence, location.x, location.y)
 
-    def restore(self, keys: Sequence[KeyField], last: tuple[int, int, int] | None) -> None:
+    def restore(self, keys: Sequence[KeyFrame], last: tuple[int, int, int] | None) -> None:
         """Take what is stored: key fields in the order of their numbers, and the last place."""
         for key in keys:
             self.keys.add(key)
         self.last = last
 
-    def _first(self, sequence: int, picture: Picture) -> Location:
+    def _first(self, sequence: int, picture: RegistrationPyramid) -> FrameLocation:
         if picture.texture < ORIGIN_TEXTURE:
-            return Location(sequence, found=False)
-        key = key_field(sequence, picture, self.size_px, (0.0, 0.0))
-        return Location(sequence, found=True, response=1.0, anchor=sequence, key=key)
+            return FrameLocation(sequence, found=False)
+        key = key_frame(sequence, picture, self.size_px, (0.0, 0.0))
+        return FrameLocation(sequence, found=True, response=1.0, anchor=sequence, key=key)
 
     def _try(
-        self, picture: Picture, key: KeyField, guess: Position | None = None
+        self, picture: RegistrationPyramid, key: KeyFrame, guess: Position | None = None
     ) -> Registration | None:
         return self._register(self.keys.picture(key.sequence), picture, key, guess)
 
-    def _near(self, picture: Picture) -> tuple[list[_Tie], Registration | None]:
+    def _near(self, picture: RegistrationPyramid) -> tuple[list[_Tie], Registration | None]:
         """Look around the last place; stop at the first registration that is beyond doubt."""
         assert self.last is not None
         return self._first_sure(picture, self.keys.near(*self.last[1:], NEAR)[:MOST_NEAR])
 
     def _lost(
-        self, sequence: int, picture: Picture, best: Registration | None
+        self, sequence: int, picture: RegistrationPyramid, best: Registration | None
     ) -> tuple[list[_Tie], Registration | None]:
         """Look among all others, in turns where they are many."""
         assert self.last is not None
@@ -188,7 +190,7 @@ class Locator:
         return ties, best
 
     def _first_sure(
-        self, picture: Picture, keys: Sequence[KeyField]
+        self, picture: RegistrationPyramid, keys: Sequence[KeyFrame]
     ) -> tuple[list[_Tie], Registration | None]:
         weak: list[_Tie] = []
         best: Registration | None = None
@@ -209,7 +211,7 @@ class Locator:
                 return agreeing, best
         return [], best
 
-    def _around(self, picture: Picture, ties: list[_Tie]) -> list[_Tie]:
+    def _around(self, picture: RegistrationPyramid, ties: list[_Tie]) -> list[_Tie]:
         """Register with every key field that shows some of the same place."""
         x, y = ties[0].place
         done = {tie.key.sequence for tie in ties}
@@ -227,7 +229,9 @@ class Locator:
                 ties.append(_Tie(key, fit))
         return ties
 
-    def _placed(self, sequence: int, picture: Picture, ties: list[_Tie]) -> Location:
+    def _placed(
+        self, sequence: int, picture: RegistrationPyramid, ties: list[_Tie]
+    ) -> FrameLocation:
         believed = _believed(ties)
         best = max(believed, key=lambda tie: (tie.weight, -tie.key.sequence))
         x, y = _mean([tie for tie in believed if _agree(tie.place, best.place)])
@@ -237,14 +241,14 @@ class Locator:
         key = None
         if closes or (overlap < KEY_OVERLAP and picture.texture >= KEY_TEXTURE):
             links = tuple(
-                Link(tie.key.sequence, sequence, tie.fit.dx, tie.fit.dy, tie.weight)
+                PoseEdge(tie.key.sequence, sequence, tie.fit.dx, tie.fit.dy, tie.weight)
                 for tie in believed
             )
             if closes:
                 moved = self._settled(sequence, (x, y), links)
                 x, y = moved.pop(sequence)
-            key = key_field(sequence, picture, self.size_px, (x, y), links)
-        return Location(
+            key = key_frame(sequence, picture, self.size_px, (x, y), links)
+        return FrameLocation(
             sequence,
             found=True,
             x=round(x),
@@ -257,7 +261,7 @@ class Locator:
         )
 
     def _settled(
-        self, sequence: int, position: Position, links: tuple[Link, ...]
+        self, sequence: int, position: Position, links: tuple[PoseEdge, ...]
     ) -> dict[int, Position]:
         """Close a loop: return the key fields that move, and the new one."""
         fields = self.keys.all()
@@ -270,7 +274,7 @@ class Locator:
 
 
 def register_on_key(
-    fixed: Picture, moving: Picture, _: KeyField, guess: Position | None
+    fixed: RegistrationPyramid, moving: RegistrationPyramid, _: KeyFrame, guess: Position | None
 ) -> Registration | None:
     """Register two pictures: at the guess where they agree there, else anywhere."""
     found = None if guess is None else confirm(fixed, moving, *guess)
@@ -299,7 +303,7 @@ def _believed(ties: list[_Tie]) -> list[_Tie]:
     ]
 
 
-def _spread(keys: list[KeyField], count: int) -> list[KeyField]:
+def _spread(keys: list[KeyFrame], count: int) -> list[KeyFrame]:
     """Return at most `count` of them, old ones too: drift shows against the oldest."""
     if len(keys) <= count:
         return keys

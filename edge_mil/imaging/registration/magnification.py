@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edge_mil.imaging.registration.pairwise import register
-from edge_mil.imaging.registration.pyramid import COARSE_PX, Picture
+from edge_mil.imaging.registration.pyramid import COARSE_PX, RegistrationPyramid
 
 RATIOS = (2.0, 0.5, 2.5, 0.4, 4.0, 0.25, 1.6, 0.625, 5.0, 0.2)
 """New magnification over the old one, among 4x, 5x, 10x, 20x, 25x, 40x, 63x: neighbours first."""
@@ -16,7 +16,7 @@ OVERLAP = 0.5
 Ten scales are tried, so that chance has more to try with, too."""
 
 
-def fits_at_scale(known: Sequence[Picture], picture: Picture) -> float:
+def fits_at_scale(known: Sequence[RegistrationPyramid], picture: RegistrationPyramid) -> float:
     """Return the magnification of a field over that of key fields; 1 where none fits.
 
     Args:

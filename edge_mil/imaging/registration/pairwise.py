@@ -10,7 +10,7 @@ from typing import TypeAlias
 import cv2
 import numpy as np
 
-from edge_mil.imaging.registration.pyramid import Picture
+from edge_mil.imaging.registration.pyramid import RegistrationPyramid
 from edge_mil.imaging.registration.shift_search import MIN_SIDE, likely_shifts
 from edge_mil.types import Float32Array, UInt8Array
 
@@ -100,8 +100,8 @@ class Registration:
 
 
 def register(
-    fixed: Picture,
-    moving: Picture,
+    fixed: RegistrationPyramid,
+    moving: RegistrationPyramid,
     guess: tuple[float, float] | None = None,
     reach: float = math.inf,
 ) -> Registration | None:
@@ -148,7 +148,9 @@ def register(
     return dataclasses.replace(best, dx=dx, dy=dy, runner_up=max(0.0, second))
 
 
-def confirm(fixed: Picture, moving: Picture, dx: float, dy: float) -> Registration | None:
+def confirm(
+    fixed: RegistrationPyramid, moving: RegistrationPyramid, dx: float, dy: float
+) -> Registration | None:
     """Register two pictures about whose shift there is little doubt, to a few pixels.
 
     A fifth of the time of `register`; None where they do not agree at that shift.
@@ -158,7 +160,9 @@ def confirm(fixed: Picture, moving: Picture, dx: float, dy: float) -> Registrati
     return fit if fit is not None and fit.agrees else None
 
 
-def fits_as_told(fixed: Picture, moving: Picture, dx: float, dy: float) -> bool:
+def fits_as_told(
+    fixed: RegistrationPyramid, moving: RegistrationPyramid, dx: float, dy: float
+) -> bool:
     """Say whether a told shift, in camera pixels, is right to a pixel of the finest scale.
 
     It looks at one small part, so that asking costs next to nothing where the answer is yes.
@@ -172,7 +176,9 @@ def fits_as_told(fixed: Picture, moving: Picture, dx: float, dy: float) -> bool:
     return highest >= TOLD_RESPONSE and max(abs(at[0] - reach), abs(at[1] - reach)) <= TOLD_PX
 
 
-def measure(fixed: Picture, moving: Picture, dx: float, dy: float) -> Registration | None:
+def measure(
+    fixed: RegistrationPyramid, moving: RegistrationPyramid, dx: float, dy: float
+) -> Registration | None:
     """Judge one shift, in camera pixels: what is shared, and how well it agrees.
 
     At the second coarsest scale: coarser ones cannot tell one nucleus from another, and finer
@@ -190,7 +196,11 @@ def measure(fixed: Picture, moving: Picture, dx: float, dy: float) -> Registrati
 
 
 def _follow(
-    fixed: Picture, moving: Picture, dx: float, dy: float, factors: list[int]
+    fixed: RegistrationPyramid,
+    moving: RegistrationPyramid,
+    dx: float,
+    dy: float,
+    factors: list[int],
 ) -> tuple[float, float] | None:
     """Follow a shift of about two pixels' accuracy through finer and finer scales."""
     for factor in factors:
@@ -291,7 +301,9 @@ def _correlation(a: Float32Array, b: Float32Array) -> float:
     return value if math.isfinite(value) else 0.0
 
 
-def _texture(fixed: Picture, moving: Picture, dx: float, dy: float) -> float:
+def _texture(
+    fixed: RegistrationPyramid, moving: RegistrationPyramid, dx: float, dy: float
+) -> float:
     factor = fixed.steps[0]
     a, b = fixed.coarse.textured, moving.coarse.textured
     shared = _shared(a.shape, b.shape, round(dx / factor), round(dy / factor))

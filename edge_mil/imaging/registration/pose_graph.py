@@ -11,7 +11,7 @@ Position = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class PoseEdge:
     """One registration of two key fields.
 
     Attributes:
@@ -29,7 +29,7 @@ class Link:
     weight: float
 
 
-def settle(positions: Mapping[int, Position], links: Sequence[Link]) -> dict[int, Position]:
+def settle(positions: Mapping[int, Position], links: Sequence[PoseEdge]) -> dict[int, Position]:
     """Return the positions with the least weighted sum of squares over all links.
 
     The key field of the smallest number, the origin, stays. What no chain of links joins to it
@@ -66,7 +66,7 @@ def settle(positions: Mapping[int, Position], links: Sequence[Link]) -> dict[int
     return settled
 
 
-def _joined(origin: int, links: Sequence[Link]) -> set[int]:
+def _joined(origin: int, links: Sequence[PoseEdge]) -> set[int]:
     neighbours: dict[int, list[int]] = {}
     for link in links:
         neighbours.setdefault(link.start, []).append(link.end)

@@ -31,7 +31,7 @@ TEXTURE_SIGMA = 1.5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Coarse:
+class CoarseLevel:
     """A small picture with every contrast made alike, and what all its overlaps need.
 
     Attributes:
@@ -48,7 +48,7 @@ class Coarse:
 
 
 @dataclass(slots=True, eq=False)
-class Picture:
+class RegistrationPyramid:
     """One field in grey, and its smaller and flattened forms, made when first asked for.
 
     Attributes:
@@ -62,11 +62,11 @@ class Picture:
     coarse_px: int = COARSE_PX
     _scales: dict[int, UInt8Array] = field(default_factory=dict)
     _flat: dict[int, Float32Array] = field(default_factory=dict)
-    _coarse: Coarse | None = None
+    _coarse: CoarseLevel | None = None
     _spectra: dict[tuple[int, int], Float32Array] = field(default_factory=dict)
 
     @staticmethod
-    def of(pixels: UInt8Array) -> Picture:
+    def of(pixels: UInt8Array) -> RegistrationPyramid:
         """Return the picture of a field.
 
         Args:
@@ -77,7 +77,7 @@ class Picture:
         factor = 1
         while max(grey.shape) > FINE_PX * factor:
             factor *= 2
-        return Picture(_shrunk(np.ascontiguousarray(grey, np.uint8), factor), factor)
+        return RegistrationPyramid(_shrunk(np.ascontiguousarray(grey, np.uint8), factor), factor)
 
     @property
     def steps(self) -> list[int]:
@@ -112,7 +112,7 @@ class Picture:
         return found
 
     @property
-    def coarse(self) -> Coarse:
+    def coarse(self) -> CoarseLevel:
         """Return the smallest picture, ready for the search over all shifts."""
         if self._coarse is None:
             self._coarse = _coarse(self.flat(self.steps[0]))
@@ -133,7 +133,7 @@ class Picture:
         """Return the share of the picture that has something to be known by, 0 to 1."""
         return float(self.coarse.textured.mean())
 
-    def at_magnification(self, ratio: float) -> Picture:
+    def at_magnification(self, ratio: float) -> RegistrationPyramid:
         """Return the same view as an objective of `ratio` times the magnification shows it.
 
         Its smallest form is of the same scale as this picture's.
@@ -143,11 +143,11 @@ class Picture:
         how = cv2.INTER_AREA if ratio < 1 else cv2.INTER_LINEAR
         grey = np.asarray(cv2.resize(self.grey, size, interpolation=how), np.uint8)
         coarse_px = math.ceil(max(size) * self.factor / self.steps[0])
-        return Picture(grey, self.factor, coarse_px)
+        return RegistrationPyramid(grey, self.factor, coarse_px)
 
-    def with_coarse(self, coarse_px: int) -> Picture:
+    def with_coarse(self, coarse_px: int) -> RegistrationPyramid:
         """Return the same picture with a smallest form of another size."""
-        return Picture(self.grey, self.factor, coarse_px)
+        return RegistrationPyramid(self.grey, self.factor, coarse_px)
 
 
 def _shrunk(grey: UInt8Array, factor: int) -> UInt8Array:
@@ -161,10 +161,10 @@ def _shrunk(grey: UInt8Array, factor: int) -> UInt8Array:
     )
 
 
-def _coarse(flat: Float32Array) -> Coarse:
+def _coarse(flat: Float32Array) -> CoarseLevel:
     energy = cv2.multiply(flat, flat)
     wide = cv2.GaussianBlur(energy, (0, 0), SHADING * max(flat.shape))
     pixels = flat / (np.sqrt(wide) + np.float32(FLOOR))
     near = cv2.GaussianBlur(energy, (0, 0), TEXTURE_SIGMA)
     sums, squares = cv2.integral2(pixels, sdepth=cv2.CV_64F, sqdepth=cv2.CV_64F)
-    return Coarse(pixels, near > TEXTURED**2, sums, squares)
+    return CoarseLevel(pixels, near > TEXTURED**2, sums, squares)

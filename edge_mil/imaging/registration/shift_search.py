@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from edge_mil.imaging.registration.pyramid import Picture
+from edge_mil.imaging.registration.pyramid import RegistrationPyramid
 from edge_mil.types import Float64Array
 
 MIN_OVERLAP = 0.06
@@ -32,7 +32,10 @@ LEAST_SPREAD = 0.01
 
 
 def likely_shifts(
-    fixed: Picture, moving: Picture, guess: tuple[float, float] | None, reach: float
+    fixed: RegistrationPyramid,
+    moving: RegistrationPyramid,
+    guess: tuple[float, float] | None,
+    reach: float,
 ) -> list[tuple[float, float]]:
     """Return the likeliest shifts, camera pixels, by how seldom chance would give them."""
     a, b, factor = fixed.coarse, moving.coarse, fixed.steps[0]
@@ -64,7 +67,7 @@ def likely_shifts(
 
 
 def _all_shifts(
-    fixed: Picture, moving: Picture
+    fixed: RegistrationPyramid, moving: RegistrationPyramid
 ) -> tuple[Float64Array, Float64Array, npt.NDArray[np.intp], npt.NDArray[np.intp]]:
     """Return the correlation and the shared area of every shift, and the shifts themselves."""
     a, b = fixed.coarse, moving.coarse

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from edge_mil.errors import PixelSizeError, PositionError
-from edge_mil.imaging.registration.key_frames import KeyField, KeyFields, key_field
+from edge_mil.imaging.registration.key_frames import KeyFrame, KeyFrames, key_frame
 from edge_mil.imaging.registration.magnification import fits_at_scale
 from edge_mil.imaging.registration.pairwise import Registration, fits_as_told, measure, register
-from edge_mil.imaging.registration.pyramid import Picture
+from edge_mil.imaging.registration.pyramid import RegistrationPyramid
 from edge_mil.imaging.registration.stage_offset import StageOffset
 from edge_mil.types import Float64Array
 
@@ -41,7 +41,7 @@ Affine = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class StagePlace:
+class StageComparison:
     """What becomes of a field's stage position.
 
     Attributes:
@@ -58,7 +58,7 @@ class StagePlace:
 
     sequence: int
     shift_px: tuple[int, int] = (0, 0)
-    key: KeyField | None = None
+    key: KeyFrame | None = None
     confirmed: tuple[bool, bool] = (False, False)
     response: float = math.nan
     needed: float = CONTRADICTION
@@ -113,11 +113,13 @@ class StageCheck:
         self.size_px, self.mpp = size_px, mpp
         self._affine = np.array(affine, np.float64).reshape(2, 2)
         self._inverse = np.linalg.inv(self._affine)
-        self.keys = KeyFields()
+        self.keys = KeyFrames()
         self.confirmed = (False, False)
         self.offset = StageOffset()
 
-    def look(self, sequence: int, picture: Picture, x_um: float, y_um: float) -> StagePlace:
+    def look(
+        self, sequence: int, picture: RegistrationPyramid, x_um: float, y_um: float
+    ) -> StageComparison:
         """Check a field's position; changes nothing.
 
         Args:
@@ -144,9 +146,9 @@ class StageCheck:
             answer = self._other_scale(sequence, picture, near[:1])
             if answer is not None:
                 return answer
-        return self._kept(StagePlace(sequence), picture, near, (x, y))
+        return self._kept(StageComparison(sequence), picture, near, (x, y))
 
-    def apply(self, place: StagePlace) -> None:
+    def apply(self, place: StageComparison) -> None:
         """Take what `look` found."""
         if place.key is not None:
             self.keys.add(place.key)
@@ -156,7 +158,7 @@ class StageCheck:
 
     def restore(
         self,
-        keys: Sequence[KeyField],
+        keys: Sequence[KeyFrame],
         *,
         confirmed: tuple[bool, bool],
         offset: StageOffset | None = None,
@@ -168,8 +170,8 @@ class StageCheck:
         self.confirmed = confirmed
 
     def _against(
-        self, sequence: int, picture: Picture, key: KeyField, place: tuple[float, float]
-    ) -> StagePlace | None:
+        self, sequence: int, picture: RegistrationPyramid, key: KeyFrame, place: tuple[float, float]
+    ) -> StageComparison | None:
         """Check against one key field; None where it cannot say."""
         dx, dy = place[0] - key.x, place[1] - key.y
         way = np.abs(self._affine @ (dx, dy))
@@ -178,17 +180,19 @@ class StageCheck:
         # Staring says nothing new of the stage.
         new = key.overlap(*place) < KEY_OVERLAP
         if fits_as_told(fixed, picture, dx, dy):
-            return self._put(StagePlace(sequence, confirmed=agreed), (0.0, 0.0), new)
+            return self._put(StageComparison(sequence, confirmed=agreed), (0.0, 0.0), new)
         if picture.texture < KEY_TEXTURE:
             return None
         told = measure(fixed, picture, dx, dy)
         fit = register(fixed, picture, (dx, dy), REACH_UM / self.mpp)
         if told is not None and fit is not None and fit.sure:
             better = fit.response - told.response >= CLEARLY_BETTER
-            found = StagePlace(sequence, confirmed=agreed, response=fit.response, needed=fit.needed)
+            found = StageComparison(
+                sequence, confirmed=agreed, response=fit.response, needed=fit.needed
+            )
             return self._put(found, (fit.dx - dx, fit.dy - dy) if better else (0.0, 0.0), new)
         if told is not None and told.agrees:
-            return StagePlace(sequence, confirmed=agreed)
+            return StageComparison(sequence, confirmed=agreed)
         fit = register(fixed, picture)
         if fit is None or not fit.sure or fit.overlap < CONTRADICTION_OVERLAP:
             return None
@@ -196,7 +200,9 @@ class StageCheck:
             return None
         return self._contradicted(sequence, fit, (dx, dy))
 
-    def _put(self, place: StagePlace, shift: tuple[float, float], new: bool) -> StagePlace:
+    def _put(
+        self, place: StageComparison, shift: tuple[float, float], new: bool
+    ) -> StageComparison:
         """Put a field that was registered."""
         if not new:
             return replace(place, shift_px=(round(shift[0]), round(shift[1])))
@@ -205,7 +211,7 @@ class StageCheck:
 
     def _contradicted(
         self, sequence: int, fit: Registration, told: tuple[float, float]
-    ) -> StagePlace | None:
+    ) -> StageComparison | None:
         stage, image = self._affine @ told, self._affine @ (fit.dx, fit.dy)
         wrong = np.abs(image - stage) > REACH_UM
         if not wrong.any():
@@ -213,7 +219,7 @@ class StageCheck:
         # An axis that agreed before has the right sign: then it is this one position that is wrong.
         if any(off and not known for off, known in zip(wrong, self.confirmed, strict=True)):
             _raise_words(stage, image, self.mpp)
-        return StagePlace(
+        return StageComparison(
             sequence,
             response=fit.response,
             needed=fit.needed,
@@ -221,27 +227,27 @@ class StageCheck:
         )
 
     def _other_scale(
-        self, sequence: int, picture: Picture, near: Sequence[KeyField]
-    ) -> StagePlace | None:
+        self, sequence: int, picture: RegistrationPyramid, near: Sequence[KeyFrame]
+    ) -> StageComparison | None:
         if picture.texture < SCALE_TEXTURE:
             return None
         pictures = [self.keys.picture(key.sequence) for key in near]
         ratio = fits_at_scale(pictures, picture)
-        return None if ratio == 1.0 else StagePlace(sequence, response=0.0, scale_ratio=ratio)
+        return None if ratio == 1.0 else StageComparison(sequence, response=0.0, scale_ratio=ratio)
 
     def _kept(
         self,
-        answer: StagePlace,
-        picture: Picture,
-        near: Sequence[KeyField],
+        answer: StageComparison,
+        picture: RegistrationPyramid,
+        near: Sequence[KeyFrame],
         place: tuple[float, float],
-    ) -> StagePlace:
+    ) -> StageComparison:
         """Make the field a key field where none shows the same place."""
         x, y = place[0] + answer.shift_px[0], place[1] + answer.shift_px[1]
         known = any(key.overlap(x, y) >= KEY_OVERLAP for key in near)
         if known or not answer.believed or picture.texture < KEY_TEXTURE:
             return answer
-        key = key_field(answer.sequence, picture, self.size_px, (x, y))
+        key = key_frame(answer.sequence, picture, self.size_px, (x, y))
         return replace(answer, key=key)
 
 

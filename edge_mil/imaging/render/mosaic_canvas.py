@@ -22,7 +22,7 @@ INSIDE = 254
 """A mask pixel of this level or more lies wholly inside of the field."""
 
 
-class Overview:
+class MosaicCanvas:
     """A sheet on the lattice of the stage; later fields cover earlier ones. One owner.
 
     Attributes:

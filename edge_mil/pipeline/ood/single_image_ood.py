@@ -8,7 +8,7 @@ import numpy as np
 
 from edge_mil.bundle import Bundle, InputSpec
 from edge_mil.imaging import GridGeometry, bring_to_tile, resample_cell
-from edge_mil.imaging.quality.single_image import Judgement
+from edge_mil.imaging.quality.single_image import QualityReport
 from edge_mil.pipeline.model import Model
 from edge_mil.pipeline.ood.reference import Reference, exchanged_sentence
 from edge_mil.types import Measure, UInt8Array, Verdict
@@ -16,7 +16,7 @@ from edge_mil.verdict_text import words_of
 
 
 @dataclass(frozen=True, slots=True)
-class Alike:
+class OodResult:
     """What the reference says of one picture.
 
     Attributes:
@@ -28,7 +28,7 @@ class Alike:
     words: str
 
 
-class Likeness:
+class SingleImageOod:
     """A bundle's reference and its extractor, for pictures without a session."""
 
     def __init__(
@@ -38,7 +38,7 @@ class Likeness:
         self._taken, self._geometry = taken, geometry
 
     @classmethod
-    def load(cls, bundle: Bundle, geometry: GridGeometry | None) -> Likeness | None:
+    def load(cls, bundle: Bundle, geometry: GridGeometry | None) -> SingleImageOod | None:
         """Return the likeness to a bundle's reference.
 
         Args:
@@ -60,7 +60,7 @@ class Likeness:
             return None
         return cls(Model.load(bundle), reference, taken, geometry)
 
-    def of(self, found: Judgement, pixels: UInt8Array) -> Alike:
+    def of(self, found: QualityReport, pixels: UInt8Array) -> OodResult:
         """Compare the tissue of an accepted picture with the reference.
 
         Args:
@@ -82,13 +82,13 @@ class Likeness:
             measures.append(colours)
             if not colours.passed:
                 words = exchanged_sentence(colours)
-        return Alike(tuple(measures), words)
+        return OodResult(tuple(measures), words)
 
     def close(self) -> None:
         """Let the networks go."""
         self._model.close()
 
-    def _tiles(self, found: Judgement, pixels: UInt8Array) -> UInt8Array | None:
+    def _tiles(self, found: QualityReport, pixels: UInt8Array) -> UInt8Array | None:
         """Return the tiles of the picture (n, h, w, 3); None where no cell is whole."""
         size = self._taken.tile_height_px, self._taken.tile_width_px
         if self._geometry is None:

@@ -13,7 +13,7 @@ import numpy as np
 from edge_mil.errors import BundleError, EdgeMilError
 from edge_mil.pipeline.model import Model
 from edge_mil.pipeline.runners.runner import Runner
-from edge_mil.pipeline.runners.variants import Way, open_way, ways_of
+from edge_mil.pipeline.runners.variants import RunnerVariant, list_variants, open_variant
 from edge_mil.pipeline.runners.verification import Check, check_runner, generated_tiles
 from edge_mil.types import UInt8Array
 
@@ -45,7 +45,7 @@ class Row:
     """
 
     name: str
-    way: Way | None
+    way: RunnerVariant | None
     backend: str = ""
     precision: str = ""
     tile_ms: tuple[float, ...] = ()
@@ -82,7 +82,7 @@ class Tuning:
     """
 
     rows: tuple[Row, ...]
-    kept: Way
+    kept: RunnerVariant
     batches: tuple[int, ...]
     rounds: int
     clock: str
@@ -93,7 +93,7 @@ def tune(
     *,
     threads: int | None = None,
     engines: Path | None = None,
-    ways: Sequence[Way] | None = None,
+    ways: Sequence[RunnerVariant] | None = None,
     batches: Sequence[int] = BATCHES,
     rounds: int = ROUNDS,
     peers: Mapping[str, Peer] | None = None,
@@ -120,7 +120,7 @@ def tune(
     rows: dict[str, Row] = {}
     runners: dict[str, Runner] = {}
     try:
-        for way in ways_of(model.bundle) if ways is None else ways:
+        for way in list_variants(model.bundle) if ways is None else ways:
             name = str(way)
             on_way(name)
             rows[name] = _opened(model, way, threads, engines, runners)
@@ -154,7 +154,7 @@ def tune(
 
 def _opened(
     model: Model,
-    way: Way,
+    way: RunnerVariant,
     threads: int | None,
     engines: Path | None,
     runners: dict[str, Runner],
@@ -162,7 +162,7 @@ def _opened(
     if way.backend == "tensorrt" and engines is None:
         return Row(str(way), way, "", way.precision, reason="no folder for engines was named")
     try:
-        runner = open_way(model.bundle, way, threads=threads, engines=engines)
+        runner = open_variant(model.bundle, way, threads=threads, engines=engines)
     except EdgeMilError as error:
         return Row(str(way), way, "", way.precision, reason=str(error))
     try:
@@ -202,7 +202,7 @@ def _time(
     }, taken
 
 
-def _best(rows: Sequence[Row], model: Model) -> Way:
+def _best(rows: Sequence[Row], model: Model) -> RunnerVariant:
     """Return the fastest way that may serve; FP32 unless a lower precision is clearly faster."""
     fit = [row for row in rows if row.may_serve]
     if not fit:

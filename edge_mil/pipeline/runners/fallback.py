@@ -15,14 +15,14 @@ from edge_mil.pipeline.model import Model
 from edge_mil.pipeline.runners.runner import Runner
 from edge_mil.pipeline.runners.verification import Check, check_runner
 
-CHAIN = ("int8", "fp16", "fp32")
+FALLBACK_ORDER = ("int8", "fp16", "fp32")
 """Fastest first; one that fails falls back to the next."""
 GRAPHS = {"int8": "int8-trt", "fp16": "fp16", "fp32": "fp32"}
 """Precision -> key of `ExtractorSpec.graphs` that TensorRT builds from."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Accelerated:
+class EngineSelection:
     """An engine that may serve.
 
     Attributes:
@@ -49,14 +49,14 @@ def recipe_of(bundle: Bundle, precision: str) -> Recipe | None:
     return Recipe(bundle.read(file), f"{file} of {bundle.manifest.name}", precision)
 
 
-def accelerate(
+def select_engine(
     model: Model,
     backend: TensorRtBackend,
     precision: str,
     *,
     on_progress: Callable[[str, float], None] = lambda precision, share: None,
     cancelled: threading.Event | None = None,
-) -> Accelerated:
+) -> EngineSelection:
     """Return an engine of a precision, or of the next that works: INT8, FP16, FP32.
 
     Args:
@@ -72,10 +72,10 @@ def accelerate(
         DependencyError: A package is missing.
         UsageError: There is no such precision.
     """
-    if precision not in CHAIN:
-        raise UsageError(f"There is no precision {precision!r}; name {', '.join(CHAIN)}.")
+    if precision not in FALLBACK_ORDER:
+        raise UsageError(f"There is no precision {precision!r}; name {', '.join(FALLBACK_ORDER)}.")
     name, missed = model.bundle.manifest.name, []
-    for wanted in CHAIN[CHAIN.index(precision) :]:
+    for wanted in FALLBACK_ORDER[FALLBACK_ORDER.index(precision) :]:
         recipe = recipe_of(model.bundle, wanted)
         if recipe is None:
             missed.append(f"{wanted}: the bundle has none")
@@ -99,7 +99,7 @@ def accelerate(
         check = check_runner(model, runner)
         if check.holds:
             sentence = f"{wanted} in place of {precision} ({'; '.join(missed)})" if missed else ""
-            return Accelerated(runner, check, sentence)
+            return EngineSelection(runner, check, sentence)
         runner.network.close()
         why = f"it is outside of the bundle's bound: {check.sentence()}"
         key = recipe.key(backend.library, backend.device)

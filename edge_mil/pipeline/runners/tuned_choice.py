@@ -16,7 +16,7 @@ from edge_mil.backends.tensorrt.device import find_device
 from edge_mil.bundle import Bundle
 from edge_mil.errors import StoreError
 from edge_mil.pipeline.runners.autotune import Tuning
-from edge_mil.pipeline.runners.variants import Way
+from edge_mil.pipeline.runners.variants import RunnerVariant
 
 SCHEMA = 1
 PACKAGES = ("onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx")
@@ -25,7 +25,7 @@ CPU_INFO, BOARD = Path("/proc/cpuinfo"), Path("/proc/device-tree/model")
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class TunedVariant:
     """A kept way, and the table behind it.
 
     Attributes:
@@ -33,7 +33,7 @@ class Choice:
         document: All that the file holds, as `tune --json` prints it.
     """
 
-    way: Way
+    way: RunnerVariant
     document: dict[str, Any]
 
 
@@ -65,7 +65,7 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
-class ChoiceFolder:
+class TunedStore:
     """The choices of one device, one file for each bundle."""
 
     def __init__(self, state: Path) -> None:
@@ -75,7 +75,7 @@ class ChoiceFolder:
         """Return where the choice for a bundle is."""
         return self.folder / f"{bundle.digest.removeprefix('sha256:')}.json"
 
-    def save(self, bundle: Bundle, tuning: Tuning, threads: int | None) -> Choice:
+    def save(self, bundle: Bundle, tuning: Tuning, threads: int | None) -> TunedVariant:
         """Write what was measured; the file is replaced in one step.
 
         Raises:
@@ -96,17 +96,17 @@ class ChoiceFolder:
                 f"{path} cannot be written ({error.strerror}); check the folder's rights and free "
                 "space, or name another --state."
             ) from error
-        return Choice(tuning.kept, document)
+        return TunedVariant(tuning.kept, document)
 
-    def load(self, bundle: Bundle) -> Choice | None:
+    def load(self, bundle: Bundle) -> TunedVariant | None:
         """Return the choice for a bundle; None where there is none, or the device has changed."""
         try:
             document = json.loads(self.path(bundle).read_text(encoding="utf-8"))
-            way = Way(document["kept"]["backend"], document["kept"]["graph"])
+            way = RunnerVariant(document["kept"]["backend"], document["kept"]["graph"])
             same = document["schema"] == SCHEMA and document["device"] == this_device()
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        return Choice(way, document) if same else None
+        return TunedVariant(way, document) if same else None
 
     def all(self) -> list[dict[str, Any]]:
         """Return every stored document that can be read, for `doctor`."""

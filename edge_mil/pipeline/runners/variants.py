@@ -27,7 +27,7 @@ slowly, and TensorRT refuses the CPU dialect (`runtime.md`, sections 3, 4 and 6)
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class RunnerVariant:
     """One way to run an extractor.
 
     Attributes:
@@ -47,14 +47,14 @@ class Way:
         return f"{self.backend} {self.graph}"
 
 
-def ways_of(bundle: Bundle) -> list[Way]:
+def list_variants(bundle: Bundle) -> list[RunnerVariant]:
     """Return the ways that the bundle has graphs for, whether this device can run them or not."""
     spec = bundle.manifest.extractor
     graphs = {} if spec is None else spec.graphs
-    return [Way(b, g) for b, keys in GRAPHS.items() for g in keys if g in graphs]
+    return [RunnerVariant(b, g) for b, keys in GRAPHS.items() for g in keys if g in graphs]
 
 
-def way_of(bundle: Bundle, backend: str, precision: str) -> Way:
+def find_variant(bundle: Bundle, backend: str, precision: str) -> RunnerVariant:
     """Return the way that a backend runs a precision.
 
     Raises:
@@ -71,7 +71,7 @@ def way_of(bundle: Bundle, backend: str, precision: str) -> Way:
         raise UsageError(
             f"The backend {backend} does not run {precision}; it runs {', '.join(known)}."
         )
-    for way in ways_of(bundle):
+    for way in list_variants(bundle):
         if way.backend == backend and way.precision == precision:
             return way
     raise BundleError(
@@ -80,14 +80,14 @@ def way_of(bundle: Bundle, backend: str, precision: str) -> Way:
     )
 
 
-def open_way(
-    bundle: Bundle, way: Way, *, threads: int | None = None, engines: Path | None = None
+def open_variant(
+    bundle: Bundle, way: RunnerVariant, *, threads: int | None = None, engines: Path | None = None
 ) -> Runner:
     """Load the extractor one way; TensorRT's engine is built first where it must be.
 
     Args:
         bundle: Verified.
-        way: One of `ways_of`.
+        way: One of `list_variants`.
         threads: Threads of one run on the CPU; None takes as many as there are cores.
         engines: Folder where engines are kept; TensorRT needs it.
 

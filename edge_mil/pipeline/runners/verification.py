@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from edge_mil.errors import BundleError, EmptyBagError
-from edge_mil.pipeline.instance_order import grid_places
+from edge_mil.pipeline.instance_order import grid_order
 from edge_mil.pipeline.model import Model
 from edge_mil.pipeline.runners.runner import Runner
 from edge_mil.types import Float32Array, Float64Array, SlideScore, UInt8Array
@@ -153,9 +153,11 @@ def _score_difference(model: Model, wanted: Float32Array, found: Float32Array) -
 def _score(model: Model, features: Float32Array) -> Float64Array:
     """Return what is compared: probabilities; else logits or the pooled vector at unit length."""
     head = model.aggregator
-    places = grid_places([(at, 0) for at in range(len(features))]) if head.needs_places else None
+    instance_order = (
+        grid_order([(at, 0) for at in range(len(features))]) if head.needs_instance_order else None
+    )
     score: SlideScore = head.score(
-        head.update(head.initial_state(), model.attend(features, places))
+        head.update(head.initial_state(), model.attend(features, instance_order))
     )
     if score.probabilities:
         return np.asarray(score.probabilities, dtype=np.float64)

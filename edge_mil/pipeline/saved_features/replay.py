@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_mil.errors import UsageError
-from edge_mil.pipeline.instance_order import file_places
+from edge_mil.pipeline.instance_order import file_order
 from edge_mil.pipeline.model import Model
 from edge_mil.types import Float32Array, Float64Array, InstanceBatch, Int64Array, SlideScore
 
@@ -153,10 +153,10 @@ class Replay:
         return state
 
     def _attend(self, rows: Rows) -> InstanceBatch:
-        places = None
-        if self._model.aggregator.needs_places:
-            places = file_places(rows, self._positions, self._groups)
-        return self._model.attend(self._features[rows], places)
+        instance_order = None
+        if self._model.aggregator.needs_instance_order:
+            instance_order = file_order(rows, self._positions, self._groups)
+        return self._model.attend(self._features[rows], instance_order)
 
     def _batches(self, order: Rows) -> Iterator[Rows]:
         return (order[at : at + self._step] for at in range(0, len(order), self._step))

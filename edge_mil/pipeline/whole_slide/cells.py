@@ -16,8 +16,8 @@ from edge_mil.cameras import ScanPlan, SlideFile, VirtualMicroscope
 from edge_mil.imaging import (
     Cell,
     GridGeometry,
-    SlotBook,
-    SlotView,
+    SlotMap,
+    SlotUpdate,
     TissueTest,
     resample_cell,
     tissue_outline,
@@ -74,7 +74,7 @@ def slot_fields(
     tile_px: tuple[int, int],
     tissue: TissueSpec,
     balanced: Callable[[UInt8Array], UInt8Array] | None = None,
-) -> Iterator[tuple[SlotView, tuple[float, float]]]:
+) -> Iterator[tuple[SlotUpdate, tuple[float, float]]]:
     """Yield the field of each slot that shows tissue, and its centre (x, y), um.
 
     Args:
@@ -89,7 +89,7 @@ def slot_fields(
         SourceError: A part of the file is damaged.
     """
     microscope = VirtualMicroscope(slide, ScanPlan(overlap=0.0), field_px)
-    book = SlotBook(
+    book = SlotMap(
         *tile_px,
         background=tissue.background,
         min_difference=tissue.min_difference,
@@ -100,7 +100,7 @@ def slot_fields(
     # a slot is known when the last of its fields was seen.
     slots = [book.slot_of(*_centre(microscope, place), *field_px) for place in microscope.places]
     to_come = collections.Counter(slots)
-    best: dict[object, tuple[SlotView, tuple[float, float]]] = {}
+    best: dict[object, tuple[SlotUpdate, tuple[float, float]]] = {}
     for number, (slot, frame) in enumerate(zip(slots, microscope.frames(), strict=True)):
         if balanced is not None:
             frame = dataclasses.replace(frame, pixels=balanced(frame.pixels))

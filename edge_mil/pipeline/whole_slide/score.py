@@ -12,7 +12,7 @@ import numpy as np
 from edge_mil.cameras import SlideFile
 from edge_mil.errors import BundleError, UsageError
 from edge_mil.imaging import Cell, GridGeometry, check_field_mpp
-from edge_mil.pipeline.instance_order import grid_places
+from edge_mil.pipeline.instance_order import grid_order
 from edge_mil.pipeline.model import Model
 from edge_mil.pipeline.whole_slide.cells import slot_fields, tissue_cells
 from edge_mil.pipeline.whole_slide.colour_correction import ColoursAtHand
@@ -73,7 +73,7 @@ def score_slide(
     instances = _instances(model, slide, field_px, colours, allow_enlargement)
     for tiles, places, cells in _batches(instances):
         features = model.extract(colours.stained(tiles))
-        batch = model.attend(features, grid_places(cells))
+        batch = model.attend(features, grid_order(cells))
         state = model.aggregator.update(state, batch)
         centres += places
         if keep_features:

@@ -16,7 +16,7 @@ from edge_mil.rpc.image_codecs import decode_frame
 from edge_mil.rpc.pixel_size import declared_mpp
 from edge_mil.rpc.results import timestamp
 from edge_mil.service.handlers import unary
-from edge_mil.service.models.registry import ModelShelf
+from edge_mil.service.models.registry import BundleRegistry
 from edge_mil.service.pagination import page_of
 from edge_mil.service.sessions.frame_assembly import Assembly
 from edge_mil.v1 import edge_mil_pb2 as pb
@@ -40,7 +40,7 @@ RESIDUALS = {FLAT: "flat_field_variation_after", PIXEL_SIZE: "pixel_size_residua
 class CalibrationServicer(rpc.CalibrationServiceServicer):
     """The calibrations under the state directory of this server."""
 
-    def __init__(self, folder: CalibrationFolder, models: ModelShelf) -> None:
+    def __init__(self, folder: CalibrationFolder, models: BundleRegistry) -> None:
         self._folder, self._models = folder, models
         self._busy = False
 

@@ -14,10 +14,15 @@ from edge_mil.errors import EdgeMilError, EngineError, SessionStateError
 from edge_mil.pipeline import Model
 from edge_mil.pipeline.runners.autotune import tune
 from edge_mil.pipeline.runners.runner import Runner
-from edge_mil.pipeline.runners.tuned_choice import ChoiceFolder
-from edge_mil.pipeline.runners.variants import Way, open_way, way_of, ways_of
+from edge_mil.pipeline.runners.tuned_choice import TunedStore
+from edge_mil.pipeline.runners.variants import (
+    RunnerVariant,
+    find_variant,
+    list_variants,
+    open_variant,
+)
 from edge_mil.pipeline.runners.verification import check_runner
-from edge_mil.service.models.registry import HostedBundle
+from edge_mil.service.models.registry import ServedBundle
 
 LOG = logging.getLogger("edge_mil.service")
 
@@ -75,11 +80,11 @@ class Preparation:
         if self.wanted.backend == TENSORRT:  # which falls back to a precision that the bundle has
             return self._engine(self.wanted.precision)
         bundle = self._model.bundle
-        return self._runner(way_of(bundle, self.wanted.backend, self.wanted.precision))
+        return self._runner(find_variant(bundle, self.wanted.backend, self.wanted.precision))
 
-    def _tuned(self) -> Way:
+    def _tuned(self) -> RunnerVariant:
         """Return the way that is fastest here within the bound; measured where it is not known."""
-        model, choices = self._model, ChoiceFolder(self._folder)
+        model, choices = self._model, TunedStore(self._folder)
         choice = choices.load(model.bundle)
         if choice is None:
             self.state = TUNING
@@ -88,7 +93,7 @@ class Preparation:
             self.state = VERIFYING
         return choice.way
 
-    def _runner(self, way: Way) -> Runner:
+    def _runner(self, way: RunnerVariant) -> Runner:
         """Return a way's runner, verified; the first one where that is it already."""
         if way.backend == TENSORRT:
             return self._engine(way.precision)
@@ -98,11 +103,11 @@ class Preparation:
             if first.precision == way.precision:
                 return first
         return self._checked(
-            open_way(model.bundle, way, threads=model.threads, engines=self._engines)
+            open_variant(model.bundle, way, threads=model.threads, engines=self._engines)
         )
 
-    def _ways(self) -> list[Way]:
-        ways = ways_of(self._model.bundle)
+    def _ways(self) -> list[RunnerVariant]:
+        ways = list_variants(self._model.bundle)
         if self.wanted.backend == AUTO:
             return ways
         return [way for way in ways if way.backend == self.wanted.backend]
@@ -120,10 +125,10 @@ class Preparation:
     def _engine(self, precision: str) -> Runner:
         from edge_mil.backends.tensorrt.backend import TensorRtBackend
         from edge_mil.backends.tensorrt.cache import EngineCache
-        from edge_mil.pipeline.runners.fallback import accelerate
+        from edge_mil.pipeline.runners.fallback import select_engine
 
         backend = TensorRtBackend(EngineCache(self._engines))
-        made = accelerate(
+        made = select_engine(
             self._model,
             backend,
             precision,
@@ -144,9 +149,9 @@ class Preparations:
     def __init__(self, state: Path, tell: Callable[[str], None]) -> None:
         self._state, self._tell = state, tell
         self._threads = ThreadPoolExecutor(thread_name_prefix="prepare")
-        self._under_way: dict[HostedBundle, Preparation] = {}
+        self._under_way: dict[ServedBundle, Preparation] = {}
 
-    async def prepare(self, hosted: HostedBundle, wanted: Wanted) -> Runner:
+    async def prepare(self, hosted: ServedBundle, wanted: Wanted) -> Runner:
         """Return a verified runner that is not at work yet.
 
         Raises:
@@ -175,11 +180,11 @@ class Preparations:
             self._tell(f"{hosted.name}: {one.missed}")
         return runner
 
-    def under_way(self, hosted: HostedBundle) -> Preparation | None:
+    def under_way(self, hosted: ServedBundle) -> Preparation | None:
         """Return what is being prepared for a bundle."""
         return self._under_way.get(hosted)
 
-    async def accelerate(self, hosted: HostedBundle, wanted: Wanted) -> None:
+    async def select_engine(self, hosted: ServedBundle, wanted: Wanted) -> None:
         """Prepare a runner that takes over between two sessions; say how it went."""
         try:
             runner = await self.prepare(hosted, wanted)

@@ -39,7 +39,7 @@ TASK_KINDS = {
 Loader = Callable[[Bundle], Model]
 
 
-class HostedBundle:
+class ServedBundle:
     """One bundle: where it lies, what became of loading it, and the thread that runs it.
 
     Attributes:
@@ -172,16 +172,16 @@ class HostedBundle:
         return message
 
 
-class ModelShelf:
+class BundleRegistry:
     """Every bundle of this server, by name."""
 
     def __init__(self, paths: Iterable[Path], loader: Loader) -> None:
-        self.bundles = [HostedBundle(path, loader) for path in paths]
+        self.bundles = [ServedBundle(path, loader) for path in paths]
 
     async def load_all(
         self,
-        opened: Callable[[HostedBundle], Awaitable[None]],
-        ready: Callable[[HostedBundle], Awaitable[None]],
+        opened: Callable[[ServedBundle], Awaitable[None]],
+        ready: Callable[[ServedBundle], Awaitable[None]],
     ) -> None:
         """Open all, then load one after the other, the first named first; tell of each.
 
@@ -210,7 +210,7 @@ class ModelShelf:
             if hosted.model is not None:
                 await loop.run_in_executor(hosted.worker, hosted.pulse)
 
-    def pick(self, name: str, digest: str) -> HostedBundle:
+    def pick(self, name: str, digest: str) -> ServedBundle:
         """Return the bundle that a client asks for; "" takes the only one.
 
         Raises:
@@ -250,7 +250,7 @@ class ModelShelf:
             )
         return hosted
 
-    def by_digest(self, digest: str) -> HostedBundle:
+    def by_digest(self, digest: str) -> ServedBundle:
         """Return the bundle of a stored session.
 
         Raises:

@@ -8,7 +8,6 @@ import functools
 from collections.abc import AsyncIterator
 from typing import Any
 
-from edge_mil import __version__
 from edge_mil.backends import BACKENDS
 from edge_mil.errors import SessionStateError, UsageError
 from edge_mil.pipeline import Model
@@ -22,16 +21,17 @@ from edge_mil.service.models.registry import (
     READY,
     STARTING,
     UNLOADED,
-    HostedBundle,
-    ModelShelf,
+    BundleRegistry,
+    ServedBundle,
 )
 from edge_mil.service.pagination import page_of
 from edge_mil.service.sessions.field_stream import CREDITS
-from edge_mil.service.sessions.live_session import MAX_LIVE_SESSIONS, SessionHosts
+from edge_mil.service.sessions.live_session import MAX_LIVE_SESSIONS, SessionRegistry
 from edge_mil.service.sessions.opening import PROTOCOL_VERSIONS
 from edge_mil.session.catalog import new_id
 from edge_mil.v1 import edge_mil_pb2 as pb
 from edge_mil.v1 import edge_mil_pb2_grpc as rpc
+from edge_mil.version import __version__
 
 PROTOCOL_REVISION = 1
 FEATURES = ("raw", "jpeg", "png", "independent")
@@ -42,7 +42,9 @@ PROGRESS_EVERY_S = 1.0
 class ModelServicer(rpc.ModelServiceServicer):
     """The bundles of this server."""
 
-    def __init__(self, models: ModelShelf, hosts: SessionHosts, preparations: Preparations) -> None:
+    def __init__(
+        self, models: BundleRegistry, hosts: SessionRegistry, preparations: Preparations
+    ) -> None:
         self._models, self._hosts, self._preparations = models, hosts, preparations
         self._instance = new_id()
 
@@ -99,7 +101,7 @@ class ModelServicer(rpc.ModelServiceServicer):
             yield pb.LoadModelResponse(state=READY, progress=1.0, model=hosted.info())
 
     async def _change(
-        self, hosted: HostedBundle, request: pb.LoadModelRequest
+        self, hosted: ServedBundle, request: pb.LoadModelRequest
     ) -> AsyncIterator[pb.LoadModelResponse]:
         """Prepare another runner, tell how far it is, and let it take over between two fields.
 

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Awaitable
 from typing import Any, Literal, TypeVar
 
 from edge_mil.errors import CreditError, EdgeMilError, ProtocolError, ServiceUnavailableError
-from edge_mil.service.sessions.field_worker import Folded, Folder
+from edge_mil.service.sessions.field_worker import FieldOutcome, FieldWorker
 from edge_mil.service.sessions.frame_assembly import Assembly
-from edge_mil.service.sessions.live_session import HostedSession, Writer
+from edge_mil.service.sessions.live_session import LiveSession, WriteLease
 from edge_mil.v1 import edge_mil_pb2 as pb
 
 Result = TypeVar("Result")
@@ -26,11 +26,11 @@ class FieldStream:
     are awaited in order beside it. Neither owns a field: those live on when the stream dies.
     """
 
-    def __init__(self, hosted: HostedSession, writer: Writer, folder: Folder) -> None:
+    def __init__(self, hosted: LiveSession, writer: WriteLease, folder: FieldWorker) -> None:
         self._hosted, self._writer, self._folder = hosted, writer, folder
         self._under_way: Assembly | None = None
         self._headers, self._limit = 0, CREDITS
-        self._foldings: asyncio.Queue[asyncio.Future[Folded] | None] = asyncio.Queue()
+        self._foldings: asyncio.Queue[asyncio.Future[FieldOutcome] | None] = asyncio.Queue()
 
     async def responses(
         self, requests: AsyncIterator[pb.StreamFieldsRequest], ready: pb.StreamReady
@@ -132,8 +132,8 @@ class FieldStream:
                 "chunks are being sent can be."
             )
         self._under_way = None
-        dropped: asyncio.Future[Folded] = asyncio.get_running_loop().create_future()
+        dropped: asyncio.Future[FieldOutcome] = asyncio.get_running_loop().create_future()
         dropped.set_result(
-            Folded(pb.FieldResult(sequence=abort.sequence, verdict=pb.VERDICT_DROPPED))
+            FieldOutcome(pb.FieldResult(sequence=abort.sequence, verdict=pb.VERDICT_DROPPED))
         )
         self._foldings.put_nowait(dropped)

@@ -22,7 +22,7 @@ from edge_mil.rpc.image_codecs import decode_frame
 from edge_mil.rpc.results import add_timings, encode_result
 from edge_mil.rpc.status import to_field_error
 from edge_mil.service.sessions.frame_assembly import Assembly
-from edge_mil.service.sessions.live_session import HostedSession
+from edge_mil.service.sessions.live_session import LiveSession
 from edge_mil.types import Frame
 from edge_mil.v1 import edge_mil_pb2 as pb
 
@@ -40,7 +40,7 @@ class Decoded:
 
 
 @dataclass(frozen=True, slots=True)
-class Folded:
+class FieldOutcome:
     """An answer, and when it may be sent.
 
     Attributes:
@@ -54,16 +54,16 @@ class Folded:
     folded: float = 0.0
 
 
-class Folder:
+class FieldWorker:
     """Runs fields through decode and fold, in the order in which they are handed in."""
 
     def __init__(self, decoders: ThreadPoolExecutor) -> None:
         self._decoders = decoders
 
-    def start(self, hosted: HostedSession, assembly: Assembly) -> asyncio.Future[Folded]:
+    def start(self, hosted: LiveSession, assembly: Assembly) -> asyncio.Future[FieldOutcome]:
         """Start one whole field; the answer comes in its own time."""
         if assembly.refused is not None:
-            refused: asyncio.Future[Folded] = asyncio.get_running_loop().create_future()
+            refused: asyncio.Future[FieldOutcome] = asyncio.get_running_loop().create_future()
             refused.set_result(failed(assembly.header.sequence, assembly.refused))
             return refused
         received = time.monotonic()
@@ -75,7 +75,7 @@ class Folder:
         folding.add_done_callback(lambda done: done.cancelled() or done.exception())
         return folding
 
-    async def answer(self, folding: asyncio.Future[Folded]) -> pb.FieldResult:
+    async def answer(self, folding: asyncio.Future[FieldOutcome]) -> pb.FieldResult:
         """Wait until the answer may be sent, and return it.
 
         Raises:
@@ -90,9 +90,9 @@ class Folder:
         return folded.message
 
 
-def failed(sequence: int, error: EdgeMilError) -> Folded:
+def failed(sequence: int, error: EdgeMilError) -> FieldOutcome:
     """Return the answer to a field that could not be judged; its number may be sent again."""
-    return Folded(pb.FieldResult(sequence=sequence, error=to_field_error(error)))
+    return FieldOutcome(pb.FieldResult(sequence=sequence, error=to_field_error(error)))
 
 
 def _decode(assembly: Assembly) -> Decoded:
@@ -103,8 +103,8 @@ def _decode(assembly: Assembly) -> Decoded:
 
 
 def _fold(
-    hosted: HostedSession, assembly: Assembly, decoding: Future[Decoded], received: float
-) -> Folded:
+    hosted: LiveSession, assembly: Assembly, decoding: Future[Decoded], received: float
+) -> FieldOutcome:
     """Fold one field; runs on the session's worker."""
     sequence, session = assembly.header.sequence, hosted.session
     try:
@@ -123,7 +123,7 @@ def _fold(
             # The first copy may still be on its way to the disk: its commit is waited for.
             replay = pb.FieldResult.FromString(before.answer)
             replay.replayed = True
-            return Folded(replay, before.durable)
+            return FieldOutcome(replay, before.durable)
     except ENDS_STREAM:
         raise
     except EdgeMilError as error:
@@ -147,4 +147,4 @@ def _fold(
             hosted.fail_soon(error)
 
     durable.add_done_callback(settle)
-    return Folded(message, durable, time.monotonic())
+    return FieldOutcome(message, durable, time.monotonic())

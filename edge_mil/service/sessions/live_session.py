@@ -19,8 +19,8 @@ from edge_mil.errors import (
     StoreError,
 )
 from edge_mil.rpc.results import encode_score
-from edge_mil.service.models.registry import HostedBundle, ModelShelf
-from edge_mil.session import Session, SessionFolder, SessionSettings, Standing
+from edge_mil.service.models.registry import BundleRegistry, ServedBundle
+from edge_mil.session import Session, SessionFolder, SessionSettings, SessionStatus
 from edge_mil.v1 import edge_mil_pb2 as pb
 
 LOG = logging.getLogger("edge_mil.service")
@@ -30,7 +30,7 @@ MAX_LIVE_SESSIONS = 32
 """Sessions kept open; above it the idle ones are let go, and opened again when asked for."""
 
 
-class Writer:
+class WriteLease:
     """The right of one stream to write to a session, until another takes it away."""
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class Writer:
             self.lost.set()
 
 
-class HostedSession:
+class LiveSession:
     """A session, who writes to it, and who watches it. Used from the event loop only.
 
     Attributes:
@@ -59,11 +59,11 @@ class HostedSession:
         failed: Why its records can no longer be written; it must be opened again.
     """
 
-    def __init__(self, session: Session, bundle: HostedBundle, *, resumable: bool) -> None:
+    def __init__(self, session: Session, bundle: ServedBundle, *, resumable: bool) -> None:
         self.session, self.bundle, self.resumable = session, bundle, resumable
         name = f"session-{session.session_id[:8]}"
         self.worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
-        self.writer: Writer | None = None
+        self.writer: WriteLease | None = None
         self.users = 0
         self.failed: StoreError | None = None
         self.score = score_of(session.standing())
@@ -79,7 +79,7 @@ class HostedSession:
         """
         return await asyncio.shield(self._loop.run_in_executor(self.worker, work))
 
-    def attach(self, *, takeover: bool) -> Writer:
+    def attach(self, *, takeover: bool) -> WriteLease:
         """Give the right to write.
 
         Raises:
@@ -102,10 +102,10 @@ class HostedSession:
                     f"Another client took session {self.session.session_id} over; this stream ends."
                 )
             )
-        self.writer = Writer()
+        self.writer = WriteLease()
         return self.writer
 
-    def detach(self, writer: Writer) -> None:
+    def detach(self, writer: WriteLease) -> None:
         """Give the right back; the session can be resumed."""
         if self.writer is writer:
             self.writer = None
@@ -168,16 +168,16 @@ class HostedSession:
             self._loop.call_soon_threadsafe(work)
 
 
-class SessionHosts:
+class SessionRegistry:
     """Finds a session in this process, or opens it from the state directory."""
 
-    def __init__(self, folder: SessionFolder, models: ModelShelf) -> None:
+    def __init__(self, folder: SessionFolder, models: BundleRegistry) -> None:
         self.folder, self._models = folder, models
-        self._live: dict[str, HostedSession] = {}
+        self._live: dict[str, LiveSession] = {}
         self._requests: dict[str, str] | None = None
         self._opening = asyncio.Lock()
 
-    async def create(self, bundle: HostedBundle, settings: SessionSettings) -> HostedSession:
+    async def create(self, bundle: ServedBundle, settings: SessionSettings) -> LiveSession:
         """Open a new session, or the one that the same request opened before.
 
         Raises:
@@ -204,7 +204,7 @@ class SessionHosts:
             session = await loop.run_in_executor(
                 bundle.worker, lambda: self.folder.create(model, settings)
             )
-            hosted = HostedSession(session, bundle, resumable=False)
+            hosted = LiveSession(session, bundle, resumable=False)
             self._live[session.session_id] = hosted
             if settings.request_id:
                 requests[settings.request_id] = session.session_id
@@ -212,7 +212,7 @@ class SessionHosts:
             return hosted
 
     @contextlib.asynccontextmanager
-    async def use(self, session_id: str) -> AsyncIterator[HostedSession]:
+    async def use(self, session_id: str) -> AsyncIterator[LiveSession]:
         """Give a session for as long as the block lasts.
 
         Raises:
@@ -229,22 +229,22 @@ class SessionHosts:
         finally:
             hosted.users -= 1
 
-    def live(self, session_id: str) -> HostedSession | None:
+    def live(self, session_id: str) -> LiveSession | None:
         """Return a session if it is open in this process."""
         return self._live.get(session_id)
 
-    def uses(self, bundle: HostedBundle) -> list[HostedSession]:
+    def uses(self, bundle: ServedBundle) -> list[LiveSession]:
         """Return the sessions in use that run with a bundle."""
         return [h for h in self._live.values() if h.bundle is bundle and not h.idle]
 
-    async def release(self, hosted: HostedSession) -> None:
+    async def release(self, hosted: LiveSession) -> None:
         """Let a session's file go; it can be opened again."""
         self._live.pop(hosted.session.session_id, None)
         with contextlib.suppress(StoreError):
             await hosted.run(hosted.session.release)
         hosted.worker.shutdown(wait=False)
 
-    async def release_all(self, bundle: HostedBundle | None = None) -> None:
+    async def release_all(self, bundle: ServedBundle | None = None) -> None:
         """Let every session go, or those of one bundle."""
         for hosted in list(self._live.values()):
             if bundle is None or hosted.bundle is bundle:
@@ -257,7 +257,7 @@ class SessionHosts:
                 hosted.writer.revoke(reason)
             hosted.changed()
 
-    async def _open(self, session_id: str) -> HostedSession:
+    async def _open(self, session_id: str) -> LiveSession:
         hosted = self._live.get(session_id)
         if hosted is not None and hosted.failed is not None:
             # What is in memory is ahead of the disk: only the disk counts.
@@ -272,7 +272,7 @@ class SessionHosts:
         session = await loop.run_in_executor(
             bundle.worker, lambda: self.folder.open(session_id, lambda _: model)
         )
-        hosted = HostedSession(session, bundle, resumable=True)
+        hosted = LiveSession(session, bundle, resumable=True)
         self._live[session_id] = hosted
         await self._let_idle_go(keep=hosted)
         return hosted
@@ -294,13 +294,13 @@ class SessionHosts:
                     found[settings.request_id] = session_id
         return found
 
-    async def _let_idle_go(self, keep: HostedSession | None = None) -> None:
+    async def _let_idle_go(self, keep: LiveSession | None = None) -> None:
         idle = [h for h in self._live.values() if h.idle and h is not keep]
         for hosted in idle[: max(0, len(self._live) - MAX_LIVE_SESSIONS)]:
             await self.release(hosted)
 
 
-def score_of(standing: Standing) -> pb.Score:
+def score_of(standing: SessionStatus) -> pb.Score:
     """Return a session's standing as a score message."""
     return encode_score(
         standing.score,

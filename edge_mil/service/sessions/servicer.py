@@ -19,11 +19,11 @@ from edge_mil.errors import (
 )
 from edge_mil.service.handlers import streaming, unary
 from edge_mil.service.messages import session_message, summary_message
-from edge_mil.service.models.registry import ModelShelf
+from edge_mil.service.models.registry import BundleRegistry
 from edge_mil.service.pagination import page_of
 from edge_mil.service.sessions.field_stream import FieldStream
-from edge_mil.service.sessions.field_worker import Folder
-from edge_mil.service.sessions.live_session import HostedSession, SessionHosts, score_of
+from edge_mil.service.sessions.field_worker import FieldWorker
+from edge_mil.service.sessions.live_session import LiveSession, SessionRegistry, score_of
 from edge_mil.service.sessions.opening import settings_of
 from edge_mil.service.views.session_report import session_report
 from edge_mil.session import SessionSummary
@@ -36,9 +36,9 @@ class SessionServicer(rpc.SessionServiceServicer):
 
     def __init__(
         self,
-        models: ModelShelf,
-        hosts: SessionHosts,
-        folder: Folder,
+        models: BundleRegistry,
+        hosts: SessionRegistry,
+        folder: FieldWorker,
         calibrations: CalibrationFolder,
     ) -> None:
         self._models, self._hosts, self._folder = models, hosts, folder
@@ -145,7 +145,7 @@ class SessionServicer(rpc.SessionServiceServicer):
             return pb.CloseSessionResponse(session=session_message(hosted), report_json=report)
 
 
-def _close(hosted: HostedSession, expected: int) -> bytes:
+def _close(hosted: LiveSession, expected: int) -> bytes:
     """Close on the worker: after every field that came before."""
     session = hosted.session
     stored = sum(session.standing().verdicts.values())

@@ -17,8 +17,8 @@ from edge_mil.imaging.render.mosaic_canvas import as_jpeg
 from edge_mil.service.handlers import streaming, unary
 from edge_mil.service.messages import field_message
 from edge_mil.service.pagination import page_of
-from edge_mil.service.sessions.live_session import HostedSession, SessionHosts
-from edge_mil.types import MIN_MPP, RESEARCH_USE_ONLY, CellLayer, HeatMap
+from edge_mil.service.sessions.live_session import LiveSession, SessionRegistry
+from edge_mil.types import MIN_MPP, RESEARCH_USE_ONLY, CellLayer, InfluenceMap
 from edge_mil.v1 import edge_mil_pb2 as pb
 from edge_mil.v1 import edge_mil_pb2_grpc as rpc
 
@@ -34,7 +34,7 @@ MOSAIC_PX = 2048
 class ViewServicer(rpc.ViewServiceServicer):
     """Scores, fields and evidence of a session."""
 
-    def __init__(self, hosts: SessionHosts, stopping: asyncio.Event) -> None:
+    def __init__(self, hosts: SessionRegistry, stopping: asyncio.Event) -> None:
         self._hosts, self._stopping = hosts, stopping
 
     @unary
@@ -163,7 +163,7 @@ class ViewServicer(rpc.ViewServiceServicer):
             )
 
     @staticmethod
-    def _seen(hosted: HostedSession, *, heartbeat: bool) -> pb.WatchScoreResponse:
+    def _seen(hosted: LiveSession, *, heartbeat: bool) -> pb.WatchScoreResponse:
         return pb.WatchScoreResponse(
             score=hosted.score,
             heartbeat=heartbeat,
@@ -173,7 +173,7 @@ class ViewServicer(rpc.ViewServiceServicer):
         )
 
 
-async def _layer(hosted: HostedSession, request: pb.GetHeatmapRequest) -> pb.GetHeatmapResponse:
+async def _layer(hosted: LiveSession, request: pb.GetHeatmapRequest) -> pb.GetHeatmapResponse:
     """Return how sharply, or how much of, each cell was seen.
 
     Raises:
@@ -192,7 +192,7 @@ async def _layer(hosted: HostedSession, request: pb.GetHeatmapRequest) -> pb.Get
 
 
 def _cells(
-    layer: HeatMap | CellLayer, revision: int, class_name: str = ""
+    layer: InfluenceMap | CellLayer, revision: int, class_name: str = ""
 ) -> pb.GetHeatmapResponse:
     rows, columns = layer.values.shape
     return pb.GetHeatmapResponse(
@@ -213,7 +213,7 @@ async def _aside(work: Callable[[], Value]) -> Value:
     return await asyncio.get_running_loop().run_in_executor(None, work)
 
 
-def _class_name(hosted: HostedSession, name: str) -> str:
+def _class_name(hosted: LiveSession, name: str) -> str:
     """Return the class that is meant: the last one where none is named.
 
     Raises:

@@ -45,7 +45,7 @@ def _record(record: FieldRecord) -> dict[str, object]:
         "y_um": record.y_um,
         "width_um": record.width_um,
         "height_um": record.height_um,
-        "place": record.place,
+        "place": record.location_id,
         "name": record.name,
         "capture_time_s": record.capture_time_s,
         "cells": record.cells,

@@ -18,7 +18,7 @@ BEFORE_S = 0.5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Gated:
+class GatedFrame:
     """What the gates say of one field.
 
     Attributes:
@@ -61,7 +61,7 @@ class FieldGate:
         self._noise = noise
         self._before: _Before | None = None
 
-    def judge(self, frame: Frame) -> Gated:
+    def judge(self, frame: Frame) -> GatedFrame:
         """Judge a field as the camera gave it.
 
         Raises:
@@ -70,7 +70,7 @@ class FieldGate:
         saturation = self._gate.saturation(frame.pixels)
         if not saturation.passed:
             self._before = None
-            return Gated(frame, Verdict.SATURATED, (saturation,))
+            return GatedFrame(frame, Verdict.SATURATED, (saturation,))
         if self._shading is not None:
             frame = dataclasses.replace(frame, pixels=self._shading.apply(frame.pixels))
         frame = dataclasses.replace(frame, grey=_grey(frame))
@@ -78,7 +78,7 @@ class FieldGate:
         self._remember(frame)
         if self._noise is not None:
             frame = dataclasses.replace(frame, pixels=self._noise.apply(frame.pixels), grey=None)
-        return Gated(frame, found.verdict, (saturation, *found.measures))
+        return GatedFrame(frame, found.verdict, (saturation, *found.measures))
 
     def _just_before(self, frame: Frame) -> UInt8Array | None:
         """Return the frame before, where it was taken just now and of the same place.
@@ -92,7 +92,7 @@ class FieldGate:
         pairs = zip(here, before.at_um, strict=True)
         near = self._gate.settings.moving_px * self._mpp
         same = all(a is None or b is None or abs(a - b) < near for a, b in pairs)
-        return before.grey if same and not frame.place else None
+        return before.grey if same and not frame.location_id else None
 
     def _remember(self, frame: Frame) -> None:
         self._before = None
@@ -102,6 +102,6 @@ class FieldGate:
 
 def _grey(frame: Frame) -> UInt8Array | None:
     """Return the field in grey, where the next field may be set against it."""
-    if frame.place or frame.capture_time_s <= 0:
+    if frame.location_id or frame.capture_time_s <= 0:
         return None
     return np.asarray(cv2.cvtColor(frame.pixels, cv2.COLOR_RGB2GRAY), np.uint8)

@@ -16,8 +16,8 @@ from edge_mil.imaging.correction.stain import StainTransform
 from edge_mil.pipeline import Model
 from edge_mil.pipeline.ood.reference import Reference, exchanged_sentence
 from edge_mil.pipeline.runners.runner import Runner
-from edge_mil.session.field.field_gate import FieldGate, Gated
-from edge_mil.session.instances.base import Look, Survey, refusal
+from edge_mil.session.field.field_gate import FieldGate, GatedFrame
+from edge_mil.session.instances.base import InstanceMap, InstancePlan, rejected
 from edge_mil.session.scorer import Scored
 from edge_mil.session.stored_fields import field_header, with_arrays
 from edge_mil.store import Change, FieldRow, InstanceKind, InstanceRow
@@ -25,7 +25,7 @@ from edge_mil.types import FieldResult, Float32Array, Frame, InstanceBatch, Meas
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Reading:
+class ProcessedField:
     """What one field brings.
 
     Attributes:
@@ -41,7 +41,7 @@ class Reading:
     """
 
     frame: Frame
-    look: Look
+    look: InstancePlan
     features: Float32Array
     batch: InstanceBatch
     states: Mapping[int, Any | None]
@@ -116,13 +116,13 @@ class Reading:
         return dataclasses.replace(self.frame, x_um=x_um, y_um=y_um)
 
 
-class FieldReader:
+class FieldProcessor:
     """Runs the pipeline on one field of a session."""
 
     def __init__(
         self,
         model: Model,
-        survey: Survey,
+        survey: InstanceMap,
         gate: FieldGate,
         stain: StainTransform | None,
         reference: Reference | None,
@@ -141,7 +141,7 @@ class FieldReader:
         self._model, self._survey, self._rows_of = model, survey, rows_of
         self._gate, self._stain, self._reference = gate, stain, reference
 
-    def read(self, sequence: int, frame: Frame) -> Reading:
+    def read(self, sequence: int, frame: Frame) -> ProcessedField:
         """Judge and extract a field.
 
         Raises:
@@ -161,7 +161,7 @@ class FieldReader:
         features, extractor = self._model.extract_by(tiles)
         look = self._unlike(look, features)
         features = features[: len(look.rows)]
-        places = self._survey.order([row.place for row in look.rows])
+        places = self._survey.order([row.instance_key for row in look.rows])
         batch = self._model.attend(features, places)
         states: dict[int, Any | None] = {s: None for _, s in look.displaced}
         held = [row.kind is InstanceKind.HELD for row in look.rows]
@@ -177,11 +177,11 @@ class FieldReader:
             "extract": extracted - judged,
             "thumbnail": time.perf_counter() - extracted,
         }
-        return Reading(frame, look, features, batch, states, jpeg, extractor, timings)
+        return ProcessedField(frame, look, features, batch, states, jpeg, extractor, timings)
 
-    def _look(self, sequence: int, gated: Gated) -> Look:
+    def _look(self, sequence: int, gated: GatedFrame) -> InstancePlan:
         if gated.verdict is Verdict.SATURATED:
-            return refusal(gated.verdict, gated.measures)
+            return rejected(gated.verdict, gated.measures)
         look = self._survey.look(sequence, gated.frame)
         said = {measure.name for measure in look.measures}
         measures = (*(m for m in gated.measures if m.name not in said), *look.measures)
@@ -189,7 +189,7 @@ class FieldReader:
         if look.verdict is Verdict.BLANK:
             return dataclasses.replace(look, measures=measures)
         if gated.verdict is not None:
-            return refusal(gated.verdict, measures)
+            return rejected(gated.verdict, measures)
         return dataclasses.replace(look, measures=measures + self._colours(gated.frame))
 
     def _colours(self, frame: Frame) -> tuple[Measure, ...]:
@@ -204,7 +204,7 @@ class FieldReader:
             )
         return () if measure is None else (measure,)
 
-    def _unlike(self, look: Look, features: Float32Array) -> Look:
+    def _unlike(self, look: InstancePlan, features: Float32Array) -> InstancePlan:
         """Refuse a field whose cells are unlike what the model was made for."""
         if self._reference is None:
             return look
@@ -213,7 +213,7 @@ class FieldReader:
             return look
         measures = (*look.measures, measure)
         if not measure.passed:
-            return refusal(Verdict.OUT_OF_DISTRIBUTION, measures)
+            return rejected(Verdict.OUT_OF_DISTRIBUTION, measures)
         return dataclasses.replace(look, measures=measures)
 
     def state_after(
@@ -241,14 +241,14 @@ class FieldReader:
         held = [
             row
             for row in self._rows_of(sequence)
-            if row.place not in gone
-            and changed.get((row.place, row.sequence), row.kind) is InstanceKind.HELD
+            if row.instance_key not in gone
+            and changed.get((row.instance_key, row.sequence), row.kind) is InstanceKind.HELD
         ]
         if not held:
             return None
         features = np.stack([np.frombuffer(row.features or b"", dtype="<f4") for row in held])
         places = self._survey.order(
-            [elsewhere.get((row.place, row.sequence), row.place) for row in held]
+            [elsewhere.get((row.instance_key, row.sequence), row.instance_key) for row in held]
         )
         return self._state(self._model.attend(features, places))
 

@@ -16,8 +16,8 @@ from edge_mil.imaging.quality.gate import FrameGate, GateSettings
 from edge_mil.imaging.tissue import TissueTest
 from edge_mil.pipeline import Model
 from edge_mil.session.field.field_gate import FieldGate
-from edge_mil.session.field.processor import FieldReader
-from edge_mil.session.instances.base import Survey
+from edge_mil.session.field.processor import FieldProcessor
+from edge_mil.session.instances.base import InstanceMap
 from edge_mil.session.settings import SessionSettings
 from edge_mil.store import InstanceRow, SessionReader
 
@@ -104,13 +104,13 @@ def stored_calibration(store: SessionReader, settings: SessionSettings) -> Calib
     return calibration
 
 
-def open_reader(
+def open_processor(
     model: Model,
-    survey: Survey,
+    survey: InstanceMap,
     settings: SessionSettings,
     calibration: Calibration | None,
     rows_of: Callable[[int], Sequence[InstanceRow]],
-) -> FieldReader:
+) -> FieldProcessor:
     """Return what judges and extracts the fields of a session whose settings are settled.
 
     Args:
@@ -127,7 +127,7 @@ def open_reader(
     gates = FrameGate(GateSettings.from_json(settings.gates or {}), tissue_test(settings, model))
     gate = FieldGate(gates, shading, settings.mpp, noise)
     stain = stain_transform(model.input, calibration)
-    return FieldReader(model, survey, gate, stain, model.reference, rows_of)
+    return FieldProcessor(model, survey, gate, stain, model.reference, rows_of)
 
 
 def tissue_test(settings: SessionSettings, model: Model) -> TissueTest:

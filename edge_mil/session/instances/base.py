@@ -16,11 +16,11 @@ from edge_mil.store import (
     PartRow,
     SessionReader,
 )
-from edge_mil.types import Frame, Measure, Places, Region, UInt8Array, Verdict
+from edge_mil.types import Frame, InstanceOrder, Measure, Region, UInt8Array, Verdict
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Look:
+class InstancePlan:
     """What one field shows, before anything is changed.
 
     Attributes:
@@ -71,9 +71,9 @@ class Look:
     token: object = None
 
 
-def refusal(verdict: Verdict, measures: tuple[Measure, ...]) -> Look:
+def rejected(verdict: Verdict, measures: tuple[Measure, ...]) -> InstancePlan:
     """Return the look of a field that gives nothing: no cells, no parts."""
-    return Look(verdict, measures, np.empty((0, 1, 1, 3), np.uint8))
+    return InstancePlan(verdict, measures, np.empty((0, 1, 1, 3), np.uint8))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class Removal:
     touched: tuple[int, ...] = ()
 
 
-class Survey(ABC):
+class InstanceMap(ABC):
     """Knows which places of the slide are held; judges fields against that."""
 
     def check(self, frame: Frame) -> None:  # noqa: B027 - a survey may take any frame
@@ -106,7 +106,7 @@ class Survey(ABC):
         """Take what the survey itself stored, before `restore`, and where its records are."""
 
     @abstractmethod
-    def look(self, sequence: int, frame: Frame) -> Look:
+    def look(self, sequence: int, frame: Frame) -> InstancePlan:
         """Judge a field; changes nothing.
 
         Raises:
@@ -115,7 +115,7 @@ class Survey(ABC):
         """
 
     @abstractmethod
-    def apply(self, look: Look) -> None:
+    def apply(self, look: InstancePlan) -> None:
         """Hold what the field brought."""
 
     @abstractmethod
@@ -127,7 +127,7 @@ class Survey(ABC):
         """Hold again what is stored, after a restart."""
 
     @abstractmethod
-    def order(self, places: Sequence[str]) -> Places:
+    def order(self, places: Sequence[str]) -> InstanceOrder:
         """Return the canonical order of places."""
 
     @abstractmethod

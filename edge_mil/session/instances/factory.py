@@ -6,17 +6,17 @@ import dataclasses
 
 from edge_mil.errors import BundleError, UsageError
 from edge_mil.pipeline import Model
-from edge_mil.session.instances.base import Survey
-from edge_mil.session.instances.field_instances import SlotSurvey
-from edge_mil.session.instances.grid_instances import GridSurvey
-from edge_mil.session.instances.registration_localizer import FoundSurvey
-from edge_mil.session.instances.stage_localizer import StagedSurvey
+from edge_mil.session.instances.base import InstanceMap
+from edge_mil.session.instances.field_instances import FieldInstances
+from edge_mil.session.instances.grid_instances import GridInstances
+from edge_mil.session.instances.registration_localizer import RegistrationLocalizer
+from edge_mil.session.instances.stage_localizer import StageLocalizer
 from edge_mil.session.settings import SessionSettings
 
 
-def open_survey(
+def open_instance_map(
     model: Model, settings: SessionSettings, frame_size: tuple[int, int] | None
-) -> Survey:
+) -> InstanceMap:
     """Return an empty survey.
 
     Args:
@@ -39,7 +39,7 @@ def open_survey(
         tissue = dataclasses.replace(spec.tissue, background=settings.background)
         spec = dataclasses.replace(spec, tissue=tissue)
     if spec.instances == "field":
-        return SlotSurvey(spec, settings, frame_size)
+        return FieldInstances(spec, settings, frame_size)
     if settings.independent:
         raise UsageError(
             f"{model.bundle.manifest.name} counts cells of a grid, so its fields need stage "
@@ -47,5 +47,5 @@ def open_survey(
             "(--instances field)."
         )
     if settings.stage:
-        return StagedSurvey(GridSurvey(spec, settings, frame_size), settings)
-    return FoundSurvey(lambda: GridSurvey(spec, settings, frame_size))
+        return StageLocalizer(GridInstances(spec, settings, frame_size), settings)
+    return RegistrationLocalizer(lambda: GridInstances(spec, settings, frame_size))

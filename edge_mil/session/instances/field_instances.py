@@ -11,23 +11,23 @@ import numpy as np
 
 from edge_mil.bundle import InputSpec
 from edge_mil.errors import PositionError
-from edge_mil.imaging import Rank, Slot, SlotBook, SlotView, check_field_mpp
-from edge_mil.pipeline.instance_order import grid_places, named_places
-from edge_mil.session.instances.base import Look, Removal, Survey
+from edge_mil.imaging import Slot, SlotMap, SlotUpdate, ViewRank, check_field_mpp
+from edge_mil.pipeline.instance_order import grid_order, named_order
+from edge_mil.session.instances.base import InstanceMap, InstancePlan, Removal
 from edge_mil.session.instances.grid_instances import check_size
 from edge_mil.session.settings import SessionSettings
 from edge_mil.store import InstanceKind, InstanceRow, PartRow
-from edge_mil.types import Frame, Places, Region, Verdict
+from edge_mil.types import Frame, InstanceOrder, Region, Verdict
 
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    view: SlotView
+    view: SlotUpdate
     size: tuple[int, int]
 
 
-class SlotSurvey(Survey):
-    """Counts fields; `edge_mil.imaging.SlotBook` knows which is the best of each slot.
+class FieldInstances(InstanceMap):
+    """Counts fields; `edge_mil.imaging.SlotMap` knows which is the best of each slot.
 
     Every usable field is extracted and kept as a candidate, so that removing the best brings back
     the next best exactly.
@@ -38,7 +38,7 @@ class SlotSurvey(Survey):
     ) -> None:
         check_field_mpp(settings.mpp, spec.mpp)
         tissue = spec.tissue
-        self._book = SlotBook(
+        self._book = SlotMap(
             spec.tile_height_px,
             spec.tile_width_px,
             background=tissue.background,
@@ -54,15 +54,15 @@ class SlotSurvey(Survey):
 
     def check(self, frame: Frame) -> None:
         """Check size, position and place."""
-        if self._independent and not frame.place:
+        if self._independent and not frame.location_id:
             raise PositionError(
                 "The session is for independent fields, and the field has no place; give each "
                 "field a place, a name that is the same when the same place is seen again."
             )
         if not self._independent:
-            if frame.place:
+            if frame.location_id:
                 raise PositionError(
-                    f"The field has the place {frame.place!r} and this session's fields have "
+                    f"The field has the place {frame.location_id!r} and this session's fields have "
                     "stage positions; open a session for independent fields to send places."
                 )
             check_size(frame, self._size)
@@ -72,15 +72,15 @@ class SlotSurvey(Survey):
                     "independent fields and give each a place (edge-mil stream --independent)."
                 )
 
-    def look(self, sequence: int, frame: Frame) -> Look:
-        """Judge a field; see `Survey.look`."""
+    def look(self, sequence: int, frame: Frame) -> InstancePlan:
+        """Judge a field; see `InstanceMap.look`."""
         self.check(frame)
         view = self._book.judge(frame, sequence)
         place, best = _key(view.slot), view.verdict is Verdict.ACCEPTED
         kind = InstanceKind.HELD if best else InstanceKind.CANDIDATE
         note = json.dumps(dataclasses.astuple(view.rank))
         row = InstanceRow(place, sequence, kind, (sequence,), note)
-        return Look(
+        return InstancePlan(
             verdict=view.verdict,
             measures=view.measures,
             tiles=view.tile[None] if view.candidate else np.empty((0, 1, 1, 3), np.uint8),
@@ -92,7 +92,7 @@ class SlotSurvey(Survey):
             token=_Seen(view, (frame.height_px, frame.width_px)),
         )
 
-    def apply(self, look: Look) -> None:
+    def apply(self, look: InstancePlan) -> None:
         """Hold what the field brought."""
         seen = look.token
         assert isinstance(seen, _Seen)
@@ -101,7 +101,7 @@ class SlotSurvey(Survey):
             self._size = seen.size
             self._book.expect(*seen.size)
         for row in look.rows:
-            self._slot[row.sequence] = row.place
+            self._slot[row.sequence] = row.instance_key
 
     def remove(self, sequence: int) -> Removal:
         """Forget a field; the next best of its slot comes back."""
@@ -120,17 +120,17 @@ class SlotSurvey(Survey):
         """Hold again what is stored."""
         for row in instances:
             dullness, distance_um, digest = json.loads(row.note)
-            rank = Rank(int(dullness), float(distance_um), str(digest))
-            self._book.restore(row.sequence, _slot(row.place), rank)
-            self._slot[row.sequence] = row.place
+            rank = ViewRank(int(dullness), float(distance_um), str(digest))
+            self._book.restore(row.sequence, _slot(row.instance_key), rank)
+            self._slot[row.sequence] = row.instance_key
 
-    def order(self, places: Sequence[str]) -> Places:
+    def order(self, places: Sequence[str]) -> InstanceOrder:
         """Return the canonical order of slots, or of the names of independent fields."""
         slots = [_slot(place) for place in places]
         numbered = [slot for slot in slots if not isinstance(slot, str)]
         if len(numbered) == len(slots):
-            return grid_places(numbered)
-        return named_places([str(slot) for slot in slots])
+            return grid_order(numbered)
+        return named_order([str(slot) for slot in slots])
 
     def coverage(self) -> float:
         """Return held over known slots."""

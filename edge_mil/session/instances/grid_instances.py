@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from edge_mil.bundle import InputSpec
 from edge_mil.errors import FrameError, PositionError
-from edge_mil.imaging import FieldView, GridGeometry, Mosaic, Straightener, TissueTest
+from edge_mil.imaging import CellMap, CellUpdate, GridGeometry, StageAligner, TissueTest
 from edge_mil.imaging.cells.replacement import sharpness_of
-from edge_mil.pipeline.instance_order import grid_places
-from edge_mil.session.instances.base import Look, Removal, Survey
+from edge_mil.pipeline.instance_order import grid_order
+from edge_mil.session.instances.base import InstanceMap, InstancePlan, Removal
 from edge_mil.session.instances.rows import (
     cell_of,
     note_of,
@@ -21,7 +21,7 @@ from edge_mil.session.instances.rows import (
 )
 from edge_mil.session.settings import SessionSettings
 from edge_mil.store import InstanceKind, InstanceRow, PartRow
-from edge_mil.types import Frame, Places, Region
+from edge_mil.types import Frame, InstanceOrder, Region
 
 
 def check_size(frame: Frame, size: tuple[int, int] | None) -> tuple[int, int]:
@@ -43,12 +43,12 @@ def check_size(frame: Frame, size: tuple[int, int] | None) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    view: FieldView
+    view: CellUpdate
     size: tuple[int, int]
 
 
-class GridSurvey(Survey):
-    """Counts cells; `edge_mil.imaging.Mosaic` knows which are held."""
+class GridInstances(InstanceMap):
+    """Counts cells; `edge_mil.imaging.CellMap` knows which are held."""
 
     def __init__(
         self, spec: InputSpec, settings: SessionSettings, frame_size: tuple[int, int] | None
@@ -61,7 +61,7 @@ class GridSurvey(Survey):
             settings.allow_enlargement,
         )
         tissue = spec.tissue
-        self._mosaic = Mosaic(
+        self._mosaic = CellMap(
             self._geometry,
             background=tissue.background,
             min_difference=tissue.min_difference,
@@ -70,7 +70,7 @@ class GridSurvey(Survey):
             area=settings.area,
         )
         self._settings = settings
-        self._straightener: Straightener | None = None
+        self._straightener: StageAligner | None = None
         self._size = frame_size
         self._owner: dict[str, int] = {}
 
@@ -98,8 +98,8 @@ class GridSurvey(Survey):
                 "position of the field's centre, um, or open a session without a stage."
             )
 
-    def look(self, sequence: int, frame: Frame) -> Look:
-        """Judge a field; see `Survey.look`."""
+    def look(self, sequence: int, frame: Frame) -> InstancePlan:
+        """Judge a field; see `InstanceMap.look`."""
         check_size(frame, self._size)
         if frame.x_um is None or frame.y_um is None:
             raise PositionError(
@@ -130,14 +130,14 @@ class GridSurvey(Survey):
             InstanceRow(place_of(cell), sequence, InstanceKind.GLASS, view.sources[cell])
             for cell in view.glass
         )
-        return Look(
+        return InstancePlan(
             verdict=view.verdict,
             measures=view.measures,
             tiles=view.tiles,
             rows=rows,
             glass=glass,
             parts=tuple(part_row(sequence, part) for part in view.parts),
-            finished=tuple(row.place for row in rows + glass if len(row.sources) > 1),
+            finished=tuple(row.instance_key for row in rows + glass if len(row.sources) > 1),
             dropped=tuple((place_of(c), self._owner[place_of(c)]) for c in sorted(view.improved)),
             added=len(rows) - len(view.improved),
             improved=len(view.improved),
@@ -145,22 +145,22 @@ class GridSurvey(Survey):
             token=_Seen(view, (frame.height_px, frame.width_px)),
         )
 
-    def _straight(self, frame: Frame) -> Straightener:
+    def _straight(self, frame: Frame) -> StageAligner:
         """Return what lays this session's fields on the stage's axes."""
         size = (frame.width_px, frame.height_px)
         if self._straightener is None or self._straightener.field_px != size:
             affine, mpp = self._settings.stage_affine, self._settings.mpp
-            self._straightener = Straightener(affine, mpp, *size)
+            self._straightener = StageAligner(affine, mpp, *size)
         return self._straightener
 
-    def apply(self, look: Look) -> None:
+    def apply(self, look: InstancePlan) -> None:
         """Hold what the field brought."""
         seen = look.token
         assert isinstance(seen, _Seen)
         self._size = seen.size
         self._mosaic.apply(seen.view)
         for row in look.rows:
-            self._owner[row.place] = row.sequence
+            self._owner[row.instance_key] = row.sequence
 
     def remove(self, sequence: int) -> Removal:
         """Forget every cell that the field gave pixels to, whoever completed it."""
@@ -174,15 +174,17 @@ class GridSurvey(Survey):
         """Hold again what is stored."""
         for row in instances:
             tissue = row.kind is InstanceKind.HELD
-            self._mosaic.restore_cell(*cell_of(row.place), tissue, row.sources, seen_in(row.note))
+            self._mosaic.restore_cell(
+                *cell_of(row.instance_key), tissue, row.sources, seen_in(row.note)
+            )
             if tissue:
-                self._owner[row.place] = row.sequence
+                self._owner[row.instance_key] = row.sequence
         for part in parts:
             self._mosaic.restore_part(part.sequence, part_from(part))
 
-    def order(self, places: Sequence[str]) -> Places:
+    def order(self, places: Sequence[str]) -> InstanceOrder:
         """Return the canonical order of cells."""
-        return grid_places([cell_of(place) for place in places])
+        return grid_order([cell_of(place) for place in places])
 
     def coverage(self) -> float:
         """Return held over known tissue cells."""

@@ -11,14 +11,14 @@ import cv2
 import numpy as np
 
 from edge_mil.errors import PositionError, StoreError
-from edge_mil.imaging.registration import Location, Locator
+from edge_mil.imaging.registration import FrameLocation, KeyFrameLocalizer
 from edge_mil.imaging.registration.localizer import STRONG, Register
 from edge_mil.imaging.registration.pairwise import MIN_LEAD
-from edge_mil.imaging.registration.pyramid import Picture
-from edge_mil.session.instances.base import Look, refusal
-from edge_mil.session.instances.grid_instances import GridSurvey, check_size
+from edge_mil.imaging.registration.pyramid import RegistrationPyramid
+from edge_mil.session.instances.base import InstancePlan, rejected
+from edge_mil.session.instances.grid_instances import GridInstances, check_size
 from edge_mil.session.instances.relocation import Relocation, Shift, relocate
-from edge_mil.session.instances.wrapped import WrappedSurvey, from_row, to_row
+from edge_mil.session.instances.wrapped import WrappedMap, from_row, to_row
 from edge_mil.store import LocatedRow, SessionFile, SessionReader
 from edge_mil.types import Frame, Measure, UInt8Array, Verdict
 
@@ -33,20 +33,20 @@ THIN = 4
 class _Found:
     """The token of a look."""
 
-    inner: Look
-    location: Location
+    inner: InstancePlan
+    location: FrameLocation
     row: LocatedRow
-    survey: GridSurvey
+    survey: GridInstances
 
 
-class FoundSurvey(WrappedSurvey):
+class RegistrationLocalizer(WrappedMap):
     """Finds each field by its picture, then counts its cells there.
 
     The first field with tissue is the origin: its top left corner is stage (0, 0).
     """
 
     def __init__(
-        self, make: Callable[[], GridSurvey], register_pair: Register | None = None
+        self, make: Callable[[], GridInstances], register_pair: Register | None = None
     ) -> None:
         """Begin with no field.
 
@@ -56,7 +56,7 @@ class FoundSurvey(WrappedSurvey):
         """
         super().__init__(make())
         self._make, self._register = make, register_pair
-        self._locator: Locator | None = None
+        self._locator: KeyFrameLocalizer | None = None
         self._records: SessionReader | None = None
         self._located: dict[int, LocatedRow] = {}
 
@@ -76,25 +76,25 @@ class FoundSurvey(WrappedSurvey):
         keys = [from_row(row) for row in records.key_fields()]
         if keys:
             first = keys[0]
-            self._locator = Locator((first.width_px, first.height_px), self._register)
+            self._locator = KeyFrameLocalizer((first.width_px, first.height_px), self._register)
             self._locator.keys.load = records.key_picture
             sequence, x, y = json.loads(records.meta()[LAST_SEEN])
             self._locator.restore(keys, (sequence, x, y))
 
-    def look(self, sequence: int, frame: Frame) -> Look:
-        """Judge a field; see `Survey.look`."""
+    def look(self, sequence: int, frame: Frame) -> InstancePlan:
+        """Judge a field; see `InstanceMap.look`."""
         self.check(frame)
         tissue = self._tissue_in(frame.pixels)
         if not tissue.passed:
-            return refusal(Verdict.BLANK, (tissue,))
+            return rejected(Verdict.BLANK, (tissue,))
         size = (frame.width_px, frame.height_px)
         if self._locator is None:
-            self._locator = Locator(size, self._register)
+            self._locator = KeyFrameLocalizer(size, self._register)
             if self._records is not None:
                 self._locator.keys.load = self._records.key_picture
-        location = self._locator.find(sequence, Picture.of(frame.pixels))
+        location = self._locator.find(sequence, RegistrationPyramid.of(frame.pixels))
         if not location.found:
-            return refusal(Verdict.UNLOCATED, self._lost(location))
+            return rejected(Verdict.UNLOCATED, self._lost(location))
         survey, after = self._inner, None
         if location.moved:
             after = self._relocation(location)
@@ -118,7 +118,7 @@ class FoundSurvey(WrappedSurvey):
         )
         return found if after is None else _with(found, after, location)
 
-    def apply(self, look: Look) -> None:
+    def apply(self, look: InstancePlan) -> None:
         """Hold what the field brought."""
         found = look.token
         assert isinstance(found, _Found)
@@ -140,7 +140,7 @@ class FoundSurvey(WrappedSurvey):
         largest = float(shares.max())
         return Measure("tissue_share", largest, test.min_share, largest >= test.min_share)
 
-    def _lost(self, location: Location) -> tuple[Measure, ...]:
+    def _lost(self, location: FrameLocation) -> tuple[Measure, ...]:
         """Return why there is no place, and the way back."""
         fit, measures = location.fit, []
         if fit is None:
@@ -167,7 +167,7 @@ class FoundSurvey(WrappedSurvey):
             ]
         return tuple(measures)
 
-    def _row(self, location: Location) -> LocatedRow:
+    def _row(self, location: FrameLocation) -> LocatedRow:
         assert self._locator is not None
         if location.key is not None:
             anchor = location.key.position
@@ -190,7 +190,7 @@ class FoundSurvey(WrappedSurvey):
         anchor = moved.get(row.anchor) or self._locator.keys[row.anchor].position
         return round(anchor[0] + row.dx), round(anchor[1] + row.dy)
 
-    def _relocation(self, location: Location) -> Relocation:
+    def _relocation(self, location: FrameLocation) -> Relocation:
         """Say what becomes of what is held when key fields move."""
         if not isinstance(self._records, SessionFile):
             raise StoreError("The records of this session cannot be read while it goes on.")
@@ -206,13 +206,13 @@ class FoundSurvey(WrappedSurvey):
             shifts,
         )
 
-    def _survey_after(self, relocation: Relocation) -> GridSurvey:
+    def _survey_after(self, relocation: Relocation) -> GridInstances:
         survey = self._make()
         survey.restore(relocation.rows, relocation.parts)
         return survey
 
 
-def _with(look: Look, after: Relocation, location: Location) -> Look:
+def _with(look: InstancePlan, after: Relocation, location: FrameLocation) -> InstancePlan:
     """Add to a field's look what moves and what goes because of it."""
     # Records are found under their old places.
     old = {(new, owner): place for (place, owner), new in after.moved.items()}

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from edge_mil.imaging import Cell, GridGeometry, Part
+from edge_mil.imaging import Cell, CellPart, GridGeometry
 from edge_mil.session.instances.rows import cell_of, part_from, part_row, place_of
 from edge_mil.store import InstanceRow, PartRow
 
@@ -68,7 +68,10 @@ def relocate(
     candidates: list[tuple[float, int, Cell, tuple[float, float], InstanceRow]] = []
     for row in rows:
         shift = shifts.get(row.sequence, Shift((0, 0), (0, 0)))
-        (i, j), old, new = cell_of(row.place), *(_in_cells(geometry, s) for s in _ends(shift))
+        (i, j), old, new = (
+            cell_of(row.instance_key),
+            *(_in_cells(geometry, s) for s in _ends(shift)),
+        )
         cell = (i + round(new[0]) - round(old[0]), j + round(new[1]) - round(old[1]))
         rest = (new[0] - round(new[0]), new[1] - round(new[1]))
         off = max(abs(rest[0]), abs(rest[1]))
@@ -77,12 +80,12 @@ def relocate(
     dropped: list[tuple[str, int]] = []
     for _, owner, cell, rest, row in sorted(candidates, key=lambda c: (c[0], c[1], c[2])):
         if _counted(kept, cell, rest):
-            dropped.append((row.place, owner))
+            dropped.append((row.instance_key, owner))
             continue
         place = place_of(cell)
-        kept[cell] = (rest, replace(row, place=place))
-        if place != row.place:
-            moved[row.place, owner] = place
+        kept[cell] = (rest, replace(row, instance_key=place))
+        if place != row.instance_key:
+            moved[row.instance_key, owner] = place
     return Relocation(
         rows=tuple(row for _, row in kept.values()),
         parts=tuple(_laid_again(geometry, parts, shifts, kept)),
@@ -144,7 +147,7 @@ def _laid_again(
     return laid
 
 
-def _cut(geometry: GridGeometry, cell: Cell, part: Part, x: int, y: int) -> Part:
+def _cut(geometry: GridGeometry, cell: Cell, part: CellPart, x: int, y: int) -> CellPart:
     """Return what pixels whose top left one lies at (x, y) show of a cell."""
     box, (height, width) = geometry.box(*cell), part.pixels.shape[:2]
     x0, x1 = max(box.x0, x), min(box.x1, x + width)
@@ -152,4 +155,4 @@ def _cut(geometry: GridGeometry, cell: Cell, part: Part, x: int, y: int) -> Part
     crop = slice(y0 - y, y1 - y), slice(x0 - x, x1 - x)
     mask = None if part.mask is None else part.mask[crop].copy()
     pixels = part.pixels[crop].copy()
-    return Part(*cell, x0 - box.x0, y0 - box.y0, pixels, part.sharpness, mask)
+    return CellPart(*cell, x0 - box.x0, y0 - box.y0, pixels, part.sharpness, mask)

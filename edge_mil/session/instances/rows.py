@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 
-from edge_mil.imaging import Cell, Part, Seen
+from edge_mil.imaging import Cell, CellPart, ViewSharpness
 from edge_mil.store import PartRow
 
 
@@ -20,7 +20,7 @@ def cell_of(place: str) -> Cell:
     return int(column), int(row)
 
 
-def note_of(seen: tuple[Seen, ...]) -> str:
+def note_of(seen: tuple[ViewSharpness, ...]) -> str:
     """Return how a cell's parts were seen, as the store keeps it; null was not judged."""
     return json.dumps(
         [
@@ -30,13 +30,13 @@ def note_of(seen: tuple[Seen, ...]) -> str:
     )
 
 
-def seen_in(note: str) -> tuple[Seen, ...]:
+def seen_in(note: str) -> tuple[ViewSharpness, ...]:
     """Return what `note_of` wrote."""
     rows = json.loads(note) if note else []
-    return tuple(Seen(x, y, w, h, math.nan if s is None else s) for x, y, w, h, s in rows)
+    return tuple(ViewSharpness(x, y, w, h, math.nan if s is None else s) for x, y, w, h, s in rows)
 
 
-def part_row(sequence: int, part: Part) -> PartRow:
+def part_row(sequence: int, part: CellPart) -> PartRow:
     """Return the row of a part that a field gave."""
     height, width = part.pixels.shape[:2]
     box = (part.x, part.y, width, height)
@@ -44,7 +44,7 @@ def part_row(sequence: int, part: Part) -> PartRow:
     return PartRow(place_of((part.i, part.j)), sequence, box, part.to_bytes(), sharpness)
 
 
-def part_from(row: PartRow) -> Part:
+def part_from(row: PartRow) -> CellPart:
     """Return what `part_row` wrote."""
     sharpness = math.nan if row.sharpness is None else row.sharpness
-    return Part.from_bytes(cell_of(row.place), row.box, row.pixels, sharpness)
+    return CellPart.from_bytes(cell_of(row.instance_key), row.box, row.pixels, sharpness)

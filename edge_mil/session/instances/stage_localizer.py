@@ -7,12 +7,12 @@ import json
 import math
 from collections.abc import Mapping
 
-from edge_mil.imaging.registration import StageCheck, StageOffset, StagePlace
-from edge_mil.imaging.registration.pyramid import Picture
+from edge_mil.imaging.registration import StageCheck, StageComparison, StageOffset
+from edge_mil.imaging.registration.pyramid import RegistrationPyramid
 from edge_mil.imaging.registration.stage_check import REACH_UM
-from edge_mil.session.instances.base import Look, refusal
-from edge_mil.session.instances.grid_instances import GridSurvey, check_size
-from edge_mil.session.instances.wrapped import Placed, WrappedSurvey, from_row, to_row
+from edge_mil.session.instances.base import InstancePlan, rejected
+from edge_mil.session.instances.grid_instances import GridInstances, check_size
+from edge_mil.session.instances.wrapped import Placed, WrappedMap, from_row, to_row
 from edge_mil.session.settings import SessionSettings
 from edge_mil.store import SessionReader
 from edge_mil.types import Frame, Measure, Verdict
@@ -27,10 +27,10 @@ SMALLEST_PX = 96
 """Shorter side of a field that can be told from another by its picture."""
 
 
-class StagedSurvey(WrappedSurvey):
+class StageLocalizer(WrappedMap):
     """Sets pictures against the stage's positions before cells are counted at them."""
 
-    def __init__(self, inner: GridSurvey, settings: SessionSettings) -> None:
+    def __init__(self, inner: GridInstances, settings: SessionSettings) -> None:
         super().__init__(inner)
         self._settings = settings
         self._check: StageCheck | None = None
@@ -40,8 +40,8 @@ class StagedSurvey(WrappedSurvey):
         """Take the key fields that are stored, when the first field says how large fields are."""
         self._records = records
 
-    def look(self, sequence: int, frame: Frame) -> Look:
-        """Judge a field; see `Survey.look`.
+    def look(self, sequence: int, frame: Frame) -> InstancePlan:
+        """Judge a field; see `InstanceMap.look`.
 
         Raises:
             PositionError: The first fields that overlap say that the stage's axes are wrong.
@@ -51,10 +51,10 @@ class StagedSurvey(WrappedSurvey):
             return self._inner.look(sequence, frame)
         check_size(frame, self._inner.size)
         place = self._against(frame).look(
-            sequence, Picture.of(frame.pixels), frame.x_um, frame.y_um
+            sequence, RegistrationPyramid.of(frame.pixels), frame.x_um, frame.y_um
         )
         if not place.believed:
-            return refusal(Verdict.UNLOCATED, _measures(place))
+            return rejected(Verdict.UNLOCATED, _measures(place))
         located = self._moved(frame, place.shift_px)
         look = self._inner.look(sequence, located)
         key = None if look.verdict is Verdict.BLANK else place.key
@@ -68,7 +68,7 @@ class StagedSurvey(WrappedSurvey):
             token=Placed(look, place),
         )
 
-    def apply(self, look: Look) -> None:
+    def apply(self, look: InstancePlan) -> None:
         """Hold what the field brought."""
         placed = look.token
         if not isinstance(placed, Placed):
@@ -76,7 +76,7 @@ class StagedSurvey(WrappedSurvey):
             return
         self._inner.apply(placed.inner)
         assert self._check is not None
-        assert isinstance(placed.place, StagePlace)
+        assert isinstance(placed.place, StageComparison)
         self._check.apply(placed.place)
 
     def _against(self, frame: Frame) -> StageCheck:
@@ -105,7 +105,7 @@ class StagedSurvey(WrappedSurvey):
             frame, x_um=frame.x_um + a * dx + b * dy, y_um=frame.y_um + c * dx + d * dy
         )
 
-    def _learnt_by(self, place: StagePlace) -> Mapping[str, str]:
+    def _learnt_by(self, place: StageComparison) -> Mapping[str, str]:
         """Return what a field says of the stage, as the file keeps it."""
         assert self._check is not None
         before, learnt = self._check.confirmed, {}
@@ -122,7 +122,7 @@ def _size(frame: Frame) -> tuple[int, int]:
     return frame.width_px, frame.height_px
 
 
-def _measures(place: StagePlace) -> tuple[Measure, ...]:
+def _measures(place: StageComparison) -> tuple[Measure, ...]:
     found: list[Measure] = []
     if math.isfinite(place.response):
         passed = place.believed

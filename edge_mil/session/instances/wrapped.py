@@ -5,25 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from edge_mil.imaging.registration import KeyField, Link
-from edge_mil.session.instances.base import Look, Removal, Survey
-from edge_mil.session.instances.grid_instances import GridSurvey
+from edge_mil.imaging.registration import KeyFrame, PoseEdge
+from edge_mil.session.instances.base import InstanceMap, InstancePlan, Removal
+from edge_mil.session.instances.grid_instances import GridInstances
 from edge_mil.store import InstanceRow, KeyRow, PartRow
-from edge_mil.types import Frame, Places, Region
+from edge_mil.types import Frame, InstanceOrder, Region
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Placed:
     """The token of a look: the inner survey's look, and the place that was settled."""
 
-    inner: Look
+    inner: InstancePlan
     place: object
 
 
-class WrappedSurvey(Survey):
+class WrappedMap(InstanceMap):
     """Hands on to a grid survey what has nothing to do with finding the place."""
 
-    def __init__(self, inner: GridSurvey) -> None:
+    def __init__(self, inner: GridInstances) -> None:
         self._inner = inner
 
     def check(self, frame: Frame) -> None:
@@ -38,7 +38,7 @@ class WrappedSurvey(Survey):
         """Hold again what is stored."""
         self._inner.restore(instances, parts)
 
-    def order(self, places: Sequence[str]) -> Places:
+    def order(self, places: Sequence[str]) -> InstanceOrder:
         """Return the canonical order of cells."""
         return self._inner.order(places)
 
@@ -59,14 +59,14 @@ class WrappedSurvey(Survey):
         return self._inner.extent(place)
 
 
-def to_row(key: KeyField) -> KeyRow:
+def to_row(key: KeyFrame) -> KeyRow:
     """Return a key field as the store keeps it."""
     links = tuple((link.start, link.dx, link.dy, link.weight) for link in key.links)
     size = (key.width_px, key.height_px)
     return KeyRow(key.sequence, key.x, key.y, size, key.factor, key.jpeg, links)
 
 
-def from_row(row: KeyRow) -> KeyField:
+def from_row(row: KeyRow) -> KeyFrame:
     """Return what `to_row` wrote."""
-    links = tuple(Link(start, row.sequence, dx, dy, w) for start, dx, dy, w in row.links)
-    return KeyField(row.sequence, row.x, row.y, *row.size, row.factor, row.picture, links)
+    links = tuple(PoseEdge(start, row.sequence, dx, dy, w) for start, dx, dy, w in row.links)
+    return KeyFrame(row.sequence, row.x, row.y, *row.size, row.factor, row.picture, links)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edge_mil.session.report.layer_charts import layer_svg
-from edge_mil.types import CellLayer, HeatMap, Region
+from edge_mil.types import CellLayer, InfluenceMap, Region
 
 RAISES, LOWERS = (217, 72, 1), (8, 81, 156)
 """Orange and blue differ for every kind of colour blindness (ColorBrewer's PuOr and RdBu ends)."""
@@ -69,7 +69,7 @@ def influence_colour(value: float) -> tuple[tuple[int, int, int], float]:
 
 def slide_svg(
     picture: SlidePicture,
-    heat_map: HeatMap | None,
+    heat_map: InfluenceMap | None,
     marks: Sequence[tuple[int, Region]],
     layers: Sequence[CellLayer] = (),
 ) -> str:
@@ -104,7 +104,7 @@ def slide_svg(
     return "".join(parts) + "</svg>"
 
 
-def cells_svg(heat_map: HeatMap) -> str:
+def cells_svg(heat_map: InfluenceMap) -> str:
     """Return one coloured rectangle for each cell that changed the score; stage um."""
     wide, high = heat_map.um_per_column, heat_map.um_per_row
     parts = []

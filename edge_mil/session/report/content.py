@@ -7,7 +7,6 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
-from edge_mil import __version__
 from edge_mil.bundle import Bundle
 from edge_mil.errors import SessionStateError
 from edge_mil.imaging.render.mosaic_canvas import as_jpeg
@@ -15,19 +14,20 @@ from edge_mil.pipeline import Model
 from edge_mil.session.answers import read_answer
 from edge_mil.session.bag import Bag
 from edge_mil.session.catalog import SessionSummary
-from edge_mil.session.instances.base import Survey
-from edge_mil.session.instances.factory import open_survey
+from edge_mil.session.instances.base import InstanceMap
+from edge_mil.session.instances.factory import open_instance_map
 from edge_mil.session.provenance import PRECISION
 from edge_mil.session.report.charts import HistoryPoint, SlidePicture
 from edge_mil.session.report.page import ReportContent, TopField
 from edge_mil.session.settings import SessionSettings
 from edge_mil.session.stored_fields import FRAME_SIZE, check_same
-from edge_mil.session.view.influence import Evidence
+from edge_mil.session.view.influence import InfluenceAnalysis
 from edge_mil.session.view.layers import lay_out
-from edge_mil.session.view.mosaic_view import MosaicPainter
+from edge_mil.session.view.mosaic_view import MosaicView
 from edge_mil.session.view.records import FieldRecord
 from edge_mil.store import SessionReader
-from edge_mil.types import CellLayer, FieldResult, HeatMap, Region, SlideScore
+from edge_mil.types import CellLayer, FieldResult, InfluenceMap, Region, SlideScore
+from edge_mil.version import __version__
 
 TOP_FIELDS = 8
 PICTURE_PX = 1600
@@ -52,7 +52,7 @@ def gather_report(reader: SessionReader, summary: SessionSummary, model: Model) 
     meta = reader.meta()
     check_same(meta, model)
     size = json.loads(meta[FRAME_SIZE]) if FRAME_SIZE in meta else None
-    survey = open_survey(model, summary.settings, (size[0], size[1]) if size else None)
+    survey = open_instance_map(model, summary.settings, (size[0], size[1]) if size else None)
     rows = reader.fields()
     removed = {row.sequence for row in rows if row.removed}
     kept = [row for row in reader.instances(arrays=False) if row.sequence not in removed]
@@ -62,7 +62,7 @@ def gather_report(reader: SessionReader, summary: SessionSummary, model: Model) 
     bag.load()
     score = bag.score()
     answers = [read_answer(row.answer) for row in rows]
-    evidence = Evidence(model, reader, survey.extent, survey.order, summary.settings.mpp)
+    evidence = InfluenceAnalysis(model, reader, survey.extent, survey.order, summary.settings.mpp)
     bundle, settings = model.bundle, summary.settings
     class_name = bundle.manifest.task.classes[-1]
     # What is pooled without a classifier has many numbers and no meaning yet: no influence.
@@ -124,7 +124,7 @@ def _shown(score: SlideScore) -> float | None:
 
 def _picture(reader: SessionReader, settings: SessionSettings) -> SlidePicture | None:
     """Return the mosaic of the accepted fields; None without positions."""
-    mosaic = MosaicPainter(reader, settings).paint(FINEST_UM, PICTURE_PX)
+    mosaic = MosaicView(reader, settings).paint(FINEST_UM, PICTURE_PX)
     if mosaic is None:
         return None
     height, width = mosaic.pixels.shape[:2]
@@ -133,7 +133,7 @@ def _picture(reader: SessionReader, settings: SessionSettings) -> SlidePicture |
     return SlidePicture(as_jpeg(mosaic.pixels), region)
 
 
-def _layers(survey: Survey) -> tuple[CellLayer, ...]:
+def _layers(survey: InstanceMap) -> tuple[CellLayer, ...]:
     """Return focus and coverage; none where the fields have no positions."""
     try:
         found = (
@@ -145,14 +145,16 @@ def _layers(survey: Survey) -> tuple[CellLayer, ...]:
     return tuple(layer for layer in found if layer.values.size)
 
 
-def _heat_map(evidence: Evidence, class_name: str, bag: Bag) -> HeatMap | None:
+def _heat_map(evidence: InfluenceAnalysis, class_name: str, bag: Bag) -> InfluenceMap | None:
     try:
         return evidence.heat_map(class_name, bag.fields)
     except SessionStateError:  # independent fields have no positions, so there is no map
         return None
 
 
-def _top(reader: SessionReader, evidence: Evidence, class_name: str) -> tuple[TopField, ...]:
+def _top(
+    reader: SessionReader, evidence: InfluenceAnalysis, class_name: str
+) -> tuple[TopField, ...]:
     return tuple(
         TopField(
             record.sequence,

@@ -68,7 +68,7 @@ def export_session(reader: SessionReader, summary: SessionSummary, out: Path) ->
 
 def _write(reader: SessionReader, summary: SessionSummary, out: Path) -> Iterator[Path]:
     held = [row for row in reader.instances() if row.kind is InstanceKind.HELD]
-    held.sort(key=lambda row: _canonical(row.place))
+    held.sort(key=lambda row: _canonical(row.instance_key))
 
     about = {
         "session": summary.session_id,
@@ -90,7 +90,7 @@ def _write(reader: SessionReader, summary: SessionSummary, out: Path) -> Iterato
     yield _csv(out / "cells.csv", CELL_COLUMNS, _cell_rows(held, cell_um))
 
     arrays: dict[str, Any] = {"features": _stack([row.features for row in held])}
-    places = [_lattice(row.place) for row in held]
+    places = [_lattice(row.instance_key) for row in held]
     if held and all(place is not None for place in places):
         arrays["positions"] = np.array(places, dtype=np.int64)
     np.savez_compressed(out / "features.npz", **arrays)
@@ -148,8 +148,8 @@ def _cell_rows(
     held: list[InstanceRow], cell_um: tuple[float, float] | None
 ) -> Iterator[dict[str, Any]]:
     for number, row in enumerate(held):
-        cell: dict[str, Any] = {"row": number, "place": row.place, "field": row.sequence}
-        lattice = _lattice(row.place)
+        cell: dict[str, Any] = {"row": number, "place": row.instance_key, "field": row.sequence}
+        lattice = _lattice(row.instance_key)
         if lattice is not None:
             cell["column"], cell["line"] = lattice
         if lattice is not None and cell_um is not None:

@@ -17,7 +17,7 @@ from edge_mil.session.report.charts import (
 )
 from edge_mil.session.report.layer_charts import WORDS as LAYER_WORDS
 from edge_mil.session.report.style import STYLE
-from edge_mil.types import RESEARCH_USE_ONLY, CellLayer, HeatMap, Region, SlideScore
+from edge_mil.types import RESEARCH_USE_ONLY, CellLayer, InfluenceMap, Region, SlideScore
 
 VERDICT_WORDS = {
     "ACCEPTED": "brought something new to the score",
@@ -84,7 +84,7 @@ class ReportContent:
     history: tuple[HistoryPoint, ...]
     verdicts: Mapping[str, int]
     picture: SlidePicture | None = None
-    heat_map: HeatMap | None = None
+    heat_map: InfluenceMap | None = None
     layers: tuple[CellLayer, ...] = ()
     top_fields: tuple[TopField, ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict)

@@ -21,13 +21,20 @@ from edge_mil.session.answers import read_answer
 from edge_mil.session.stored_fields import Headers
 from edge_mil.session.view.records import FieldRecord
 from edge_mil.store import InstanceKind, InstanceRow, SessionReader
-from edge_mil.types import Float32Array, HeatMap, InstanceBatch, Places, Region, SlideScore
+from edge_mil.types import (
+    Float32Array,
+    InfluenceMap,
+    InstanceBatch,
+    InstanceOrder,
+    Region,
+    SlideScore,
+)
 
 CHUNK = 4096
 """States that are scored in one run of the classifier: bounds the memory."""
 
 
-class Evidence:
+class InfluenceAnalysis:
     """Reads one session's records; sees them as they were when it was made."""
 
     def __init__(
@@ -35,7 +42,7 @@ class Evidence:
         model: Model,
         store: SessionReader,
         extent: Callable[[str], Region | None],
-        order: Callable[[Sequence[str]], Places],
+        order: Callable[[Sequence[str]], InstanceOrder],
         mpp: float,
     ) -> None:
         self._model, self._store, self._extent, self._order = model, store, extent, order
@@ -60,11 +67,13 @@ class Evidence:
         headers, records = Headers(self._store, self._mpp), []
         for row in self._store.fields():
             header = headers.read(row.sequence, row.header)
+            location_id = header.pop("place")  # the stored files keep this name
             records.append(
                 FieldRecord(
                     result=read_answer(row.answer),
                     cells=cells[row.sequence],
                     removed=row.removed,
+                    location_id=location_id,
                     attention_share=shares[row.sequence],
                     **header,
                 )
@@ -98,7 +107,7 @@ class Evidence:
             if with_all is not None and score is not None
         }
 
-    def heat_map(self, class_name: str, revision: int) -> HeatMap:
+    def heat_map(self, class_name: str, revision: int) -> InfluenceMap:
         """Return each cell's influence on the logit of a class.
 
         Raises:
@@ -131,7 +140,7 @@ class Evidence:
 
         for (sequence, _), rest in zip(self._states, self._rest, strict=True):
             for row, without in self._cells_without(sequence, rest):
-                region = self._extent(row.place)
+                region = self._extent(row.instance_key)
                 if region is None:
                     raise SessionStateError(
                         "The fields of this session have no positions, so there is no map of "
@@ -148,7 +157,7 @@ class Evidence:
         rows = [r for r in self._store.instances(sequence) if r.kind is InstanceKind.HELD]
         aggregator = self._model.aggregator
         features = np.stack([np.frombuffer(r.features or b"", dtype="<f4") for r in rows])
-        batch = self._model.attend(features, self._order([r.place for r in rows]))
+        batch = self._model.attend(features, self._order([r.instance_key for r in rows]))
         empty = aggregator.initial_state()
         single = [aggregator.update(empty, batch.take(np.array([i]))) for i in range(len(rows))]
         others = _all_but_each(aggregator, single)
@@ -205,14 +214,16 @@ def _outputs(score: SlideScore) -> tuple[float, ...]:
     return score.logits or score.pooled
 
 
-def _paint(class_name: str, places: list[Region], values: list[float], revision: int) -> HeatMap:
+def _paint(
+    class_name: str, places: list[Region], values: list[float], revision: int
+) -> InfluenceMap:
     if not places:
         empty: Float32Array = np.empty((0, 0), dtype=np.float32)
-        return HeatMap(class_name, 0.0, 0.0, 0.0, 0.0, empty, revision)
+        return InfluenceMap(class_name, 0.0, 0.0, 0.0, 0.0, empty, revision)
     width, height = places[0].width_um, places[0].height_um
     left, top = min(p.x_um for p in places), min(p.y_um for p in places)
     columns = [round((p.x_um - left) / width) for p in places]
     rows = [round((p.y_um - top) / height) for p in places]
     grid = np.full((max(rows) + 1, max(columns) + 1), np.nan, dtype=np.float32)
     grid[rows, columns] = values
-    return HeatMap(class_name, left, top, width, height, grid, revision)
+    return InfluenceMap(class_name, left, top, width, height, grid, revision)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from edge_mil.imaging.render.mosaic_canvas import Overview
+from edge_mil.imaging.render.mosaic_canvas import MosaicCanvas
 from edge_mil.session.settings import SessionSettings
 from edge_mil.session.stored_fields import Headers
 from edge_mil.session.view.records import SlideMosaic
@@ -36,13 +36,13 @@ class _Place:
     height_um: float
 
 
-class MosaicPainter:
+class MosaicView:
     """Keeps the sheet between calls and lays only what is new; from any thread."""
 
     def __init__(self, store: SessionReader, settings: SessionSettings) -> None:
         self._store, self._settings = store, settings
         self._lock = threading.Lock()
-        self._sheet = Overview(FINEST_UM)
+        self._sheet = MosaicCanvas(FINEST_UM)
         self._laid: list[_Place] = []
 
     def paint(self, finest_um: float = FINEST_UM, most_px: int = MOST_PX) -> SlideMosaic | None:
@@ -63,7 +63,7 @@ class MosaicPainter:
             known = len(self._laid)
             # A field that was removed or moved, or that came with a smaller number.
             if unit != self._sheet.um_per_px or places[:known] != self._laid:
-                self._sheet, known = Overview(unit), 0
+                self._sheet, known = MosaicCanvas(unit), 0
             for place in places[known:]:
                 self._lay(place)
             self._laid = places

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from edge_mil.errors import SequenceError
 from edge_mil.pipeline import Model
-from edge_mil.session.instances.base import Survey
+from edge_mil.session.instances.base import InstanceMap
 from edge_mil.session.settings import SessionSettings
-from edge_mil.session.status import StandingBoard
-from edge_mil.session.view.influence import Evidence
+from edge_mil.session.status import StatusBoard
+from edge_mil.session.view.influence import InfluenceAnalysis
 from edge_mil.session.view.layers import lay_out
-from edge_mil.session.view.mosaic_view import FINEST_UM, MOST_PX, MosaicPainter
+from edge_mil.session.view.mosaic_view import FINEST_UM, MOST_PX, MosaicView
 from edge_mil.session.view.records import FieldRecord, SlideMosaic
 from edge_mil.store import SessionFile
-from edge_mil.types import CellLayer, HeatMap
+from edge_mil.types import CellLayer, InfluenceMap
 
 
-class ShownSession:
+class SessionQueries:
     """Reads only, so any thread may ask while the session's own goes on.
 
     Attributes:
@@ -26,9 +26,9 @@ class ShownSession:
     model: Model
     settings: SessionSettings
     _store: SessionFile
-    _survey: Survey
-    _painter: MosaicPainter
-    _board: StandingBoard
+    _survey: InstanceMap
+    _painter: MosaicView
+    _board: StatusBoard
 
     def fields(self) -> list[FieldRecord]:
         """Return every field in the order of sequence numbers; from any thread."""
@@ -38,7 +38,7 @@ class ShownSession:
         """Return the fields that moved the logit of a class most, largest influence first."""
         return self._evidence().top_fields(count, class_name)
 
-    def heat_map(self, class_name: str = "") -> HeatMap:
+    def heat_map(self, class_name: str = "") -> InfluenceMap:
         """Return each cell's influence on the logit of a class."""
         return self._evidence().heat_map(class_name, self._board.get().revision)
 
@@ -74,7 +74,9 @@ class ShownSession:
             )
         return jpeg
 
-    def _evidence(self) -> Evidence:
+    def _evidence(self) -> InfluenceAnalysis:
         self._store.flush()
         survey = self._survey
-        return Evidence(self.model, self._store, survey.extent, survey.order, self.settings.mpp)
+        return InfluenceAnalysis(
+            self.model, self._store, survey.extent, survey.order, self.settings.mpp
+        )

@@ -9,7 +9,7 @@ from edge_mil.types import FieldResult, SlideScore, UInt8Array, Verdict
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class SessionStatus:
     """Where the session stands.
 
     Attributes:
@@ -70,7 +70,7 @@ class FieldRecord:
         y_um: Stage y of its centre; None without a stage.
         width_um: Its width on the slide.
         height_um: Its height on the slide.
-        place: Its place, for independent fields.
+        location_id: Its place, for independent fields.
         name: The client's name for it.
         capture_time_s: Seconds since the epoch; 0 when unknown.
         removed: Whether it was removed by hand.
@@ -84,7 +84,7 @@ class FieldRecord:
     y_um: float | None
     width_um: float
     height_um: float
-    place: str
+    location_id: str
     name: str
     capture_time_s: float
     removed: bool

@@ -25,15 +25,15 @@ from edge_mil_export.architectures import (
 )
 from edge_mil_export.architectures.head import ACTIVATION, AttentionHead, Head, Option, Options
 from edge_mil_export.architectures.registry import architecture, build_head, names
-from edge_mil_export.architectures.state_dict_reader import Layout
+from edge_mil_export.architectures.state_dict_reader import StateDictReader
 
 __all__ = [
     "ACTIVATION",
     "AttentionHead",
     "Head",
-    "Layout",
     "Option",
     "Options",
+    "StateDictReader",
     "architecture",
     "build_head",
     "names",

@@ -8,7 +8,7 @@ from torch import nn
 from edge_mil_export.architectures.head import AttentionHead, GatedAttention, Options, gated
 from edge_mil_export.architectures.nystrom import fresh_parts
 from edge_mil_export.architectures.registry import architecture
-from edge_mil_export.architectures.state_dict_reader import Layout
+from edge_mil_export.architectures.state_dict_reader import StateDictReader
 
 State = dict[str, torch.Tensor]
 
@@ -20,7 +20,7 @@ class DimReduction(nn.Module):
         dazhangyu123/ACMIL, architecture/network.py; `aggregators.md`, 4.1 and 4.7.
     """
 
-    def __init__(self, layout: Layout, prefix: str) -> None:
+    def __init__(self, layout: StateDictReader, prefix: str) -> None:
         super().__init__()
         self.fc1 = layout.linear(f"{prefix}.fc1", bias=False)
         width = self.fc1.out_features
@@ -58,7 +58,7 @@ def _fresh(feature_dim: int, channels: int, classifier: str, outputs: int) -> St
     )
 
 
-def _attention(layout: Layout, width: int) -> GatedAttention:
+def _attention(layout: StateDictReader, width: int) -> GatedAttention:
     return gated(
         layout,
         "attention.attention_V.0",
@@ -85,7 +85,7 @@ class AbmilAcmil(AttentionHead):
         dazhangyu123/ACMIL, architecture/transformer.py, `ABMIL`; `aggregators.md`, 4.1.
     """
 
-    def __init__(self, layout: Layout, options: Options) -> None:
+    def __init__(self, layout: StateDictReader, options: Options) -> None:
         super().__init__(layout, options)
         embed = DimReduction(layout, "dimreduction")
         width = embed.fc1.out_features
@@ -116,7 +116,7 @@ class AcmilGa(AttentionHead):
 
     training_only = ("classifier.",)
 
-    def __init__(self, layout: Layout, options: Options) -> None:
+    def __init__(self, layout: StateDictReader, options: Options) -> None:
         super().__init__(layout, options)
         embed = DimReduction(layout, "dimreduction")
         width = embed.fc1.out_features

@@ -10,7 +10,7 @@ from edge_mil_export.architectures.acmil import DimReduction
 from edge_mil_export.architectures.head import INTEGER, Head, Option, Options
 from edge_mil_export.architectures.nystrom import fresh_parts
 from edge_mil_export.architectures.registry import architecture
-from edge_mil_export.architectures.state_dict_reader import Layout
+from edge_mil_export.architectures.state_dict_reader import StateDictReader
 
 NORM_EPS = 1e-6
 """Of the layer norm after the attention."""
@@ -27,7 +27,7 @@ class LearnedQueries(Head):
 
     def assemble(
         self,
-        layout: Layout,
+        layout: StateDictReader,
         options: Options,
         *,
         scored: tuple[str, ...],
@@ -128,7 +128,7 @@ class AcmilMha(LearnedQueries):
     options = (HEADS,)
     training_only = ("classifier.",)
 
-    def __init__(self, layout: Layout, options: Options) -> None:
+    def __init__(self, layout: StateDictReader, options: Options) -> None:
         super().__init__(layout, options)
         scored = tuple(f"sub_attention.{i}" for i in layout.indices("sub_attention."))
         layout.ignore(
@@ -172,7 +172,7 @@ class AemMha(LearnedQueries):
 
     options = (HEADS,)
 
-    def __init__(self, layout: Layout, options: Options) -> None:
+    def __init__(self, layout: StateDictReader, options: Options) -> None:
         super().__init__(layout, options)
         self.assemble(
             layout,

@@ -8,7 +8,7 @@ from torch import nn
 from edge_mil_export.architectures.head import AttentionHead, Options, gated
 from edge_mil_export.architectures.nystrom import fresh_parts
 from edge_mil_export.architectures.registry import architecture
-from edge_mil_export.architectures.state_dict_reader import Layout
+from edge_mil_export.architectures.state_dict_reader import StateDictReader
 
 FRESH_HIDDEN = 128
 
@@ -28,7 +28,7 @@ class _Amlab(AttentionHead):
     sigmoid = True
     names: tuple[str, str, str]
 
-    def __init__(self, layout: Layout, options: Options) -> None:
+    def __init__(self, layout: StateDictReader, options: Options) -> None:
         super().__init__(layout, options)
         branch, gate, last = self.names
         width = layout.tensor(f"{branch}.weight", None, None).shape[1]

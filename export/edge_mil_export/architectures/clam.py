@@ -10,7 +10,7 @@ from torch import nn
 from edge_mil_export.architectures.head import AttentionHead, GatedAttention, Options, gated
 from edge_mil_export.architectures.nystrom import fresh_parts
 from edge_mil_export.architectures.registry import architecture
-from edge_mil_export.architectures.state_dict_reader import Layout
+from edge_mil_export.architectures.state_dict_reader import StateDictReader
 from edge_mil_export.errors import ArchitectureError
 
 State = dict[str, torch.Tensor]
@@ -30,7 +30,7 @@ def _fresh(feature_dim: int, channels: int, classifiers: dict[str, nn.Module]) -
     return fresh_parts(parts | classifiers)
 
 
-def _attention(layout: Layout, width: int) -> GatedAttention:
+def _attention(layout: StateDictReader, width: int) -> GatedAttention:
     """Return the attention network; its index is 3, or 2 where there was no dropout before it."""
     for index in layout.indices("attention_net."):
         at = f"attention_net.{index}"
@@ -53,7 +53,7 @@ class _Clam(AttentionHead):
 
     training_only = ("instance_classifiers.",)
 
-    def _assemble(self, layout: Layout, classifier: Sequence[str]) -> None:
+    def _assemble(self, layout: StateDictReader, classifier: Sequence[str]) -> None:
         first = layout.linear("attention_net.0")
         width = first.out_features
         attention = _attention(layout, width)
@@ -78,7 +78,7 @@ class _Clam(AttentionHead):
 class ClamMb(_Clam):
     """One attention channel and one row of the classifier for each class."""
 
-    def __init__(self, layout: Layout, options: Options) -> None:
+    def __init__(self, layout: StateDictReader, options: Options) -> None:
         super().__init__(layout, options)
         self._assemble(layout, [f"classifiers.{i}" for i in layout.indices("classifiers.")])
 
@@ -103,7 +103,7 @@ class ClamMb(_Clam):
 class ClamSb(_Clam):
     """One attention channel for all classes."""
 
-    def __init__(self, layout: Layout, options: Options) -> None:
+    def __init__(self, layout: StateDictReader, options: Options) -> None:
         super().__init__(layout, options)
         self._assemble(layout, ["classifiers"])
 

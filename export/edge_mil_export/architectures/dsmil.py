@@ -13,7 +13,7 @@ from torch import nn
 from edge_mil_export.architectures.head import ACTIVATION, Head, Option, Options, activation
 from edge_mil_export.architectures.nystrom import fresh_parts
 from edge_mil_export.architectures.registry import architecture
-from edge_mil_export.architectures.state_dict_reader import Layout
+from edge_mil_export.architectures.state_dict_reader import StateDictReader
 
 FRESH_WIDTH, FRESH_QUERY = 64, 32
 """The official 512 and 128, scaled."""
@@ -30,7 +30,13 @@ class _TwoStreams(Head):
     extra_outputs = ("queries", "instance_logits")
 
     def assemble(
-        self, layout: Layout, at: str, embed: nn.Module, instance: nn.Linear, *, bend: nn.Module
+        self,
+        layout: StateDictReader,
+        at: str,
+        embed: nn.Module,
+        instance: nn.Linear,
+        *,
+        bend: nn.Module,
     ) -> None:
         """Take the layers.
 
@@ -119,7 +125,7 @@ class Dsmil(_TwoStreams):
     )
     training_only = ("i_classifier.feature_extractor.",)
 
-    def __init__(self, layout: Layout, options: Options) -> None:
+    def __init__(self, layout: StateDictReader, options: Options) -> None:
         super().__init__(layout, options)
         at = "i_classifier.fc.0" if "i_classifier.fc.0.weight" in layout else "i_classifier.fc"
         instance = layout.linear(at)
@@ -153,7 +159,7 @@ class MhimDsmil(_TwoStreams):
     options = (ACTIVATION,)
     training_only = ("merge.", "predictor.")
 
-    def __init__(self, layout: Layout, options: Options) -> None:
+    def __init__(self, layout: StateDictReader, options: Options) -> None:
         super().__init__(layout, options)
         first = layout.linear("feature.0", bias=None)
         embed = nn.Sequential(first, activation(options["activation"]))

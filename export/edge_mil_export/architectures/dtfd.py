@@ -13,13 +13,13 @@ from edge_mil_export.architectures.acmil import DimReduction
 from edge_mil_export.architectures.head import INTEGER, GatedAttention, Head, Option, Options, gated
 from edge_mil_export.architectures.nystrom import fresh_parts, linear_arrays
 from edge_mil_export.architectures.registry import architecture
-from edge_mil_export.architectures.state_dict_reader import Layout
+from edge_mil_export.architectures.state_dict_reader import StateDictReader
 
 FRESH_WIDTH, FRESH_HIDDEN = 64, 32
 """The official 512 and 128, scaled."""
 
 
-def _attention(layout: Layout, at: str, width: int) -> GatedAttention:
+def _attention(layout: StateDictReader, at: str, width: int) -> GatedAttention:
     branch, gate, last = (f"{at}.attention_{part}" for part in ("V.0", "U.0", "weights"))
     return gated(layout, branch, gate, last, width)
 
@@ -45,7 +45,7 @@ class Dtfd(Head):
     )
     extra_outputs = ("class_scores",)
 
-    def __init__(self, layout: Layout, options: Options) -> None:
+    def __init__(self, layout: StateDictReader, options: Options) -> None:
         super().__init__(layout, options)
         self.distill, self.groups = options["distill"], int(options["groups"])
         self.each = int(options["instances"]) // self.groups

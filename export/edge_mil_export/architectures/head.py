@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from edge_mil.errors import NotThereYetError, UsageError
-from edge_mil_export.architectures.state_dict_reader import Layout
+from edge_mil_export.architectures.state_dict_reader import StateDictReader
 
 Options = Mapping[str, str]
 """Options of a head, complete and checked: name -> value."""
@@ -87,7 +87,7 @@ class Head(nn.Module):
     channels: int
     outputs: int
 
-    def __init__(self, layout: Layout, options: Options) -> None:
+    def __init__(self, layout: StateDictReader, options: Options) -> None:
         """Build the layers."""
         super().__init__()
         self.pooling = "attention"
@@ -225,7 +225,7 @@ class GatedAttention(nn.Module):
 
 
 def gated(
-    layout: Layout,
+    layout: StateDictReader,
     branch: str,
     gate: str,
     last: str,
@@ -242,7 +242,7 @@ def gated(
         gate: Prefix of the layer before the sigmoid, or "".
         last: Prefix of the last layer.
         width: Width of an embedding.
-        bias: As `Layout.linear` takes it.
+        bias: As `StateDictReader.linear` takes it.
         bend: Activation of the branch.
     """
     first = layout.linear(branch, width, bias=bias)

@@ -14,7 +14,7 @@ from edge_mil_export.architectures.aem import pool_heads
 from edge_mil_export.architectures.head import COUNT, INTEGER, NUMBER, Head, Option, Options
 from edge_mil_export.architectures.nystrom import fresh_parts
 from edge_mil_export.architectures.registry import architecture
-from edge_mil_export.architectures.state_dict_reader import Layout
+from edge_mil_export.architectures.state_dict_reader import StateDictReader
 
 SETTLED = 1e-4
 """Update steps of a head end when its weights move by no more (`update_steps_eps`)."""
@@ -45,7 +45,7 @@ class HopfieldPooling(Head):
     )
     kind = "pooling"
 
-    def __init__(self, layout: Layout, options: Options) -> None:
+    def __init__(self, layout: StateDictReader, options: Options) -> None:
         super().__init__(layout, options)
         prefix = layout.prefix("pooling_weights")
         at = f"{prefix}hopfield"

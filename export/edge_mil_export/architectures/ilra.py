@@ -12,7 +12,7 @@ from edge_mil.errors import UsageError
 from edge_mil_export.architectures.head import INTEGER, Head, Option, Options
 from edge_mil_export.architectures.nystrom import fresh_parts, linear_arrays
 from edge_mil_export.architectures.registry import architecture
-from edge_mil_export.architectures.state_dict_reader import Layout
+from edge_mil_export.architectures.state_dict_reader import StateDictReader
 
 FRESH_WIDTH, FRESH_BLOCKS = 64, 2
 
@@ -24,7 +24,7 @@ class Attention(nn.Module):
         dazhangyu123/ACMIL, architecture/ilra.py, `MultiHeadAttention`; `aggregators.md`, 4.14.
     """
 
-    def __init__(self, layout: Layout, prefix: str, heads: int) -> None:
+    def __init__(self, layout: StateDictReader, prefix: str, heads: int) -> None:
         super().__init__()
         self.heads = heads
         self.fc_q = layout.linear(f"{prefix}.fc_q", bias=None)
@@ -92,7 +92,7 @@ class Ilra(Head):
     options = (Option("heads", INTEGER, "every attention"),)
     incremental, logits_in_attend, has_attend = "whole-bag", False, False
 
-    def __init__(self, layout: Layout, options: Options) -> None:
+    def __init__(self, layout: StateDictReader, options: Options) -> None:
         super().__init__(layout, options)
         self.pooling, heads = "ilra", int(options["heads"])
         self.latents, self.ahead, self.back = nn.ParameterList(), nn.ModuleList(), nn.ModuleList()

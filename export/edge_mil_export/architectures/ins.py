@@ -8,7 +8,7 @@ from torch import nn
 from edge_mil_export.architectures.head import AttentionHead, Options, gated
 from edge_mil_export.architectures.nystrom import fresh_parts
 from edge_mil_export.architectures.registry import architecture
-from edge_mil_export.architectures.state_dict_reader import Layout
+from edge_mil_export.architectures.state_dict_reader import StateDictReader
 
 FULL = "model_teacherHead."
 FRESH_WIDTH, FRESH_HIDDEN = 64, 32
@@ -33,7 +33,7 @@ class Ins(AttentionHead):
 
     training_only = ("encoder_q.", "encoder_k.", "queue", "prototypes", "bag_classifier.")
 
-    def __init__(self, layout: Layout, options: Options) -> None:
+    def __init__(self, layout: StateDictReader, options: Options) -> None:
         super().__init__(layout, options)
         at = FULL if f"{FULL}attention.2.weight" in layout else ""
         first = layout.linear(f"{at}classifier.1")

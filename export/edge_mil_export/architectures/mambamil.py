@@ -14,7 +14,7 @@ from edge_mil_export.architectures.head import (
 )
 from edge_mil_export.architectures.nystrom import fresh_parts
 from edge_mil_export.architectures.registry import architecture
-from edge_mil_export.architectures.state_dict_reader import Layout
+from edge_mil_export.architectures.state_dict_reader import StateDictReader
 
 FRESH_WIDTH, FRESH_HIDDEN = 64, 32
 """The official 512 and 128, scaled."""
@@ -30,7 +30,7 @@ class _Mambamil(AttentionHead):
     options = (ACTIVATION,)
     names: tuple[str, str, str]
 
-    def __init__(self, layout: Layout, options: Options) -> None:
+    def __init__(self, layout: StateDictReader, options: Options) -> None:
         super().__init__(layout, options)
         first = layout.linear("feature.0")
         width = first.out_features

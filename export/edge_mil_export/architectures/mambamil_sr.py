@@ -22,7 +22,7 @@ from edge_mil_export.architectures.head import (
 )
 from edge_mil_export.architectures.nystrom import fresh_parts, linear_arrays
 from edge_mil_export.architectures.registry import architecture
-from edge_mil_export.architectures.state_dict_reader import Layout
+from edge_mil_export.architectures.state_dict_reader import StateDictReader
 
 FRESH_WIDTH, FRESH_LAYERS, STATES, TAPS, HIDDEN = 64, 2, 16, 4, 128
 
@@ -30,7 +30,7 @@ FRESH_WIDTH, FRESH_LAYERS, STATES, TAPS, HIDDEN = 64, 2, 16, 4, 128
 class Branch(nn.Module):
     """One selective scan of a layer; `tail` is "" for the forward one, "_b" for the other."""
 
-    def __init__(self, layout: Layout, at: str, tail: str, channels: int) -> None:
+    def __init__(self, layout: StateDictReader, at: str, tail: str, channels: int) -> None:
         super().__init__()
         logarithm = "A_log" if not tail else "A_b_log"
         self.rates_log = nn.Parameter(layout.tensor(f"{at}.{logarithm}", channels, None).clone())
@@ -79,7 +79,7 @@ class Branch(nn.Module):
 class SRLayer(nn.Module):
     """h + SR(LN h): a scan in order, and one over every `rate`-th instance in turn."""
 
-    def __init__(self, layout: Layout, at: str, width: int, rate: int) -> None:
+    def __init__(self, layout: StateDictReader, at: str, width: int, rate: int) -> None:
         super().__init__()
         self.norm = layout.layer_norm(f"{at}.0", width)
         self.in_proj = layout.linear(f"{at}.1.in_proj", width, bias=None)
@@ -129,7 +129,7 @@ class MambaMil(Head):
     )
     incremental, order, logits_in_attend = "whole-bag", "grid", False
 
-    def __init__(self, layout: Layout, options: Options) -> None:
+    def __init__(self, layout: StateDictReader, options: Options) -> None:
         super().__init__(layout, options)
         if options["scan"] == "bi":
             raise UsageError(

@@ -8,7 +8,7 @@ from torch import nn
 from edge_mil_export.architectures.head import ACTIVATION, Head, Option, Options, activation
 from edge_mil_export.architectures.nystrom import fresh_parts
 from edge_mil_export.architectures.registry import architecture
-from edge_mil_export.architectures.state_dict_reader import Layout
+from edge_mil_export.architectures.state_dict_reader import StateDictReader
 
 FRESH_WIDTH = 64
 """The official 512, scaled."""
@@ -35,7 +35,7 @@ class MeanMaxMil(Head):
         ACTIVATION,
     )
 
-    def __init__(self, layout: Layout, options: Options) -> None:
+    def __init__(self, layout: StateDictReader, options: Options) -> None:
         super().__init__(layout, options)
         first = layout.linear("head.0")
         last = "head.3" if "head.3.weight" in layout else "head.2"

@@ -19,7 +19,7 @@ from edge_mil_export.architectures.head import (
 )
 from edge_mil_export.architectures.nystrom import fresh_parts, linear_arrays
 from edge_mil_export.architectures.registry import architecture
-from edge_mil_export.architectures.state_dict_reader import Layout
+from edge_mil_export.architectures.state_dict_reader import StateDictReader
 from edge_mil_export.errors import ArchitectureError
 
 MERGE_HEADS = 8
@@ -48,7 +48,7 @@ class AbmilMhimRepo(AttentionHead):
 
     options = (ACTIVATION,)
 
-    def __init__(self, layout: Layout, options: Options) -> None:
+    def __init__(self, layout: StateDictReader, options: Options) -> None:
         super().__init__(layout, options)
         if "feature.1.weight" in layout:
             feature_dim = layout.tensor("feature.1.weight", None, None).shape[1]
@@ -122,7 +122,7 @@ class MhimAbmil(AttentionHead):
         Option("merge_test", ("true", "false"), "the pooled vector", "false"),
     )
 
-    def __init__(self, layout: Layout, options: Options) -> None:
+    def __init__(self, layout: StateDictReader, options: Options) -> None:
         super().__init__(layout, options)
         first = layout.linear("feature.0", bias=None)
         width = first.out_features
@@ -201,7 +201,7 @@ class Merge(nn.Module):
         DearCaat/MHIM-MIL, modules/mhim.py; `aggregators.md`, 2 and 4.5.
     """
 
-    def __init__(self, layout: Layout, width: int) -> None:
+    def __init__(self, layout: StateDictReader, width: int) -> None:
         super().__init__()
         query = layout.tensor("merge.global_q", 1, None, width)
         if "merge.global_q_mm" in layout:

@@ -10,7 +10,7 @@ from torch import nn
 from edge_mil_export.architectures.head import Head, Options
 from edge_mil_export.architectures.nystrom import fresh_parts
 from edge_mil_export.architectures.registry import architecture
-from edge_mil_export.architectures.state_dict_reader import Layout
+from edge_mil_export.architectures.state_dict_reader import StateDictReader
 from edge_mil_export.errors import ArchitectureError
 
 FRESH_WIDTH = 64
@@ -28,7 +28,7 @@ class MilFc(Head):
     last: ClassVar[str] = "classifier"
     any_class: ClassVar[bool] = False
 
-    def __init__(self, layout: Layout, options: Options) -> None:
+    def __init__(self, layout: StateDictReader, options: Options) -> None:
         super().__init__(layout, options)
         self.pooling = "top_class" if self.any_class else "top_positive"
         self.first = layout.linear("fc.0")

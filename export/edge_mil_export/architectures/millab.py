@@ -8,7 +8,7 @@ from torch import nn
 from edge_mil_export.architectures.head import AttentionHead, Options, gated
 from edge_mil_export.architectures.nystrom import fresh_parts
 from edge_mil_export.architectures.registry import architecture
-from edge_mil_export.architectures.state_dict_reader import Layout
+from edge_mil_export.architectures.state_dict_reader import StateDictReader
 
 FRESH_WIDTH, FRESH_HIDDEN = 64, 48
 """The official 512 and 384, scaled."""
@@ -29,7 +29,7 @@ class AbmilMillab(AttentionHead):
         mahmoodlab/MIL-Lab, src/models/abmil.py (layout only); `aggregators.md`, 4.1.
     """
 
-    def __init__(self, layout: Layout, options: Options) -> None:
+    def __init__(self, layout: StateDictReader, options: Options) -> None:
         super().__init__(layout, options)
         width = feature_dim = layout.tensor("patch_embed.0.weight", None, None).shape[1]
         layers: list[nn.Module] = []

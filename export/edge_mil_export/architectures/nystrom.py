@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from edge_mil_export.architectures.state_dict_reader import Layout
+from edge_mil_export.architectures.state_dict_reader import StateDictReader
 
 PINV_ROUNDS = 6
 KERNELS = (("proj", 7), ("proj1", 5), ("proj2", 3))
@@ -25,7 +25,9 @@ HEADS, TAPS = 8, 33
 class NystromLayer(nn.Module):
     """x + attention of LN(x) over landmarks, half as many as the width; see the device's part."""
 
-    def __init__(self, layout: Layout, prefix: str, width: int, *, keep_last: bool) -> None:
+    def __init__(
+        self, layout: StateDictReader, prefix: str, width: int, *, keep_last: bool
+    ) -> None:
         super().__init__()
         self.norm = layout.layer_norm(f"{prefix}.norm", width)
         self.to_qkv = layout.linear(f"{prefix}.attn.to_qkv", width, bias=False)
@@ -71,7 +73,7 @@ class NystromLayer(nn.Module):
 class GridConvolution(nn.Module):
     """f + depth-wise convolutions of three sizes over a grid, with zeros around it."""
 
-    def __init__(self, layout: Layout, prefix: str, width: int) -> None:
+    def __init__(self, layout: StateDictReader, prefix: str, width: int) -> None:
         super().__init__()
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
         for name, size in KERNELS:

@@ -12,7 +12,7 @@ from edge_mil.errors import UsageError
 from edge_mil_export.architectures.head import NUMBER, Head, Option, Options
 from edge_mil_export.architectures.nystrom import fresh_parts, linear_arrays
 from edge_mil_export.architectures.registry import architecture
-from edge_mil_export.architectures.state_dict_reader import Layout
+from edge_mil_export.architectures.state_dict_reader import StateDictReader
 
 SHARPNESS, ROUNDS, SETTLED = 0.1, 1000, 1e-10
 FRESH_WIDTH, FRESH_PROTOTYPES = 64, 16
@@ -33,7 +33,7 @@ class OtSurv(Head):
     )
     incremental, logits_in_attend, kind = "whole-bag", False, "survival"
 
-    def __init__(self, layout: Layout, options: Options) -> None:
+    def __init__(self, layout: StateDictReader, options: Options) -> None:
         super().__init__(layout, options)
         self.pooling, self.rho = "otsurv", float(options["rho"])
         if self.rho > 1:

@@ -14,8 +14,8 @@ import torch
 
 from edge_mil.errors import NotThereYetError, UsageError
 from edge_mil_export.architectures.head import COUNT, INTEGER, NUMBER, Head, Option
-from edge_mil_export.architectures.state_dict_reader import SHOWN_KEYS, Layout
-from edge_mil_export.architectures.unsupported import LATER, LaterHead
+from edge_mil_export.architectures.state_dict_reader import SHOWN_KEYS, StateDictReader
+from edge_mil_export.architectures.unsupported import UNSUPPORTED, UnsupportedHead
 from edge_mil_export.errors import ArchitectureError
 
 NEAREST = 3
@@ -165,7 +165,7 @@ def build_head(
     found = _named(name) if name else _detected(state, file)
     settled = found.aliases.get(name or "", {})
     complete = _complete(found, {**options}, settled, state)
-    layout = Layout(state, found.name)
+    layout = StateDictReader(state, found.name)
     layout.ignore(found.build.training_only)
     try:
         head = found.build(layout, complete)
@@ -182,7 +182,7 @@ def _named(name: str) -> Architecture:
     for found in _REGISTERED.values():
         if name == found.name or name in found.aliases:
             return found
-    if any(name == later.name for later in LATER):
+    if any(name == later.name for later in UNSUPPORTED):
         raise NotThereYetError(f"{name} is not there yet: it comes with the next release.")
     close = difflib.get_close_matches(name, names(), 1)
     hint = f"did you mean {close[0]}? " if close else ""
@@ -205,12 +205,12 @@ def _detected(state: Mapping[str, torch.Tensor], file: str) -> Architecture:
     )
 
 
-def _candidates() -> list[Architecture | LaterHead]:
+def _candidates() -> list[Architecture | UnsupportedHead]:
     """Return every signature, those of the table in its order."""
-    return sorted([*_REGISTERED.values(), *LATER], key=lambda candidate: candidate.row)
+    return sorted([*_REGISTERED.values(), *UNSUPPORTED], key=lambda candidate: candidate.row)
 
 
-def _first_match(state: Mapping[str, torch.Tensor]) -> Architecture | LaterHead | None:
+def _first_match(state: Mapping[str, torch.Tensor]) -> Architecture | UnsupportedHead | None:
     for candidate in _candidates():
         if all(_is_there(pattern, state) for pattern in candidate.keys):
             return candidate
@@ -237,10 +237,10 @@ def _nearest(state: Mapping[str, torch.Tensor]) -> str:
     """Name the nearest architectures and the first three keys in which each differs."""
     held = {_general(key) for key in state}
 
-    def missing(candidate: Architecture | LaterHead) -> list[str]:
+    def missing(candidate: Architecture | UnsupportedHead) -> list[str]:
         return [pattern for pattern in candidate.keys if not _is_there(pattern, state)]
 
-    def likeness(candidate: Architecture | LaterHead) -> tuple[float, float]:
+    def likeness(candidate: Architecture | UnsupportedHead) -> tuple[float, float]:
         wanted = {_general(key.split("|")[0]) for key in candidate.keys}
         words = {part for key in wanted for part in key.split(".")}
         found = {part for key in held for part in key.split(".")}

@@ -22,7 +22,7 @@ from edge_mil_export.architectures.head import (
 )
 from edge_mil_export.architectures.nystrom import fresh_parts, linear_arrays
 from edge_mil_export.architectures.registry import architecture
-from edge_mil_export.architectures.state_dict_reader import Layout
+from edge_mil_export.architectures.state_dict_reader import StateDictReader
 from edge_mil_export.errors import ArchitectureError
 
 CROSS_REGIONS = 8
@@ -33,7 +33,7 @@ FRESH_WIDTH, FRESH_HEADS, FRESH_TAPS, FRESH_LANDMARKS, HIDDEN = 64, 8, 15, 3, 12
 class RegionAttention(nn.Module):
     """Multi-head attention among rows, with EPEG where it has `pe`."""
 
-    def __init__(self, layout: Layout, at: str, width: int, heads: int | None) -> None:
+    def __init__(self, layout: StateDictReader, at: str, width: int, heads: int | None) -> None:
         super().__init__()
         self.qkv = layout.linear(f"{at}.qkv", width, bias=None)
         inner = self.qkv.out_features // 3
@@ -96,7 +96,7 @@ class RrtMil(Head):
     )
     incremental, order, logits_in_attend = "whole-bag", "grid", False
 
-    def __init__(self, layout: Layout, options: Options) -> None:
+    def __init__(self, layout: StateDictReader, options: Options) -> None:
         super().__init__(layout, options)
         self.pooling = "rrtmil"
         self.regions = int(options["region_num"])

@@ -10,7 +10,7 @@ from edge_mil_export.architectures.acmil import DimReduction
 from edge_mil_export.architectures.head import INTEGER, AttentionHead, Option, Options, gated
 from edge_mil_export.architectures.nystrom import fresh_parts
 from edge_mil_export.architectures.registry import architecture
-from edge_mil_export.architectures.state_dict_reader import Layout
+from edge_mil_export.architectures.state_dict_reader import StateDictReader
 from edge_mil_export.errors import ArchitectureError
 
 FRESH_WIDTH, FRESH_ATOMS, FRESH_HIDDEN = 64, 64, (128, 64)
@@ -22,7 +22,7 @@ class SparseCode(nn.Module):
     z <- shrink(z - D^T (D z - x) / c, t(x) / c), from shrink(D^T x, t(x) / c); t is a network.
     """
 
-    def __init__(self, layout: Layout, prefix: str, rounds: int) -> None:
+    def __init__(self, layout: StateDictReader, prefix: str, rounds: int) -> None:
         super().__init__()
         atoms = layout.tensor(f"{prefix}.Dict", None, None)
         self.atoms = nn.Parameter(atoms.clone())
@@ -67,7 +67,7 @@ class ScMil(AttentionHead):
     options = (Option("rounds", INTEGER, "the code of each instance", "5"),)
     training_only = ("sc.soft_comp", "sc.Identity")
 
-    def __init__(self, layout: Layout, options: Options) -> None:
+    def __init__(self, layout: StateDictReader, options: Options) -> None:
         super().__init__(layout, options)
         code = SparseCode(layout, "sc", int(options["rounds"]))
         width, atoms = code.atoms.shape

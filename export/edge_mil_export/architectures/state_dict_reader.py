@@ -13,7 +13,7 @@ SHOWN_KEYS = 3
 """A message names the first three keys that differ, never a dump of sixty (`users.md`, R1)."""
 
 
-class Layout:
+class StateDictReader:
     """Builds layers from the tensors of a state dict, and knows which were used.
 
     Sizes are read from shapes; a key that is missing, or a shape that does not follow from the

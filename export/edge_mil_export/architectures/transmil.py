@@ -28,7 +28,7 @@ from edge_mil_export.architectures.nystrom import (
     linear_arrays,
 )
 from edge_mil_export.architectures.registry import architecture
-from edge_mil_export.architectures.state_dict_reader import Layout
+from edge_mil_export.architectures.state_dict_reader import StateDictReader
 
 FRESH_WIDTH = 64
 SMALLEST_GRID = 7
@@ -41,7 +41,7 @@ class TransformerHead(Head):
 
     def assemble(
         self,
-        layout: Layout,
+        layout: StateDictReader,
         embed: nn.Sequential,
         prefix: str,
         *,
@@ -112,7 +112,7 @@ class TransMil(TransformerHead):
         ),
     )
 
-    def __init__(self, layout: Layout, options: Options) -> None:
+    def __init__(self, layout: StateDictReader, options: Options) -> None:
         super().__init__(layout, options)
         self.pooling = "transmil"
         embed = nn.Sequential(layout.linear("_fc1.0"), nn.ReLU())
@@ -164,7 +164,7 @@ class MhimTransMil(TransformerHead):
     )
     training_only = ("merge.",)
 
-    def __init__(self, layout: Layout, options: Options) -> None:
+    def __init__(self, layout: StateDictReader, options: Options) -> None:
         super().__init__(layout, options)
         self.pooling = "mhim_transmil"
         if options.get("merge_test") == "true":

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class LaterHead:
+class UnsupportedHead:
     """A signature without a head.
 
     Attributes:
@@ -26,8 +26,8 @@ class LaterHead:
     reason: str = ""
 
 
-LATER = (
-    LaterHead(
+UNSUPPORTED = (
+    UnsupportedHead(
         "dsmil_init",
         ("b_classifier.q.weight|b_classifier.q.0.weight", "b_classifier.v.1.weight"),
         400,

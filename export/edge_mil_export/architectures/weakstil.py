@@ -8,7 +8,7 @@ from torch import nn
 from edge_mil_export.architectures.head import Head, Option, Options, gated
 from edge_mil_export.architectures.nystrom import fresh_parts
 from edge_mil_export.architectures.registry import architecture
-from edge_mil_export.architectures.state_dict_reader import Layout
+from edge_mil_export.architectures.state_dict_reader import StateDictReader
 from edge_mil_export.errors import ArchitectureError
 
 FRESH_WIDTH = 64
@@ -42,7 +42,7 @@ class WeakStil(Head):
     kind = "regression"
     output_names = ("stil_percent",)
 
-    def __init__(self, layout: Layout, options: Options) -> None:
+    def __init__(self, layout: StateDictReader, options: Options) -> None:
         super().__init__(layout, options)
         self.output = options["output"]
         self.encoder = _layers(layout, "encoder", None)
@@ -99,7 +99,7 @@ class WeakStil(Head):
         )
 
 
-def _layers(layout: Layout, prefix: str, inputs: int | None) -> nn.ModuleList:
+def _layers(layout: StateDictReader, prefix: str, inputs: int | None) -> nn.ModuleList:
     """Return the linear layers under a prefix in their order; numbers between are activations."""
     layers: list[nn.Linear] = []
     for number in layout.indices(f"{prefix}."):

@@ -12,7 +12,7 @@ from torch.nn.functional import leaky_relu
 from edge_mil_export.architectures.head import INTEGER, Head, Option, Options
 from edge_mil_export.architectures.nystrom import fresh_parts, linear_arrays
 from edge_mil_export.architectures.registry import architecture
-from edge_mil_export.architectures.state_dict_reader import Layout
+from edge_mil_export.architectures.state_dict_reader import StateDictReader
 
 FRESH_WIDTH = 64
 
@@ -31,7 +31,7 @@ class Wikg(Head):
     training_only = ("gate_U.", "gate_V.", "gate_W.")
     incremental, logits_in_attend = "whole-bag", False
 
-    def __init__(self, layout: Layout, options: Options) -> None:
+    def __init__(self, layout: StateDictReader, options: Options) -> None:
         super().__init__(layout, options)
         self.pooling, self.topk = "wikg", int(options["topk"])
         self.embed = layout.linear("_fc1.0", bias=None)

@@ -20,7 +20,7 @@ from edge_mil.aggregators.catalogue import FIELD
 from edge_mil.backends import open_backend
 from edge_mil.bundle import open_bundle
 from edge_mil.pipeline import Model
-from edge_mil.pipeline.instance_order import grid_places
+from edge_mil.pipeline.instance_order import grid_order
 from edge_mil.types import Float32Array
 
 CHUNK = 4096
@@ -143,11 +143,11 @@ def _folded(model: Model, state: Any, features: Float32Array) -> Any:
     state = model.aggregator.initial_state() if state is None else state
     first = model.aggregator.instances(state)
     for at in range(0, len(features), CHUNK):
-        part, places = features[at : at + CHUNK], None
-        if model.aggregator.needs_places:
+        part, instance_order = features[at : at + CHUNK], None
+        if model.aggregator.needs_instance_order:
             numbers = range(first + at, first + at + len(part))
-            places = grid_places([(n % COLUMNS, n // COLUMNS) for n in numbers])
-        state = model.aggregator.update(state, model.attend(part, places))
+            instance_order = grid_order([(n % COLUMNS, n // COLUMNS) for n in numbers])
+        state = model.aggregator.update(state, model.attend(part, instance_order))
     return state
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from edge_mil import __version__
 from edge_mil.bundle import (
     Bundle,
     ExtractorSpec,
@@ -22,6 +21,7 @@ from edge_mil.bundle import (
 from edge_mil.errors import BundleError, SourceError
 from edge_mil.imaging import TissueTest
 from edge_mil.pipeline.ood.reference import REFERENCE_FILE
+from edge_mil.version import __version__
 from edge_mil_export.bundle.licences import Terms, parse_licences
 from edge_mil_export.bundle.model_card import write_card
 from edge_mil_export.bundle.reference import make_reference

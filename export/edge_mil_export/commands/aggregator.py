@@ -48,8 +48,8 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Export, write the bundle, say what was read from the checkpoint."""
-    from edge_mil import __version__
     from edge_mil.bundle import Licences, Manifest, write_bundle
+    from edge_mil.version import __version__
     from edge_mil_export.bundle.licences import CLOSED, parse_licences
     from edge_mil_export.onnx_export.aggregator import (
         export_aggregator,

@@ -21,7 +21,7 @@ from edge_mil_export.progress import progress
 from edge_mil_export.quantize.calibration import Calibrator
 from edge_mil_export.quantize.fp16 import half_precision
 from edge_mil_export.quantize.qdq import DIALECTS
-from edge_mil_export.quantize.search import Climb, Judges, climb
+from edge_mil_export.quantize.search import Acceptance, SearchResult, climb
 from edge_mil_export.quantize.sensitivity import Sensitivity, layer_sensitivities
 
 BATCH = 8
@@ -56,7 +56,7 @@ def measure(
     reference = _features(source.features, on.bags, f"{source.framework} FP32")
     fp32 = compare(reference, bag_features(graph.data, on.bags), scorer)
     half = _halve(graph.model, reference, scorer, on, max_difference) if fp16 else None
-    climbs: dict[str, Climb] = {}
+    climbs: dict[str, SearchResult] = {}
     between = None
     if int8:
         climbs, between = _climb_both(graph.model, reference, scorer, on, max_difference)
@@ -105,7 +105,7 @@ def _climb_both(
     scorer: BagScorer,
     on: FidelitySet,
     max_difference: float,
-) -> tuple[dict[str, Climb], Agreement]:
+) -> tuple[dict[str, SearchResult], Agreement]:
     resolved = resolve_constants(model)
     assert on.calibration is not None
     calibrator = Calibrator(resolved, on.calibration)
@@ -128,7 +128,7 @@ def _climb_both(
 
     climbs = {
         dialect: climb(
-            resolved, calibrator, dialect, Judges(plain, shifted), sensitivity, max_difference
+            resolved, calibrator, dialect, Acceptance(plain, shifted), sensitivity, max_difference
         )
         for dialect in DIALECTS
     }

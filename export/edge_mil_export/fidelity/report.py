@@ -10,7 +10,7 @@ from typing import Any
 from edge_mil.types import RESEARCH_USE_ONLY
 from edge_mil_export.agreement import Agreement
 from edge_mil_export.fidelity.bags import FidelitySet
-from edge_mil_export.quantize.search import Climb, Tried
+from edge_mil_export.quantize.search import Candidate, SearchResult
 
 DIGITS = 6
 
@@ -42,7 +42,7 @@ class Fidelity:
     framework: str
     graph_error: float
     fp32: Agreement
-    climbs: Mapping[str, Climb]
+    climbs: Mapping[str, SearchResult]
     between: Agreement | None
     max_difference: float
     measured_on: FidelitySet
@@ -90,12 +90,12 @@ class Fidelity:
         return (json.dumps(self.document(), indent=2, sort_keys=True) + "\n").encode()
 
 
-def _step(tried: Tried) -> dict[str, Any]:
+def _step(tried: Candidate) -> dict[str, Any]:
     shifted = {} if tried.shifted is None else {"shifted_stain": _short(tried.shifted)}
     return {"form": _rung(tried), **_short(tried.agreement), **shifted}
 
 
-def _rung(tried: Tried) -> dict[str, Any]:
+def _rung(tried: Candidate) -> dict[str, Any]:
     return {
         "calibration": tried.rung.method,
         "fp32_layers": tried.rung.fp32_layers,

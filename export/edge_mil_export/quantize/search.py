@@ -33,7 +33,7 @@ NAMED_LAYERS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Rung:
+class QuantRecipe:
     """One form: how ranges are found, and how many layers after the image stay FP32."""
 
     method: str
@@ -49,12 +49,12 @@ class Rung:
 
 
 RUNGS = (
-    Rung("MinMax", 0),
-    Rung("Percentile", 0),
-    Rung("MinMax", 1),
-    Rung("MinMax", 2),
-    Rung("Percentile", 1),
-    Rung("Percentile", 2),
+    QuantRecipe("MinMax", 0),
+    QuantRecipe("Percentile", 0),
+    QuantRecipe("MinMax", 1),
+    QuantRecipe("MinMax", 2),
+    QuantRecipe("Percentile", 1),
+    QuantRecipe("Percentile", 2),
 )
 """`runtime.md`, section 7: two calibrations serve all of them."""
 SMALL_WEIGHTS = 32 * 3 * 3 * 3
@@ -64,7 +64,7 @@ in FP32 costs a third of the speed."""
 
 
 @dataclass(frozen=True, slots=True)
-class Tried:
+class Candidate:
     """A rung and what it came to.
 
     Attributes:
@@ -73,13 +73,13 @@ class Tried:
         shifted: On bags with shifted stain; None where the plain ones refused the form already.
     """
 
-    rung: Rung
+    rung: QuantRecipe
     agreement: Agreement
     shifted: Agreement | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Climb:
+class SearchResult:
     """What a dialect stopped at.
 
     Attributes:
@@ -90,12 +90,12 @@ class Climb:
     """
 
     dialect: str
-    chosen: Tried
+    chosen: Candidate
     data: bytes
-    tried: tuple[Tried, ...]
+    tried: tuple[Candidate, ...]
 
 
-def rungs(view: GraphView) -> tuple[Rung, ...]:
+def rungs(view: GraphView) -> tuple[QuantRecipe, ...]:
     """Return the rungs in the order to try them.
 
     Small first layers come first in FP32, which costs no speed: the image fills 8 bits exactly, and
@@ -116,7 +116,7 @@ def _are_small(view: GraphView, depth: int) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Judges:
+class Acceptance:
     """Compare a graph with the original on the held-back bags: as they are, and stain shifted."""
 
     plain: Callable[[bytes], Agreement]
@@ -127,10 +127,10 @@ def climb(
     model: onnx.ModelProto,
     calibrator: Calibrator,
     dialect: str,
-    judges: Judges,
+    judges: Acceptance,
     sensitivity: Callable[[str], list[Sensitivity]],
     max_difference: float,
-) -> Climb:
+) -> SearchResult:
     """Try rung after rung.
 
     Stops at the first that holds the maximum, the mean (a quarter of it), half as much again as the
@@ -149,7 +149,7 @@ def climb(
         QuantizationError: No rung holds the maximum; the message names the layers that hurt most.
     """
     view, tried = GraphView(model), []
-    best: tuple[tuple[bool, float], Tried, bytes] | None = None
+    best: tuple[tuple[bool, float], Candidate, bytes] | None = None
     for rung in progress(rungs(view), f"INT8 for {dialect}", "form"):
         kept = view.first_layers(rung.fp32_layers)
         data = quantize(
@@ -157,9 +157,9 @@ def climb(
         ).SerializeToString()
         plain = judges.plain(data)
         if plain.score_difference_max > max_difference:
-            tried.append(Tried(rung, plain))
+            tried.append(Candidate(rung, plain))
             continue
-        found = Tried(rung, plain, judges.shifted(data))
+        found = Candidate(rung, plain, judges.shifted(data))
         tried.append(found)
         rank = (not _holds_shifted(found, max_difference), plain.score_difference_mean)
         holds = rank <= (False, MEAN_SHARE * max_difference) and _is_alike(found)
@@ -169,22 +169,22 @@ def climb(
             break
     if best is None:
         raise _nothing_holds(dialect, tried, sensitivity(dialect), max_difference)
-    return Climb(dialect, best[1], best[2], tuple(tried))
+    return SearchResult(dialect, best[1], best[2], tuple(tried))
 
 
-def _is_alike(found: Tried) -> bool:
+def _is_alike(found: Candidate) -> bool:
     assert found.shifted is not None
     least = min(found.agreement.centred_cosine_min, found.shifted.centred_cosine_min)
     return least >= CENTRED_FLOOR
 
 
-def _holds_shifted(found: Tried, max_difference: float) -> bool:
+def _holds_shifted(found: Candidate, max_difference: float) -> bool:
     assert found.shifted is not None
     return found.shifted.score_difference_max <= SHIFTED_SHARE * max_difference
 
 
 def _nothing_holds(
-    dialect: str, tried: list[Tried], layers: list[Sensitivity], max_difference: float
+    dialect: str, tried: list[Candidate], layers: list[Sensitivity], max_difference: float
 ) -> QuantizationError:
     nearest = min(tried, key=lambda found: found.agreement.score_difference_max)
     total = sum(layer.error for layer in layers) or 1.0

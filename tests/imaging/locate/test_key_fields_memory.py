@@ -2,18 +2,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from edge_mil.imaging.registration.key_frames import HELD, KeyFields, key_field
-from edge_mil.imaging.registration.pyramid import Picture
+from edge_mil.imaging.registration.key_frames import HELD, KeyFrames, key_frame
+from edge_mil.imaging.registration.pyramid import RegistrationPyramid
 
 
 def test_only_the_newest_pictures_stay_in_memory_and_older_ones_come_from_the_file() -> None:
     rng = np.random.default_rng(0)
-    keys = KeyFields()
+    keys = KeyFrames()
     file: dict[int, bytes] = {}
     keys.load = file.__getitem__
     pictures = {n: rng.integers(0, 256, (48, 64), dtype=np.uint8) for n in range(HELD + 20)}
     for number, grey in pictures.items():
-        key = key_field(number, Picture(grey, 1), (64, 48), (64.0 * number, 0.0))
+        key = key_frame(number, RegistrationPyramid(grey, 1), (64, 48), (64.0 * number, 0.0))
         file[number] = key.jpeg
         keys.add(key)
     assert sum(bool(key.jpeg) for key in keys.all()) == HELD
@@ -26,8 +26,8 @@ def test_only_the_newest_pictures_stay_in_memory_and_older_ones_come_from_the_fi
 
 
 def test_without_a_file_every_picture_stays() -> None:
-    keys = KeyFields()
+    keys = KeyFrames()
     grey = np.zeros((48, 64), np.uint8)
     for number in range(HELD + 2):
-        keys.add(key_field(number, Picture(grey, 1), (64, 48), (0.0, 0.0)))
+        keys.add(key_frame(number, RegistrationPyramid(grey, 1), (64, 48), (0.0, 0.0)))
     assert all(key.jpeg for key in keys.all())

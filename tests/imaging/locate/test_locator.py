@@ -10,21 +10,23 @@ import numpy as np
 import pytest
 from textured_slide import textured_slide, with_noise
 
-from edge_mil.imaging.registration import KeyField, Location, Locator
+from edge_mil.imaging.registration import FrameLocation, KeyFrame, KeyFrameLocalizer
 from edge_mil.imaging.registration.pairwise import Registration, register
-from edge_mil.imaging.registration.pyramid import Picture
+from edge_mil.imaging.registration.pyramid import RegistrationPyramid
 from edge_mil.types import UInt8Array
 
 SIZE = (256, 192)
 SLIDE = textured_slide(1400, 1100)
 
 
-def picture(x: int, y: int, deviation: float = 2.0) -> Picture:
+def picture(x: int, y: int, deviation: float = 2.0) -> RegistrationPyramid:
     pixels = SLIDE[y : y + SIZE[1], x : x + SIZE[0]]
-    return Picture.of(with_noise(pixels, deviation, 7000 * x + y))
+    return RegistrationPyramid.of(with_noise(pixels, deviation, 7000 * x + y))
 
 
-def walk(locator: Locator, places: list[tuple[int, int]], first: int = 1) -> list[Location]:
+def walk(
+    locator: KeyFrameLocalizer, places: list[tuple[int, int]], first: int = 1
+) -> list[FrameLocation]:
     found = []
     for sequence, place in enumerate(places, start=first):
         found.append(locator.find(sequence, picture(*place)))
@@ -63,27 +65,27 @@ EIGHT = [
 
 
 def test_the_first_field_is_the_origin() -> None:
-    (found,) = walk(Locator(SIZE), [(300, 200)])
+    (found,) = walk(KeyFrameLocalizer(SIZE), [(300, 200)])
     assert (found.found, found.x, found.y) == (True, 0, 0)
     assert found.key is not None
 
 
 def test_a_path_with_a_return_is_followed_to_the_pixel() -> None:
     places = [*line((100, 100), (900, 500)), *line((900, 500), (300, 600)), (150, 140), (100, 100)]
-    for found, (x, y) in zip(walk(Locator(SIZE), places), places, strict=True):
+    for found, (x, y) in zip(walk(KeyFrameLocalizer(SIZE), places), places, strict=True):
         if found.found:
             assert (found.x, found.y) == (x - 100, y - 100)
     assert found.found
 
 
 def test_a_field_that_shares_nothing_has_no_place() -> None:
-    found = walk(Locator(SIZE), [(100, 100), (700, 600)])[-1]
+    found = walk(KeyFrameLocalizer(SIZE), [(100, 100), (700, 600)])[-1]
     assert not found.found
     assert found.response < found.needed
 
 
 def test_after_a_jump_a_known_place_is_found_by_content() -> None:
-    locator = Locator(SIZE)
+    locator = KeyFrameLocalizer(SIZE)
     places = line((0, 0), (1100, 800), 100)
     walk(locator, places)
     (found,) = walk(locator, [(30, 10)], first=100)
@@ -91,7 +93,7 @@ def test_after_a_jump_a_known_place_is_found_by_content() -> None:
 
 
 def test_an_unlocated_field_changes_nothing() -> None:
-    locator = Locator(SIZE)
+    locator = KeyFrameLocalizer(SIZE)
     walk(locator, [(100, 100), (140, 100)])
     last, keys = locator.last, len(locator.keys)
     walk(locator, [(900, 700)], first=3)
@@ -99,19 +101,19 @@ def test_an_unlocated_field_changes_nothing() -> None:
 
 
 def test_bare_glass_is_never_the_origin() -> None:
-    locator = Locator(SIZE)
+    locator = KeyFrameLocalizer(SIZE)
     glass = with_noise(np.full((SIZE[1], SIZE[0], 3), 240, np.uint8), 2.0, 1)
-    assert not locator.find(1, Picture.of(glass)).found
+    assert not locator.find(1, RegistrationPyramid.of(glass)).found
 
 
 def test_the_same_field_again_makes_no_new_key_field() -> None:
-    locator = Locator(SIZE)
+    locator = KeyFrameLocalizer(SIZE)
     walk(locator, [(300, 300)] * 5)
     assert len(locator.keys) == 1
 
 
 def test_a_restart_goes_on_at_the_same_state() -> None:
-    locator, again = Locator(SIZE), Locator(SIZE)
+    locator, again = KeyFrameLocalizer(SIZE), KeyFrameLocalizer(SIZE)
     walk(locator, EIGHT[:20])
     again.restore(locator.keys.all(), locator.last)
     for here, there in zip(
@@ -129,14 +131,14 @@ def test_a_restart_goes_on_at_the_same_state() -> None:
 def test_another_objective_is_recognised(ratio: float) -> None:
     import cv2
 
-    locator = Locator(SIZE)
+    locator = KeyFrameLocalizer(SIZE)
     walk(locator, [(500, 400), (560, 430)])
     width, height = round(SIZE[0] / ratio), round(SIZE[1] / ratio)
     x, y = 560 + (SIZE[0] - width) // 2, 430 + (SIZE[1] - height) // 2
     view = SLIDE[y : y + height, x : x + width]
     how = cv2.INTER_AREA if ratio < 1 else cv2.INTER_CUBIC
     other: UInt8Array = np.asarray(cv2.resize(view, SIZE, interpolation=how), np.uint8)
-    found = locator.find(3, Picture.of(other))
+    found = locator.find(3, RegistrationPyramid.of(other))
     assert not found.found
     assert found.scale_ratio == ratio
 
@@ -148,7 +150,11 @@ class Drifting:
         self.push_px, self.now = push_px, 0
 
     def __call__(
-        self, fixed: Picture, moving: Picture, key: KeyField, _: tuple[float, float] | None
+        self,
+        fixed: RegistrationPyramid,
+        moving: RegistrationPyramid,
+        key: KeyFrame,
+        _: tuple[float, float] | None,
     ) -> Registration | None:
         """Register a pair."""
         fit = register(fixed, moving)
@@ -160,7 +166,7 @@ class Drifting:
 
 def _drifted(push_px: float) -> tuple[list[float], int]:
     pair = Drifting(push_px)
-    locator = Locator(SIZE, pair)
+    locator = KeyFrameLocalizer(SIZE, pair)
     closures = 0
     for sequence, place in enumerate(EIGHT, start=1):
         pair.now = sequence

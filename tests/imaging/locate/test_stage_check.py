@@ -10,8 +10,8 @@ from textured_slide import textured_slide, with_noise
 
 from edge_mil.cameras.scan_plan import serpentine
 from edge_mil.errors import PixelSizeError, PositionError
-from edge_mil.imaging.registration import StageCheck, StagePlace, check_affine
-from edge_mil.imaging.registration.pyramid import Picture
+from edge_mil.imaging.registration import StageCheck, StageComparison, check_affine
+from edge_mil.imaging.registration.pyramid import RegistrationPyramid
 
 MPP = 0.5
 SIZE = (256, 192)
@@ -21,12 +21,14 @@ PLACES = serpentine(1000, 760, *SIZE, 0.25)
 Stage = Callable[[float, float], tuple[float, float]]
 
 
-def scan(stage: Stage, places: list[tuple[int, int]], deviation: float = 0.0) -> list[StagePlace]:
+def scan(
+    stage: Stage, places: list[tuple[int, int]], deviation: float = 0.0
+) -> list[StageComparison]:
     check, found = StageCheck(SIZE, MPP), []
     for number, (x, y) in enumerate(places, start=1):
         pixels = with_noise(SLIDE[y : y + SIZE[1], x : x + SIZE[0]], deviation, number)
         place = stage((x + SIZE[0] / 2) * MPP, (y + SIZE[1] / 2) * MPP)
-        found.append(check.look(number, Picture.of(pixels), *place))
+        found.append(check.look(number, RegistrationPyramid.of(pixels), *place))
         check.apply(found[-1])
     return found
 
@@ -105,8 +107,8 @@ def test_another_objective_at_the_same_place_is_recognised() -> None:
     x, y = 300, 300
     field = SLIDE[y : y + SIZE[1], x : x + SIZE[0]]
     centre = (x + SIZE[0] / 2) * MPP, (y + SIZE[1] / 2) * MPP
-    check.apply(check.look(1, Picture.of(field), *centre))
+    check.apply(check.look(1, RegistrationPyramid.of(field), *centre))
     inner = field[SIZE[1] // 4 : -SIZE[1] // 4, SIZE[0] // 4 : -SIZE[0] // 4]
     larger = np.asarray(cv2.resize(inner, SIZE, interpolation=cv2.INTER_CUBIC), np.uint8)
-    place = check.look(2, Picture.of(larger), *centre)
+    place = check.look(2, RegistrationPyramid.of(larger), *centre)
     assert (place.believed, place.scale_ratio) == (False, 2.0)
