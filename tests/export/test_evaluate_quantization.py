@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from edge_mil_export.fidelity.bags import HELD_BACK, Bag, FidelitySet
 from edge_mil_export.fidelity.generated import paint_tiles
 from edge_mil_export.onnx_export.extractor import export_extractor, open_graph
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "export"
 NORMALISE = "0.5,0.5,0.5/0.25,0.25,0.25"
 SIZE = (TILE_PX, TILE_PX)
 
@@ -29,9 +27,7 @@ def scripts() -> Iterator[None]:
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    sys.path.insert(0, str(SCRIPTS))
     yield
-    sys.path.remove(str(SCRIPTS))
     torch.set_num_threads(threads)
 
 

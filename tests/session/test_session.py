@@ -341,10 +341,10 @@ def test_what_was_acknowledged_survives_a_full_disk(tmp_path: Path) -> None:
         print("held", added)
         """
     )
-    tests = Path(__file__).parents[1]
+    support = Path(__file__).parents[1] / "support"
     done = subprocess.run(
         [sys.executable, "-c", script, str(tmp_path)],
-        cwd=tests,
+        cwd=support,
         capture_output=True,
         text=True,
         timeout=120,

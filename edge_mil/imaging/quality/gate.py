@@ -30,7 +30,7 @@ blocks at the soft margin of the tissue one sharp field in ten was refused."""
 
 FOCUS_WEIGHTS = (12.4, 2.5, 4.4)
 FOCUS_OFFSET = 7.2
-"""Of `focus_numbers`: a logistic regression by `tests/gates/fit_weights.py`."""
+"""Of `focus_numbers`: a logistic regression by `tests/benchmarks/gates/fit_weights.py`."""
 
 STILL_WEIGHTS = (12.4, 2.9, 5.4, -10.8, -8.3, -1.2, 5.7)
 STILL_OFFSET = 8.9
