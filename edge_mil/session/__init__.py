@@ -1,10 +1,19 @@
-"""One slide being read: its bag, its live score, its records."""
+"""One reading of one slide: frames in; verdicts, a live score and durable records out.
+
+`session` takes a frame through its steps: `field` corrects and gates it, `instances` finds its
+position and plans what it changes, the model extracts and attends, and the state of its instances
+is folded into the `bag`, scored by `scorer`, and stored. `restore` begins a session or continues a
+stored one, `catalog` finds all sessions of a device. `view` answers questions about a session,
+`report` writes it as a page or as tables. `answer_log`, `provenance`, `settings`, `status` and
+`stored_fields` hold what their names say.
+"""
 
 from edge_mil.session.answer_log import StoredAnswer
 from edge_mil.session.catalog import SessionFolder, SessionSummary, default_state_folder
 from edge_mil.session.session import Session
 from edge_mil.session.settings import SessionSettings
-from edge_mil.session.view.records import FieldRecord, SessionStatus
+from edge_mil.session.status import SessionStatus
+from edge_mil.session.view.records import FieldRecord
 from edge_mil.types import InfluenceMap
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Which sequence numbers were answered, with what, and which of the answers are durable."""
+"""The answers of a session by sequence number, and which of them are durable."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ MAX_SEQUENCE = (1 << 63) - 1
 
 @dataclass(frozen=True, slots=True)
 class StoredAnswer:
-    """An answer that was given before.
+    """An earlier answer.
 
     Attributes:
         payload_crc: CRC-32 of what the client had sent.
         answer: Serialised `edge_mil.v1.FieldResult`.
-        durable: Done when the answer may be sent again.
+        durable: Done when the answer is on the disk and may be sent again.
     """
 
     payload_crc: int
@@ -29,7 +29,7 @@ class StoredAnswer:
 
 
 class AnswerLog:
-    """Thread-safe: the writer thread notes what is durable while others ask."""
+    """Knows every answer; thread-safe, since the writer thread of the store notes durability."""
 
     def __init__(self, store: SessionReader) -> None:
         self._store = store
@@ -43,30 +43,35 @@ class AnswerLog:
     def __contains__(self, sequence: int) -> bool:
         return sequence in self._crc
 
-    def must_be_new(self, sequence: int) -> None:
-        """Check a number that a field comes with.
+    def require_new(self, sequence: int) -> None:
+        """Check that a sequence number is valid and unused.
 
         Raises:
-            SequenceError: It was used before, or is no sequence number.
+            SequenceError: It is not.
         """
         if not 1 <= sequence <= MAX_SEQUENCE:
             raise SequenceError(
                 f"Sequence numbers go from 1 to {MAX_SEQUENCE}; got {sequence}.", sequence=sequence
             )
         if sequence in self._crc:
-            raise self.conflict(sequence)
+            raise _conflict(sequence)
 
-    @staticmethod
-    def conflict(sequence: int) -> SequenceError:
-        """Return the error of a number that came with two different fields."""
-        return SequenceError(
-            f"Sequence number {sequence} was used for another field of this session; give every "
-            "field its own number, counting up from 1.",
-            sequence=sequence,
-        )
+    def replay(self, sequence: int, payload_crc: int) -> StoredAnswer | None:
+        """Return the earlier answer to a field that is sent again; None for a new number.
+
+        This is the one rule of replay: the same number with the same payload gets the same
+        answer, and is never folded twice.
+
+        Raises:
+            SequenceError: The number was used for another payload.
+        """
+        earlier = self.answer(sequence)
+        if earlier is not None and earlier.payload_crc != payload_crc:
+            raise _conflict(sequence)
+        return earlier
 
     def note(self, sequence: int, answer: StoredAnswer) -> None:
-        """Remember an answer; it counts as durable when its future is done without error."""
+        """Add an answer; it counts as durable when its future is done without error."""
         with self._lock:
             self._crc[sequence] = answer.payload_crc
             self._waiting[sequence] = answer
@@ -74,14 +79,14 @@ class AnswerLog:
         answer.durable.add_done_callback(lambda future: self._settle(sequence, future))
 
     def note_durable(self, sequence: int, payload_crc: int) -> None:
-        """Remember an answer that the store holds already."""
+        """Add an answer that the store holds already."""
         with self._lock:
             self._crc[sequence] = payload_crc
             self.last = max(self.last, sequence)
             self._count(sequence)
 
     def answer(self, sequence: int) -> StoredAnswer | None:
-        """Return the answer that a number got before, None for a new number."""
+        """Return the answer to a number; None for a new one."""
         with self._lock:
             waiting = self._waiting.get(sequence)
             crc = self._crc.get(sequence)
@@ -95,13 +100,13 @@ class AnswerLog:
         return StoredAnswer(crc, answer, done)
 
     def durable(self) -> tuple[int, tuple[int, ...]]:
-        """Return (every number up to it is durable, the durable ones above it)."""
+        """Return the number up to which all answers are durable, and the durable ones above it."""
         with self._lock:
             return self._contiguous, tuple(sorted(self._beyond))
 
     def _settle(self, sequence: int, future: Future[None]) -> None:
         with self._lock:
-            # A failed write keeps its place here: whoever asks again gets the failure.
+            # After a failed write the answer stays here, so that a replay gets the failure too.
             if future.exception() is None:
                 self._waiting.pop(sequence, None)
                 self._count(sequence)
@@ -111,3 +116,11 @@ class AnswerLog:
         while self._contiguous + 1 in self._beyond:
             self._contiguous += 1
             self._beyond.remove(self._contiguous)
+
+
+def _conflict(sequence: int) -> SequenceError:
+    return SequenceError(
+        f"Sequence number {sequence} was used for another field of this session; give every "
+        "field its own number, counting up from 1.",
+        sequence=sequence,
+    )

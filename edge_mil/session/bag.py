@@ -1,4 +1,4 @@
-"""The bag of one session: a running state, and the states of the fields to fold it again from."""
+"""The bag of one session: its folded state, and how it is folded again from those of its fields."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from edge_mil.types import SlideScore
 class Bag:
     """Folds the fields' states in the order of their sequence numbers.
 
-    That order is what makes a restart equal to the bit: the live path and the path from the store
-    are the same sequence of merges. Nothing is ever subtracted: after a dominant field, taking
-    its mass off again leaves no correct digit (`aggregators.md`, section 3).
+    That order makes a restart equal to the bit: live and from the store, the same merges happen
+    in the same sequence. Nothing is ever subtracted: when a dominant field is subtracted again, no
+    correct digit is left (`docs/design/aggregators.md`, "Why nothing is subtracted").
 
     Attributes:
         total: State of the whole bag.
@@ -26,11 +26,11 @@ class Bag:
     def __init__(
         self, aggregator: Aggregator[Any], stored: Callable[[], Iterable[tuple[int, bytes]]]
     ) -> None:
-        """Start with the empty bag.
+        """Start with an empty bag.
 
         Args:
             aggregator: The model's pooling.
-            stored: Gives (sequence, state) of the fields in the bag, in order.
+            stored: Returns (sequence, state) of the fields in the bag, in order.
         """
         self._aggregator, self._stored = aggregator, stored
         self.total: Any = aggregator.initial_state()
@@ -40,7 +40,7 @@ class Bag:
         self._scored = False
 
     def with_changes(self, changes: Mapping[int, Any | None]) -> Bag:
-        """Return the bag after fields came, changed (a state) or went (None); this one stays."""
+        """Return the bag after fields were added or changed (a state) or removed (None)."""
         after = Bag(self._aggregator, self._stored)
         sequences = sorted(changes)
         if all(s > self._last and changes[s] is not None for s in sequences):
@@ -52,7 +52,7 @@ class Bag:
         return after
 
     def load(self) -> None:
-        """Fold what is stored."""
+        """Fold the stored states."""
         self._fold_all({})
 
     def score(self) -> SlideScore | None:

@@ -1,4 +1,4 @@
-"""All sessions of one device: a folder each under the state directory."""
+"""All sessions of one device, a folder each under the state directory."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from edge_mil.calibration import CalibrationFolder
 from edge_mil.errors import SessionNotFoundError
 from edge_mil.pipeline import Model
+from edge_mil.session.restore import check_opening
 from edge_mil.session.session import Session
 from edge_mil.session.settings import SessionSettings
 from edge_mil.session.stored_fields import BUNDLE_NAME, CREATED, DIGEST, SETTINGS, STATE
@@ -23,7 +24,7 @@ _ID = re.compile(f"[{_CROCKFORD}]{{26}}")
 
 
 def default_state_folder(environment: dict[str, str] | None = None) -> Path:
-    """Return where the service keeps its sessions unless told: the user's state directory."""
+    """Return where sessions are kept by default: the user's state directory."""
     variables = os.environ if environment is None else environment
     base = variables.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
     return Path(base) / "edge-mil"
@@ -31,7 +32,7 @@ def default_state_folder(environment: dict[str, str] | None = None) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class SessionSummary:
-    """What the file says of a session without opening its bundle.
+    """What a session's file states, without its bundle.
 
     Attributes:
         session_id: Its name.
@@ -53,10 +54,10 @@ class SessionSummary:
 
 
 class SessionFolder:
-    """Makes, finds and opens sessions; ids are ULIDs, so they sort by time."""
+    """Creates, finds and opens sessions; their ids are ULIDs, which sort by time."""
 
     def __init__(self, root: Path) -> None:
-        """Name the state directory; it is made when a session is."""
+        """Use a state directory; it is made together with the first session."""
         self._root = root / "sessions"
         self._calibrations = CalibrationFolder(root)
 
@@ -74,8 +75,8 @@ class SessionFolder:
         if settings.calibration_id:
             name, digest = settings.calibration_id, settings.calibration_digest
             calibration = self._calibrations.load(name, digest)
-        # Judged before anything is written: a refused opening leaves no file behind.
-        Session.check(model, settings, calibration)
+        # Checked before anything is written: a refused opening leaves no file behind.
+        check_opening(model, settings, calibration)
         return Session(
             model,
             settings=settings,
@@ -89,7 +90,7 @@ class SessionFolder:
 
         Args:
             session_id: Its id.
-            models: Gives the loaded model of a bundle's digest, or raises.
+            models: Returns the loaded model for a bundle's digest, or raises.
 
         Raises:
             SessionNotFoundError: There is none.
@@ -107,15 +108,15 @@ class SessionFolder:
         return sorted(name for name in found if _ID.fullmatch(name))
 
     def reader(self, session_id: str) -> SessionReader:
-        """Return the session's records, to be read beside a service that writes them.
+        """Return the session's records; a service may go on writing them.
 
-        One that an older edge_mil wrote is brought up to date first.
+        The file of an older release is migrated first.
 
         Raises:
             SessionNotFoundError: There is no such session.
             StoreError: It is of an older edge_mil and open in another process.
         """
-        # An id comes from outside: it must never lead out of the folder.
+        # An id comes from outside; it must not lead out of the folder.
         if not _ID.fullmatch(session_id) or not self._file(session_id).is_file():
             raise SessionNotFoundError(
                 f"There is no session {session_id[:40]!r} in {self._root}; list them with "
@@ -127,7 +128,7 @@ class SessionFolder:
         return reader
 
     def summary(self, session_id: str) -> SessionSummary:
-        """Return what the file says of a session.
+        """Return what a session's file states.
 
         Raises:
             SessionNotFoundError: There is no such session.

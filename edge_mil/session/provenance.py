@@ -1,4 +1,4 @@
-"""Which extractor made the fields of a session: its record says so, and says each change."""
+"""Which runner extracted the fields of a session: stored, with each change."""
 
 from __future__ import annotations
 
@@ -8,40 +8,41 @@ from collections.abc import Mapping
 from edge_mil.pipeline.runners.runner import Runner
 
 PRECISION, EXTRACTOR = "precision", "extractor"
-"""Names in the file's meta table: every precision that made a field, in the order of their first;
-and what made the latest."""
+"""Names in the file's meta table: all precisions used, in the order of their first use; and the
+name of the latest runner."""
 CHANGED = "extractor"
 """Kind of the event."""
 
 
 class RunnerHistory:
-    """Notes what extracts the fields of a session.
+    """Notes which runner extracted the fields of a session.
 
-    A service may move it from one backend or precision to another between two fields, within the
-    bundle's fidelity bound; never unseen.
+    A service may move a session to another backend or precision between two fields, within the
+    bundle's fidelity bound. Each such change is stored as an event.
     """
 
     def __init__(self, meta: Mapping[str, str]) -> None:
-        """Go on from a session's record."""
+        """Continue from the meta table of a session's file."""
         self._precisions = [p for p in meta.get(PRECISION, "").split(",") if p]
         self._latest = meta.get(EXTRACTOR, "")
 
     @property
     def precisions(self) -> str:
-        """The precisions that made its fields: "fp32", or "fp32,int8" after a change."""
+        """The precisions used so far: "fp32", or "fp32,int8" after a change."""
         return ",".join(self._precisions)
 
     def note(
         self, sequence: int, runner: Runner | None
     ) -> tuple[dict[str, str], tuple[str, str] | None]:
-        """Return what a field's durable step records of its extractor.
+        """Note the runner of a field.
 
         Args:
-            sequence: The field.
-            runner: What extracted it; None where nothing was to extract.
+            sequence: Number of the field.
+            runner: What extracted it; None where there was nothing to extract.
 
         Returns:
-            Changed names of the meta table, and the event where the extractor is another one.
+            Changed names of the meta table; and the event, (kind, JSON), where the runner is
+            another one than before.
         """
         if runner is None or runner.name == self._latest:
             return {}, None

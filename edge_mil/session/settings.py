@@ -1,4 +1,4 @@
-"""What a session is opened with: fixed, or verdicts would depend on the order of fields."""
+"""The settings of a session: fixed when it is opened, so that verdicts never depend on order."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+import msgspec
 
 from edge_mil.errors import PixelSizeError, StoreError
 from edge_mil.types import Region, check_mpp
@@ -16,22 +18,22 @@ class SessionSettings:
     """How the fields of one session are read.
 
     Attributes:
-        mpp: Pixel size of the camera on the slide, um/px.
-        mpp_source: Who says so: declared, optics or calibration.
-        independent: Fields have places instead of stage positions, and sizes may differ.
+        mpp: Pixel size of the camera on the slide, µm/px.
+        mpp_source: Where it comes from: declared, optics or calibration.
+        independent: Fields have location ids instead of stage positions, and sizes may differ.
         calibration_id: Name of the calibration that it runs under; "" for none.
-        calibration_digest: Digest of the same: the session goes on under no other.
-        stage: Fields say where they lie; without a stage they are found by their pictures.
-        stage_affine: Camera pixel to stage um, row-major 2 x 2, from the picture's centre; None:
+        calibration_digest: Digest of the same; the session goes on under no other.
+        stage: Fields have stage positions; without a stage they are registered by their content.
+        stage_affine: Camera pixel to stage µm, row-major 2 x 2, from the frame's centre; None:
             mpp times the identity.
         background: Colour of empty glass after the calibration's correction, RGB 0 to 255; None:
             the bundle's nominal one.
-        gates: Thresholds of the gates, as `GateSettings.as_json`; a session fixes them when it
-            is opened. None: not yet, or opened before there were gates.
-        allow_enlargement: Cells are cut from a camera more than 1.5 times coarser than the model
-            too: their detail is not there, and the user said that it may be so.
-        area: What is read, stage um: pixels beyond it count for nothing; None: everything.
-        tissue: Outline of the tissue where it is known, stage um.
+        gates: Thresholds of the quality gates, as `GateSettings.as_json`; None in sessions of
+            releases that had none.
+        allow_enlargement: Cells are also cut from a camera more than 1.5 times coarser than the
+            model. Their detail is missing, and the user accepted that.
+        area: The part of the slide that is read, stage µm; None: all of it.
+        tissue: Outline of the tissue where it is known, stage µm.
         slide_label: The client's name for the slide; never logged.
         labels: The client's own names and values.
         request_id: The client's idempotency key.
@@ -68,7 +70,7 @@ class SessionSettings:
         check_mpp(self.mpp)
 
     def to_json(self) -> str:
-        """Return the settings as JSON."""
+        """Return the settings as JSON text."""
         return json.dumps(dataclasses.asdict(self), sort_keys=True)
 
     @staticmethod
@@ -80,17 +82,11 @@ class SessionSettings:
         """
         try:
             raw = json.loads(text)
-            tissue = tuple(Region(**region) for region in raw.pop("tissue"))
-            affine, area = raw.pop("stage_affine", None), raw.pop("area", None)
-            background = raw.pop("background", None)
-            return SessionSettings(
-                tissue=tissue,
-                background=None if background is None else tuple(background),
-                stage_affine=None if affine is None else tuple(affine),
-                area=None if area is None else Region(**area),
-                **raw,
-            )
-        except (ValueError, TypeError, KeyError) as error:
+            unknown = set(raw) - {field.name for field in dataclasses.fields(SessionSettings)}
+            if unknown:
+                raise ValueError(f"unknown settings {', '.join(sorted(unknown))}")
+            return msgspec.convert(raw, SessionSettings)
+        except (ValueError, TypeError, RecursionError, msgspec.ValidationError) as error:
             raise StoreError(
                 f"The stored settings of a session cannot be read ({error})."
             ) from error

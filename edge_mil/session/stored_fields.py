@@ -1,18 +1,20 @@
-"""What a session's file says of the session, and how its rows are written."""
+"""The names in a session's file, and the durable step of one field."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from edge_mil.errors import BundleError
 from edge_mil.pipeline import Model
+from edge_mil.session.field.processor import ProcessedField
+from edge_mil.session.instances.base import Placement
 from edge_mil.session.provenance import EXTRACTOR, PRECISION
 from edge_mil.session.settings import SessionSettings
-from edge_mil.store import InstanceRow, SessionReader
-from edge_mil.types import Frame
+from edge_mil.store import Change, FieldRow, InstanceKind, InstanceRow, SessionReader
+from edge_mil.types import Float32Array, Frame
 
 DIGEST, SETTINGS, CREATED, STATE = "bundle_digest", "settings", "created", "state"
 FRAME_SIZE, REVISION = "frame_size", "revision"
@@ -20,13 +22,13 @@ BUNDLE_NAME, SESSION_ID, CELL_UM = "bundle_name", "session_id", "cell_um"
 """Names in the file's meta table."""
 
 
-def opening(
+def first_meta(
     model: Model, settings: SessionSettings, session_id: str, created: float
 ) -> dict[str, str]:
-    """Return what a new session's file begins with."""
+    """Return the meta table of a new session's file."""
     spec = model.input
     grid = spec is not None and spec.instances == "grid"
-    # Width and height of a cell: whoever reads the file without the bundle wants micrometres.
+    # Width and height of a cell, µm, for programs that read the file without the bundle.
     cell = (
         [spec.tile_width_px * spec.mpp, spec.tile_height_px * spec.mpp] if spec and grid else None
     )
@@ -46,7 +48,7 @@ def opening(
 def check_same(meta: Mapping[str, str], model: Model) -> None:
     """Check that a stored session goes on with the bundle that it began with.
 
-    The precision may be another one: the record says which extractor made which fields.
+    The precision may be another one; the records say which runner extracted which fields.
 
     Raises:
         BundleError: Another bundle.
@@ -61,8 +63,61 @@ def check_same(meta: Mapping[str, str], model: Model) -> None:
         )
 
 
-def field_header(frame: Frame, mpp: float) -> str:
-    """Return what is kept of a field beside its answer, as JSON."""
+def field_change(
+    field: ProcessedField,
+    answer: bytes,
+    *,
+    payload_crc: int,
+    mpp: float,
+    to_bytes: Callable[[Any], bytes],
+    meta: Mapping[str, str],
+    event: tuple[str, str] | None,
+) -> Change:
+    """Return the durable step of one field: everything of it is stored, or nothing.
+
+    Args:
+        field: What it brings.
+        answer: Its serialised answer.
+        payload_crc: CRC-32 of what the client sent.
+        mpp: Pixel size of the camera, µm/px.
+        to_bytes: Serialises a state of the aggregator.
+        meta: Changed names of the meta table.
+        event: (kind, JSON) for the session's events; None for none.
+    """
+    plan, changes, placement = field.plan, field.plan.changes, field.placement
+    if plan.rejected:
+        placement = Placement(None, None)
+    states = {s: None if v is None else to_bytes(v) for s, v in field.states.items()}
+    assert field.batch is not None
+    return Change(
+        field=FieldRow(
+            field.sequence,
+            int(plan.verdict),
+            payload_crc,
+            _header(field.counted_at, mpp),
+            answer,
+            states.pop(field.sequence, None),
+        ),
+        instances=changes.glass
+        + _with_arrays(changes.rows, field.features, field.batch.attention_logits),
+        parts=changes.parts,
+        thumbnail=field.thumbnail,
+        kinds=dict.fromkeys(changes.displaced, InstanceKind.CANDIDATE),
+        states=states,
+        dropped=changes.dropped,
+        finished_places=changes.finished,
+        meta={**meta, **placement.meta},
+        event=event,
+        keys=placement.key_frames,
+        key_positions=placement.key_positions,
+        located=placement.located,
+        moved=changes.moved,
+        parts_instead=changes.parts_instead,
+    )
+
+
+def _header(frame: Frame, mpp: float) -> str:
+    """Return what is stored of a field beside its answer, as JSON."""
     return json.dumps(
         {
             "x_um": frame.x_um,
@@ -76,8 +131,8 @@ def field_header(frame: Frame, mpp: float) -> str:
     )
 
 
-def with_arrays(
-    rows: tuple[InstanceRow, ...], features: Any, logits: Any
+def _with_arrays(
+    rows: tuple[InstanceRow, ...], features: Float32Array, logits: Float32Array
 ) -> tuple[InstanceRow, ...]:
     """Return the rows with their features and attention logits, float32, little-endian."""
     return tuple(
@@ -90,17 +145,17 @@ def with_arrays(
     )
 
 
-class Headers:
-    """What is kept of fields beside their answers, each where it lies now.
+class FieldHeaders:
+    """Reads what is stored of fields beside their answers, with their newest positions.
 
-    A field that was found by its picture may have moved since: when a path closed a loop.
+    A field that was found by registration may have moved since, when a path closed a loop.
     """
 
     def __init__(self, store: SessionReader, mpp: float) -> None:
         self._newest, self._mpp = store.newest_positions(), mpp
 
     def read(self, sequence: int, header: str) -> dict[str, Any]:
-        """Return what `field_header` wrote, with the newest position."""
+        """Return position, size, location id (`place`), name and time of a field."""
         found: dict[str, Any] = json.loads(header)
         if sequence in self._newest:
             x, y = self._newest[sequence]

@@ -1,19 +1,20 @@
-"""A grid map that drops what a frame's name says, to test `InstancePlan.dropped` by itself.
+"""A grid map that drops the instances that a frame's name lists.
 
-Which instances go is the business of the real surveys; that they go in one durable step is the
-session's.
+It shows that instances which a plan drops leave the bag in one durable step, whatever the reason.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from typing import Any
 
 from painted_field import field
 
 from edge_mil.pipeline import Model
-from edge_mil.session.instances.base import InstancePlan
-from edge_mil.session.instances.grid_instances import GridInstances
+from edge_mil.session.instances.base import InstanceMap, Localizer, Placement
+from edge_mil.session.instances.grid_instances import GridInstances, GridPlan
+from edge_mil.session.instances.stage_localizer import StageLocalizer
 from edge_mil.session.settings import SessionSettings
 from edge_mil.types import Frame, UInt8Array
 
@@ -24,21 +25,22 @@ class LosingInstances(GridInstances):
     @classmethod
     def open(
         cls, model: Model, settings: SessionSettings, frame_size: tuple[int, int] | None
-    ) -> LosingInstances:
-        """Stand in for `open_instance_map`."""
+    ) -> tuple[Localizer[Any], InstanceMap[Any]]:
+        """Stand in for `open_instances`."""
         assert model.input is not None
-        return cls(model.input, settings, frame_size)
+        return StageLocalizer(settings), cls(model.input, settings, frame_size)
 
     @staticmethod
     def frame(
         slide: UInt8Array, x: int, y: int, drops: tuple[str, ...] = (), owner: int = 0
     ) -> Frame:
-        """Return a field that drops places of an earlier field."""
-        name = json.dumps([[place, owner] for place in drops])
+        """Return a field that drops instances of an earlier field."""
+        name = json.dumps([[key, owner] for key in drops])
         return dataclasses.replace(field(slide, x, y), name=name)
 
-    def look(self, sequence: int, frame: Frame) -> InstancePlan:
-        """Judge a field as a grid survey does."""
-        look = super().look(sequence, frame)
-        dropped = tuple((place, owner) for place, owner in json.loads(frame.name or "[]"))
-        return dataclasses.replace(look, dropped=dropped)
+    def plan(self, sequence: int, frame: Frame, placement: Placement) -> GridPlan:
+        """Plan a field as a grid does, and drop what its name lists."""
+        plan = super().plan(sequence, frame, placement)
+        dropped = tuple((key, owner) for key, owner in json.loads(frame.name or "[]"))
+        changes = dataclasses.replace(plan.changes, dropped=dropped)
+        return dataclasses.replace(plan, changes=changes)

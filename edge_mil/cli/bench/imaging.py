@@ -35,8 +35,8 @@ from edge_mil.imaging.correction.stain import StainTransform, fit_profile
 from edge_mil.imaging.quality.gate import FrameGate, GateSettings
 from edge_mil.imaging.quality.motion import displacement_px
 from edge_mil.imaging.render.mosaic_canvas import MosaicCanvas
-from edge_mil.session.field.field_gate import FieldGate
-from edge_mil.session.instances.base import InstanceMap
+from edge_mil.session.field.gate import FieldGate
+from edge_mil.session.instances.base import Localizer
 from edge_mil.session.instances.grid_instances import GridInstances
 from edge_mil.session.instances.registration_localizer import RegistrationLocalizer
 from edge_mil.session.instances.stage_localizer import StageLocalizer
@@ -131,18 +131,20 @@ def _whole(frames: Sequence[Frame], light: ShadingCorrection, *, stage: bool = T
     test = TissueTest(tissue.background, tissue.min_difference, tissue.min_share)
     gate = FieldGate(FrameGate(GateSettings(), test), light, MPP)
 
-    def cells() -> GridInstances:
-        return GridInstances(SPEC, settings, None)
-
-    survey: InstanceMap = (
-        StageLocalizer(cells(), settings) if stage else RegistrationLocalizer(cells)
+    instances = GridInstances(SPEC, settings, None)
+    localizer: Localizer[Any] = (
+        StageLocalizer(settings)
+        if stage
+        else RegistrationLocalizer(instances.geometry, instances.tissue)
     )
 
     def take(sequence: int, frame: Frame) -> None:
-        gated = gate.judge(frame)
-        look = survey.look(sequence, gated.frame)
-        if look.token is not None:
-            survey.apply(look)
+        gated = gate.evaluate(frame)
+        placement = localizer.locate(sequence, gated.frame)
+        if placement.verdict is None:
+            plan = instances.plan(sequence, gated.frame, placement)
+            localizer.commit(placement)
+            instances.commit(plan)
         thumbnail_jpeg(gated.frame.pixels)
 
     spent = []

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from edge_mil.errors import (
     EdgeMilError,
-    SequenceError,
     SessionClosedError,
     SessionStateError,
     StoreError,
@@ -109,16 +108,10 @@ def _fold(
     sequence, session = assembly.header.sequence, hosted.session
     try:
         decoded = decoding.result()
-        before = session.stored(sequence)
+        before = session.replay(sequence, decoded.crc)
         if before is None:
             queued = time.monotonic() - received - decoded.seconds
             result, durable = session.submit(sequence, decoded.frame, payload_crc=decoded.crc)
-        elif before.payload_crc != decoded.crc:
-            raise SequenceError(
-                f"Sequence number {sequence} was used for another field of this session; give "
-                "every field its own number, counting up from 1.",
-                sequence=sequence,
-            )
         else:
             # The first copy may still be on its way to the disk: its commit is waited for.
             replay = pb.FieldResult.FromString(before.answer)

@@ -116,7 +116,7 @@ class SessionServicer(rpc.SessionServiceServicer):
         """Take a field out of the score."""
         async with self._hosts.use(request.session_id) as hosted:
             session, sequence = hosted.session, request.sequence
-            if session.stored(sequence) is None:
+            if not session.has_field(sequence):
                 raise SequenceError(
                     f"The session has no field {sequence} to remove; list its fields first.",
                     reason="FIELD_NOT_FOUND",

@@ -1,5 +1,6 @@
 """Process one frame of a session, without changing the session.
 
-`setup` settles what is fixed before the first frame; `field_gate` corrects the frame and runs the
-quality gates; `processor` calls the steps from there to the state of the new instances.
+`setup` fixes thresholds and corrections before the first frame; `gate` corrects a frame and runs
+the quality gates; `processor` holds every step, from the check of the frame to the state of its
+instances. `edge_mil.session.session` lists them in their order.
 """

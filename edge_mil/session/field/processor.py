@@ -1,4 +1,4 @@
-"""From one field to what it brings: judged, extracted, folded for itself; nothing is changed."""
+"""The steps that one field goes through, from its frame to the state of its instances."""
 
 from __future__ import annotations
 
@@ -16,184 +16,251 @@ from edge_mil.imaging.correction.stain import StainTransform
 from edge_mil.pipeline import Model
 from edge_mil.pipeline.ood.reference import Reference, exchanged_sentence
 from edge_mil.pipeline.runners.runner import Runner
-from edge_mil.session.field.field_gate import FieldGate, GatedFrame
-from edge_mil.session.instances.base import InstanceMap, InstancePlan, rejected
+from edge_mil.session.field.gate import FieldGate, GatedFrame
+from edge_mil.session.instances.base import (
+    InstanceId,
+    InstanceMap,
+    InstancePlan,
+    Localizer,
+    Placement,
+    rejected,
+)
 from edge_mil.session.scorer import Scored
-from edge_mil.session.stored_fields import field_header, with_arrays
-from edge_mil.store import Change, FieldRow, InstanceKind, InstanceRow
+from edge_mil.store import InstanceKind, InstanceRow
 from edge_mil.types import FieldResult, Float32Array, Frame, InstanceBatch, Measure, Verdict
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class ProcessedField:
-    """What one field brings.
+    """What one field brings; each step of `FieldProcessor` fills in its part.
 
     Attributes:
-        frame: The field, as the calibration corrected it.
-        look: The survey's judgement.
-        features: Of the look's tiles, float32 (n, d).
-        batch: The same, attended.
-        states: Sequence -> new state: of the field, and of every earlier one that lost an
-            instance to it, None for one that leaves the bag.
+        sequence: Number of the field.
+        frame: As it came; after `correct_and_gate` as the calibration corrected it.
+        gated: What the quality gates say.
+        placement: Where it lies.
+        plan: Which instances it shows, and what it changes.
+        features: Of the plan's tiles, float32 (n, d).
+        batch: The same instances with attention logits and embeddings.
+        states: Sequence -> new state: of this field, and of every earlier one that loses an
+            instance to it; None for one that leaves the bag.
+        runner: What extracted the features; None where there was nothing to extract.
         thumbnail: JPEG of an accepted field; b"" of others.
-        extractor: What made the features; None where there was nothing to extract.
-        timings_s: Seconds by stage; the session goes on writing it.
+        timings_s: Seconds by stage.
     """
 
+    sequence: int
     frame: Frame
-    look: InstancePlan
-    features: Float32Array
-    batch: InstanceBatch
-    states: Mapping[int, Any | None]
-    thumbnail: bytes
-    extractor: Runner | None = None
+    gated: GatedFrame | None = None
+    placement: Placement = field(default_factory=lambda: Placement(None, None))
+    plan: InstancePlan = field(default_factory=lambda: rejected(Verdict.SATURATED, ()))
+    features: Float32Array = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    batch: InstanceBatch | None = None
+    states: dict[int, Any | None] = field(default_factory=dict)
+    runner: Runner | None = None
+    thumbnail: bytes = b""
     timings_s: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def counted_at(self) -> Frame:
+        """The frame at the position at which it was counted."""
+        if self.plan.rejected:
+            return self.frame
+        return dataclasses.replace(self.frame, x_um=self.placement.x_um, y_um=self.placement.y_um)
+
     def result(
-        self, sequence: int, scored: Scored, revision: int, fields_held: int, coverage: float
+        self, scored: Scored, revision: int, fields_held: int, coverage: float
     ) -> FieldResult:
-        """Return the answer to the field."""
-        look = self.look
+        """Return the answer to the field, given the session after it."""
+        plan = self.plan
         return FieldResult(
-            sequence=sequence,
-            verdict=look.verdict,
-            measures=look.measures,
+            sequence=self.sequence,
+            verdict=plan.verdict,
+            measures=plan.measures,
             score=scored.score,
             as_of=scored.as_of,
             revision=revision,
             fields_held=fields_held,
             coverage=coverage,
-            cells_added=look.added,
-            cells_improved=look.improved,
-            cells_held=look.held,
+            cells_added=plan.added,
+            cells_improved=plan.improved,
+            cells_held=plan.held,
             timings_s=self.timings_s,
         )
 
-    def change(
-        self,
-        result: FieldResult,
-        answer: bytes,
-        *,
-        payload_crc: int,
-        mpp: float,
-        to_bytes: Callable[[Any], bytes],
-        meta: Mapping[str, str],
-        event: tuple[str, str] | None = None,
-    ) -> Change:
-        """Return the durable step of the field; `to_bytes` is the aggregator's."""
-        look = self.look
-        states = {s: None if v is None else to_bytes(v) for s, v in self.states.items()}
-        return Change(
-            field=FieldRow(
-                result.sequence,
-                int(look.verdict),
-                payload_crc,
-                field_header(self._where_counted(), mpp),
-                answer,
-                states.pop(result.sequence, None),
-            ),
-            instances=look.glass
-            + with_arrays(look.rows, self.features, self.batch.attention_logits),
-            parts=look.parts,
-            thumbnail=self.thumbnail,
-            kinds=dict.fromkeys(look.displaced, InstanceKind.CANDIDATE),
-            states=states,
-            dropped=look.dropped,
-            finished_places=look.finished,
-            meta={**meta, **look.meta},
-            event=event,
-            keys=look.keys,
-            key_positions=look.key_positions,
-            located=look.located,
-            moved=look.moved,
-            parts_instead=look.parts_instead,
-        )
-
-    def _where_counted(self) -> Frame:
-        if self.look.at_um is None:
-            return self.frame
-        x_um, y_um = self.look.at_um
-        return dataclasses.replace(self.frame, x_um=x_um, y_um=y_um)
-
 
 class FieldProcessor:
-    """Runs the pipeline on one field of a session."""
+    """Runs the steps; reads the session's state and changes none of it."""
 
     def __init__(
         self,
         model: Model,
-        survey: InstanceMap,
+        localizer: Localizer[Any],
+        instances: InstanceMap[Any],
         gate: FieldGate,
         stain: StainTransform | None,
-        reference: Reference | None,
         rows_of: Callable[[int], Sequence[InstanceRow]],
     ) -> None:
-        """Name the parts.
+        """Take the parts of one session.
 
         Args:
-            model: Extracts and pools.
-            survey: Judges, and is asked only: whoever reads applies.
-            gate: Corrects each field, and judges it before its places.
-            stain: What tiles go through before they are extracted; None: nothing.
-            reference: The bundle's own, which knows what is unlike it; None: nothing is.
-            rows_of: Gives the stored rows of a field, once all that was queued is durable.
+            model: Extracts, attends and pools; its reference knows what is unlike the bundle.
+            localizer: Finds positions.
+            instances: Plans what a field changes.
+            gate: Corrects each frame and measures its quality.
+            stain: Normalises the stain of tiles; None: nothing.
+            rows_of: Returns the stored rows of a field, once all that was queued is durable.
         """
-        self._model, self._survey, self._rows_of = model, survey, rows_of
-        self._gate, self._stain, self._reference = gate, stain, reference
+        self._model, self._localizer, self._instances = model, localizer, instances
+        self._gate, self._stain, self._rows_of = gate, stain, rows_of
 
-    def read(self, sequence: int, frame: Frame) -> ProcessedField:
-        """Judge and extract a field.
+    def check(self, field: ProcessedField) -> None:
+        """Check what no gate can mend.
 
         Raises:
-            FrameError: Its size is not the session's, or red and blue look exchanged.
-            PositionError: It lacks a position or a place.
-            InvalidInstancesError: The network gave a number that is not finite.
-            StoreError: The rows of a field that loses an instance cannot be read.
+            FrameError: The frame's size is not the session's.
+            PositionError: It lacks a position or a location.
         """
-        started = time.perf_counter()
-        self._survey.check(frame)
-        gated = self._gate.judge(frame)
-        frame, look = gated.frame, self._look(sequence, gated)
-        judged = time.perf_counter()
-        tiles = look.tiles
+        self._instances.check(field.frame)
+        self._localizer.check(field.frame)
+
+    def correct_and_gate(self, field: ProcessedField) -> None:
+        """Apply flat field, white balance and noise reduction; measure saturation, motion, focus.
+
+        Raises:
+            FrameError: It has another size than the calibration's frames.
+        """
+        field.gated = self._gate.evaluate(field.frame)
+        field.frame = field.gated.frame
+
+    def localise(self, field: ProcessedField) -> None:
+        """Find where the field lies.
+
+        Raises:
+            PositionError: Overlapping frames contradict the stage's axes.
+            PixelSizeError: They contradict the pixel size.
+        """
+        assert field.gated is not None
+        if field.gated.verdict is not Verdict.SATURATED:
+            field.placement = self._localizer.locate(field.sequence, field.frame)
+
+    def plan(self, field: ProcessedField) -> None:
+        """Cut the field into the tiles of instances that are new, or seen clearly sharper.
+
+        Raises:
+            FrameError: Red and blue look exchanged.
+        """
+        gated, placement = field.gated, field.placement
+        assert gated is not None
+        if gated.verdict is Verdict.SATURATED:
+            field.plan = rejected(Verdict.SATURATED, gated.measures)
+            return
+        if placement.verdict is not None:
+            plan = rejected(placement.verdict, placement.measures)
+        else:
+            plan = self._instances.plan(field.sequence, field.frame, placement)
+        named = {measure.name for measure in plan.measures}
+        measures = (*(m for m in gated.measures if m.name not in named), *plan.measures)
+        if plan.verdict is Verdict.BLANK:
+            # A field without tissue is blank, however sharp or still it is.
+            field.placement = self._localizer.without_tissue(placement)
+        elif gated.verdict is not None:
+            field.plan = rejected(gated.verdict, measures)
+            return
+        else:
+            measures += self._channel_order(field.frame)
+        field.plan = dataclasses.replace(plan, measures=measures)
+
+    def extract(self, field: ProcessedField) -> None:
+        """Run the extractor on the tiles.
+
+        Raises:
+            InvalidInstancesError: A feature is not finite.
+        """
+        tiles = field.plan.tiles
         if self._stain is not None and len(tiles):
             tiles = self._stain.apply(tiles)
-        features, extractor = self._model.extract_by(tiles)
-        look = self._unlike(look, features)
-        features = features[: len(look.rows)]
-        places = self._survey.order([row.instance_key for row in look.rows])
-        batch = self._model.attend(features, places)
-        states: dict[int, Any | None] = {s: None for _, s in look.displaced}
-        held = [row.kind is InstanceKind.HELD for row in look.rows]
+        field.features, field.runner = self._model.extract_by(tiles)
+
+    def check_distribution(self, field: ProcessedField) -> None:
+        """Reject a field whose instances are unlike what the model was made for."""
+        reference = self._model.reference
+        if reference is None:
+            return
+        measure = reference.judge(reference.distance(field.features))
+        if measure is None:
+            return
+        measures = (*field.plan.measures, measure)
+        if measure.passed:
+            field.plan = dataclasses.replace(field.plan, measures=measures)
+        else:
+            field.plan = rejected(Verdict.OUT_OF_DISTRIBUTION, measures)
+            field.features = field.features[:0]
+
+    def attend(self, field: ProcessedField) -> None:
+        """Run the per-instance part of the head."""
+        order = self._instances.order([row.instance_key for row in field.plan.changes.rows])
+        field.batch = self._model.attend(field.features, order)
+
+    def fold(self, field: ProcessedField) -> None:
+        """Fold the field by itself, and again every earlier one that loses an instance to it.
+
+        Raises:
+            StoreError: The rows of such a field cannot be read.
+        """
+        changes = field.plan.changes
+        assert field.batch is not None
+        field.states = {sequence: None for _, sequence in changes.displaced}
+        held = [row.kind is InstanceKind.HELD for row in changes.rows]
         if any(held):
-            states[sequence] = self._state(batch.take(np.flatnonzero(held)))
-        for owner in sorted({owner for _, owner in (*look.dropped, *look.moved)}):
-            gone = [place for place, loser in look.dropped if loser == owner]
-            states[owner] = self.state_after(owner, gone, moved=look.moved)
-        extracted = time.perf_counter()
-        jpeg = thumbnail_jpeg(frame.pixels) if look.verdict is Verdict.ACCEPTED else b""
-        timings = {
-            "gate": judged - started,
-            "extract": extracted - judged,
-            "thumbnail": time.perf_counter() - extracted,
-        }
-        return ProcessedField(frame, look, features, batch, states, jpeg, extractor, timings)
+            field.states[field.sequence] = self._state(field.batch.take(np.flatnonzero(held)))
+        for owner in sorted({owner for _, owner in (*changes.dropped, *changes.moved)}):
+            lost = [key for key, loser in changes.dropped if loser == owner]
+            field.states[owner] = self.state_without(owner, lost, moved=changes.moved)
 
-    def _look(self, sequence: int, gated: GatedFrame) -> InstancePlan:
-        if gated.verdict is Verdict.SATURATED:
-            return rejected(gated.verdict, gated.measures)
-        look = self._survey.look(sequence, gated.frame)
-        said = {measure.name for measure in look.measures}
-        measures = (*(m for m in gated.measures if m.name not in said), *look.measures)
-        # What shows no tissue is blank, however it looks.
-        if look.verdict is Verdict.BLANK:
-            return dataclasses.replace(look, measures=measures)
-        if gated.verdict is not None:
-            return rejected(gated.verdict, measures)
-        return dataclasses.replace(look, measures=measures + self._colours(gated.frame))
+    def draw_thumbnail(self, field: ProcessedField) -> None:
+        """Draw the small picture that reports and mosaics are made of."""
+        if field.plan.verdict is Verdict.ACCEPTED:
+            field.thumbnail = thumbnail_jpeg(field.frame.pixels)
 
-    def _colours(self, frame: Frame) -> tuple[Measure, ...]:
-        reference = self._reference
+    def state_without(
+        self,
+        sequence: int,
+        lost: Collection[str],
+        kinds: Mapping[InstanceId, InstanceKind] | None = None,
+        moved: Mapping[InstanceId, str] | None = None,
+    ) -> Any | None:
+        """Fold a stored field again without some of its instances; never by subtraction.
+
+        Args:
+            sequence: Number of the field.
+            lost: Keys of the instances that it loses.
+            kinds: Instance -> new kind, where one changes too.
+            moved: Instance -> new key, where one changes too.
+
+        Returns:
+            Its state, None where nothing of it is left in the bag.
+
+        Raises:
+            StoreError: Its rows cannot be read.
+        """
+        new_kind, new_key = kinds or {}, moved or {}
+        held = [
+            row
+            for row in self._rows_of(sequence)
+            if row.instance_key not in lost
+            and new_kind.get((row.instance_key, row.sequence), row.kind) is InstanceKind.HELD
+        ]
+        if not held:
+            return None
+        features = np.stack([np.frombuffer(row.features or b"", dtype="<f4") for row in held])
+        order = self._instances.order(
+            [new_key.get((row.instance_key, row.sequence), row.instance_key) for row in held]
+        )
+        return self._state(self._model.attend(features, order))
+
+    def _channel_order(self, frame: Frame) -> tuple[Measure, ...]:
+        reference: Reference | None = self._model.reference
         measure = None if reference is None else reference.channels_exchanged(frame.pixels)
         if measure is not None and not measure.passed:
             raise FrameError(
@@ -204,54 +271,18 @@ class FieldProcessor:
             )
         return () if measure is None else (measure,)
 
-    def _unlike(self, look: InstancePlan, features: Float32Array) -> InstancePlan:
-        """Refuse a field whose cells are unlike what the model was made for."""
-        if self._reference is None:
-            return look
-        measure = self._reference.judge(self._reference.distance(features))
-        if measure is None:
-            return look
-        measures = (*look.measures, measure)
-        if not measure.passed:
-            return rejected(Verdict.OUT_OF_DISTRIBUTION, measures)
-        return dataclasses.replace(look, measures=measures)
-
-    def state_after(
-        self,
-        sequence: int,
-        gone: Collection[str],
-        kinds: Mapping[tuple[str, int], InstanceKind] | None = None,
-        moved: Mapping[tuple[str, int], str] | None = None,
-    ) -> Any | None:
-        """Fold a stored field again without some of its places; never by subtraction.
-
-        Args:
-            sequence: The field.
-            gone: Places that it loses.
-            kinds: (place, sequence) -> new kind, where one changes too.
-            moved: (place, sequence) -> new place, where one changes too.
-
-        Returns:
-            Its state, None where nothing is left in the bag.
-
-        Raises:
-            StoreError: Its rows cannot be read.
-        """
-        changed, elsewhere = kinds or {}, moved or {}
-        held = [
-            row
-            for row in self._rows_of(sequence)
-            if row.instance_key not in gone
-            and changed.get((row.instance_key, row.sequence), row.kind) is InstanceKind.HELD
-        ]
-        if not held:
-            return None
-        features = np.stack([np.frombuffer(row.features or b"", dtype="<f4") for row in held])
-        places = self._survey.order(
-            [elsewhere.get((row.instance_key, row.sequence), row.instance_key) for row in held]
-        )
-        return self._state(self._model.attend(features, places))
-
     def _state(self, batch: InstanceBatch) -> Any:
         aggregator = self._model.aggregator
         return aggregator.update(aggregator.initial_state(), batch)
+
+
+class Stopwatch:
+    """Measures the stages of one field for its timings."""
+
+    def __init__(self, timings_s: dict[str, float]) -> None:
+        self._timings_s, self._since = timings_s, time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        """Note the seconds since the last call under the name of a stage."""
+        now = time.perf_counter()
+        self._timings_s[stage], self._since = now - self._since, now

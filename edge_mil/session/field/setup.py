@@ -1,13 +1,13 @@
-"""What a session fixes before its first field: background, thresholds, affine and stain.
+"""Fix background, thresholds, stage affine and stain before the first field of a session.
 
-They come from the calibration, else from the bundle, else from defaults, never from the session's
-own fields, or the verdicts would depend on the order (`design.md`, section 3).
+They come from the calibration, else from the bundle, else from defaults. They never come from the
+session's own fields, or the verdicts would depend on the order of the fields
+(`docs/design/imaging.md`, "Fixed before the first field").
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
 
 from edge_mil.calibration import Calibration, stain_transform
 from edge_mil.errors import CalibrationError
@@ -15,24 +15,22 @@ from edge_mil.imaging.correction.noise import noise_reduction
 from edge_mil.imaging.quality.gate import FrameGate, GateSettings
 from edge_mil.imaging.tissue import TissueTest
 from edge_mil.pipeline import Model
-from edge_mil.session.field.field_gate import FieldGate
-from edge_mil.session.field.processor import FieldProcessor
-from edge_mil.session.instances.base import InstanceMap
+from edge_mil.session.field.gate import FieldGate
 from edge_mil.session.settings import SessionSettings
-from edge_mil.store import InstanceRow, SessionReader
+from edge_mil.store import SessionReader
 
 CALIBRATION = "calibration"
 """Name of the calibration among a session's attachments."""
 
 
-def settle(
+def complete_settings(
     settings: SessionSettings, model: Model, calibration: Calibration | None
 ) -> SessionSettings:
-    """Return the settings with everything that a new session fixes.
+    """Return the settings of a new session with what calibration and bundle add.
 
     Args:
-        settings: As the client asked.
-        model: Its bundle says what the calibration does not.
+        settings: As the client asked for them.
+        model: Its bundle states what the calibration does not.
         calibration: The one that the settings name; in process also one that they do not name.
 
     Raises:
@@ -57,7 +55,7 @@ def settle(
 
 
 def check_calibration(settings: SessionSettings, calibration: Calibration | None) -> None:
-    """Refuse to go on under another calibration than the settings name.
+    """Check that a calibration is the one that the settings name.
 
     Raises:
         CalibrationError: It is another, or is missing.
@@ -76,19 +74,19 @@ def check_calibration(settings: SessionSettings, calibration: Calibration | None
         )
 
 
-def declared(mpp: float | None, calibration: Calibration | None) -> SessionSettings:
-    """Return the settings of a session of which only the pixel size is said.
+def minimal_settings(mpp: float | None, calibration: Calibration | None) -> SessionSettings:
+    """Return settings with the given pixel size, else with that of the calibration.
 
     Raises:
-        PixelSizeError: Nobody says it.
+        PixelSizeError: Neither states it.
     """
     if mpp is None and calibration is not None and calibration.mpp is not None:
         return SessionSettings(mpp=calibration.mpp, mpp_source="calibration")
     return SessionSettings(mpp=mpp)  # type: ignore[arg-type] # it refuses None
 
 
-def attached(calibration: Calibration | None) -> dict[str, bytes]:
-    """Return what a session's file keeps of its calibration: all of it, as it was measured."""
+def attachments(calibration: Calibration | None) -> dict[str, bytes]:
+    """Return the calibration as an attachment of the session's file."""
     return {} if calibration is None else {CALIBRATION: calibration.to_bytes()}
 
 
@@ -104,30 +102,22 @@ def stored_calibration(store: SessionReader, settings: SessionSettings) -> Calib
     return calibration
 
 
-def open_processor(
-    model: Model,
-    survey: InstanceMap,
-    settings: SessionSettings,
-    calibration: Calibration | None,
-    rows_of: Callable[[int], Sequence[InstanceRow]],
-) -> FieldProcessor:
-    """Return what judges and extracts the fields of a session whose settings are settled.
+def open_gate(
+    model: Model, settings: SessionSettings, calibration: Calibration | None
+) -> FieldGate:
+    """Return the corrections and quality gates of a session.
 
     Args:
-        model: Extracts and pools.
-        survey: Knows the places.
-        settings: From `settle`, or as they were stored.
-        calibration: Corrects each field and says what the stain is like; None: neither.
-        rows_of: Gives the stored rows of a field.
+        model: Its bundle states the tissue test.
+        settings: From `complete_settings`, or as they were stored.
+        calibration: Corrects each frame; None: no correction.
     """
     shading, noise = None, None
     if calibration is not None:
         shading = calibration.shading
         noise = noise_reduction(calibration.noise, shading)
     gates = FrameGate(GateSettings.from_json(settings.gates or {}), tissue_test(settings, model))
-    gate = FieldGate(gates, shading, settings.mpp, noise)
-    stain = stain_transform(model.input, calibration)
-    return FieldProcessor(model, survey, gate, stain, model.reference, rows_of)
+    return FieldGate(gates, shading, settings.mpp, noise)
 
 
 def tissue_test(settings: SessionSettings, model: Model) -> TissueTest:

@@ -1,10 +1,22 @@
-"""What a bundle counts as places: the seam between cells of a grid and whole fields."""
+"""The two seams of a session: where a frame lies, and what it changes among the instances.
+
+A frame passes them in this order::
+
+    placement = localizer.locate(sequence, frame)       # nothing changes
+    plan = instances.plan(sequence, frame, placement)   # nothing changes
+    ...                                                 # extraction may still refuse the frame
+    localizer.commit(placement)
+    instances.commit(plan)
+
+`locate` and `plan` change nothing, so a frame that is refused later leaves no trace.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -18,130 +30,208 @@ from edge_mil.store import (
 )
 from edge_mil.types import Frame, InstanceOrder, Measure, Region, UInt8Array, Verdict
 
+InstanceId = tuple[str, int]
+"""(instance key, sequence of the field that owns it): names one stored instance."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """How far a field lies from the position at which its pixels were cut, camera pixels.
+
+    Attributes:
+        before: Until now; its cells and pixels are stored with this shift already.
+        after: From now on.
+    """
+
+    before: tuple[int, int]
+    after: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Placement:
+    """Where a frame lies on the slide.
+
+    Attributes:
+        x_um: Stage x of the field's centre, µm; None where there is no position.
+        y_um: Stage y of the field's centre, µm; None where there is no position.
+        verdict: BLANK or UNLOCATED where no position could be found; None where the frame may be
+            counted.
+        measures: The numbers that the position rests on.
+        key_frames: Frames to keep for the registration of later ones.
+        key_positions: Sequence of a key frame -> its new position, camera pixels.
+        located: How the frame was found, as the store keeps it.
+        moved: Sequence of a field -> its shift, where a closed loop moved earlier fields.
+        meta: Names and values for the meta table of the session's file.
+    """
+
+    x_um: float | None
+    y_um: float | None
+    verdict: Verdict | None = None
+    measures: tuple[Measure, ...] = ()
+    key_frames: tuple[KeyRow, ...] = ()
+    key_positions: Mapping[int, tuple[float, float]] = field(default_factory=dict)
+    located: LocatedRow | None = None
+    moved: Mapping[int, Shift] = field(default_factory=dict)
+    meta: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class InstanceChanges:
+    """What one field changes in the stored instances.
+
+    Attributes:
+        rows: One row for each tile, still without its features.
+        glass: Rows of complete cells without tissue.
+        parts: Pixels to keep for cells that are not complete yet.
+        finished: Keys of the cells that are complete now.
+        displaced: Instances of earlier fields that this field's replace; they stay as candidates.
+        dropped: Instances that leave the bag for good, because this field replaces them or shows
+            that they were counted twice. Their owners are folded again from what they still hold.
+        moved: Instance -> its new key, after a closed loop.
+        parts_instead: All pixels of unfinished cells after a closed loop; None: no change.
+    """
+
+    rows: tuple[InstanceRow, ...] = ()
+    glass: tuple[InstanceRow, ...] = ()
+    parts: tuple[PartRow, ...] = ()
+    finished: tuple[str, ...] = ()
+    displaced: tuple[InstanceId, ...] = ()
+    dropped: tuple[InstanceId, ...] = ()
+    moved: Mapping[InstanceId, str] = field(default_factory=dict)
+    parts_instead: tuple[PartRow, ...] | None = None
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class InstancePlan:
     """What one field shows, before anything is changed.
 
     Attributes:
-        verdict: What becomes of the field.
+        verdict: The verdict on the field.
         measures: The numbers behind it.
         tiles: What to extract, RGB uint8, shape (n, h, w, 3).
-        rows: One row for each tile, without its arrays yet.
-        glass: Rows of complete cells without tissue.
-        parts: Pixels to keep for cells that are not complete.
-        finished: Places that are complete now.
-        displaced: Earlier fields whose instance gives way to this field's, and stays a candidate.
-        dropped: (place, sequence of its owner): instances that leave the bag for good in the same
-            durable step, because this field replaces the cell or shows that it was counted twice.
-            Their owners are folded again from what they still hold.
-        added: Places that are held for the first time.
-        improved: Places held before, whose instance this field replaces.
-        held: Places that it shows and that stay as they are.
-        at_um: Stage place (x, y) of the field's centre that it was counted at, where that is not
-            the frame's own.
-        keys: Key fields to keep.
-        key_positions: Key field -> its new position.
-        located: Where the field was found.
-        moved: (place, sequence of its owner) -> new place: a loop was closed.
-        parts_instead: All pixels of unfinished cells after that; None: no change.
-        meta: Names and values that the survey keeps.
-        token: The survey's own, for `apply`; None where there is nothing to apply.
+        changes: What is stored when the plan is committed.
+        added: Instances that are held for the first time.
+        improved: Instances that were held before and are replaced by this field's.
+        held: Instances that the field shows and that stay as they are.
+        rejected: Whether the field gives nothing; such a plan is never committed.
     """
 
     verdict: Verdict
     measures: tuple[Measure, ...]
     tiles: UInt8Array
-    rows: tuple[InstanceRow, ...] = ()
-    glass: tuple[InstanceRow, ...] = ()
-    parts: tuple[PartRow, ...] = ()
-    finished: tuple[str, ...] = ()
-    displaced: tuple[tuple[str, int], ...] = ()
-    dropped: tuple[tuple[str, int], ...] = ()
+    changes: InstanceChanges = field(default_factory=InstanceChanges)
     added: int = 0
     improved: int = 0
     held: int = 0
-    at_um: tuple[float, float] | None = None
-    keys: tuple[KeyRow, ...] = ()
-    key_positions: Mapping[int, tuple[float, float]] = field(default_factory=dict)
-    located: LocatedRow | None = None
-    moved: Mapping[tuple[str, int], str] = field(default_factory=dict)
-    parts_instead: tuple[PartRow, ...] | None = None
-    meta: Mapping[str, str] = field(default_factory=dict)
-    token: object = None
+    rejected: bool = False
 
 
 def rejected(verdict: Verdict, measures: tuple[Measure, ...]) -> InstancePlan:
-    """Return the look of a field that gives nothing: no cells, no parts."""
-    return InstancePlan(verdict, measures, np.empty((0, 1, 1, 3), np.uint8))
+    """Return the plan of a field that gives nothing: no instances, no pixels."""
+    return InstancePlan(verdict, measures, np.empty((0, 1, 1, 3), np.uint8), rejected=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """What goes, and what comes back, when a field is removed.
+    """What changes when a field is removed.
 
     Attributes:
-        dropped: Places whose instance goes, whoever showed it.
-        kinds: (place, sequence) -> new kind: the next best candidate of a slot comes back.
+        dropped: Keys of the instances that leave the bag, whichever field owns them.
+        kinds: Instance -> its new kind: the next best candidate of a slot is held again.
         touched: Fields whose state must be folded again from what they still hold.
     """
 
     dropped: tuple[str, ...] = ()
-    kinds: Mapping[tuple[str, int], InstanceKind] = field(default_factory=dict)
+    kinds: Mapping[InstanceId, InstanceKind] = field(default_factory=dict)
     touched: tuple[int, ...] = ()
 
 
-class InstanceMap(ABC):
-    """Knows which places of the slide are held; judges fields against that."""
+PlacementT = TypeVar("PlacementT", bound=Placement)
+PlanT = TypeVar("PlanT", bound=InstancePlan)
 
-    def check(self, frame: Frame) -> None:  # noqa: B027 - a survey may take any frame
-        """Check that a field is no malformed input, before any gate.
 
-        Raises:
-            FrameError: Its size is not the session's.
-            PositionError: It has no position, or no place, where one is needed.
-        """
+class Localizer(ABC, Generic[PlacementT]):
+    """Finds the stage position of each frame."""
 
-    def recall(self, records: SessionReader) -> None:  # noqa: B027 - most keep nothing of their own
-        """Take what the survey itself stored, before `restore`, and where its records are."""
-
-    @abstractmethod
-    def look(self, sequence: int, frame: Frame) -> InstancePlan:
-        """Judge a field; changes nothing.
+    def check(self, frame: Frame) -> None:
+        """Check that a frame brings the position that this session needs, before any gate.
 
         Raises:
-            FrameError: Its size is not the session's.
-            PositionError: It has no position, or no place, where one is needed.
+            PositionError: It has a position, or a location, where there must be none, or lacks
+                one.
+        """
+
+    def restore(self, records: SessionReader) -> None:
+        """Take over what was stored, when a session begins or goes on."""
+
+    @abstractmethod
+    def locate(self, sequence: int, frame: Frame) -> Placement:
+        """Find the position of a frame; changes nothing.
+
+        Args:
+            sequence: Number of the field.
+            frame: After the corrections.
+
+        Raises:
+            PositionError: Overlapping frames contradict the stage's axes.
+            PixelSizeError: They contradict the pixel size.
+        """
+
+    def without_tissue(self, placement: PlacementT) -> PlacementT:
+        """Return the placement of a field in which no tissue was found."""
+        return placement
+
+    def commit(self, placement: PlacementT) -> None:
+        """Learn from a placement that `locate` returned and whose field was not refused."""
+
+
+class InstanceMap(ABC, Generic[PlanT]):
+    """Knows which instances of the slide are held, and plans what a field changes."""
+
+    def check(self, frame: Frame) -> None:
+        """Check the size of a frame, before any gate.
+
+        Raises:
+            FrameError: It is not that of the session's other fields.
         """
 
     @abstractmethod
-    def apply(self, look: InstancePlan) -> None:
-        """Hold what the field brought."""
+    def restore(self, records: SessionReader, removed: Collection[int]) -> None:
+        """Hold what is stored, when a session begins or goes on.
+
+        Args:
+            records: The session's file.
+            removed: Fields that were removed; their instances are not held.
+        """
+
+    @abstractmethod
+    def plan(self, sequence: int, frame: Frame, placement: Placement) -> InstancePlan:
+        """Plan what a field changes at its position; changes nothing."""
+
+    @abstractmethod
+    def commit(self, plan: PlanT) -> None:
+        """Hold what a plan brings; no other plan may have been committed since it was made."""
 
     @abstractmethod
     def remove(self, sequence: int) -> Removal:
-        """Forget a field."""
+        """Take a field out."""
 
     @abstractmethod
-    def restore(self, instances: Sequence[InstanceRow], parts: Sequence[PartRow]) -> None:
-        """Hold again what is stored, after a restart."""
-
-    @abstractmethod
-    def order(self, places: Sequence[str]) -> InstanceOrder:
-        """Return the canonical order of places."""
+    def order(self, keys: Sequence[str]) -> InstanceOrder:
+        """Return the canonical order of instances, by their keys."""
 
     @abstractmethod
     def coverage(self) -> float:
         """Return the share held of the tissue known so far, 0 to 1."""
 
+    @abstractmethod
     def shares(self) -> Mapping[str, float]:
-        """Return the share seen of each place that was met or is expected; from any thread."""
-        return {}
-
-    def focus(self) -> Mapping[str, float]:
-        """Return how sharply each held place was seen, where judged; from any thread."""
-        return {}
+        """Return instance key -> share seen, of all that were met or are expected; any thread."""
 
     @abstractmethod
-    def extent(self, place: str) -> Region | None:
-        """Return where a place lies, stage um; None where it has no position."""
+    def focus(self) -> Mapping[str, float]:
+        """Return instance key -> sharpness, where it was measured; from any thread."""
+
+    @abstractmethod
+    def extent(self, key: str) -> Region | None:
+        """Return where an instance lies, stage µm; None where it has no position."""

@@ -1,12 +1,14 @@
-"""Chooses the survey that a bundle and a session need."""
+"""Choose how a session finds positions and what it counts."""
 
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from edge_mil.errors import BundleError, UsageError
 from edge_mil.pipeline import Model
-from edge_mil.session.instances.base import InstanceMap
+from edge_mil.session.instances.base import InstanceMap, Localizer
+from edge_mil.session.instances.declared_localizer import DeclaredLocalizer
 from edge_mil.session.instances.field_instances import FieldInstances
 from edge_mil.session.instances.grid_instances import GridInstances
 from edge_mil.session.instances.registration_localizer import RegistrationLocalizer
@@ -14,14 +16,14 @@ from edge_mil.session.instances.stage_localizer import StageLocalizer
 from edge_mil.session.settings import SessionSettings
 
 
-def open_instance_map(
+def open_instances(
     model: Model, settings: SessionSettings, frame_size: tuple[int, int] | None
-) -> InstanceMap:
-    """Return an empty survey.
+) -> tuple[Localizer[Any], InstanceMap[Any]]:
+    """Return a localizer and an empty instance map.
 
     Args:
         model: Its input says what an instance is.
-        settings: Pixel size, outline, and whether fields are independent.
+        settings: Pixel size, outline, stage, and whether fields are independent.
         frame_size: (height, width) of the session's fields, px; None before the first.
 
     Raises:
@@ -39,13 +41,15 @@ def open_instance_map(
         tissue = dataclasses.replace(spec.tissue, background=settings.background)
         spec = dataclasses.replace(spec, tissue=tissue)
     if spec.instances == "field":
-        return FieldInstances(spec, settings, frame_size)
+        fields = FieldInstances(spec, settings, frame_size)
+        return DeclaredLocalizer(independent=settings.independent), fields
     if settings.independent:
         raise UsageError(
             f"{model.bundle.manifest.name} counts cells of a grid, so its fields need stage "
             "positions; independent fields go with a bundle whose instance is a whole field "
             "(--instances field)."
         )
+    cells = GridInstances(spec, settings, frame_size)
     if settings.stage:
-        return StageLocalizer(GridInstances(spec, settings, frame_size), settings)
-    return RegistrationLocalizer(lambda: GridInstances(spec, settings, frame_size))
+        return StageLocalizer(settings), cells
+    return RegistrationLocalizer(cells.geometry, cells.tissue), cells

@@ -1,44 +1,66 @@
-"""Whole fields as places: slots of the stage, or the places of independent fields."""
+"""Whole fields as instances: one for each slot of the stage, or for each location by its name."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from edge_mil.bundle import InputSpec
-from edge_mil.errors import PositionError
 from edge_mil.imaging import Slot, SlotMap, SlotUpdate, ViewRank, check_field_mpp
 from edge_mil.pipeline.instance_order import grid_order, named_order
-from edge_mil.session.instances.base import InstanceMap, InstancePlan, Removal
+from edge_mil.session.instances.base import (
+    InstanceChanges,
+    InstanceMap,
+    InstancePlan,
+    Placement,
+    Removal,
+)
 from edge_mil.session.instances.grid_instances import check_size
 from edge_mil.session.settings import SessionSettings
-from edge_mil.store import InstanceKind, InstanceRow, PartRow
+from edge_mil.store import InstanceKind, InstanceRow, SessionReader
 from edge_mil.types import Frame, InstanceOrder, Region, Verdict
 
 
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    view: SlotUpdate
-    size: tuple[int, int]
+@dataclass(frozen=True, slots=True, eq=False)
+class FieldPlan(InstancePlan):
+    """The plan of a field that is an instance itself.
+
+    Attributes:
+        update: What `SlotMap` takes over.
+        size: (height, width) of the field, px.
+    """
+
+    update: SlotUpdate | None = None
+    size: tuple[int, int] | None = None
 
 
-class FieldInstances(InstanceMap):
-    """Counts fields; `edge_mil.imaging.SlotMap` knows which is the best of each slot.
+class FieldInstances(InstanceMap[FieldPlan]):
+    """Counts each slot once; `edge_mil.imaging.SlotMap` knows the best field of each.
 
-    Every usable field is extracted and kept as a candidate, so that removing the best brings back
-    the next best exactly.
+    Every usable field is extracted and kept as a candidate, so that removing the best brings the
+    next best back exactly.
     """
 
     def __init__(
         self, spec: InputSpec, settings: SessionSettings, frame_size: tuple[int, int] | None
     ) -> None:
+        """Start without any field.
+
+        Args:
+            spec: Tile size and MPP of the model, and its tissue test.
+            settings: The session's.
+            frame_size: (height, width) of the session's fields, px; None before the first.
+
+        Raises:
+            PixelSizeError: The camera's pixel size is not that of the model.
+        """
         check_field_mpp(settings.mpp, spec.mpp)
         tissue = spec.tissue
-        self._book = SlotMap(
+        self._slots = SlotMap(
             spec.tile_height_px,
             spec.tile_width_px,
             background=tissue.background,
@@ -48,118 +70,108 @@ class FieldInstances(InstanceMap):
             outline=settings.tissue,
         )
         if frame_size is not None:
-            self._book.expect(*frame_size)
+            self._slots.expect(*frame_size)
         self._mpp, self._independent, self._size = settings.mpp, settings.independent, frame_size
-        self._slot: dict[int, str] = {}
+        self._key_of_field: dict[int, str] = {}
 
     def check(self, frame: Frame) -> None:
-        """Check size, position and place."""
-        if self._independent and not frame.location_id:
-            raise PositionError(
-                "The session is for independent fields, and the field has no place; give each "
-                "field a place, a name that is the same when the same place is seen again."
-            )
+        """See `InstanceMap.check`; independent fields may have any size."""
         if not self._independent:
-            if frame.location_id:
-                raise PositionError(
-                    f"The field has the place {frame.location_id!r} and this session's fields have "
-                    "stage positions; open a session for independent fields to send places."
-                )
             check_size(frame, self._size)
-            if frame.x_um is None:
-                raise PositionError(
-                    "The field has no stage position; send its position, or open the session for "
-                    "independent fields and give each a place (edge-mil stream --independent)."
-                )
 
-    def look(self, sequence: int, frame: Frame) -> InstancePlan:
-        """Judge a field; see `InstanceMap.look`."""
-        self.check(frame)
-        view = self._book.judge(frame, sequence)
-        place, best = _key(view.slot), view.verdict is Verdict.ACCEPTED
+    def restore(self, records: SessionReader, removed: Collection[int]) -> None:
+        """See `InstanceMap.restore`."""
+        for row in records.instances(arrays=False):
+            if row.sequence not in removed:
+                dullness, distance_um, digest = json.loads(row.note)
+                rank = ViewRank(int(dullness), float(distance_um), str(digest))
+                self._slots.restore(row.sequence, _slot(row.instance_key), rank)
+                self._key_of_field[row.sequence] = row.instance_key
+
+    def plan(self, sequence: int, frame: Frame, placement: Placement) -> FieldPlan:
+        """See `InstanceMap.plan`."""
+        update = self._slots.judge(frame, sequence)
+        key, best = _key(update.slot), update.verdict is Verdict.ACCEPTED
         kind = InstanceKind.HELD if best else InstanceKind.CANDIDATE
-        note = json.dumps(dataclasses.astuple(view.rank))
-        row = InstanceRow(place, sequence, kind, (sequence,), note)
-        return InstancePlan(
-            verdict=view.verdict,
-            measures=view.measures,
-            tiles=view.tile[None] if view.candidate else np.empty((0, 1, 1, 3), np.uint8),
-            rows=(row,) if view.candidate else (),
-            displaced=() if view.replaces is None else ((place, view.replaces),),
-            added=int(best and view.replaces is None),
-            improved=int(view.replaces is not None),
-            held=int(view.verdict is Verdict.DUPLICATE),
-            token=_Seen(view, (frame.height_px, frame.width_px)),
+        note = json.dumps(dataclasses.astuple(update.rank))
+        row = InstanceRow(key, sequence, kind, (sequence,), note)
+        return FieldPlan(
+            verdict=update.verdict,
+            measures=update.measures + placement.measures,
+            tiles=update.tile[None] if update.candidate else np.empty((0, 1, 1, 3), np.uint8),
+            changes=InstanceChanges(
+                rows=(row,) if update.candidate else (),
+                displaced=() if update.replaces is None else ((key, update.replaces),),
+            ),
+            added=int(best and update.replaces is None),
+            improved=int(update.replaces is not None),
+            held=int(update.verdict is Verdict.DUPLICATE),
+            update=update,
+            size=(frame.height_px, frame.width_px),
         )
 
-    def apply(self, look: InstancePlan) -> None:
-        """Hold what the field brought."""
-        seen = look.token
-        assert isinstance(seen, _Seen)
-        self._book.apply(seen.view)
-        if self._size is None and not self._independent:
-            self._size = seen.size
-            self._book.expect(*seen.size)
-        for row in look.rows:
-            self._slot[row.sequence] = row.instance_key
+    def commit(self, plan: FieldPlan) -> None:
+        """See `InstanceMap.commit`."""
+        assert plan.update is not None
+        self._slots.apply(plan.update)
+        if self._size is None and plan.size is not None and not self._independent:
+            self._size = plan.size
+            self._slots.expect(*plan.size)
+        for row in plan.changes.rows:
+            self._key_of_field[row.sequence] = row.instance_key
 
     def remove(self, sequence: int) -> Removal:
-        """Forget a field; the next best of its slot comes back."""
-        place = self._slot.pop(sequence, None)
-        if place is None:
+        """Remove a field; the next best of its slot is held again."""
+        key = self._key_of_field.pop(sequence, None)
+        if key is None:
             return Removal()
-        slot, next_best = self._book.remove(sequence)
-        # CANDIDATE for the removed one: its record stays, and its field is flagged.
-        kinds = {(place, sequence): InstanceKind.CANDIDATE}
+        slot, next_best = self._slots.remove(sequence)
+        # The removed one becomes a candidate: its record stays, and its field is flagged.
+        kinds = {(key, sequence): InstanceKind.CANDIDATE}
         if slot is None or next_best is None:
             return Removal(kinds=kinds)
-        kinds[(place, next_best)] = InstanceKind.HELD
+        kinds[(key, next_best)] = InstanceKind.HELD
         return Removal(kinds=kinds, touched=(next_best,))
 
-    def restore(self, instances: Sequence[InstanceRow], parts: Sequence[PartRow]) -> None:
-        """Hold again what is stored."""
-        for row in instances:
-            dullness, distance_um, digest = json.loads(row.note)
-            rank = ViewRank(int(dullness), float(distance_um), str(digest))
-            self._book.restore(row.sequence, _slot(row.instance_key), rank)
-            self._slot[row.sequence] = row.instance_key
-
-    def order(self, places: Sequence[str]) -> InstanceOrder:
+    def order(self, keys: Sequence[str]) -> InstanceOrder:
         """Return the canonical order of slots, or of the names of independent fields."""
-        slots = [_slot(place) for place in places]
+        slots = [_slot(key) for key in keys]
         numbered = [slot for slot in slots if not isinstance(slot, str)]
         if len(numbered) == len(slots):
             return grid_order(numbered)
         return named_order([str(slot) for slot in slots])
 
     def coverage(self) -> float:
-        """Return held over known slots."""
-        return self._book.coverage()
+        """Return the number of held slots over that of the known ones."""
+        return self._slots.coverage()
 
     def shares(self) -> Mapping[str, float]:
         """Return 1 for a slot that is held, 0 for one of the outline that is not."""
-        expected = dict.fromkeys((_key(slot) for slot in self._book.expected()), 0.0)
-        return {**expected, **dict.fromkeys(map(_key, self._book.focus()), 1.0)}
+        expected = dict.fromkeys((_key(slot) for slot in self._slots.expected()), 0.0)
+        return {**expected, **dict.fromkeys(map(_key, self._slots.focus()), 1.0)}
 
     def focus(self) -> Mapping[str, float]:
         """Return the sharpness class of each slot's field."""
-        return {_key(slot): sharp for slot, sharp in self._book.focus().items()}
+        return {_key(slot): sharp for slot, sharp in self._slots.focus().items()}
 
-    def extent(self, place: str) -> Region | None:
-        """Return where a slot lies; None for an independent field."""
-        slot = _slot(place)
+    def extent(self, key: str) -> Region | None:
+        """Return where a slot lies, stage µm; None for an independent field."""
+        slot = _slot(key)
         if isinstance(slot, str) or self._size is None:
             return None
         height, width = self._size[0] * self._mpp, self._size[1] * self._mpp
         return Region(slot[0] * width, slot[1] * height, width, height)
 
 
+# The stored keys: "slot:COLUMN:ROW" on a stage, "place:NAME" for independent fields.
+
+
 def _key(slot: Slot) -> str:
     return f"place:{slot}" if isinstance(slot, str) else f"slot:{slot[0]}:{slot[1]}"
 
 
-def _slot(place: str) -> Slot:
-    kind, _, rest = place.partition(":")
+def _slot(key: str) -> Slot:
+    kind, _, rest = key.partition(":")
     if kind == "place":
         return rest
     column, row = rest.split(":")

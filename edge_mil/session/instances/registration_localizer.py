@@ -1,147 +1,142 @@
-"""Cells of a session without a stage: fields are found by what they show."""
+"""Positions without a stage: each frame is found among earlier ones by its content."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
 from edge_mil.errors import PositionError, StoreError
+from edge_mil.imaging import GridGeometry, TissueTest
 from edge_mil.imaging.registration import FrameLocation, KeyFrameLocalizer
 from edge_mil.imaging.registration.localizer import STRONG, Register
 from edge_mil.imaging.registration.pairwise import MIN_LEAD
 from edge_mil.imaging.registration.pyramid import RegistrationPyramid
-from edge_mil.session.instances.base import InstancePlan, rejected
-from edge_mil.session.instances.grid_instances import GridInstances, check_size
-from edge_mil.session.instances.relocation import Relocation, Shift, relocate
-from edge_mil.session.instances.wrapped import WrappedMap, from_row, to_row
-from edge_mil.store import LocatedRow, SessionFile, SessionReader
+from edge_mil.session.instances.base import Localizer, Placement, Shift
+from edge_mil.session.instances.rows import key_frame_from, key_frame_row
+from edge_mil.store import LocatedRow, SessionReader
 from edge_mil.types import Frame, Measure, UInt8Array, Verdict
 
 LAST_SEEN = "last_seen"
 """Name in the file's meta table: sequence, x and y of the last field that was found."""
 
-THIN = 4
-"""Every so many pixels are enough to see whether there is tissue at all."""
+TISSUE_STEP_PX = 4
+"""Every fourth pixel is enough to see whether a frame shows any tissue."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Found:
-    """The token of a look."""
+class RegisteredPlacement(Placement):
+    """A position found by registration.
 
-    inner: InstancePlan
-    location: FrameLocation
-    row: LocatedRow
-    survey: GridInstances
+    Attributes:
+        location: What `KeyFrameLocalizer` takes over; None where nothing was found.
+    """
+
+    location: FrameLocation | None = None
 
 
-class RegistrationLocalizer(WrappedMap):
-    """Finds each field by its picture, then counts its cells there.
+class RegistrationLocalizer(Localizer[RegisteredPlacement]):
+    """Registers each frame with the key frames around it.
 
     The first field with tissue is the origin: its top left corner is stage (0, 0).
     """
 
     def __init__(
-        self, make: Callable[[], GridInstances], register_pair: Register | None = None
+        self, geometry: GridGeometry, tissue: TissueTest, register_pair: Register | None = None
     ) -> None:
-        """Begin with no field.
+        """Start before the first field.
 
         Args:
-            make: Gives an empty survey of cells.
-            register_pair: Registers two pictures; None is the usual way.
+            geometry: The session's grid.
+            tissue: A frame without tissue is not registered: dust would be taken for content.
+            register_pair: Registers two frames; None takes the usual function.
         """
-        super().__init__(make())
-        self._make, self._register = make, register_pair
-        self._locator: KeyFrameLocalizer | None = None
+        self._geometry, self._tissue, self._register = geometry, tissue, register_pair
+        self._localizer: KeyFrameLocalizer | None = None
         self._records: SessionReader | None = None
         self._located: dict[int, LocatedRow] = {}
 
     def check(self, frame: Frame) -> None:
-        """Check size and position."""
-        check_size(frame, self._inner.size)
+        """See `Localizer.check`."""
         if frame.x_um is not None:
             raise PositionError(
                 "The field has a stage position and this session was opened without a stage; "
                 "send fields without one, or open a session with a stage."
             )
 
-    def recall(self, records: SessionReader) -> None:
-        """Take the key fields that are stored, and know where the records of cells are."""
+    def restore(self, records: SessionReader) -> None:
+        """Take over the stored key frames, and where each field was found."""
         self._records = records
         self._located = {row.sequence: row for row in records.located()}
-        keys = [from_row(row) for row in records.key_fields()]
+        keys = [key_frame_from(row) for row in records.key_fields()]
         if keys:
-            first = keys[0]
-            self._locator = KeyFrameLocalizer((first.width_px, first.height_px), self._register)
-            self._locator.keys.load = records.key_picture
             sequence, x, y = json.loads(records.meta()[LAST_SEEN])
-            self._locator.restore(keys, (sequence, x, y))
+            localizer = self._localizer_for((keys[0].width_px, keys[0].height_px))
+            localizer.restore(keys, (sequence, x, y))
 
-    def look(self, sequence: int, frame: Frame) -> InstancePlan:
-        """Judge a field; see `InstanceMap.look`."""
-        self.check(frame)
-        tissue = self._tissue_in(frame.pixels)
+    def locate(self, sequence: int, frame: Frame) -> RegisteredPlacement:
+        """See `Localizer.locate`.
+
+        Raises:
+            StoreError: A loop was closed, and where earlier fields lie is not known.
+        """
+        tissue = self._tissue_share(frame.pixels)
         if not tissue.passed:
-            return rejected(Verdict.BLANK, (tissue,))
-        size = (frame.width_px, frame.height_px)
-        if self._locator is None:
-            self._locator = KeyFrameLocalizer(size, self._register)
-            if self._records is not None:
-                self._locator.keys.load = self._records.key_picture
-        location = self._locator.find(sequence, RegistrationPyramid.of(frame.pixels))
+            return RegisteredPlacement(None, None, Verdict.BLANK, (tissue,))
+        width, height = frame.width_px, frame.height_px
+        localizer = self._localizer_for((width, height))
+        location = localizer.find(sequence, RegistrationPyramid.of(frame.pixels))
         if not location.found:
-            return rejected(Verdict.UNLOCATED, self._lost(location))
-        survey, after = self._inner, None
-        if location.moved:
-            after = self._relocation(location)
-            survey = self._survey_after(after)
-        geometry = survey.geometry
-        x_um = (location.x + size[0] / 2) * geometry.mpp
-        y_um = (location.y + size[1] / 2) * geometry.mpp
-        look = survey.look(sequence, dataclasses.replace(frame, x_um=x_um, y_um=y_um))
-        row = self._row(location)
-        found = dataclasses.replace(
-            look,
-            measures=(
-                *look.measures,
-                Measure("registration_response", location.response, location.needed),
-            ),
-            at_um=(x_um, y_um),
-            keys=() if location.key is None else (to_row(location.key),),
-            located=row,
+            measures = self._why_unlocated(localizer, location)
+            return RegisteredPlacement(None, None, Verdict.UNLOCATED, measures)
+        mpp = self._geometry.mpp
+        return RegisteredPlacement(
+            (location.x + width / 2) * mpp,
+            (location.y + height / 2) * mpp,
+            measures=(Measure("registration_response", location.response, location.needed),),
+            key_frames=() if location.key is None else (key_frame_row(location.key),),
+            key_positions=location.moved,
+            located=_located_row(localizer, location),
+            moved=self._shifts(localizer, location.moved),
             meta={LAST_SEEN: json.dumps((sequence, location.x, location.y))},
-            token=_Found(look, location, row, survey),
+            location=location,
         )
-        return found if after is None else _with(found, after, location)
 
-    def apply(self, look: InstancePlan) -> None:
-        """Hold what the field brought."""
-        found = look.token
-        assert isinstance(found, _Found)
-        assert self._locator is not None
-        self._inner = found.survey
-        self._inner.apply(found.inner)
-        self._locator.apply(found.location)
-        self._located[found.row.sequence] = found.row
+    def commit(self, placement: RegisteredPlacement) -> None:
+        """See `Localizer.commit`."""
+        assert self._localizer is not None
+        assert placement.location is not None
+        assert placement.located is not None
+        self._localizer.apply(placement.location)
+        self._located[placement.located.sequence] = placement.located
 
-    def _tissue_in(self, pixels: UInt8Array) -> Measure:
-        """Return the largest share of tissue in any part of the field as large as a cell."""
-        test, geometry = self._inner.tissue, self._inner.geometry
-        mask = test.mask(np.ascontiguousarray(pixels[::THIN, ::THIN])).astype(np.float32) / 255
-        size = (
-            max(1, min(mask.shape[1], round(geometry.cell_w_px / THIN))),
-            max(1, min(mask.shape[0], round(geometry.cell_h_px / THIN))),
+    def _localizer_for(self, size_px: tuple[int, int]) -> KeyFrameLocalizer:
+        if self._localizer is None:
+            self._localizer = KeyFrameLocalizer(size_px, self._register)
+            if self._records is not None:
+                self._localizer.keys.load = self._records.key_picture
+        return self._localizer
+
+    def _tissue_share(self, pixels: UInt8Array) -> Measure:
+        """Return the largest share of tissue in any part of the frame as large as a cell."""
+        step, geometry = TISSUE_STEP_PX, self._geometry
+        mask = self._tissue.mask(np.ascontiguousarray(pixels[::step, ::step]))
+        share = mask.astype(np.float32) / 255
+        cell = (
+            max(1, min(share.shape[1], round(geometry.cell_w_px / step))),
+            max(1, min(share.shape[0], round(geometry.cell_h_px / step))),
         )
-        shares = cv2.blur(mask, size, borderType=cv2.BORDER_REFLECT)
-        largest = float(shares.max())
-        return Measure("tissue_share", largest, test.min_share, largest >= test.min_share)
+        largest = float(cv2.blur(share, cell, borderType=cv2.BORDER_REFLECT).max())
+        least = self._tissue.min_share
+        return Measure("tissue_share", largest, least, largest >= least)
 
-    def _lost(self, location: FrameLocation) -> tuple[Measure, ...]:
-        """Return why there is no place, and the way back."""
+    def _why_unlocated(
+        self, localizer: KeyFrameLocalizer, location: FrameLocation
+    ) -> tuple[Measure, ...]:
+        """Return why there is no position, and where the last field lay that had one."""
         fit, measures = location.fit, []
         if fit is None:
             measures.append(Measure("registration_response", 0.0, location.needed, False))
@@ -155,11 +150,10 @@ class RegistrationLocalizer(WrappedMap):
                 measures.append(Measure(name, value, least, value >= least))
         if location.scale_ratio != 1.0:
             measures.append(Measure("scale_ratio", location.scale_ratio, 1.0, False))
-        assert self._locator is not None
-        if self._locator.last is not None:
-            sequence, x, y = self._locator.last
-            width, height = self._locator.size_px
-            mpp = self._inner.geometry.mpp
+        if localizer.last is not None:
+            sequence, x, y = localizer.last
+            width, height = localizer.size_px
+            mpp = self._geometry.mpp
             measures += [
                 Measure("last_seen_sequence", sequence),
                 Measure("last_seen_x_um", (x + width / 2) * mpp),
@@ -167,61 +161,36 @@ class RegistrationLocalizer(WrappedMap):
             ]
         return tuple(measures)
 
-    def _row(self, location: FrameLocation) -> LocatedRow:
-        assert self._locator is not None
-        if location.key is not None:
-            anchor = location.key.position
-        else:
-            anchor = location.moved.get(
-                location.anchor, self._locator.keys[location.anchor].position
-            )
-        return LocatedRow(
-            location.sequence,
-            location.anchor,
-            location.x - anchor[0],
-            location.y - anchor[1],
-            location.x,
-            location.y,
-        )
-
-    def _now(self, row: LocatedRow, moved: dict[int, tuple[float, float]]) -> tuple[int, int]:
-        """Return where a field lies by its key field's position."""
-        assert self._locator is not None
-        anchor = moved.get(row.anchor) or self._locator.keys[row.anchor].position
-        return round(anchor[0] + row.dx), round(anchor[1] + row.dy)
-
-    def _relocation(self, location: FrameLocation) -> Relocation:
-        """Say what becomes of what is held when key fields move."""
-        if not isinstance(self._records, SessionFile):
+    def _shifts(
+        self, localizer: KeyFrameLocalizer, moved: Mapping[int, tuple[float, float]]
+    ) -> dict[int, Shift]:
+        """Return how far each field moves when its key frame does; none without a closed loop."""
+        if not moved:
+            return {}
+        if self._records is None:
             raise StoreError("The records of this session cannot be read while it goes on.")
-        self._records.flush()
         shifts = {}
         for sequence, row in self._located.items():
-            (x0, y0), (x1, y1) = self._now(row, {}), self._now(row, location.moved)
-            shifts[sequence] = Shift((x0 - row.x, y0 - row.y), (x1 - row.x, y1 - row.y))
-        return relocate(
-            self._inner.geometry,
-            self._records.instances(arrays=False),
-            self._records.parts(),
-            shifts,
-        )
-
-    def _survey_after(self, relocation: Relocation) -> GridInstances:
-        survey = self._make()
-        survey.restore(relocation.rows, relocation.parts)
-        return survey
+            old = localizer.keys[row.anchor].position
+            new = moved.get(row.anchor) or old
+            before = round(old[0] + row.dx) - row.x, round(old[1] + row.dy) - row.y
+            after = round(new[0] + row.dx) - row.x, round(new[1] + row.dy) - row.y
+            shifts[sequence] = Shift(before, after)
+        return shifts
 
 
-def _with(look: InstancePlan, after: Relocation, location: FrameLocation) -> InstancePlan:
-    """Add to a field's look what moves and what goes because of it."""
-    # Records are found under their old places.
-    old = {(new, owner): place for (place, owner), new in after.moved.items()}
-    improved = tuple((old.get((place, owner), place), owner) for place, owner in look.dropped)
-    return dataclasses.replace(
-        look,
-        dropped=(*after.dropped, *improved),
-        moved=after.moved,
-        parts_instead=after.parts,
-        key_positions=location.moved,
-        measures=(*look.measures, Measure("cells_counted_twice", len(after.dropped))),
+def _located_row(localizer: KeyFrameLocalizer, location: FrameLocation) -> LocatedRow:
+    """Return how a frame was found: its offset from the key frame that it is anchored to."""
+    if location.key is not None:
+        anchor = location.key.position
+    else:
+        known = localizer.keys[location.anchor].position
+        anchor = location.moved.get(location.anchor, known)
+    return LocatedRow(
+        location.sequence,
+        location.anchor,
+        location.x - anchor[0],
+        location.y - anchor[1],
+        location.x,
+        location.y,
     )

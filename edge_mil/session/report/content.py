@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 from edge_mil.bundle import Bundle
 from edge_mil.errors import SessionStateError
@@ -15,14 +15,15 @@ from edge_mil.session.answers import read_answer
 from edge_mil.session.bag import Bag
 from edge_mil.session.catalog import SessionSummary
 from edge_mil.session.instances.base import InstanceMap
-from edge_mil.session.instances.factory import open_instance_map
+from edge_mil.session.instances.factory import open_instances
 from edge_mil.session.provenance import PRECISION
 from edge_mil.session.report.charts import HistoryPoint, SlidePicture
 from edge_mil.session.report.page import ReportContent, TopField
+from edge_mil.session.restore import stored_frame_size
 from edge_mil.session.settings import SessionSettings
-from edge_mil.session.stored_fields import FRAME_SIZE, check_same
+from edge_mil.session.stored_fields import check_same
 from edge_mil.session.view.influence import InfluenceAnalysis
-from edge_mil.session.view.layers import lay_out
+from edge_mil.session.view.layers import grid_layer
 from edge_mil.session.view.mosaic_view import MosaicView
 from edge_mil.session.view.records import FieldRecord
 from edge_mil.store import SessionReader
@@ -51,18 +52,15 @@ def gather_report(reader: SessionReader, summary: SessionSummary, model: Model) 
     """
     meta = reader.meta()
     check_same(meta, model)
-    size = json.loads(meta[FRAME_SIZE]) if FRAME_SIZE in meta else None
-    survey = open_instance_map(model, summary.settings, (size[0], size[1]) if size else None)
+    _, instances = open_instances(model, summary.settings, stored_frame_size(meta))
     rows = reader.fields()
     removed = {row.sequence for row in rows if row.removed}
-    kept = [row for row in reader.instances(arrays=False) if row.sequence not in removed]
-    survey.recall(reader)
-    survey.restore(kept, reader.parts())
+    instances.restore(reader, removed)
     bag = Bag(model.aggregator, lambda: list(reader.states()))
     bag.load()
     score = bag.score()
     answers = [read_answer(row.answer) for row in rows]
-    evidence = InfluenceAnalysis(model, reader, survey.extent, survey.order, summary.settings.mpp)
+    evidence = InfluenceAnalysis(model, reader, instances, summary.settings.mpp)
     bundle, settings = model.bundle, summary.settings
     class_name = bundle.manifest.task.classes[-1]
     # What is pooled without a classifier has many numbers and no meaning yet: no influence.
@@ -75,11 +73,11 @@ def gather_report(reader: SessionReader, summary: SessionSummary, model: Model) 
         bundle_digest=bundle.digest,
         class_name=class_name,
         score=score,
-        coverage=survey.coverage(),
+        coverage=instances.coverage(),
         history=_history(answers),
         verdicts=Counter(answer.verdict.name for answer in answers),
         picture=_picture(reader, settings),
-        layers=_layers(survey),
+        layers=_layers(instances),
         heat_map=_heat_map(evidence, class_name, bag) if judged else None,
         top_fields=_top(reader, evidence, class_name) if judged else (),
         settings={
@@ -133,12 +131,12 @@ def _picture(reader: SessionReader, settings: SessionSettings) -> SlidePicture |
     return SlidePicture(as_jpeg(mosaic.pixels), region)
 
 
-def _layers(survey: InstanceMap) -> tuple[CellLayer, ...]:
+def _layers(instances: InstanceMap[Any]) -> tuple[CellLayer, ...]:
     """Return focus and coverage; none where the fields have no positions."""
     try:
         found = (
-            lay_out("focus", survey.focus(), survey.extent),
-            lay_out("coverage", survey.shares(), survey.extent),
+            grid_layer("focus", instances.focus(), instances.extent),
+            grid_layer("coverage", instances.shares(), instances.extent),
         )
     except SessionStateError:
         return ()
@@ -147,7 +145,7 @@ def _layers(survey: InstanceMap) -> tuple[CellLayer, ...]:
 
 def _heat_map(evidence: InfluenceAnalysis, class_name: str, bag: Bag) -> InfluenceMap | None:
     try:
-        return evidence.heat_map(class_name, bag.fields)
+        return evidence.influence_map(class_name, bag.fields)
     except SessionStateError:  # independent fields have no positions, so there is no map
         return None
 

@@ -14,7 +14,7 @@ import numpy as np
 from edge_mil.errors import StoreError
 from edge_mil.session.answers import read_answer
 from edge_mil.session.catalog import SessionSummary
-from edge_mil.session.stored_fields import CELL_UM, FRAME_SIZE, Headers
+from edge_mil.session.stored_fields import CELL_UM, FRAME_SIZE, FieldHeaders
 from edge_mil.store import InstanceKind, InstanceRow, SessionReader
 from edge_mil.types import RESEARCH_USE_ONLY, FieldResult, Float32Array
 
@@ -106,7 +106,7 @@ def _write(reader: SessionReader, summary: SessionSummary, out: Path) -> Iterato
 
 
 def _field_rows(reader: SessionReader, mpp: float) -> Iterator[dict[str, Any]]:
-    headers = Headers(reader, mpp)
+    headers = FieldHeaders(reader, mpp)
     for row in reader.fields():
         result = read_answer(row.answer)
         yield {

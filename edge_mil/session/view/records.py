@@ -1,55 +1,22 @@
-"""What a session tells others: values, taken at one moment."""
+"""Values that a session returns about its fields and its mosaic."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from edge_mil.types import FieldResult, SlideScore, UInt8Array, Verdict
-
-
-@dataclass(frozen=True, slots=True)
-class SessionStatus:
-    """Where the session stands.
-
-    Attributes:
-        score: Score of the bag; None while it is empty.
-        revision: Counts the changes of the bag; the score is a function of it.
-        instances: Instances in the bag.
-        fields_held: Fields whose instances are in the bag.
-        coverage: Share held of the tissue cells known so far, 0 to 1.
-        verdicts: How many fields got each verdict.
-        last_sequence: Largest sequence number answered; 0 before the first.
-        durable_sequence: Every number up to it is answered.
-        durable_beyond: Answered numbers above it.
-        closed: Whether the session takes no more fields.
-        as_of: Last field that the score covers, where the head is scored in the background;
-            None: all.
-    """
-
-    score: SlideScore | None = None
-    revision: int = 0
-    instances: int = 0
-    fields_held: int = 0
-    coverage: float = 0.0
-    verdicts: Mapping[Verdict, int] = field(default_factory=dict)
-    last_sequence: int = 0
-    durable_sequence: int = 0
-    durable_beyond: tuple[int, ...] = ()
-    closed: bool = False
-    as_of: int | None = None
+from edge_mil.types import FieldResult, UInt8Array, Verdict
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SlideMosaic:
-    """The slide as far as it was seen.
+    """The mosaic of a slide, as far as it was seen.
 
     Attributes:
         pixels: RGB uint8, shape (h, w, 3); white where nothing was accepted.
         origin_x_um: Stage x of its top left corner.
         origin_y_um: Stage y of the same.
         um_per_px: Size of a pixel on the slide.
-        as_of: Last field that it shows.
+        as_of: Sequence of the last field in it.
     """
 
     pixels: UInt8Array
@@ -61,7 +28,7 @@ class SlideMosaic:
 
 @dataclass(frozen=True, slots=True)
 class FieldRecord:
-    """One field as the session remembers it.
+    """One field with its answer, as it is stored.
 
     Attributes:
         result: The answer that it got.

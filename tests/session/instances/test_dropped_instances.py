@@ -31,7 +31,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
 
 @pytest.fixture
 def folder(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SessionFolder:
-    monkeypatch.setattr("edge_mil.session.session.open_instance_map", LosingInstances.open)
+    monkeypatch.setattr("edge_mil.session.restore.open_instances", LosingInstances.open)
     return SessionFolder(tmp_path / "state")
 
 
@@ -96,12 +96,12 @@ def test_a_killed_process_leaves_all_of_a_step_or_nothing(
         from pathlib import Path
         from losing_instances import LosingInstances
         from painted_field import MPP, field, painted
-        import edge_mil.session.session as session_module
+        import edge_mil.session.restore as session_module
         from edge_mil.bundle import open_bundle
         from edge_mil.pipeline import Model
         from edge_mil.session import SessionFolder, SessionSettings
 
-        session_module.open_instance_map = LosingInstances.open
+        session_module.open_instances = LosingInstances.open
         model = Model.load(open_bundle(Path(sys.argv[1])), threads=1)
         session = SessionFolder(Path(sys.argv[2])).create(model, SessionSettings(mpp=MPP))
         slide = painted(6400, 128)

@@ -1,0 +1,115 @@
+"""Correct each frame, then measure whether it may be used: saturation, motion, focus."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from edge_mil.imaging.correction.noise import NoiseReduction
+from edge_mil.imaging.correction.shading import ShadingCorrection
+from edge_mil.imaging.quality.gate import FrameGate
+from edge_mil.types import Frame, Measure, UInt8Array, Verdict
+
+PREVIOUS_FRAME_S = 0.5
+"""Longest time between two frames whose difference shows motion during an exposure, s."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GatedFrame:
+    """A corrected frame with the result of the quality gates.
+
+    Attributes:
+        frame: After flat field, white balance and noise reduction.
+        verdict: SATURATED, MOVING or BLURRED; None where it passed, or shows too little tissue.
+        measures: Every number with its threshold.
+    """
+
+    frame: Frame
+    verdict: Verdict | None
+    measures: tuple[Measure, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _PreviousFrame:
+    """What is kept of the frame before."""
+
+    time_s: float
+    position_um: tuple[float | None, float | None]
+    grey: UInt8Array
+
+
+class FieldGate:
+    """Corrects and measures one frame after the other; remembers only the previous one."""
+
+    def __init__(
+        self,
+        gate: FrameGate,
+        shading: ShadingCorrection | None,
+        mpp: float,
+        noise: NoiseReduction | None = None,
+    ) -> None:
+        """Start before the first frame.
+
+        Args:
+            gate: The quality gates with the session's thresholds.
+            shading: Flat field, dark frame and white balance of the calibration; None: no change.
+            mpp: Pixel size of the camera, µm/px.
+            noise: Smooths the sensor's noise, after the gates measured the frame with it; None: no
+                change.
+        """
+        self._gate, self._shading, self._mpp = gate, shading, mpp
+        self._noise = noise
+        self._previous: _PreviousFrame | None = None
+
+    def evaluate(self, frame: Frame) -> GatedFrame:
+        """Correct a frame and measure its quality.
+
+        Saturation is measured first: a correction would hide clipped pixels.
+
+        Raises:
+            FrameError: It has another size than the calibration's frames.
+        """
+        saturation = self._gate.saturation(frame.pixels)
+        if not saturation.passed:
+            self._previous = None
+            return GatedFrame(frame, Verdict.SATURATED, (saturation,))
+        if self._shading is not None:
+            frame = dataclasses.replace(frame, pixels=self._shading.apply(frame.pixels))
+        frame = dataclasses.replace(frame, grey=_grey(frame))
+        result = self._gate.look(frame.pixels, self._comparable(frame), frame.grey)
+        self._remember(frame)
+        if self._noise is not None:
+            frame = dataclasses.replace(frame, pixels=self._noise.apply(frame.pixels), grey=None)
+        return GatedFrame(frame, result.verdict, (saturation, *result.measures))
+
+    def _comparable(self, frame: Frame) -> UInt8Array | None:
+        """Return the previous frame in grey, where it was taken just now at the same position.
+
+        A stage that reports another position meanwhile may have stopped for both exposures.
+        """
+        previous = self._previous
+        if previous is None:
+            return None
+        if not 0 < frame.capture_time_s - previous.time_s <= PREVIOUS_FRAME_S:
+            return None
+        pairs = zip((frame.x_um, frame.y_um), previous.position_um, strict=True)
+        near_um = self._gate.settings.moving_px * self._mpp
+        same = all(a is None or b is None or abs(a - b) < near_um for a, b in pairs)
+        return previous.grey if same and not frame.location_id else None
+
+    def _remember(self, frame: Frame) -> None:
+        self._previous = None
+        if frame.grey is not None:
+            self._previous = _PreviousFrame(
+                frame.capture_time_s, (frame.x_um, frame.y_um), frame.grey
+            )
+
+
+def _grey(frame: Frame) -> UInt8Array | None:
+    """Return the frame in grey, where the next frame may be compared with it."""
+    if frame.location_id or frame.capture_time_s <= 0:
+        return None
+    return np.asarray(cv2.cvtColor(frame.pixels, cv2.COLOR_RGB2GRAY), np.uint8)
