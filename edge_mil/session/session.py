@@ -86,11 +86,8 @@ class Session(SessionQueries):
             self.model = model if isinstance(model, Model) else _load(model)
             state = open_state(self.model, store, settings, mpp, calibration, session_id)
             self._state, self._instances = state, state.instances
-            self.session_id, self.settings, self.created = (
-                state.session_id,
-                state.settings,
-                state.created,
-            )
+            self.session_id, self.settings = state.session_id, state.settings
+            self.created = state.created
             self._mosaic = MosaicView(store, state.settings)
             if self.model.aggregator.incremental == "whole-bag":
                 self._board = StatusBoard(background=True, on_score=self._announce)

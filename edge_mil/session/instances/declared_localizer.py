@@ -19,7 +19,6 @@ class DeclaredLocalizer(Localizer[Placement]):
         self._independent = independent
 
     def check(self, frame: Frame) -> None:
-        """See `Localizer.check`."""
         if self._independent and not frame.location_id:
             raise PositionError(
                 "The session is for independent fields, and the field has no place; give each "

@@ -80,7 +80,6 @@ class FieldInstances(InstanceMap[FieldPlan]):
             check_size(frame, self._size)
 
     def restore(self, records: SessionReader, removed: Collection[int]) -> None:
-        """See `InstanceMap.restore`."""
         for row in records.instances(arrays=False):
             if row.sequence not in removed:
                 dullness, distance_um, digest = json.loads(row.note)
@@ -89,7 +88,6 @@ class FieldInstances(InstanceMap[FieldPlan]):
                 self._key_of_field[row.sequence] = row.instance_key
 
     def plan(self, sequence: int, frame: Frame, placement: Placement) -> FieldPlan:
-        """See `InstanceMap.plan`."""
         update = self._slots.judge(frame, sequence)
         key, best = _key(update.slot), update.verdict is Verdict.ACCEPTED
         kind = InstanceKind.HELD if best else InstanceKind.CANDIDATE
@@ -111,7 +109,6 @@ class FieldInstances(InstanceMap[FieldPlan]):
         )
 
     def commit(self, plan: FieldPlan) -> None:
-        """See `InstanceMap.commit`."""
         assert plan.update is not None
         self._slots.apply(plan.update)
         if self._size is None and plan.size is not None and not self._independent:

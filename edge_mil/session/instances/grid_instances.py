@@ -97,11 +97,9 @@ class GridInstances(InstanceMap[GridPlan]):
         return self._held.cells.tissue
 
     def check(self, frame: Frame) -> None:
-        """See `InstanceMap.check`."""
         check_size(frame, self._size)
 
     def restore(self, records: SessionReader, removed: Collection[int]) -> None:
-        """See `InstanceMap.restore`."""
         self._records = records
         rows = [row for row in records.instances(arrays=False) if row.sequence not in removed]
         self._held = self._filled(rows, records.parts())
@@ -147,7 +145,6 @@ class GridInstances(InstanceMap[GridPlan]):
         )
 
     def commit(self, plan: GridPlan) -> None:
-        """See `InstanceMap.commit`."""
         assert plan.update is not None
         assert plan.held_cells is not None
         self._size, self._held = plan.size, plan.held_cells
@@ -163,7 +160,6 @@ class GridInstances(InstanceMap[GridPlan]):
         return Removal(dropped=dropped, touched=tuple(sorted(owners - {sequence})))
 
     def order(self, keys: Sequence[str]) -> InstanceOrder:
-        """See `InstanceMap.order`."""
         return grid_order([cell_of(key) for key in keys])
 
     def coverage(self) -> float:
@@ -171,7 +167,6 @@ class GridInstances(InstanceMap[GridPlan]):
         return self._held.cells.coverage()
 
     def shares(self) -> Mapping[str, float]:
-        """See `InstanceMap.shares`."""
         return {key_of(cell): share for cell, share in self._held.cells.shares().items()}
 
     def focus(self) -> Mapping[str, float]:
@@ -179,7 +174,6 @@ class GridInstances(InstanceMap[GridPlan]):
         return {key_of(cell): sharp for cell, sharp in self._held.cells.focus().items()}
 
     def extent(self, key: str) -> Region | None:
-        """See `InstanceMap.extent`."""
         i, j = cell_of(key)
         width, height = self.geometry.cell_w_um, self.geometry.cell_h_um
         return Region(i * width, j * height, width, height)

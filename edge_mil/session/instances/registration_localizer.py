@@ -60,7 +60,6 @@ class RegistrationLocalizer(Localizer[RegisteredPlacement]):
         self._located: dict[int, LocatedRow] = {}
 
     def check(self, frame: Frame) -> None:
-        """See `Localizer.check`."""
         if frame.x_um is not None:
             raise PositionError(
                 "The field has a stage position and this session was opened without a stage; "
@@ -106,7 +105,6 @@ class RegistrationLocalizer(Localizer[RegisteredPlacement]):
         )
 
     def commit(self, placement: RegisteredPlacement) -> None:
-        """See `Localizer.commit`."""
         assert self._localizer is not None
         assert placement.location is not None
         assert placement.located is not None

@@ -50,7 +50,6 @@ class StageLocalizer(Localizer[StagePlacement]):
         self._records: SessionReader | None = None
 
     def check(self, frame: Frame) -> None:
-        """See `Localizer.check`."""
         if frame.x_um is None:
             raise PositionError(
                 "The field has no stage position and this session has a stage; send the stage "
@@ -62,7 +61,6 @@ class StageLocalizer(Localizer[StagePlacement]):
         self._records = records
 
     def locate(self, sequence: int, frame: Frame) -> StagePlacement:
-        """See `Localizer.locate`."""
         assert frame.x_um is not None  # checked before any gate
         assert frame.y_um is not None
         if min(_size(frame)) < SMALLEST_PX:
@@ -92,7 +90,6 @@ class StageLocalizer(Localizer[StagePlacement]):
         return dataclasses.replace(placement, key_frames=(), comparison=comparison)
 
     def commit(self, placement: StagePlacement) -> None:
-        """See `Localizer.commit`."""
         if placement.comparison is not None:
             assert self._check is not None
             self._check.apply(placement.comparison)
