@@ -10,6 +10,9 @@ DEV := .venv-dev
 TOOLS := .venv-tools
 BUF := @bufbuild/buf@1.75.0
 CONSTRAINTS := tests/constraints.txt
+# As many test processes as there are cores; WORKERS=0 runs them in one, for a debugger.
+WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
+PYTEST = EDGE_MIL_PROTO_PYTHON=$(CURDIR)/$(TOOLS)/bin/python $(DEV)/bin/python -m pytest -n $(WORKERS)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all check lint format types layers units units-all proto proto-check proto-lint \
@@ -50,10 +53,10 @@ layers: $(DEV)/.ready
 	$(DEV)/bin/lint-imports
 
 units: $(DEV)/.ready $(TOOLS)/.ready
-	EDGE_MIL_PROTO_PYTHON=$(CURDIR)/$(TOOLS)/bin/python $(DEV)/bin/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 units-all: $(DEV)/.ready $(TOOLS)/.ready
-	EDGE_MIL_PROTO_PYTHON=$(CURDIR)/$(TOOLS)/bin/python $(DEV)/bin/python -m pytest
+	$(PYTEST)
 
 # 91 MiB, so not part of the developers' environment; once installed, make test runs its quick tests too.
 trt-build: $(DEV)/.ready
