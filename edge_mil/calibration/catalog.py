@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from edge_mil.calibration.calibration import Calibration, check_name
-from edge_mil.errors import CalibrationError, StoreError
+from edge_mil.errors import CalibrationError, DamagedCalibrationError, StoreError
 
 SUFFIX = ".calibration"
 PRIVATE = 0o700
@@ -80,7 +80,7 @@ class CalibrationFolder:
         line, _, body = data.partition(b"\n")
         found = "sha256:" + hashlib.sha256(body).hexdigest()
         if line != found.encode():
-            raise CalibrationError(
+            raise DamagedCalibrationError(
                 f"{place} is not what was written (its digest is another); measure calibration "
                 f"{name} again.",
                 reason="CALIBRATION_DAMAGED",

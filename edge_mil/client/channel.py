@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 import grpc
 
-from edge_mil.errors import EdgeMilError, RemoteError, ServiceUnavailableError
-from edge_mil.rpc.status import REASON_KEY, RETRY_KEY
+from edge_mil.errors import EdgeMilError, ServiceUnavailableError
+from edge_mil.rpc.status import REASON_KEY, RETRY_KEY, remote_error
 from edge_mil.v1 import edge_mil_pb2_grpc as rpc
 
 Response = TypeVar("Response")
@@ -132,7 +132,7 @@ def error_of(error: grpc.RpcError, address: str) -> EdgeMilError:
             f"The service at {address} cannot be reached; start it with edge-mil serve, or name "
             f"another address ({text[:200]})."
         )
-    return RemoteError(
+    return remote_error(
         text or f"The service answered {code.name}.",
         code.name,
         reason,

@@ -22,9 +22,16 @@ from edge_mil.client.channel import (
 )
 from edge_mil.client.outbox import Outbox, Outgoing
 from edge_mil.client.values import FieldInfo, field_info, verdict_name
-from edge_mil.errors import EdgeMilError, RemoteError, ServiceUnavailableError, UsageError
+from edge_mil.errors import (
+    EdgeMilError,
+    RemoteDamagedDataError,
+    RemoteError,
+    ServiceUnavailableError,
+    UsageError,
+)
 from edge_mil.rpc.frames import encode_chunks, encode_header
 from edge_mil.rpc.results import decode_result
+from edge_mil.rpc.status import remote_error
 from edge_mil.types import FieldResult, Frame
 from edge_mil.v1 import edge_mil_pb2 as pb
 
@@ -304,7 +311,7 @@ class FieldStream:
             self._outbox.allow(limit)
         if outgoing is not None and failed:
             code = next(c.name for c in grpc.StatusCode if c.value[0] == result.error.code)
-            error = RemoteError(result.error.message, code, result.error.reason)
+            error = remote_error(result.error.message, code, result.error.reason)
             with self._changed:
                 self._errors.append(str(error))
             if self._on_error is not None:
@@ -336,7 +343,7 @@ class FieldStream:
                 if message.sequence == sequence:
                     return field_info(message)
             if not page.next_page_token:
-                raise RemoteError(
+                raise RemoteDamagedDataError(
                     f"The service says that field {sequence} is durable, and does not list it.",
                     "DATA_LOSS",
                 )
