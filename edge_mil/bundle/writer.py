@@ -10,6 +10,8 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from msgspec import structs
+
 from edge_mil.bundle.manifest import Manifest
 from edge_mil.bundle.reader import (
     MANIFEST_FILE,
@@ -49,7 +51,7 @@ def write_bundle(manifest: Manifest, files: Mapping[str, bytes], out: str | Path
         made.mkdir(parents=True)
         for name, data in files.items():
             (made / name).write_bytes(data)
-        (made / MANIFEST_FILE).write_bytes(dataclasses.replace(manifest, files=hashes).to_json())
+        (made / MANIFEST_FILE).write_bytes(structs.replace(manifest, files=hashes).to_json())
         bundle = open_bundle(made)
         if out.exists():
             shutil.rmtree(out)

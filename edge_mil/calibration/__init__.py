@@ -3,11 +3,11 @@
 from edge_mil.calibration.calibration import (
     MAX_AGE_DAYS,
     Calibration,
-    OpticalPath,
     stain_transform,
 )
 from edge_mil.calibration.catalog import CalibrationFolder
 from edge_mil.calibration.measurement import Measurement
+from edge_mil.calibration.optical_path import OpticalPath
 from edge_mil.calibration.parts import PARTS, begin
 
 __all__ = [

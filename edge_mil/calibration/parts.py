@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from edge_mil.calibration.calibration import MAX_DISAGREEMENT, Calibration, OpticalPath
+from edge_mil.calibration.calibration import MAX_DISAGREEMENT, Calibration
+from edge_mil.calibration.optical_path import OpticalPath
 from edge_mil.errors import CalibrationError
 
 FLAT, DARK, WHITE = "flat-field", "dark-frame", "white-balance"
@@ -47,7 +48,7 @@ def begin(
     """
     if known is None:
         return Calibration(name, optics, mpp=mpp)
-    part = known.optics.unlike(optics)
+    part = known.optics.differing_part(optics)
     if part or (
         mpp is not None and known.mpp is not None and abs(mpp - known.mpp) > MAX_DISAGREEMENT * mpp
     ):

@@ -5,7 +5,6 @@ The head is one of this test, so that its answer can be computed by hand and its
 
 from __future__ import annotations
 
-import dataclasses
 import random
 import threading
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec import structs
 from painted_field import MPP, field, painted
 from small_bundle import VALUES, write_small_bundle
 
@@ -49,7 +49,7 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Model]:
     RowWeights.may_run.set()
     plain = write_small_bundle(tmp_path / "plain")
     manifest = plain.manifest
-    head = dataclasses.replace(
+    head = structs.replace(
         manifest.aggregator,
         incremental="whole-bag",
         pooling="row-weights",
@@ -58,7 +58,7 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Model]:
         graphs={"attend": "attend.onnx"},
     )
     files = {name: plain.read(name) for name in manifest.files if name != "classify.onnx"}
-    changed = dataclasses.replace(manifest, aggregator=head, files={})
+    changed = structs.replace(manifest, aggregator=head, files={})
     bundle = write_bundle(changed, files, tmp_path / "whole")
     loaded = Model.load(open_bundle(bundle.path))
     yield loaded

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+from msgspec import structs
 
 from edge_mil.errors import BundleError, UsageError
 from edge_mil.pipeline import Model
@@ -36,8 +36,8 @@ def open_instance_map(
             "features with edge-mil score, or export it with an extractor."
         )
     if settings.background is not None:
-        tissue = dataclasses.replace(spec.tissue, background=settings.background)
-        spec = dataclasses.replace(spec, tissue=tissue)
+        tissue = structs.replace(spec.tissue, background=settings.background)
+        spec = structs.replace(spec, tissue=tissue)
     if spec.instances == "field":
         return FieldInstances(spec, settings, frame_size)
     if settings.independent:
