@@ -25,7 +25,7 @@ from edge_mil.service.sessions.field_stream import FieldStream
 from edge_mil.service.sessions.field_worker import FieldWorker
 from edge_mil.service.sessions.live_session import LiveSession, SessionRegistry, score_of
 from edge_mil.service.sessions.opening import settings_of
-from edge_mil.service.views.session_report import session_report
+from edge_mil.service.sessions.session_report import session_report
 from edge_mil.session import SessionSummary
 from edge_mil.v1 import edge_mil_pb2 as pb
 from edge_mil.v1 import edge_mil_pb2_grpc as rpc
