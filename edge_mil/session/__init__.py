@@ -1,10 +1,11 @@
 """One slide being read: its bag, its live score, its records."""
 
 from edge_mil.session.answer_log import StoredAnswer
-from edge_mil.session.catalog import SessionFolder, SessionSummary, default_state_folder
+from edge_mil.session.catalog import SessionFolder, SessionSummary
 from edge_mil.session.session import Session
 from edge_mil.session.settings import SessionSettings
 from edge_mil.session.view.records import FieldRecord, SessionStatus
+from edge_mil.state_directory import default_state_folder
 from edge_mil.types import InfluenceMap
 
 __all__ = [
