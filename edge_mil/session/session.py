@@ -284,7 +284,7 @@ class Session(SessionQueries):
             Change(
                 kinds=removal.kinds,
                 states=states,
-                dropped_places=removal.dropped,
+                dropped_keys=removal.dropped,
                 removed=sequence,
                 event=("remove", event),
                 meta={REVISION: str(self._revision)},

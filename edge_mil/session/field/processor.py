@@ -99,14 +99,14 @@ class ProcessedField:
             kinds=dict.fromkeys(look.displaced, InstanceKind.CANDIDATE),
             states=states,
             dropped=look.dropped,
-            finished_places=look.finished,
+            finished_keys=look.finished,
             meta={**meta, **look.meta},
             event=event,
-            keys=look.keys,
-            key_positions=look.key_positions,
+            key_frames=look.keys,
+            key_frame_positions=look.key_positions,
             located=look.located,
             moved=look.moved,
-            parts_instead=look.parts_instead,
+            replaced_parts=look.parts_instead,
         )
 
     def _where_counted(self) -> Frame:

@@ -11,7 +11,7 @@ import numpy as np
 from edge_mil.store import (
     InstanceKind,
     InstanceRow,
-    KeyRow,
+    KeyFrameRow,
     LocatedRow,
     PartRow,
     SessionReader,
@@ -62,7 +62,7 @@ class InstancePlan:
     improved: int = 0
     held: int = 0
     at_um: tuple[float, float] | None = None
-    keys: tuple[KeyRow, ...] = ()
+    keys: tuple[KeyFrameRow, ...] = ()
     key_positions: Mapping[int, tuple[float, float]] = field(default_factory=dict)
     located: LocatedRow | None = None
     moved: Mapping[tuple[str, int], str] = field(default_factory=dict)

@@ -73,11 +73,11 @@ class RegistrationLocalizer(WrappedMap):
         """Take the key fields that are stored, and know where the records of cells are."""
         self._records = records
         self._located = {row.sequence: row for row in records.located()}
-        keys = [from_row(row) for row in records.key_fields()]
+        keys = [from_row(row) for row in records.key_frames()]
         if keys:
             first = keys[0]
             self._locator = KeyFrameLocalizer((first.width_px, first.height_px), self._register)
-            self._locator.keys.load = records.key_picture
+            self._locator.keys.load = records.key_frame_jpeg
             sequence, x, y = json.loads(records.meta()[LAST_SEEN])
             self._locator.restore(keys, (sequence, x, y))
 
@@ -91,7 +91,7 @@ class RegistrationLocalizer(WrappedMap):
         if self._locator is None:
             self._locator = KeyFrameLocalizer(size, self._register)
             if self._records is not None:
-                self._locator.keys.load = self._records.key_picture
+                self._locator.keys.load = self._records.key_frame_jpeg
         location = self._locator.find(sequence, RegistrationPyramid.of(frame.pixels))
         if not location.found:
             return rejected(Verdict.UNLOCATED, self._lost(location))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from edge_mil.imaging.registration import KeyFrame, PoseEdge
 from edge_mil.session.instances.base import InstanceMap, InstancePlan, Removal
 from edge_mil.session.instances.grid_instances import GridInstances
-from edge_mil.store import InstanceRow, KeyRow, PartRow
+from edge_mil.store import InstanceRow, KeyFrameRow, PartRow
 from edge_mil.types import Frame, InstanceOrder, Region
 
 
@@ -59,14 +59,14 @@ class WrappedMap(InstanceMap):
         return self._inner.extent(place)
 
 
-def to_row(key: KeyFrame) -> KeyRow:
+def to_row(key: KeyFrame) -> KeyFrameRow:
     """Return a key field as the store keeps it."""
     links = tuple((link.start, link.dx, link.dy, link.weight) for link in key.links)
     size = (key.width_px, key.height_px)
-    return KeyRow(key.sequence, key.x, key.y, size, key.factor, key.jpeg, links)
+    return KeyFrameRow(key.sequence, key.x, key.y, size, key.factor, key.jpeg, links)
 
 
-def from_row(row: KeyRow) -> KeyFrame:
+def from_row(row: KeyFrameRow) -> KeyFrame:
     """Return what `to_row` wrote."""
     links = tuple(PoseEdge(start, row.sequence, dx, dy, w) for start, dx, dy, w in row.links)
-    return KeyFrame(row.sequence, row.x, row.y, *row.size, row.factor, row.picture, links)
+    return KeyFrame(row.sequence, row.x, row.y, *row.size, row.factor, row.jpeg, links)

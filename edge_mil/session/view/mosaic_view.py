@@ -72,7 +72,7 @@ class MosaicView:
 
     def _places(self) -> list[_Place]:
         headers, found = Headers(self._store, self._settings.mpp), []
-        for sequence, text in self._store.pictured():
+        for sequence, text in self._store.fields_with_thumbnail():
             header = headers.read(sequence, text)
             if header["x_um"] is not None:
                 numbers = (header[name] for name in ("x_um", "y_um", "width_um", "height_um"))
