@@ -1,8 +1,8 @@
 """Errors as gRPC statuses, and back: the only place that turns one into the other.
 
 A status carries one `ErrorInfo` and the detail that its code calls for
-(`docs/design/serving-and-durability.md`, "Errors"). The reason also travels as trailing metadata,
-so that a light client needs no googleapis package to read it.
+(`docs/design/serving-and-durability.md`, "Errors on the wire"). The reason also travels as trailing
+metadata, so that a light client needs no googleapis package to read it.
 """
 
 from __future__ import annotations

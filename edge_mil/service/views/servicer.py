@@ -111,7 +111,7 @@ class ViewServicer(rpc.ViewServiceServicer):
     async def GetFieldThumbnail(  # noqa: N802
         self, request: pb.GetFieldThumbnailRequest, _: Any
     ) -> pb.GetFieldThumbnailResponse:
-        """Return a small picture of an accepted field."""
+        """Return the thumbnail of an accepted field."""
         async with self._sessions.use(request.session_id) as live:
             try:
                 jpeg = await _in_thread(lambda: live.session.thumbnail(request.sequence))
