@@ -1,4 +1,4 @@
-"""What was measured of one microscope: a value with dates, a digest and the optics it is for."""
+"""A calibration: what was measured of one microscope, when, and for which optics."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from edge_mil.imaging.quality.gate_settings import GateSettings
 from edge_mil.types import Float32Array, check_mpp
 
 MAX_AGE_DAYS = 30.0
-"""Lamps age and condensers are moved: older parts are measured again, or the age is allowed."""
+"""Lamps age and condensers are moved: older parts must be measured again, or the age allowed."""
 MAX_DISAGREEMENT = 0.05
-"""Relative difference of two pixel sizes that is another objective (as `rpc.optics` has it)."""
+"""Relative difference of two pixel sizes that means another objective (as in `rpc.pixel_size`)."""
 DAY_S = 86_400.0
 UNNAMED_OPTICS = OpticalPath()
 
@@ -36,11 +36,11 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Calibration:
-    """What was measured; parts that were not are None.
+    """What was measured of one microscope; parts that were not are None.
 
     Attributes:
         name: As the user calls it.
-        optics: What it holds for.
+        optics: The optics that it holds for.
         measured: Part ("flat-field", "white-balance", "pixel-size", "gates", "stain") -> when,
             seconds since the epoch.
         mpp: Pixel size on the slide, um/px.
@@ -50,7 +50,7 @@ class Calibration:
         gates: Thresholds of the frame gates.
         stain: Colours of this batch of slides, after `shading`.
         noise: Standard deviation of the sensor's noise before `shading`, grey levels; 0: unknown.
-        figures: Numbers behind the parts, as "pixel_size_residual_px", for people.
+        figures: Numbers behind the parts, as "pixel_size_residual_px", for people to read.
     """
 
     name: str
@@ -82,12 +82,12 @@ class Calibration:
 
     @property
     def created(self) -> float:
-        """When its oldest part was measured, seconds since the epoch; 0 when it has none."""
+        """Time of its oldest part, seconds since the epoch; 0 when it has none."""
         return min(self.measured.values(), default=0.0)
 
     @property
     def digest(self) -> str:
-        """Digest of all that it says: "sha256:" and 64 hex digits."""
+        """Digest of its stored bytes: "sha256:" and 64 hex digits."""
         return "sha256:" + hashlib.sha256(self.to_bytes()).hexdigest()
 
     def check(
@@ -98,16 +98,16 @@ class Calibration:
         mpp: float | None = None,
         max_age_days: float = MAX_AGE_DAYS,
     ) -> None:
-        """Refuse to be used where it does not hold.
+        """Check that the calibration holds for these optics, today.
 
         Args:
             now: Seconds since the epoch.
-            optics: What the caller has; parts that one of the two does not name are not compared.
+            optics: The caller's; parts that one of the two does not name are not compared.
             mpp: Pixel size that the caller declares, um/px.
-            max_age_days: Oldest part that is still believed.
+            max_age_days: Largest age of a part.
 
         Raises:
-            CalibrationError: It is of other optics, or too old; says what to do.
+            CalibrationError: It is of other optics, or too old.
         """
         part = self.optics.differing_part(optics) if optics is not None else ""
         if optics is not None and part:
@@ -120,7 +120,7 @@ class Calibration:
         mine = self.mpp
         if mine is not None and mpp is not None and abs(mine - mpp) > MAX_DISAGREEMENT * mine:
             raise CalibrationError(
-                f"Calibration {self.name} has {mine:.4g} um/px and you declare {mpp:.4g}, so it is "
+                f"Calibration {self.name} has {mine:.4g} µm/px and you declare {mpp:.4g}, so it is "
                 "of another objective or binning; name the calibration of these optics, or "
                 "correct the pixel size.",
                 reason="CALIBRATION_FOREIGN",
@@ -144,7 +144,7 @@ class Calibration:
         return replace(self, measured={**self.measured, part: when}, figures=figures, **values)
 
     def to_bytes(self) -> bytes:
-        """Return all of it: one line of JSON, then the arrays, float32 little-endian."""
+        """Return the stored form: one line of JSON, then the arrays, float32 little-endian."""
         shading = self.shading
         arrays: dict[ArrayName, Float32Array] = {}
         if shading is not None:
@@ -203,10 +203,10 @@ class Calibration:
 
 
 def check_name(name: str) -> str:
-    """Return a calibration's name when it can be one.
+    """Check a calibration's name, which comes from outside and becomes a file's, and return it.
 
     Raises:
-        CalibrationError: It cannot; names come from outside and become a file's.
+        CalibrationError: It has characters that a file's name should not have, or is too long.
     """
     if not _NAME.fullmatch(name):
         raise CalibrationError(
@@ -219,7 +219,7 @@ def check_name(name: str) -> str:
 def stain_transform(
     input_spec: InputSpec | None, calibration: Calibration | None
 ) -> StainTransform | None:
-    """Return what brings tiles to the stain that a bundle was made for.
+    """Return the transform of tiles to the stain that a bundle was made for.
 
     Args:
         input_spec: The bundle's; its `stain` names the method and the target.
@@ -229,7 +229,7 @@ def stain_transform(
         None where the bundle asks for no stain normalisation.
 
     Raises:
-        CalibrationError: The bundle asks for it and no calibration says what the slide is like.
+        CalibrationError: The bundle asks for it, and no calibration has the stain of the slide.
     """
     spec: StainSpec | None = None if input_spec is None else input_spec.stain
     if spec is None:
