@@ -30,7 +30,7 @@ class _Version(Struct):
 
 
 class TaskSpec(Struct, frozen=True, forbid_unknown_fields=True):
-    """What the score means.
+    """The task of the model: what its outputs are.
 
     Attributes:
         kind: classification, regression, survival or pooling (no classifier).
@@ -44,11 +44,12 @@ class TaskSpec(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TissueSpec(Struct, frozen=True, forbid_unknown_fields=True):
-    """The tissue test of a cell: see `edge_mil.imaging.tissue`.
+    """The tissue test of a cell (`edge_mil.imaging.tissue`).
 
     Attributes:
         background: Nominal colour of empty glass, RGB 0 to 255.
-        min_difference: A pixel is tissue when a channel is this much darker than the background.
+        min_difference: A pixel is tissue when a channel is at least this many grey levels darker
+            than the background.
         min_share: A cell shows tissue when at least this share of its pixels is tissue.
     """
 
@@ -60,7 +61,7 @@ class TissueSpec(Struct, frozen=True, forbid_unknown_fields=True):
 class StainSpec(Struct, frozen=True, forbid_unknown_fields=True):
     """Stain normalisation: the colours that tiles are brought to before the extractor.
 
-    The source, which is what the slide at hand is like, comes from a calibration. Numbers as in
+    These are the target; the stain of the slide at hand comes from a calibration. Numbers as in
     `edge_mil.imaging.correction.stain.StainProfile`.
 
     Attributes:
@@ -81,15 +82,16 @@ class StainSpec(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class InputSpec(Struct, frozen=True, forbid_unknown_fields=True):
-    """What an instance is made from.
+    """The input of the extractor: how an instance is cut from fields.
 
     Attributes:
         instances: grid (one cell of the global grid) or field (a whole camera field).
-        tile_height_px: Rows that the extractor takes.
-        tile_width_px: Columns that the extractor takes.
+        tile_height_px: Rows of a tile.
+        tile_width_px: Columns of a tile.
         mpp: Pixel size that the model was trained at, um/px.
-        color_order: Always "RGB"; a BGR model has its first layer turned at export.
-        mean: Mean of the normalisation inside the graph (of 0 to 1); None: the file does it itself.
+        color_order: Always "RGB"; the export exchanges the channels of a BGR model's first layer.
+        mean: Mean that the graph subtracts from pixels of 0 to 1; None where the exported model
+            brought its own normalisation.
         std: Standard deviation of the same.
         tissue: Numbers of the tissue test.
         stain: Stain normalisation; None where the model takes tiles as they are.
@@ -107,7 +109,7 @@ class InputSpec(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ExtractorSpec(Struct, frozen=True, forbid_unknown_fields=True):
-    """The network from tile to feature.
+    """The extractor: the network from a tile to a feature.
 
     Attributes:
         name: As it was exported: "timm:resnet18".
@@ -121,14 +123,14 @@ class ExtractorSpec(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class AggregatorSpec(Struct, frozen=True, forbid_unknown_fields=True):
-    """The network from bag to score.
+    """The aggregator: the network from a bag to a score.
 
     Attributes:
         architecture: As `edge-mil-export --arch` names it.
         incremental: mergeable, banked or whole-bag.
         pooling: attention, mean or max.
         feature_dim: Width of a feature.
-        value_dim: Width of what is pooled.
+        value_dim: Width of an embedding, which is what is pooled.
         channels: Attention channels (heads, branches or classes); 0 without attention.
         options: The options of the head, as `--arch-option` gave them.
         order: Order of the bag: any, or grid.
@@ -147,26 +149,26 @@ class AggregatorSpec(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Licences(Struct, frozen=True, forbid_unknown_fields=True):
-    """Terms of the two parts, kept apart. `extractor` is "" where there is none."""
+    """Licences of the two networks; `extractor` is "" where there is none."""
 
     extractor: str
     aggregator: str
 
 
 class Manifest(Struct, frozen=True, forbid_unknown_fields=True):
-    """All that `bundle.json` says.
+    """The content of `bundle.json`.
 
     Attributes:
         name: Name of the bundle, as clients ask for it.
         version: The author's version of the model.
-        task: What the score means.
-        input: What an instance is made from; None for an aggregator-only bundle.
-        extractor: The network from tile to feature; None for an aggregator-only bundle.
-        aggregator: The network from bag to score.
-        licences: Terms of the two parts.
+        task: What the outputs are.
+        input: How an instance is cut; None for a bundle without an extractor.
+        extractor: The network from a tile to a feature; None where saved features are scored.
+        aggregator: The network from a bag to a score.
+        licences: Licences of the two networks.
         redistributable: False leaves the extractor out when the bundle is packed.
         files: Name of every other file (but `signature`) -> SHA-256 in hex.
-        intended_use: Sentence for people.
+        intended_use: What the model may be used for, a sentence for people.
         created_by: Program and version that wrote it.
         schema_version: Version of this layout.
     """

@@ -137,6 +137,7 @@ class Measurement:
     def _flat_field(self, now: float) -> Calibration:
         dark = self._shading().dark
         found = estimate_flat_field(self._small, dark)
+        noise = float(np.median(self._noise)) if self._noise else 0.0
         base = without(self.calibration, DEPENDENTS[FLAT])
         assert self._frame_px is not None
         figures = {
@@ -145,9 +146,8 @@ class Measurement:
             "flat_field_variation_before": found.variation_before,
             "flat_field_variation_after": found.variation_after,
             "flat_field_background_share": found.empty_share,
+            "noise_levels": noise,
         }
-        noise = float(np.median(self._noise)) if self._noise else 0.0
-        figures["noise_levels"] = noise
         shading = ShadingCorrection(found.flat, self._frame_px, dark)
         return base.with_part(FLAT, now, shading=shading, noise=noise, figures=figures)
 

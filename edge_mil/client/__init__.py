@@ -1,9 +1,20 @@
-"""The light client: pure Python on grpcio, protobuf and numpy, on Windows too."""
+"""The light client: frames in, answers and scores of a service out.
+
+It needs grpcio, protobuf and numpy only, and nothing of POSIX: it works on Windows too.
+
+`client` is one service, `session` one slide being read by it. `stream` sends fields, resumes by
+itself and tells of each answer: `outbox` numbers the frames and keeps them until they are answered,
+`reconnection` says when to try again, `stream_summary` counts. `answers` has the
+errors and the stored answers of single fields. `channel` makes the calls and turns statuses into
+errors; `decoding` turns messages into the values of `values`, and `calibration` those of
+calibrations.
+"""
 
 from edge_mil.client.calibration import CalibrationInfo
 from edge_mil.client.client import Client
 from edge_mil.client.session import ClientSession
-from edge_mil.client.stream import FieldStream, StreamSummary
+from edge_mil.client.stream import FieldStream
+from edge_mil.client.stream_summary import StreamSummary
 from edge_mil.client.values import (
     FieldInfo,
     ModelInfo,
