@@ -10,6 +10,8 @@ errors; `decoding` turns messages into the values of `values`, and `calibration`
 calibrations.
 """
 
+from typing import TYPE_CHECKING
+
 from edge_mil.client.calibration import CalibrationInfo
 from edge_mil.client.client import Client
 from edge_mil.client.session import ClientSession
@@ -23,6 +25,7 @@ from edge_mil.client.values import (
     ServerInfo,
     SessionInfo,
 )
+from edge_mil.renamed import renamed
 from edge_mil.rpc.allocator import tune_allocator
 from edge_mil.types import CellLayer, InfluenceMap
 
@@ -42,3 +45,6 @@ __all__ = [
     "StreamSummary",
     "tune_allocator",
 ]
+
+if not TYPE_CHECKING:  # else mypy would accept any name
+    __getattr__ = renamed(__name__, {"HeatMap": "InfluenceMap"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from edge_mil.renamed import renamed_attribute
 from edge_mil.types import FieldResult, SlideScore, Verdict
 
 
@@ -160,6 +161,8 @@ class FieldInfo:
     removed: bool
     attention_share: float
     influence: float | None
+
+    place = renamed_attribute("FieldInfo", "place", "location_id")
 
     @property
     def sequence(self) -> int:

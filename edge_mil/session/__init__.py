@@ -1,5 +1,8 @@
 """One slide being read: its bag, its live score, its records."""
 
+from typing import TYPE_CHECKING
+
+from edge_mil.renamed import renamed
 from edge_mil.session.answer_log import StoredAnswer
 from edge_mil.session.catalog import SessionFolder, SessionSummary
 from edge_mil.session.session import Session
@@ -19,3 +22,6 @@ __all__ = [
     "StoredAnswer",
     "default_state_folder",
 ]
+
+if not TYPE_CHECKING:  # else mypy would accept any name
+    __getattr__ = renamed(__name__, {"HeatMap": "InfluenceMap", "Standing": "SessionStatus"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from edge_mil.renamed import renamed_attribute
 from edge_mil.types import FieldResult, SlideScore, UInt8Array, Verdict
 
 
@@ -90,6 +91,8 @@ class FieldRecord:
     removed: bool
     attention_share: float = 0.0
     influence: float | None = None
+
+    place = renamed_attribute("FieldRecord", "place", "location_id")
 
     @property
     def sequence(self) -> int:
