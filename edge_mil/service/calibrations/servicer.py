@@ -14,11 +14,11 @@ from edge_mil.imaging import TissueTest
 from edge_mil.rpc.frame_assembly import FrameAssembly
 from edge_mil.rpc.frames import check_payload
 from edge_mil.rpc.image_codecs import decode_frame
+from edge_mil.rpc.pagination import page_of
 from edge_mil.rpc.pixel_size import declared_mpp
 from edge_mil.rpc.results import timestamp
 from edge_mil.service.handlers import unary
 from edge_mil.service.models.registry import BundleRegistry
-from edge_mil.service.pagination import page_of
 from edge_mil.v1 import edge_mil_pb2 as pb
 from edge_mil.v1 import edge_mil_pb2_grpc as rpc
 

@@ -14,6 +14,7 @@ from edge_mil.pipeline import Model
 from edge_mil.pipeline.model import PRECISIONS
 from edge_mil.pipeline.runners.runner import Runner
 from edge_mil.rpc.frames import MAX_CHUNK_BYTES, MAX_FRAME_BYTES, MAX_FRAME_PIXELS
+from edge_mil.rpc.pagination import page_of
 from edge_mil.service.handlers import streaming, unary
 from edge_mil.service.limits import CREDITS, MAX_LIVE_SESSIONS, PROTOCOL_VERSIONS
 from edge_mil.service.models.preparation import CPU, Preparations, Wanted
@@ -25,7 +26,6 @@ from edge_mil.service.models.registry import (
     BundleRegistry,
     ServedBundle,
 )
-from edge_mil.service.pagination import page_of
 from edge_mil.session.catalog import new_id
 from edge_mil.v1 import edge_mil_pb2 as pb
 from edge_mil.v1 import edge_mil_pb2_grpc as rpc

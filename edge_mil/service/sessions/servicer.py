@@ -17,9 +17,9 @@ from edge_mil.errors import (
     SessionStateError,
     StoreError,
 )
+from edge_mil.rpc.pagination import page_of
 from edge_mil.service.handlers import streaming, unary
 from edge_mil.service.models.registry import BundleRegistry
-from edge_mil.service.pagination import page_of
 from edge_mil.service.sessions.field_stream import FieldStream
 from edge_mil.service.sessions.field_worker import FieldWorker
 from edge_mil.service.sessions.live_session import LiveSession

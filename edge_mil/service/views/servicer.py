@@ -14,8 +14,8 @@ from edge_mil.errors import (
     UsageError,
 )
 from edge_mil.imaging.render.mosaic_canvas import as_jpeg
+from edge_mil.rpc.pagination import page_of
 from edge_mil.service.handlers import streaming, unary
-from edge_mil.service.pagination import page_of
 from edge_mil.service.sessions.live_session import LiveSession
 from edge_mil.service.sessions.messages import field_message
 from edge_mil.service.sessions.registry import SessionRegistry
