@@ -6,7 +6,7 @@ from msgspec import Struct, structs
 
 
 class OpticalPath(Struct, frozen=True, forbid_unknown_fields=True):
-    """What stands between slide and sensor; "" where nobody said.
+    """The parts between slide and sensor; "" for one that nobody named.
 
     Attributes:
         camera: As "IMX250 bin1".

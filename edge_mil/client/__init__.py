@@ -2,12 +2,11 @@
 
 It needs grpcio, protobuf and numpy only, and nothing of POSIX: it works on Windows too.
 
-`client` is one service, `session` one slide being read by it. `stream` sends fields, resumes by
-itself and tells of each answer: `outbox` numbers the frames and keeps them until they are answered,
-`reconnection` says when to try again, `stream_summary` counts. `answers` has the
-errors and the stored answers of single fields. `channel` makes the calls and turns statuses into
-errors; `decoding` turns messages into the values of `values`, and `calibration` those of
-calibrations.
+`client` is one service, `session` one slide that it reads. `stream` sends fields, resumes by itself
+and calls back with each answer: `outbox` numbers the frames and keeps them until they are answered,
+`reconnection` says when to try again, `stream_summary` counts, and `answers` has the errors and the
+stored answers of single fields. `channel` makes the calls and turns statuses into errors;
+`decoding` turns messages into the values of `values`, `calibration` does so for calibrations.
 """
 
 from typing import TYPE_CHECKING

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
 
 from edge_mil.client.calibration import (
     CalibrationInfo,
@@ -20,9 +19,6 @@ from edge_mil.rpc.results import duration, encode_regions
 from edge_mil.types import Frame, Region
 from edge_mil.v1 import edge_mil_pb2 as pb
 
-if TYPE_CHECKING:
-    from types import TracebackType
-
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 PROTOCOL_VERSION = "edge_mil.v1"
 DAY_S = 86_400.0
@@ -30,6 +26,9 @@ DAY_S = 86_400.0
 
 class Client:
     """One `edge-mil serve`.
+
+    Every method raises ServiceUnavailableError where the service cannot be reached or does not
+    answer in time, and RemoteError with a `reason` where it refuses.
 
     In short::
 
@@ -65,22 +64,14 @@ class Client:
         self._calibrate_timeout_s = calibrate_timeout_s
 
     def server_info(self) -> ServerInfo:
-        """Return the version and the limits of the service.
-
-        Raises:
-            ServiceUnavailableError: It cannot be reached.
-        """
+        """Return the version and the limits of the service."""
         found = self._channel.call(self._channel.models.GetServerInfo, pb.GetServerInfoRequest())
         return ServerInfo(
             found.server_version, found.instance_id, tuple(found.features), found.preferred_credits
         )
 
     def models(self) -> list[ModelInfo]:
-        """Return the bundles of the service, ready or not.
-
-        Raises:
-            ServiceUnavailableError: It cannot be reached.
-        """
+        """Return the bundles of the service, ready or not."""
         pages = self._channel.pages(self._channel.models.ListModels, pb.ListModelsRequest())
         return [model_info(message) for page in pages for message in page.models]
 
@@ -88,9 +79,6 @@ class Client:
         """Return the sessions of the service, newest first.
 
         Those that are not in use have only what they were opened with; `resume` gives the rest.
-
-        Raises:
-            ServiceUnavailableError: It cannot be reached.
         """
         pages = self._channel.pages(self._channel.sessions.ListSessions, pb.ListSessionsRequest())
         return [session_info(message) for page in pages for message in page.sessions]
@@ -132,8 +120,7 @@ class Client:
             request_id: The same id with the same arguments is the same session; "" makes one.
 
         Raises:
-            ServiceUnavailableError: The service cannot be reached.
-            RemoteError: It refuses; `reason` says why in one word.
+            RemoteError: The service refuses, as for want of a pixel size.
         """
         request = pb.OpenSessionRequest(
             request_id=request_id or str(uuid.uuid4()),
@@ -161,7 +148,6 @@ class Client:
         """Return a session that was opened before; waits while its bundle is loading.
 
         Raises:
-            ServiceUnavailableError: The service cannot be reached.
             RemoteError: There is no such session.
         """
         request = pb.GetSessionRequest(session_id=session_id)
@@ -196,7 +182,6 @@ class Client:
 
         Raises:
             UsageError: There is no such part.
-            ServiceUnavailableError: The service cannot be reached.
             RemoteError: The frames do not allow it; the message says which would.
         """
         start = pb.CalibrateStart(
@@ -223,11 +208,7 @@ class Client:
         return calibration_info(found.calibration)
 
     def calibrations(self) -> list[CalibrationInfo]:
-        """Return the calibrations of the service's device, by name.
-
-        Raises:
-            ServiceUnavailableError: The service cannot be reached.
-        """
+        """Return the calibrations of the service's device, by name."""
         pages = self._channel.pages(
             self._channel.calibrations.ListCalibrations, pb.ListCalibrationsRequest()
         )
@@ -240,10 +221,5 @@ class Client:
     def __enter__(self) -> Client:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

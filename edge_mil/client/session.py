@@ -53,6 +53,9 @@ class ClosedSession:
 class ClientSession:
     """One slide being read by the service.
 
+    Every method but `stream` raises ServiceUnavailableError where the service cannot be reached or
+    does not answer in time, and RemoteError where it refuses: the session is closed, say.
+
     Attributes:
         session_id: Its id, to resume it.
         opened: Its status when it was opened or resumed.
@@ -63,12 +66,6 @@ class ClientSession:
         self.session_id = opened.session_id
 
     def info(self) -> SessionInfo:
-        """Return the session's status.
-
-        Raises:
-            ServiceUnavailableError: The service cannot be reached.
-            RemoteError: It refuses.
-        """
         request = pb.GetSessionRequest(session_id=self.session_id)
         found = self._channel.call(self._channel.sessions.GetSession, request)
         return session_info(found.session)
@@ -138,23 +135,13 @@ class ClientSession:
             return stream.finish()
 
     def score(self) -> ScoreInfo:
-        """Return the newest durable score.
-
-        Raises:
-            ServiceUnavailableError: The service cannot be reached.
-            RemoteError: It refuses.
-        """
+        """Return the newest durable score."""
         request = pb.GetScoreRequest(session_id=self.session_id)
         found = self._channel.call(self._channel.views.GetScore, request)
         return score_info(found.score, found.bundle_digest)
 
     def watch(self, *, after_revision: int = 0, min_interval_s: float = 0.0) -> Iterator[ScoreInfo]:
-        """Yield the score at each change until the session is closed.
-
-        Raises:
-            ServiceUnavailableError: The service went away.
-            RemoteError: It refuses.
-        """
+        """Yield the score at each change until the session is closed."""
         request = pb.WatchScoreRequest(
             session_id=self.session_id,
             after_revision=after_revision,
@@ -175,23 +162,13 @@ class ClientSession:
             call.cancel()
 
     def fields(self) -> list[FieldInfo]:
-        """Return every answered field, by number.
-
-        Raises:
-            ServiceUnavailableError: The service cannot be reached.
-            RemoteError: It refuses.
-        """
+        """Return every answered field, by number."""
         request = pb.ListFieldsRequest(session_id=self.session_id)
         pages = self._channel.pages(self._channel.views.ListFields, request)
         return [field_info(message) for page in pages for message in page.fields]
 
     def top_fields(self, count: int = 10, class_name: str = "") -> list[FieldInfo]:
-        """Return the fields of largest influence on a class' logit; "" takes the last class.
-
-        Raises:
-            ServiceUnavailableError: The service cannot be reached.
-            RemoteError: It refuses.
-        """
+        """Return the fields of largest influence on a class' logit; "" takes the last class."""
         request = pb.GetTopFieldsRequest(
             session_id=self.session_id, count=count, class_name=class_name
         )
@@ -202,7 +179,6 @@ class ClientSession:
         """Return a small JPEG of an accepted field.
 
         Raises:
-            ServiceUnavailableError: The service cannot be reached.
             RemoteError: None is kept of that field.
         """
         request = pb.GetFieldThumbnailRequest(session_id=self.session_id, sequence=sequence)
@@ -210,12 +186,7 @@ class ClientSession:
         return found.jpeg
 
     def heat_map(self, class_name: str = "") -> InfluenceMap:
-        """Return each cell's influence on a class' logit; "" takes the last class.
-
-        Raises:
-            ServiceUnavailableError: The service cannot be reached.
-            RemoteError: It refuses.
-        """
+        """Return each cell's influence on a class' logit; "" takes the last class."""
         request = pb.GetHeatmapRequest(session_id=self.session_id, class_name=class_name)
         return influence_map(self._channel.call(self._channel.views.GetHeatmap, request))
 
@@ -226,7 +197,6 @@ class ClientSession:
             name: "focus", how sharply it was seen, or "coverage", the share of it that was seen.
 
         Raises:
-            ServiceUnavailableError: The service cannot be reached.
             RemoteError: There is no such layer, or the fields have no positions.
         """
         request = pb.GetHeatmapRequest(session_id=self.session_id, layer=name)
@@ -238,10 +208,6 @@ class ClientSession:
 
         Args:
             um_per_px: Finest size of its pixels; 0 is the usual one.
-
-        Raises:
-            ServiceUnavailableError: The service cannot be reached.
-            RemoteError: It refuses.
         """
         request = pb.GetMosaicRequest(session_id=self.session_id, um_per_px=um_per_px)
         found = self._channel.call(self._channel.views.GetMosaic, request)
@@ -251,7 +217,6 @@ class ClientSession:
         """Take a field out of the score; its record stays.
 
         Raises:
-            ServiceUnavailableError: The service cannot be reached.
             RemoteError: There is no such field, or the session is closed.
         """
         request = pb.RemoveFieldRequest(
@@ -270,7 +235,6 @@ class ClientSession:
             expected_fields: Refuse when the service holds another number; 0 does not ask.
 
         Raises:
-            ServiceUnavailableError: The service cannot be reached.
             RemoteError: Fields are missing.
         """
         request = pb.CloseSessionRequest(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc
 
@@ -19,9 +19,6 @@ from edge_mil.rpc.frames import encode_chunks, encode_header
 from edge_mil.rpc.results import decode_result
 from edge_mil.types import FieldResult, Frame
 from edge_mil.v1 import edge_mil_pb2 as pb
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 WAKE_S = 0.5
 """Waits are cut into pieces, so that Ctrl-C is seen on Windows too."""
@@ -121,12 +118,7 @@ class FieldStream:
     def __enter__(self) -> FieldStream:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             try:
                 self.finish()

@@ -26,7 +26,6 @@ class FakeModels(FakeServicer, rpc.ModelServiceServicer):
 
     @answered
     def GetServerInfo(self, request: Any, context: Any) -> pb.GetServerInfoResponse:  # noqa: N802
-        """Return the limits of the protocol, as the real service has them."""
         return pb.GetServerInfoResponse(
             server_version=__version__,
             instance_id=self.service.instance_id,
@@ -41,20 +40,17 @@ class FakeModels(FakeServicer, rpc.ModelServiceServicer):
 
     @answered
     def ListModels(self, request: Any, context: Any) -> pb.ListModelsResponse:  # noqa: N802
-        """Return the bundle."""
         return pb.ListModelsResponse(models=[self.service.model])
 
     @streamed
     def LoadModel(self, request: Any, context: Any) -> Iterator[pb.LoadModelResponse]:  # noqa: N802
-        """Say that the bundle is ready."""
         self.check_bundle(request.bundle_id, request.bundle_digest)
         yield pb.LoadModelResponse(state="READY", progress=1.0, model=self.service.model)
 
     @answered
     def UnloadModel(self, request: Any, context: Any) -> pb.UnloadModelResponse:  # noqa: N802
-        """Do nothing: there is no model to unload."""
         self.check_bundle(request.bundle_id)
-        return pb.UnloadModelResponse()
+        return pb.UnloadModelResponse()  # there is no model whose memory could be given back
 
 
 class FakeSessions(FakeServicer, rpc.SessionServiceServicer):
@@ -62,7 +58,6 @@ class FakeSessions(FakeServicer, rpc.SessionServiceServicer):
 
     @answered
     def OpenSession(self, request: Any, context: Any) -> pb.OpenSessionResponse:  # noqa: N802
-        """Open a session, or return the one that this request opened before."""
         if request.protocol_version not in ("", PROTOCOL_VERSION):
             raise NotThereYetError(
                 f"This service speaks {PROTOCOL_VERSION}.", reason="PROTOCOL_VERSION"
@@ -86,12 +81,10 @@ class FakeSessions(FakeServicer, rpc.SessionServiceServicer):
 
     @answered
     def GetSession(self, request: Any, context: Any) -> pb.GetSessionResponse:  # noqa: N802
-        """Return a session's status."""
         return pb.GetSessionResponse(session=self.session(request.session_id).message())
 
     @answered
     def ListSessions(self, request: Any, context: Any) -> pb.ListSessionsResponse:  # noqa: N802
-        """Return the sessions, newest first."""
         ids = list(reversed(self.service.sessions))
         page, token = page_of(ids, request.page_size, request.page_token)
         sessions = [self.service.sessions[session_id].message() for session_id in page]
@@ -101,7 +94,6 @@ class FakeSessions(FakeServicer, rpc.SessionServiceServicer):
     def StreamFields(  # noqa: N802
         self, request: Iterator[pb.StreamFieldsRequest], context: Any
     ) -> Iterator[pb.StreamFieldsResponse]:
-        """Take fields and answer each one."""
         first = next(request, None)
         if first is None:
             return
@@ -120,14 +112,12 @@ class FakeSessions(FakeServicer, rpc.SessionServiceServicer):
 
     @answered
     def RemoveField(self, request: Any, context: Any) -> pb.RemoveFieldResponse:  # noqa: N802
-        """Take a field out of the score."""
         session = self.session(request.session_id)
         session.remove(request.sequence)
         return pb.RemoveFieldResponse(score=session.score_message())
 
     @answered
     def CloseSession(self, request: Any, context: Any) -> pb.CloseSessionResponse:  # noqa: N802
-        """End a session and return its report; again it is the same report."""
         session = self.session(request.session_id)
         report = session.close(request.expected_fields)
         return pb.CloseSessionResponse(session=session.message(), report_json=report)
@@ -140,7 +130,6 @@ class FakeCalibrations(FakeServicer, rpc.CalibrationServiceServicer):
     def Calibrate(  # noqa: N802
         self, request: Iterator[pb.CalibrateRequest], context: Any
     ) -> pb.CalibrateResponse:
-        """Count the frames, and note that the part was measured."""
         first = next(request, None)
         if first is None or not first.HasField("start"):
             raise ProtocolError("The first message of Calibrate must be start.", field="start")
@@ -168,7 +157,6 @@ class FakeCalibrations(FakeServicer, rpc.CalibrationServiceServicer):
     def ListCalibrations(  # noqa: N802
         self, request: Any, context: Any
     ) -> pb.ListCalibrationsResponse:
-        """Return the calibrations by name."""
         names = sorted(self.service.calibrations)
         page, token = page_of(names, request.page_size, request.page_token)
         found = [self.service.calibrations[name] for name in page]

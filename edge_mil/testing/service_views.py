@@ -35,7 +35,6 @@ class FakeViews(FakeServicer, rpc.ViewServiceServicer):
 
     @answered
     def GetScore(self, request: Any, context: Any) -> pb.GetScoreResponse:  # noqa: N802
-        """Return the running score."""
         return pb.GetScoreResponse(
             score=self.session(request.session_id).score_message(),
             bundle_digest=self.service.model.bundle_digest,
@@ -46,7 +45,6 @@ class FakeViews(FakeServicer, rpc.ViewServiceServicer):
     def WatchScore(  # noqa: N802
         self, request: pb.WatchScoreRequest, context: grpc.ServicerContext
     ) -> Iterator[pb.WatchScoreResponse]:
-        """Yield the score at each change, and a heartbeat where nothing changes."""
         session = self.session(request.session_id)
         last, said = (request.after_revision, -1), time.monotonic()
         while context.is_active():
@@ -70,7 +68,6 @@ class FakeViews(FakeServicer, rpc.ViewServiceServicer):
 
     @answered
     def ListFields(self, request: Any, context: Any) -> pb.ListFieldsResponse:  # noqa: N802
-        """Return the answered fields by number."""
         session = self.session(request.session_id)
         page, token = page_of(sorted(session.fields), request.page_size, request.page_token)
         fields = [session.field_message(number) for number in page]
@@ -78,7 +75,6 @@ class FakeViews(FakeServicer, rpc.ViewServiceServicer):
 
     @answered
     def GetTopFields(self, request: Any, context: Any) -> pb.GetTopFieldsResponse:  # noqa: N802
-        """Return the fields of largest influence on a class' logit."""
         session, name = self.session(request.session_id), class_named(request.class_name)
         influences = session.influences(name)
         top = sorted(influences, key=lambda number: (-abs(influences[number]), number))
@@ -95,7 +91,6 @@ class FakeViews(FakeServicer, rpc.ViewServiceServicer):
     def GetFieldThumbnail(  # noqa: N802
         self, request: Any, context: Any
     ) -> pb.GetFieldThumbnailResponse:
-        """Return one white pixel for a field that the session holds."""
         field = self.session(request.session_id).fields.get(request.sequence)
         if field is None or not field.held:
             raise SequenceError(
@@ -105,7 +100,6 @@ class FakeViews(FakeServicer, rpc.ViewServiceServicer):
 
     @answered
     def GetHeatmap(self, request: Any, context: Any) -> pb.GetHeatmapResponse:  # noqa: N802
-        """Return one cell for each field: its influence, its contrast or its coverage."""
         session, name = self.session(request.session_id), class_named(request.class_name)
         if request.layer not in ("", "focus", "coverage"):
             raise UsageError(f"There is no layer {request.layer[:40]!r}.", field="layer")
@@ -124,7 +118,6 @@ class FakeViews(FakeServicer, rpc.ViewServiceServicer):
 
     @answered
     def GetMosaic(self, request: Any, context: Any) -> pb.GetMosaicResponse:  # noqa: N802
-        """Return one white pixel that covers all fields."""
         session = self.session(request.session_id)
         held = [session.field_message(n) for n in session.influences(CLASSES[-1])]
         if not any(field.HasField("stage_x_um") for field in held):

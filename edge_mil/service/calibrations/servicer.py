@@ -48,7 +48,6 @@ class CalibrationServicer(rpc.CalibrationServiceServicer):
     async def Calibrate(  # noqa: N802 # the wire names it
         self, request: AsyncIterator[pb.CalibrateRequest], _: Any
     ) -> pb.CalibrateResponse:
-        """Measure one part and add it to the named calibration."""
         incoming = aiter(request)
         first = await anext(incoming, None)
         if first is None or first.WhichOneof("body") != "start":
@@ -73,7 +72,6 @@ class CalibrationServicer(rpc.CalibrationServiceServicer):
     async def ListCalibrations(  # noqa: N802
         self, request: pb.ListCalibrationsRequest, _: Any
     ) -> pb.ListCalibrationsResponse:
-        """Return the calibrations of this device, by name."""
         loop = asyncio.get_running_loop()
         names = await loop.run_in_executor(None, self._folder.names)
         page, token = page_of(names, request.page_size, request.page_token)

@@ -49,7 +49,6 @@ class SessionServicer(rpc.SessionServiceServicer):
     async def OpenSession(  # noqa: N802 # the wire names it
         self, request: pb.OpenSessionRequest, _: Any
     ) -> pb.OpenSessionResponse:
-        """Open a session, or return the one that this request opened before."""
         loop = asyncio.get_running_loop()
         settings = await loop.run_in_executor(
             None, settings_of, request, self._calibrations, time.time()
@@ -63,7 +62,6 @@ class SessionServicer(rpc.SessionServiceServicer):
     async def GetSession(  # noqa: N802
         self, request: pb.GetSessionRequest, _: Any
     ) -> pb.GetSessionResponse:
-        """Return a session's status."""
         async with self._sessions.use(request.session_id) as live:
             return pb.GetSessionResponse(session=live.message())
 
@@ -71,7 +69,6 @@ class SessionServicer(rpc.SessionServiceServicer):
     async def ListSessions(  # noqa: N802
         self, request: pb.ListSessionsRequest, _: Any
     ) -> pb.ListSessionsResponse:
-        """Return the sessions under the state directory, newest first."""
         loop = asyncio.get_running_loop()
         ids = await loop.run_in_executor(None, self._sessions.folder.ids)
         page, token = page_of(sorted(ids, reverse=True), request.page_size, request.page_token)
@@ -93,7 +90,6 @@ class SessionServicer(rpc.SessionServiceServicer):
     async def StreamFields(  # noqa: N802
         self, requests: AsyncIterator[pb.StreamFieldsRequest], _: Any
     ) -> AsyncIterator[pb.StreamFieldsResponse]:
-        """Take fields and answer each one."""
         incoming = aiter(requests)
         first = await anext(incoming, None)
         if first is None:
@@ -114,7 +110,6 @@ class SessionServicer(rpc.SessionServiceServicer):
     async def RemoveField(  # noqa: N802
         self, request: pb.RemoveFieldRequest, _: Any
     ) -> pb.RemoveFieldResponse:
-        """Take a field out of the score."""
         async with self._sessions.use(request.session_id) as live:
             session, sequence = live.session, request.sequence
             if session.stored(sequence) is None:
@@ -131,7 +126,6 @@ class SessionServicer(rpc.SessionServiceServicer):
     async def CloseSession(  # noqa: N802
         self, request: pb.CloseSessionRequest, _: Any
     ) -> pb.CloseSessionResponse:
-        """End a session and return its report; again it is the same report."""
         async with self._sessions.use(request.session_id) as live:
             expected = request.expected_fields
             report = await live.run(lambda: _close(live, expected))

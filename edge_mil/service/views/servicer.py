@@ -44,7 +44,6 @@ class ViewServicer(rpc.ViewServiceServicer):
     async def GetScore(  # noqa: N802 # the wire names it
         self, request: pb.GetScoreRequest, _: Any
     ) -> pb.GetScoreResponse:
-        """Return the newest durable score."""
         async with self._sessions.use(request.session_id) as live:
             return pb.GetScoreResponse(
                 score=live.score, bundle_digest=live.bundle.digest, notice=RESEARCH_USE_ONLY
@@ -54,7 +53,6 @@ class ViewServicer(rpc.ViewServiceServicer):
     async def WatchScore(  # noqa: N802
         self, request: pb.WatchScoreRequest, _: Any
     ) -> AsyncIterator[pb.WatchScoreResponse]:
-        """Yield the newest score at each change, and a heartbeat where nothing changes."""
         pause = request.min_interval.ToMilliseconds() / 1000
         async with self._sessions.use(request.session_id) as live:
             with live.watched() as changed:
@@ -81,7 +79,6 @@ class ViewServicer(rpc.ViewServiceServicer):
     async def ListFields(  # noqa: N802
         self, request: pb.ListFieldsRequest, _: Any
     ) -> pb.ListFieldsResponse:
-        """Return the answered fields by number."""
         async with self._sessions.use(request.session_id) as live:
             records = await _in_thread(live.session.fields)
             page, token = page_of(
@@ -95,7 +92,6 @@ class ViewServicer(rpc.ViewServiceServicer):
     async def GetTopFields(  # noqa: N802
         self, request: pb.GetTopFieldsRequest, _: Any
     ) -> pb.GetTopFieldsResponse:
-        """Return the fields of largest influence on a class' logit."""
         async with self._sessions.use(request.session_id) as live:
             name = _class_name(live, request.class_name)
             count = min(request.count or DEFAULT_TOP, MAX_TOP)
@@ -111,7 +107,6 @@ class ViewServicer(rpc.ViewServiceServicer):
     async def GetFieldThumbnail(  # noqa: N802
         self, request: pb.GetFieldThumbnailRequest, _: Any
     ) -> pb.GetFieldThumbnailResponse:
-        """Return the thumbnail of an accepted field."""
         async with self._sessions.use(request.session_id) as live:
             try:
                 jpeg = await _in_thread(lambda: live.session.thumbnail(request.sequence))
@@ -125,7 +120,6 @@ class ViewServicer(rpc.ViewServiceServicer):
     async def GetHeatmap(  # noqa: N802
         self, request: pb.GetHeatmapRequest, _: Any
     ) -> pb.GetHeatmapResponse:
-        """Return the signed influence of each cell on a class' logit, or another layer of cells."""
         async with self._sessions.use(request.session_id) as live:
             if request.layer:
                 return await _layer_response(live, request)
@@ -142,7 +136,6 @@ class ViewServicer(rpc.ViewServiceServicer):
     async def GetMosaic(  # noqa: N802
         self, request: pb.GetMosaicRequest, _: Any
     ) -> pb.GetMosaicResponse:
-        """Return the slide as far as it was seen, as JPEG."""
         finest = request.um_per_px or MOSAIC_UM
         if not MIN_MPP <= finest <= MAX_MOSAIC_UM:
             raise UsageError(
