@@ -14,8 +14,8 @@ from edge_mil.v1 import edge_mil_pb2 as pb
 
 def field_error(message: pb.FieldError) -> RemoteError:
     """Return the error of one field; the stream goes on after it."""
-    code = next(code.name for code in grpc.StatusCode if code.value[0] == message.code)
-    return remote_error(message.message, code, message.reason)
+    codes = {code.value[0]: code.name for code in grpc.StatusCode}
+    return remote_error(message.message, codes.get(message.code, "UNKNOWN"), message.reason)
 
 
 def stored_answer(

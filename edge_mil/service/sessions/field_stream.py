@@ -70,18 +70,18 @@ class FieldStream:
     ) -> Result:
         """Return what is awaited, unless the client breaks a rule or loses the session before."""
         task = asyncio.ensure_future(awaited)
-        watched: set[asyncio.Future[Any]] = {task, lost}
-        if not reader.done():
-            watched.add(reader)
+        watched: set[asyncio.Future[Any]] = {task, lost, reader}
         try:
-            while not task.done():
-                await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+            while True:
+                # Either may have happened while the answer before was being sent.
                 if lost.done() and self._lease.reason is not None:
                     raise self._lease.reason
                 if reader.done():
                     watched.discard(reader)
                     reader.result()
-            return task.result()
+                if task.done():
+                    return task.result()
+                await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
         finally:
             task.cancel()
 
