@@ -1,11 +1,11 @@
 """Sessions on disk, one SQLite file each: changes in, rows out; what was acknowledged is durable.
 
-`records` holds the rows and `Change`, one durable step; `session_file` writes changes, whole or not
+`change` holds the rows and `Change`, one durable step; `session_file` writes changes, whole or not
 at all; `session_reader` reads them, also beside a service that writes. The tables are in `schema/`,
 one numbered migration a file; there, an instance's key is called `place`.
 """
 
-from edge_mil.store.records import (
+from edge_mil.store.change import (
     Change,
     FieldRow,
     InstanceKind,

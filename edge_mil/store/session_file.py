@@ -15,7 +15,7 @@ from importlib import resources
 from pathlib import Path
 
 from edge_mil.errors import StoreError
-from edge_mil.store.records import Change, PartRow
+from edge_mil.store.change import Change, PartRow
 from edge_mil.store.session_reader import SessionReader
 
 SCHEMA = ("0001_session.sql", "0002_sharpness.sql", "0003_attachment.sql", "0004_located.sql")

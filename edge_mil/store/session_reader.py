@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_mil.errors import StoreError
-from edge_mil.store.records import (
+from edge_mil.store.change import (
     FieldRow,
     InstanceKind,
     InstanceRow,
