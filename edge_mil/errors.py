@@ -1,36 +1,48 @@
-"""Every error that edge_mil raises on purpose, in one tree, one level deep.
+"""Every error that edge_mil raises on purpose, grouped by what the caller can do about it.
 
-* EdgeMilError
-  - BundleError              a bundle lacks a part, was changed, or does not fit its own manifest
-  - BundleVersionError       a bundle was written by a newer edge_mil
-  - BundleNotReadyError      the service still loads the bundle
-  - UnknownBundleError       the service has no bundle of that name or digest
-  - NotThereYetError         the command or option belongs to a later release
-  - DependencyError          an optional package is not installed
-  - EngineError              a TensorRT engine cannot be built, kept, or used here
-  - BackendLostError         an accelerator went away, or failed in the middle of its work
-  - InvalidFeaturesError     a features file, or an array of features, cannot be scored
-  - InvalidInstancesError    the arrays of an instance batch do not fit together or are not finite
-  - EmptyBagError            a score was asked for before any instance arrived
-  - PixelSizeError           the pixel size is unknown, impossible, or does not fit the bundle
-  - PositionError            a field has no usable position or place
-  - FrameError               a frame is malformed: size, format, truncated, corrupt
-  - SequenceError            a sequence number was used for two different fields
-  - ProtocolError            a message came that the protocol does not allow at this point
-  - CreditError              a client sent more fields than it had credit for
-  - SessionNotFoundError     no session of that id
-  - SessionBusyError         another client is writing to the session
-  - SessionFencedError       another client took the session over
-  - SessionClosedError       the session was closed and takes no more fields
-  - SessionStateError        the session is not in the state that the call needs
-  - RequestReusedError       a request id was used for two different requests
-  - SourceError              a slide, folder or camera cannot be read
-  - ListenError              the service cannot listen at that address
-  - ServiceUnavailableError  the service cannot be reached, or went away
-  - RemoteError              the service answered a call with an error of its own
-  - CalibrationError         a calibration is missing, stale, of other optics, or cannot be measured
-  - StoreError               the session's records cannot be written or read
-  - UsageError               a command was given arguments that do not make sense together
+    EdgeMilError
+    ├── UnavailableError             something that is needed is not here (yet): start it, wait
+    │   ├── ServiceUnavailableError
+    │   ├── BundleNotReadyError
+    │   ├── BackendLostError
+    │   ├── EngineError
+    │   ├── DependencyError
+    │   ├── ListenError
+    │   └── NotThereYetError
+    ├── BusyError                    somebody else has it, or too much was sent: try again later
+    │   ├── SessionBusyError
+    │   ├── SessionFencedError
+    │   └── CreditError
+    ├── BadInputError                what the caller gave, or asked for, is wrong: change the call
+    │   ├── UsageError
+    │   ├── SourceError
+    │   ├── FrameError
+    │   ├── PixelSizeError
+    │   ├── PositionError
+    │   ├── SequenceError
+    │   ├── ProtocolError
+    │   ├── RequestReusedError
+    │   ├── SessionNotFoundError
+    │   ├── SessionClosedError
+    │   ├── SessionStateError
+    │   ├── UnknownBundleError
+    │   ├── InvalidFeaturesError
+    │   ├── InvalidInstancesError
+    │   ├── EmptyBagError
+    │   └── CalibrationError
+    ├── DamagedDataError             data on the disk cannot be used: restore it, or make it anew
+    │   ├── BundleError
+    │   ├── BundleVersionError
+    │   ├── StoreError
+    │   └── DamagedCalibrationError  (a CalibrationError too)
+    └── RemoteError                  the service answered a call with an error of its own
+        ├── RemoteUnavailableError   (an UnavailableError too, and so on for the other groups)
+        ├── RemoteBusyError
+        ├── RemoteBadInputError
+        └── RemoteDamagedDataError
+
+So `except BusyError` catches a busy session in this process and a busy service alike. Errors of
+the exporter (`edge_mil_export.errors`) are children of `UsageError`.
 """
 
 from __future__ import annotations
@@ -50,47 +62,128 @@ class EdgeMilError(Exception):
         self.details: dict[str, str] = {name: str(value) for name, value in details.items()}
 
 
-class BundleError(EdgeMilError):
-    """A bundle is missing a part, was changed, or does not fit its own manifest."""
+class UnavailableError(EdgeMilError):
+    """Something that is needed is not here: start it, wait for it, install or update it."""
 
 
-class BundleVersionError(EdgeMilError):
-    """A bundle was written by a newer edge_mil than this one."""
+class BusyError(EdgeMilError):
+    """Somebody else has what is needed, or too much was sent at once: try again later."""
 
 
-class BundleNotReadyError(EdgeMilError):
+class BadInputError(EdgeMilError):
+    """What the caller gave, or asked for at this moment, is wrong: the same call fails again."""
+
+
+class DamagedDataError(EdgeMilError):
+    """Data on the disk cannot be read, written or trusted: restore it, or make it anew."""
+
+
+# UnavailableError
+
+
+class ServiceUnavailableError(UnavailableError):
+    """The service cannot be reached, or went away and did not come back in time."""
+
+
+class BundleNotReadyError(UnavailableError):
     """The service still loads the bundle; `details["retry_after_s"]` says how long to wait."""
 
 
-class UnknownBundleError(EdgeMilError):
-    """The service has no bundle of that name or digest."""
-
-
-class NotThereYetError(EdgeMilError):
-    """The command, option or rpc belongs to a later release."""
-
-
-class DependencyError(EdgeMilError):
-    """An optional package is not installed; the message holds the command that installs it."""
-
-
-class EngineError(EdgeMilError):
-    """A TensorRT engine cannot be built, kept, or used here; the message says why."""
-
-
-class BackendLostError(EdgeMilError):
+class BackendLostError(UnavailableError):
     """An accelerator went away or failed; whoever meets this goes to the next backend."""
 
 
-class InvalidFeaturesError(EdgeMilError):
+class EngineError(UnavailableError):
+    """A TensorRT engine cannot be built, kept, or used here; the message says why."""
+
+
+class DependencyError(UnavailableError):
+    """An optional package is not installed; the message holds the command that installs it."""
+
+
+class ListenError(UnavailableError):
+    """The service cannot listen at that address."""
+
+
+class NotThereYetError(UnavailableError):
+    """The command, option or rpc belongs to a later release."""
+
+
+# BusyError
+
+
+class SessionBusyError(BusyError):
+    """Another client is writing to the session."""
+
+
+class SessionFencedError(BusyError):
+    """Another client took the session over."""
+
+
+class CreditError(BusyError):
+    """A client sent more fields than it had credit for."""
+
+
+# BadInputError
+
+
+class UsageError(BadInputError):
+    """A command or a call was given arguments that do not make sense, alone or together."""
+
+
+class SourceError(BadInputError):
+    """A slide, folder or camera cannot be read."""
+
+
+class FrameError(BadInputError):
+    """A frame is malformed: wrong size or format, truncated or corrupt."""
+
+
+class PixelSizeError(BadInputError):
+    """The pixel size is unknown, impossible, or does not fit the bundle."""
+
+
+class PositionError(BadInputError):
+    """A field has no usable stage position or location."""
+
+
+class SequenceError(BadInputError):
+    """A sequence number was used for two different fields, or for none."""
+
+
+class ProtocolError(BadInputError):
+    """A message came that the protocol does not allow at this point of the stream."""
+
+
+class RequestReusedError(BadInputError):
+    """A request id was used for two different requests."""
+
+
+class SessionNotFoundError(BadInputError):
+    """There is no session of that id."""
+
+
+class SessionClosedError(BadInputError):
+    """The session was closed and takes no more fields."""
+
+
+class SessionStateError(BadInputError):
+    """The session is not in the state that the call needs."""
+
+
+class UnknownBundleError(BadInputError):
+    """The service has no bundle of that name or digest."""
+
+
+class InvalidFeaturesError(BadInputError):
     """A features file, or an array of features, cannot be scored by this bundle."""
 
 
-class InvalidInstancesError(EdgeMilError):
+class InvalidInstancesError(BadInputError):
     """The arrays of an instance batch do not fit together or are not finite."""
 
 
-class EmptyBagError(EdgeMilError):
+class EmptyBagError(BadInputError):
     """A slide-level score was asked for while the bag is empty."""
 
     def __init__(self) -> None:
@@ -100,64 +193,30 @@ class EmptyBagError(EdgeMilError):
         )
 
 
-class PixelSizeError(EdgeMilError):
-    """The pixel size is unknown, impossible, or does not fit the bundle."""
+class CalibrationError(BadInputError):
+    """A calibration is missing, damaged, stale or of other optics, or cannot be measured."""
 
 
-class PositionError(EdgeMilError):
-    """A field has no usable position or place."""
+# DamagedDataError
 
 
-class FrameError(EdgeMilError):
-    """A frame is malformed: wrong size or format, truncated or corrupt."""
+class BundleError(DamagedDataError):
+    """A bundle is missing a part, was changed, or does not fit its own manifest."""
 
 
-class SequenceError(EdgeMilError):
-    """A sequence number was used for two different fields."""
+class BundleVersionError(DamagedDataError):
+    """A bundle was written by a newer edge_mil than this one."""
 
 
-class ProtocolError(EdgeMilError):
-    """A message came that the protocol does not allow at this point of the stream."""
+class StoreError(DamagedDataError):
+    """The session's records cannot be written or read."""
 
 
-class CreditError(EdgeMilError):
-    """A client sent more fields than it had credit for."""
+class DamagedCalibrationError(CalibrationError, DamagedDataError):
+    """A calibration's file is not what was written."""
 
 
-class SessionNotFoundError(EdgeMilError):
-    """There is no session of that id."""
-
-
-class SessionBusyError(EdgeMilError):
-    """Another client is writing to the session."""
-
-
-class SessionFencedError(EdgeMilError):
-    """Another client took the session over."""
-
-
-class SessionClosedError(EdgeMilError):
-    """The session was closed and takes no more fields."""
-
-
-class SessionStateError(EdgeMilError):
-    """The session is not in the state that the call needs."""
-
-
-class RequestReusedError(EdgeMilError):
-    """A request id was used for two different requests."""
-
-
-class SourceError(EdgeMilError):
-    """A slide, folder or camera cannot be read."""
-
-
-class ListenError(EdgeMilError):
-    """The service cannot listen at that address."""
-
-
-class ServiceUnavailableError(EdgeMilError):
-    """The service cannot be reached, or went away and did not come back in time."""
+# RemoteError
 
 
 class RemoteError(EdgeMilError):
@@ -173,13 +232,17 @@ class RemoteError(EdgeMilError):
         self.code, self.reason = code, reason
 
 
-class CalibrationError(EdgeMilError):
-    """A calibration is missing, damaged, stale or of other optics, or cannot be measured."""
+class RemoteUnavailableError(RemoteError, UnavailableError):
+    """The service lacks something that the call needs, or is about to stop."""
 
 
-class StoreError(EdgeMilError):
-    """The session's records cannot be written or read."""
+class RemoteBusyError(RemoteError, BusyError):
+    """The service is busy with the session, the bundle or the calibration."""
 
 
-class UsageError(EdgeMilError):
-    """A command was given arguments that do not make sense together."""
+class RemoteBadInputError(RemoteError, BadInputError):
+    """The service refuses what it was sent; the same call would be refused again."""
+
+
+class RemoteDamagedDataError(RemoteError, DamagedDataError):
+    """The service cannot read or write what it keeps on its disk."""

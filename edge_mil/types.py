@@ -6,12 +6,16 @@ import enum
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from edge_mil.errors import FrameError, InvalidInstancesError, PixelSizeError, PositionError
+from edge_mil.renamed import renamed, renamed_attribute
+
+if not TYPE_CHECKING:  # else mypy would accept any name
+    __getattr__ = renamed(__name__, {"HeatMap": "InfluenceMap", "Places": "InstanceOrder"})
 
 UInt8Array: TypeAlias = npt.NDArray[np.uint8]
 Float32Array: TypeAlias = npt.NDArray[np.float32]
@@ -115,6 +119,8 @@ class Frame:
                     f"The field has a stage position and the place {self.location_id!r}; send one."
                 )
 
+    place = renamed_attribute("Frame", "place", "location_id")
+
     @property
     def height_px(self) -> int:
         """Rows of the frame."""
@@ -214,6 +220,8 @@ class InstanceBatch:
                 "An embedding or attention logit is not finite; compare this engine with its "
                 "FP32 ONNX model before using it, and look for NaN in the features."
             )
+
+    places = renamed_attribute("InstanceBatch", "places", "instance_order")
 
     def __len__(self) -> int:
         return len(self.values)

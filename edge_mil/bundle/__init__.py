@@ -1,4 +1,8 @@
-"""The exported folder: its manifest, its checksums, reading and writing it."""
+"""Bundles: the exported folder in, a verified `Bundle` with its manifest and its files out.
+
+`manifest` is `bundle.json` as values; `reader` opens a folder or a packed file and verifies every
+checksum; `writer` writes a folder, and packs one into a single file.
+"""
 
 from edge_mil.bundle.manifest import (
     SCHEMA_VERSION,

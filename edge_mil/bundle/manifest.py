@@ -1,14 +1,14 @@
-"""`bundle.json` as values, parsed strictly: a misspelt key is an error, not a default."""
+"""`bundle.json` as values, parsed strictly: a misspelt key is an error, not a default.
+
+The values are msgspec structs: a copy with changes is `msgspec.structs.replace(spec, mpp=0.25)`.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import types
-import typing
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+
+import msgspec
+from msgspec import Struct, field
 
 from edge_mil.errors import BundleError, BundleVersionError
 from edge_mil.types import RESEARCH_USE_ONLY
@@ -23,9 +23,14 @@ STAIN_METHODS = ("macenko", "reinhard")
 INCREMENTAL = ("mergeable", "banked", "whole-bag")
 
 
-@dataclass(frozen=True, slots=True)
-class TaskSpec:
-    """What the score means.
+class _Version(Struct):
+    """The one key that every version of `bundle.json` has."""
+
+    schema_version: int
+
+
+class TaskSpec(Struct, frozen=True, forbid_unknown_fields=True):
+    """The task of the model: what its outputs are.
 
     Attributes:
         kind: classification, regression, survival or pooling (no classifier).
@@ -38,13 +43,13 @@ class TaskSpec:
     probabilities: str
 
 
-@dataclass(frozen=True, slots=True)
-class TissueSpec:
-    """The tissue test of a cell: see `edge_mil.imaging.tissue`.
+class TissueSpec(Struct, frozen=True, forbid_unknown_fields=True):
+    """The tissue test of a cell (`edge_mil.imaging.tissue`).
 
     Attributes:
         background: Nominal colour of empty glass, RGB 0 to 255.
-        min_difference: A pixel is tissue when a channel is this much darker than the background.
+        min_difference: A pixel is tissue when a channel is at least this many grey levels darker
+            than the background.
         min_share: A cell shows tissue when at least this share of its pixels is tissue.
     """
 
@@ -53,11 +58,10 @@ class TissueSpec:
     min_share: float = 0.05
 
 
-@dataclass(frozen=True, slots=True)
-class StainSpec:
+class StainSpec(Struct, frozen=True, forbid_unknown_fields=True):
     """Stain normalisation: the colours that tiles are brought to before the extractor.
 
-    The source, which is what the slide at hand is like, comes from a calibration. Numbers as in
+    These are the target; the stain of the slide at hand comes from a calibration. Numbers as in
     `edge_mil.imaging.correction.stain.StainProfile`.
 
     Attributes:
@@ -77,17 +81,17 @@ class StainSpec:
     reach: tuple[float, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class InputSpec:
-    """What an instance is made from.
+class InputSpec(Struct, frozen=True, forbid_unknown_fields=True):
+    """The input of the extractor: how an instance is cut from fields.
 
     Attributes:
         instances: grid (one cell of the global grid) or field (a whole camera field).
-        tile_height_px: Rows that the extractor takes.
-        tile_width_px: Columns that the extractor takes.
+        tile_height_px: Rows of a tile.
+        tile_width_px: Columns of a tile.
         mpp: Pixel size that the model was trained at, um/px.
-        color_order: Always "RGB"; a BGR model has its first layer turned at export.
-        mean: Mean of the normalisation inside the graph (of 0 to 1); None: the file does it itself.
+        color_order: Always "RGB"; the export exchanges the channels of a BGR model's first layer.
+        mean: Mean that the graph subtracts from pixels of 0 to 1; None where the exported model
+            brought its own normalisation.
         std: Standard deviation of the same.
         tissue: Numbers of the tissue test.
         stain: Stain normalisation; None where the model takes tiles as they are.
@@ -104,9 +108,8 @@ class InputSpec:
     stain: StainSpec | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ExtractorSpec:
-    """The network from tile to feature.
+class ExtractorSpec(Struct, frozen=True, forbid_unknown_fields=True):
+    """The extractor: the network from a tile to a feature.
 
     Attributes:
         name: As it was exported: "timm:resnet18".
@@ -119,16 +122,15 @@ class ExtractorSpec:
     graphs: dict[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class AggregatorSpec:
-    """The network from bag to score.
+class AggregatorSpec(Struct, frozen=True, forbid_unknown_fields=True):
+    """The aggregator: the network from a bag to a score.
 
     Attributes:
         architecture: As `edge-mil-export --arch` names it.
         incremental: mergeable, banked or whole-bag.
         pooling: attention, mean or max.
         feature_dim: Width of a feature.
-        value_dim: Width of what is pooled.
+        value_dim: Width of an embedding, which is what is pooled.
         channels: Attention channels (heads, branches or classes); 0 without attention.
         options: The options of the head, as `--arch-option` gave them.
         order: Order of the bag: any, or grid.
@@ -146,29 +148,27 @@ class AggregatorSpec:
     graphs: dict[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Licences:
-    """Terms of the two parts, kept apart. `extractor` is "" where there is none."""
+class Licences(Struct, frozen=True, forbid_unknown_fields=True):
+    """Licences of the two networks; `extractor` is "" where there is none."""
 
     extractor: str
     aggregator: str
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
-    """All that `bundle.json` says.
+class Manifest(Struct, frozen=True, forbid_unknown_fields=True):
+    """The content of `bundle.json`.
 
     Attributes:
         name: Name of the bundle, as clients ask for it.
         version: The author's version of the model.
-        task: What the score means.
-        input: What an instance is made from; None for an aggregator-only bundle.
-        extractor: The network from tile to feature; None for an aggregator-only bundle.
-        aggregator: The network from bag to score.
-        licences: Terms of the two parts.
+        task: What the outputs are.
+        input: How an instance is cut; None for a bundle without an extractor.
+        extractor: The network from a tile to a feature; None where saved features are scored.
+        aggregator: The network from a bag to a score.
+        licences: Licences of the two networks.
         redistributable: False leaves the extractor out when the bundle is packed.
         files: Name of every other file (but `signature`) -> SHA-256 in hex.
-        intended_use: Sentence for people.
+        intended_use: What the model may be used for, a sentence for people.
         created_by: Program and version that wrote it.
         schema_version: Version of this layout.
     """
@@ -187,18 +187,17 @@ class Manifest:
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
-        """Check what the types cannot say."""
-        for what, value, allowed in (
+        """Check what the types cannot say, of a manifest that is read and of one that is made."""
+        named = [
             ("task.kind", self.task.kind, KINDS),
             ("task.probabilities", self.task.probabilities, PROBABILITIES),
             ("aggregator.incremental", self.aggregator.incremental, INCREMENTAL),
-            ("input.instances", self.input.instances if self.input else "grid", INSTANCES),
-            (
-                "input.stain.method",
-                self.input.stain.method if self.input and self.input.stain else "macenko",
-                STAIN_METHODS,
-            ),
-        ):
+        ]
+        if self.input is not None:
+            named.append(("input.instances", self.input.instances, INSTANCES))
+            if self.input.stain is not None:
+                named.append(("input.stain.method", self.input.stain.method, STAIN_METHODS))
+        for what, value, allowed in named:
             if value not in allowed:
                 raise BundleError(
                     f"bundle.json says {what} is {value!r}, and it must be one of "
@@ -224,7 +223,8 @@ class Manifest:
 
     def to_json(self) -> bytes:
         """Return the bytes of `bundle.json`: sorted keys, two spaces, one line end."""
-        return (json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True) + "\n").encode()
+        text = json.dumps(self, default=msgspec.structs.asdict, indent=2, sort_keys=True)
+        return (text + "\n").encode()
 
     @staticmethod
     def from_json(data: bytes) -> Manifest:
@@ -235,14 +235,15 @@ class Manifest:
             BundleError: It is no JSON object, or a key is missing, unknown or of another type.
         """
         try:
-            raw = json.loads(data)
-        except ValueError as error:
+            version = msgspec.json.decode(data, type=_Version).schema_version
+        except msgspec.ValidationError as error:
+            raise BundleError(
+                "bundle.json names no schema_version, so this is no edge_mil bundle."
+            ) from error
+        except (msgspec.DecodeError, RecursionError) as error:
             raise BundleError(
                 f"bundle.json is not JSON ({error}); export the bundle again."
             ) from error
-        version = raw.get("schema_version") if isinstance(raw, dict) else None
-        if not isinstance(version, int) or isinstance(version, bool):
-            raise BundleError("bundle.json names no schema_version, so this is no edge_mil bundle.")
         if version > SCHEMA_VERSION:
             raise BundleVersionError(
                 f"The bundle has schema version {version} and this edge_mil reads up to "
@@ -250,56 +251,10 @@ class Manifest:
                 bundle=version,
                 supported=SCHEMA_VERSION,
             )
-        manifest: Manifest = _parse(Manifest, raw, "")
-        return manifest
-
-
-def _parse(kind: Any, raw: Any, at: str) -> Any:
-    """Return `raw` (from JSON) as a value of the annotated type `kind`."""
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        return _parse_dataclass(kind, raw, at)
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin is types.UnionType:
-        if raw is None and type(None) in arguments:
-            return None
-        if all(a in (str, int, float, bool) for a in arguments) and type(raw) in arguments:
-            return raw
-        rest = [a for a in arguments if a is not type(None)]
-        if len(rest) == 1:
-            return _parse(rest[0], raw, at)
-    elif origin is tuple and isinstance(raw, list):
-        return tuple(_parse(arguments[0], item, f"{at}[{i}]") for i, item in enumerate(raw))
-    elif origin is dict and isinstance(raw, dict):
-        return {str(k): _parse(arguments[1], v, f"{at}.{k}") for k, v in raw.items()}
-    elif kind is float and isinstance(raw, int | float) and not isinstance(raw, bool):
-        return float(raw)
-    elif kind in (str, int, bool) and type(raw) is kind:
-        return raw
-    elif kind is type(None) and raw is None:
-        return None
-    raise BundleError(
-        f"bundle.json says {at} is {str(raw)[:40]!r}, which is not of the type it should be; "
-        "export the bundle again."
-    )
-
-
-def _parse_dataclass(kind: type, raw: Any, at: str) -> Any:
-    if not isinstance(raw, Mapping):
-        raise BundleError(f"bundle.json says {at or 'it'} is no object; export the bundle again.")
-    hints = typing.get_type_hints(kind)
-    fields = {f.name: f for f in dataclasses.fields(kind)}
-    prefix = f"{at}." if at else ""
-    unknown = sorted(set(raw) - set(fields))
-    missing = sorted(
-        name
-        for name, f in fields.items()
-        if name not in raw
-        and f.default is dataclasses.MISSING
-        and f.default_factory is dataclasses.MISSING
-    )
-    if unknown or missing:
-        what = (
-            f"has an unknown key {prefix}{unknown[0]}" if unknown else f"lacks {prefix}{missing[0]}"
-        )
-        raise BundleError(f"bundle.json {what}; export the bundle again with this edge_mil.")
-    return kind(**{name: _parse(hints[name], raw[name], prefix + name) for name in raw})
+        try:
+            return msgspec.json.decode(data, type=Manifest)
+        except msgspec.ValidationError as error:
+            raise BundleError(
+                f"bundle.json is not in order ({error}); export the bundle again with this "
+                "edge_mil."
+            ) from error

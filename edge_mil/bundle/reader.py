@@ -1,4 +1,4 @@
-"""Open a bundle, folder or zip, and verify every byte before anything is parsed."""
+"""Open a bundle, a folder or a packed file, and verify the checksum of every file in it."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Bundle:
 
     Attributes:
         path: The folder, or the `.milb` file.
-        manifest: What `bundle.json` says.
+        manifest: The content of `bundle.json`.
         digest: "sha256:" and 64 hex digits of `bundle.json`'s own bytes.
-        absent: Extractor graphs that stayed behind when the bundle was packed, because they may
-            not be passed on. Empty for a whole bundle.
+        absent: Extractor graphs that were left out when the bundle was packed, because their
+            licence does not let them be passed on. Empty for a whole bundle.
     """
 
     path: Path
@@ -33,7 +33,7 @@ class Bundle:
     absent: tuple[str, ...] = ()
 
     def read(self, name: str) -> bytes:
-        """Return a file's bytes, verified again, since a folder may change while it is open.
+        """Return a file's bytes, verified again: a folder may change while it is open.
 
         Raises:
             BundleError: The bundle has no such file, or it was changed.
@@ -58,7 +58,7 @@ class Bundle:
         return data
 
     def manifest_bytes(self) -> bytes:
-        """Return `bundle.json` as it stands: the digest is that of these very bytes.
+        """Return the bytes of `bundle.json`, over which the digest is.
 
         Raises:
             BundleError: It was changed since the bundle was opened.
@@ -76,11 +76,11 @@ class Bundle:
 
     @property
     def extractor_name(self) -> str:
-        """The extractor as it was exported, "timm:resnet18"; "" without one."""
+        """Name of the extractor as it was exported, "timm:resnet18"; "" without one."""
         return self.manifest.extractor.name if self.manifest.extractor else ""
 
     def has(self, name: str) -> bool:
-        """Say whether the manifest lists the file."""
+        """Return whether the manifest lists the file."""
         return name in self.manifest.files
 
 
@@ -117,7 +117,7 @@ def open_bundle(path: str | Path) -> Bundle:
                 "copy the whole bundle again."
             )
         if hashlib.sha256(_read(path, name)).hexdigest() != manifest.files[name]:
-            raise _foreign(path, name) if name in may_be_absent else _changed(path, name)
+            raise _replaced(path, name) if name in may_be_absent else _changed(path, name)
     for name in sorted(present - set(manifest.files)):
         raise BundleError(
             f"{path.name} holds {name}, which its bundle.json does not list; "
@@ -132,7 +132,7 @@ def open_bundle(path: str | Path) -> Bundle:
 
 
 def extractor_files(manifest: Manifest) -> tuple[str, ...]:
-    """Return the names of the extractor's graphs: what may be under a licence of its own."""
+    """Return the files of the extractor's graphs, which may have a licence of their own."""
     return tuple(manifest.extractor.graphs.values()) if manifest.extractor else ()
 
 
@@ -145,7 +145,7 @@ def _graphs(manifest: Manifest) -> Iterator[str]:
     yield from extractor_files(manifest)
 
 
-def _foreign(path: Path, name: str) -> BundleError:
+def _replaced(path: Path, name: str) -> BundleError:
     return BundleError(
         f"{name} of {path.name} is not the file that this bundle was made with: its SHA-256 is not "
         "the one in bundle.json. Export the same extractor again with the versions that "
@@ -165,7 +165,7 @@ def _changed(path: Path, name: str) -> BundleError:
 def _names(path: Path) -> list[str]:
     if path.is_dir():
         files = (p.relative_to(path) for p in path.rglob("*") if p.is_file())
-        # What a file browser leaves behind is no part of a bundle.
+        # Hidden files are those of a file browser, as .DS_Store.
         return [p.as_posix() for p in files if not p.name.startswith(".")]
     with _zip(path) as archive:
         return [n for n in archive.namelist() if not n.endswith("/")]
@@ -173,13 +173,13 @@ def _names(path: Path) -> list[str]:
 
 def _read(path: Path, name: str) -> bytes:
     if path.is_dir():
-        inside = path / name
-        if not inside.resolve().is_relative_to(path.resolve()):
+        file = path / name
+        if not file.resolve().is_relative_to(path.resolve()):
             raise BundleError(f"bundle.json lists {name}, which lies outside of the bundle.")
         try:
-            return inside.read_bytes()
+            return file.read_bytes()
         except OSError as error:
-            raise BundleError(f"{inside} cannot be read ({error.strerror}).") from error
+            raise BundleError(f"{file} cannot be read ({error.strerror}).") from error
     with _zip(path) as archive:
         try:
             if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:

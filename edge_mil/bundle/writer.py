@@ -1,4 +1,4 @@
-"""Write a bundle so that a cut-off write never looks like a bundle: the manifest comes last."""
+"""Write bundles, folders and packed files; a write that is cut off leaves no broken bundle."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import shutil
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+
+from msgspec import structs
 
 from edge_mil.bundle.manifest import Manifest
 from edge_mil.bundle.reader import (
@@ -21,14 +23,14 @@ from edge_mil.bundle.reader import (
 from edge_mil.errors import BundleError
 
 ZIP_TIME = (1980, 1, 1, 0, 0, 0)
-"""Date of every member, so that the same bundle packs to the same bytes."""
+"""Date of every file in a packed bundle, so that the same bundle packs to the same bytes."""
 
 
 def write_bundle(manifest: Manifest, files: Mapping[str, bytes], out: str | Path) -> Bundle:
-    """Write a folder, replacing an earlier bundle there, and open it again.
+    """Write a folder, replacing an earlier bundle there, and open it.
 
     Args:
-        manifest: Its `files` are filled in here.
+        manifest: Its `files` are replaced by the digests of the given ones.
         files: Name -> bytes of every file but `bundle.json`.
         out: The folder; made when missing.
 
@@ -49,7 +51,7 @@ def write_bundle(manifest: Manifest, files: Mapping[str, bytes], out: str | Path
         made.mkdir(parents=True)
         for name, data in files.items():
             (made / name).write_bytes(data)
-        (made / MANIFEST_FILE).write_bytes(dataclasses.replace(manifest, files=hashes).to_json())
+        (made / MANIFEST_FILE).write_bytes(structs.replace(manifest, files=hashes).to_json())
         bundle = open_bundle(made)
         if out.exists():
             shutil.rmtree(out)
@@ -66,13 +68,13 @@ def write_bundle(manifest: Manifest, files: Mapping[str, bytes], out: str | Path
 def pack_bundle(bundle: Bundle, out: str | Path) -> Path:
     """Write the bundle as one uncompressed zip; its digest stays the same.
 
-    Where the extractor may not be passed on (`redistributable` false) its graphs stay behind.
-    `bundle.json` travels as it is, with their digests, so that the receiver's own export can take
-    their place and be compared.
+    Where the extractor may not be passed on (`redistributable` false) its graphs are left out.
+    `bundle.json` keeps their digests, so that the receiver can add an own export of the extractor,
+    and have it verified.
 
     Args:
         bundle: From `open_bundle`.
-        out: The file; an earlier one is replaced when the new one is whole.
+        out: The file; an earlier one is replaced when the new one is complete.
 
     Raises:
         BundleError: The file cannot be written, or is the bundle itself.
@@ -94,7 +96,7 @@ def pack_bundle(bundle: Bundle, out: str | Path) -> Path:
             signature = bundle.signature()
             if signature is not None:
                 add(SIGNATURE_FILE, signature)
-            # The bytes themselves: written anew they could differ, and with them the digest.
+            # Its own bytes: written again they could differ, and with them the digest.
             add(MANIFEST_FILE, bundle.manifest_bytes())
         partial.replace(out)
     except OSError as error:

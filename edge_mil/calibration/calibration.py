@@ -1,72 +1,46 @@
-"""What was measured of one microscope: a value with dates, a digest and the optics it is for."""
+"""A calibration: what was measured of one microscope, when, and for which optics."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-import numpy as np
-
 from edge_mil.bundle import InputSpec, StainSpec
-from edge_mil.errors import CalibrationError, EdgeMilError
+from edge_mil.calibration.document import (
+    ArrayName,
+    CalibrationDocument,
+    ShadingDocument,
+    decode,
+    encode,
+)
+from edge_mil.calibration.optical_path import OpticalPath
+from edge_mil.errors import CalibrationError, DamagedCalibrationError, EdgeMilError
 from edge_mil.imaging.correction.shading import ShadingCorrection
 from edge_mil.imaging.correction.stain import StainProfile, StainTransform
 from edge_mil.imaging.quality.gate_settings import GateSettings
 from edge_mil.types import Float32Array, check_mpp
 
 MAX_AGE_DAYS = 30.0
-"""Lamps age and condensers are moved: older parts are measured again, or the age is allowed."""
+"""Lamps age and condensers are moved: older parts must be measured again, or the age allowed."""
 MAX_DISAGREEMENT = 0.05
-"""Relative difference of two pixel sizes that is another objective (as `rpc.optics` has it)."""
+"""Relative difference of two pixel sizes that means another objective (as in `rpc.pixel_size`)."""
 DAY_S = 86_400.0
+UNNAMED_OPTICS = OpticalPath()
 
-FORMAT = 1
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_SHADING = ("flat", "dark")
-
-
-@dataclass(frozen=True, slots=True)
-class OpticalPath:
-    """What stands between slide and sensor, in the user's own words; "" where nobody said.
-
-    Attributes:
-        camera: As "IMX250 bin1".
-        objective: As "20x/0.45".
-        tube_lens: Tube lens or adaptor, as "0.5x C-mount".
-    """
-
-    camera: str = ""
-    objective: str = ""
-    tube_lens: str = ""
-
-    def unlike(self, other: OpticalPath) -> str:
-        """Return the name of a part that both name differently, "" where they agree."""
-        for part, mine in asdict(self).items():
-            theirs = getattr(other, part)
-            if mine and theirs and mine.strip().lower() != theirs.strip().lower():
-                return part
-        return ""
-
-    def filled_from(self, other: OpticalPath) -> OpticalPath:
-        """Return this path with what it does not say taken from another."""
-        return OpticalPath(**{k: v or getattr(other, k) for k, v in asdict(self).items()})
-
-    def __str__(self) -> str:
-        return ", ".join(filter(None, asdict(self).values())) or "unnamed optics"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Calibration:
-    """What was measured; parts that were not are None.
+    """What was measured of one microscope; parts that were not are None.
 
     Attributes:
         name: As the user calls it.
-        optics: What it holds for.
+        optics: The optics that it holds for.
         measured: Part ("flat-field", "white-balance", "pixel-size", "gates", "stain") -> when,
             seconds since the epoch.
         mpp: Pixel size on the slide, um/px.
@@ -76,11 +50,11 @@ class Calibration:
         gates: Thresholds of the frame gates.
         stain: Colours of this batch of slides, after `shading`.
         noise: Standard deviation of the sensor's noise before `shading`, grey levels; 0: unknown.
-        figures: Numbers behind the parts, as "pixel_size_residual_px", for people.
+        figures: Numbers behind the parts, as "pixel_size_residual_px", for people to read.
     """
 
     name: str
-    optics: OpticalPath = OpticalPath()
+    optics: OpticalPath = UNNAMED_OPTICS
     measured: Mapping[str, float] = field(default_factory=dict)
     mpp: float | None = None
     shading: ShadingCorrection | None = None
@@ -108,12 +82,12 @@ class Calibration:
 
     @property
     def created(self) -> float:
-        """When its oldest part was measured, seconds since the epoch; 0 when it has none."""
+        """Time of its oldest part, seconds since the epoch; 0 when it has none."""
         return min(self.measured.values(), default=0.0)
 
     @property
     def digest(self) -> str:
-        """Digest of all that it says: "sha256:" and 64 hex digits."""
+        """Digest of its stored bytes: "sha256:" and 64 hex digits."""
         return "sha256:" + hashlib.sha256(self.to_bytes()).hexdigest()
 
     def check(
@@ -124,18 +98,18 @@ class Calibration:
         mpp: float | None = None,
         max_age_days: float = MAX_AGE_DAYS,
     ) -> None:
-        """Refuse to be used where it does not hold.
+        """Check that the calibration holds for these optics, today.
 
         Args:
             now: Seconds since the epoch.
-            optics: What the caller has; parts that one of the two does not name are not compared.
+            optics: The caller's; parts that one of the two does not name are not compared.
             mpp: Pixel size that the caller declares, um/px.
-            max_age_days: Oldest part that is still believed.
+            max_age_days: Largest age of a part.
 
         Raises:
-            CalibrationError: It is of other optics, or too old; says what to do.
+            CalibrationError: It is of other optics, or too old.
         """
-        part = self.optics.unlike(optics) if optics is not None else ""
+        part = self.optics.differing_part(optics) if optics is not None else ""
         if optics is not None and part:
             raise CalibrationError(
                 f"Calibration {self.name} was measured with {part.replace('_', ' ')} "
@@ -146,7 +120,7 @@ class Calibration:
         mine = self.mpp
         if mine is not None and mpp is not None and abs(mine - mpp) > MAX_DISAGREEMENT * mine:
             raise CalibrationError(
-                f"Calibration {self.name} has {mine:.4g} um/px and you declare {mpp:.4g}, so it is "
+                f"Calibration {self.name} has {mine:.4g} µm/px and you declare {mpp:.4g}, so it is "
                 "of another objective or binning; name the calibration of these optics, or "
                 "correct the pixel size.",
                 reason="CALIBRATION_FOREIGN",
@@ -170,58 +144,69 @@ class Calibration:
         return replace(self, measured={**self.measured, part: when}, figures=figures, **values)
 
     def to_bytes(self) -> bytes:
-        """Return all of it: one line of JSON, then the arrays, float32 little-endian."""
-        arrays = {} if self.shading is None else _arrays(self.shading)
-        document = {
-            "format": FORMAT,
-            "name": self.name,
-            "optics": asdict(self.optics),
-            "measured": dict(self.measured),
-            "mpp": self.mpp,
-            "background": self.background,
-            "stage_affine": self.stage_affine,
-            "gates": None if self.gates is None else self.gates.as_json(),
-            "stain": None if self.stain is None else asdict(self.stain),
-            "noise": self.noise,
-            "figures": dict(self.figures),
-            "shading": None
-            if self.shading is None
-            else {"frame_px": self.shading.frame_px, "white_gains": self.shading.white_gains},
-            "arrays": {name: array.shape for name, array in arrays.items()},
-        }
-        head = json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
-        parts = (array.astype("<f4").tobytes() for array in arrays.values())
-        return b"\n".join([head, b"".join(parts)])
+        """Return the stored form: one line of JSON, then the arrays, float32 little-endian."""
+        shading = self.shading
+        arrays: dict[ArrayName, Float32Array] = {}
+        if shading is not None:
+            arrays["flat"] = shading.flat
+            if shading.dark is not None:
+                arrays["dark"] = shading.dark
+        document = CalibrationDocument(
+            name=self.name,
+            optics=self.optics,
+            measured=dict(self.measured),
+            mpp=self.mpp,
+            background=self.background,
+            stage_affine=self.stage_affine,
+            gates=None if self.gates is None else self.gates.as_json(),
+            stain=None if self.stain is None else asdict(self.stain),
+            noise=self.noise,
+            figures=dict(self.figures),
+            shading=None
+            if shading is None
+            else ShadingDocument(shading.frame_px, shading.white_gains),
+            arrays={name: array.shape for name, array in arrays.items()},
+        )
+        return encode(document, arrays)
 
     @staticmethod
     def from_bytes(data: bytes) -> Calibration:
         """Read what `to_bytes` wrote.
 
         Raises:
-            CalibrationError: It is not that, or was written by a newer edge_mil.
+            CalibrationError: It was written by a newer edge_mil.
+            DamagedCalibrationError: It is not the document of a calibration.
         """
-        head, _, body = data.partition(b"\n")
+        document, arrays = decode(data)
+        shading, gates, stain = document.shading, document.gates, document.stain
         try:
-            raw = json.loads(head)
-            written = raw.pop("format")
-            if written != FORMAT:
-                raise CalibrationError(
-                    f"The calibration has format {written} and this edge_mil reads {FORMAT}; "
-                    "update edge_mil on this device."
-                )
-            return _parse(raw, body)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise CalibrationError(
-                f"The calibration cannot be read ({error}); measure it again with edge-mil "
-                "calibrate."
-            ) from error
+            return Calibration(
+                name=document.name,
+                optics=document.optics,
+                measured=document.measured,
+                mpp=document.mpp,
+                shading=None
+                if shading is None
+                else ShadingCorrection(
+                    arrays["flat"], shading.frame_px, arrays.get("dark"), shading.white_gains
+                ),
+                background=document.background,
+                stage_affine=document.stage_affine,
+                gates=None if gates is None else GateSettings.from_json(gates),
+                stain=None if stain is None else StainProfile(**stain),
+                noise=document.noise,
+                figures=document.figures,
+            )
+        # KeyError: no flat field; TypeError: a stain of other parts.
+        except (EdgeMilError, KeyError, TypeError) as error:
+            raise DamagedCalibrationError(f"The calibration is damaged: {error}") from error
 
 
 def check_name(name: str) -> str:
-    """Return a calibration's name when it can be one.
+    """Check a calibration's name, which comes from outside and becomes a file's, and return it.
 
     Raises:
-        CalibrationError: It cannot; names come from outside and become a file's.
+        CalibrationError: It has characters that a file's name should not have, or is too long.
     """
     if not _NAME.fullmatch(name):
         raise CalibrationError(
@@ -234,7 +219,7 @@ def check_name(name: str) -> str:
 def stain_transform(
     input_spec: InputSpec | None, calibration: Calibration | None
 ) -> StainTransform | None:
-    """Return what brings tiles to the stain that a bundle was made for.
+    """Return the transform of tiles to the stain that a bundle was made for.
 
     Args:
         input_spec: The bundle's; its `stain` names the method and the target.
@@ -244,7 +229,7 @@ def stain_transform(
         None where the bundle asks for no stain normalisation.
 
     Raises:
-        CalibrationError: The bundle asks for it and no calibration says what the slide is like.
+        CalibrationError: The bundle asks for it, and no calibration has the stain of the slide.
     """
     spec: StainSpec | None = None if input_spec is None else input_spec.stain
     if spec is None:
@@ -258,44 +243,3 @@ def stain_transform(
         )
     target = StainProfile(spec.background, spec.mean, spec.deviation, spec.stains, spec.reach)
     return StainTransform(spec.method, calibration.stain, target)
-
-
-def _arrays(shading: ShadingCorrection) -> dict[str, Float32Array]:
-    return {name: a for name in _SHADING if (a := getattr(shading, name)) is not None}
-
-
-def _parse(raw: dict[str, Any], body: bytes) -> Calibration:
-    arrays, at = {}, 0
-    for name in _SHADING:
-        if name in raw["arrays"]:
-            shape = tuple(int(n) for n in raw["arrays"][name])
-            size = 4 * math.prod(shape)
-            arrays[name] = np.frombuffer(body[at : at + size], "<f4").reshape(shape).copy()
-            at += size
-    try:
-        shading = raw["shading"] and ShadingCorrection(
-            arrays["flat"],
-            tuple(raw["shading"]["frame_px"]),
-            arrays.get("dark"),
-            tuple(raw["shading"]["white_gains"]),
-        )
-        return Calibration(
-            name=raw["name"],
-            optics=OpticalPath(**raw["optics"]),
-            measured=raw["measured"],
-            mpp=raw["mpp"],
-            shading=shading,
-            background=_tuple(raw["background"]),
-            stage_affine=_tuple(raw["stage_affine"]),
-            gates=None if raw["gates"] is None else GateSettings.from_json(raw["gates"]),
-            stain=raw["stain"]
-            and StainProfile(**{name: tuple(numbers) for name, numbers in raw["stain"].items()}),
-            noise=float(raw.get("noise", 0.0)),
-            figures=raw["figures"],
-        )
-    except EdgeMilError as error:
-        raise CalibrationError(f"The calibration is damaged: {error}") from error
-
-
-def _tuple(numbers: list[float] | None) -> Any:
-    return None if numbers is None else tuple(numbers)

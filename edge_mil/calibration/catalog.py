@@ -1,4 +1,4 @@
-"""The calibrations of one device: a private file each under the state directory."""
+"""The stored calibrations of one device, each in a private file under the state directory."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import tempfile
 from pathlib import Path
 
 from edge_mil.calibration.calibration import Calibration, check_name
-from edge_mil.errors import CalibrationError, StoreError
+from edge_mil.errors import CalibrationError, DamagedCalibrationError, StoreError
 
 SUFFIX = ".calibration"
 PRIVATE = 0o700
+"""Mode of the folder."""
 
 
 class CalibrationFolder:
@@ -26,14 +27,14 @@ class CalibrationFolder:
         self.root = state / "calibrations"
 
     def save(self, calibration: Calibration) -> None:
-        """Write a calibration, or put it in the place of the one of its name, in one step.
+        """Write a calibration in one step; one of the same name is replaced.
 
         Raises:
             StoreError: The folder cannot be written.
         """
         body = calibration.to_bytes()
         digest = "sha256:" + hashlib.sha256(body).hexdigest()
-        place = self._file(calibration.name)
+        path = self._file(calibration.name)
         temporary = ""
         try:
             self.root.mkdir(parents=True, exist_ok=True, mode=PRIVATE)
@@ -43,7 +44,7 @@ class CalibrationFolder:
                 file.write(digest.encode() + b"\n" + body)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, place)
+            os.replace(temporary, path)
         except OSError as error:
             if temporary:
                 with contextlib.suppress(OSError):
@@ -58,15 +59,16 @@ class CalibrationFolder:
 
         Args:
             name: Its name.
-            digest: The one that it must have; a session goes on only with what it began with.
+            digest: The digest that it must have; "" for any. A session goes on only with the
+                calibration that it began with.
 
         Raises:
             CalibrationError: There is none of that name, the file was changed, or the digest is
                 another.
         """
-        place = self._file(check_name(name))
+        path = self._file(check_name(name))
         try:
-            data = place.read_bytes()
+            data = path.read_bytes()
         except FileNotFoundError as error:
             names = self.names()
             known = f"there are {', '.join(names)}" if names else "there is none yet"
@@ -76,12 +78,12 @@ class CalibrationFolder:
                 reason="CALIBRATION_NOT_FOUND",
             ) from error
         except OSError as error:
-            raise CalibrationError(f"{place} cannot be read ({error}).") from error
+            raise CalibrationError(f"{path} cannot be read ({error}).") from error
         line, _, body = data.partition(b"\n")
         found = "sha256:" + hashlib.sha256(body).hexdigest()
         if line != found.encode():
-            raise CalibrationError(
-                f"{place} is not what was written (its digest is another); measure calibration "
+            raise DamagedCalibrationError(
+                f"{path} is not what was written (its digest is another); measure calibration "
                 f"{name} again.",
                 reason="CALIBRATION_DAMAGED",
             )
@@ -96,7 +98,7 @@ class CalibrationFolder:
         calibration = Calibration.from_bytes(body)
         if calibration.name != name:
             raise CalibrationError(
-                f"{place} holds calibration {calibration.name!r}; give the file its own name back."
+                f"{path} holds calibration {calibration.name!r}; give the file its own name back."
             )
         return calibration
 
@@ -110,7 +112,7 @@ class CalibrationFolder:
 
     def names(self) -> list[str]:
         """Return the names of all calibrations, sorted."""
-        return sorted(place.name[: -len(SUFFIX)] for place in self.root.glob(f"*{SUFFIX}"))
+        return sorted(path.name[: -len(SUFFIX)] for path in self.root.glob(f"*{SUFFIX}"))
 
     def _file(self, name: str) -> Path:
         return self.root / f"{name}{SUFFIX}"

@@ -1,32 +1,28 @@
-"""Frames in, one more part of a calibration out: the same for the command and for the service."""
+"""Measure one part of a calibration from frames: the same for the command and for the service."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-import cv2
 import numpy as np
 
 from edge_mil.calibration.calibration import MAX_DISAGREEMENT, Calibration
-from edge_mil.calibration.flat_field import (
-    background_mask,
-    estimate_flat_field,
-    shrink,
-)
+from edge_mil.calibration.flat_field import background_mask, estimate_flat_field, shrink
 from edge_mil.calibration.parts import (
     DARK,
+    DEPENDENTS,
     FLAT,
     GATES,
     PARTS,
     PIXEL_SIZE,
-    RESTS_ON,
     STAIN,
     WHITE,
     without,
 )
-from edge_mil.calibration.pixel_size import measure_ruler
+from edge_mil.calibration.ruler import measure_ruler
 from edge_mil.calibration.stage_affine import MOST_FIELDS, measure_stage
+from edge_mil.calibration.white_balance import DARKEST, measure_white_balance
 from edge_mil.errors import CalibrationError
 from edge_mil.imaging.correction.noise import glass_noise
 from edge_mil.imaging.correction.shading import ShadingCorrection
@@ -36,37 +32,30 @@ from edge_mil.imaging.registration.pyramid import RegistrationPyramid
 from edge_mil.imaging.tissue import TissueTest
 from edge_mil.types import Float32Array, Frame, UInt8Array, check_mpp
 
-DARKEST, BRIGHTEST = 64.0, 254.0
-"""Grey levels between which empty glass must lie."""
-MOST_CLIPPED = 0.01
-LARGEST_GAIN = 3.0
-"""A lamp so coloured wants a filter, not a gain: the weak channel has no levels left."""
-LEAST_EMPTY = 0.6
-"""Share of a frame of empty glass that must be even."""
-UNLIKE_GLASS = 0.1
-"""Relative difference of two frames of empty glass that is tissue, a pen or another exposure."""
 MAX_MPP_ERROR = 0.25
-"""A measured pixel size further from the declared one means wrong positions (`users.md`, E2)."""
-LOOKS = {"focus": "blurred", "stillness": "moved"}
-"""Number behind a gate -> what a field is that lies below its threshold."""
+"""Relative difference of a measured pixel size from the declared one that means wrong positions, as
+in millimetres; the same bound as of a declared affine (`rpc.pixel_size`)."""
+DEFECTS = {"focus": "blurred", "stillness": "moved"}
+"""Number behind a gate -> what a field below its threshold is called."""
 MOST_FRAMES = 64
 MOST_BYTES = 512 << 20
 """Of whole frames, which the gates are fitted to."""
 SAMPLE_PX = 20_000
 """Tissue pixels of one frame that a stain is fitted on."""
 NOMINAL = TissueTest()
+"""The tissue test where no bundle names another."""
 
 
 @dataclass(slots=True, eq=False)
 class Measurement:
-    """Measures one part from frames; keeps of each frame only what it needs.
+    """Measures one part from frames; keeps of each frame only what that part needs.
 
     Attributes:
         part: One of PARTS.
         calibration: What is known so far.
-        distance_um: Distance of the lines of a ruler; 0: the frames have stage positions.
+        distance_um: Distance of the lines of a ruler, um; 0: the frames have stage positions.
         tissue: The model's tissue test, for gates.
-        histograms: How the numbers behind the gates were spread, after `finish`.
+        histograms: Histograms of the numbers behind the gates, after `finish`.
     """
 
     part: str
@@ -79,16 +68,16 @@ class Measurement:
     _noise: list[float] = field(default_factory=list)
     _clipped: list[float] = field(default_factory=list)
     _full: list[UInt8Array] = field(default_factory=list)
-    _pictures: list[RegistrationPyramid] = field(default_factory=list)
+    _pyramids: list[RegistrationPyramid] = field(default_factory=list)
     _positions: list[tuple[float, float]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be measured."""
+        """Check the part and the distance."""
         if self.part not in PARTS:
             raise CalibrationError(f"There is no part {self.part!r}; use {', '.join(PARTS)}.")
         if not (0 <= self.distance_um < float("inf")):
             raise CalibrationError(
-                f"The distance of the ruler's lines is {self.distance_um} um; it must be positive."
+                f"The distance of the ruler's lines is {self.distance_um} µm; it must be positive."
             )
 
     def add(self, frame: Frame) -> None:
@@ -106,9 +95,9 @@ class Measurement:
                 f"{frame.name or 'A frame'} is {size[1]} x {size[0]} px and those before it "
                 f"{self._frame_px[1]} x {self._frame_px[0]}; use frames of one camera and binning."
             )
-        kept = sum(pixels.nbytes for pixels in self._full)
-        count = max(len(self._small), len(self._full), len(self._pictures))
-        if count >= MOST_FRAMES or kept >= MOST_BYTES:
+        kept_bytes = sum(pixels.nbytes for pixels in self._full)
+        count = max(len(self._small), len(self._full), len(self._pyramids))
+        if count >= MOST_FRAMES or kept_bytes >= MOST_BYTES:
             raise CalibrationError(
                 f"There are more than {count} frames, which is enough of this size; choose fewer."
             )
@@ -119,7 +108,7 @@ class Measurement:
                 self._noise += [] if noise is None else [noise]
             self._clipped.append(float((frame.pixels == 255).any(axis=2).mean()))
         elif self.part == PIXEL_SIZE:
-            self._take_picture(frame)
+            self._add_pyramid(frame)
         elif self.part == STAIN:
             self._full.append(self._sample(self._corrected(frame.pixels)))
         else:
@@ -128,7 +117,7 @@ class Measurement:
     def finish(self, now: float) -> Calibration:
         """Return the calibration with this part measured anew, at `now` seconds since the epoch.
 
-        Parts that were measured through the old one are taken out: see `RESTS_ON`.
+        Parts that were measured through the old one are taken out (`parts.DEPENDENTS`).
 
         Raises:
             CalibrationError: The frames do not allow it; says which frames would.
@@ -146,8 +135,10 @@ class Measurement:
         return measure[self.part](now)
 
     def _flat_field(self, now: float) -> Calibration:
-        found = estimate_flat_field(self._small, self._dark())
-        base = without(self.calibration, RESTS_ON[FLAT])
+        dark = self._shading().dark
+        found = estimate_flat_field(self._small, dark)
+        noise = float(np.median(self._noise)) if self._noise else 0.0
+        base = without(self.calibration, DEPENDENTS[FLAT])
         assert self._frame_px is not None
         figures = {
             "flat_field_frames": float(len(self._small)),
@@ -155,10 +146,9 @@ class Measurement:
             "flat_field_variation_before": found.variation_before,
             "flat_field_variation_after": found.variation_after,
             "flat_field_background_share": found.empty_share,
+            "noise_levels": noise,
         }
-        noise = float(np.median(self._noise)) if self._noise else 0.0
-        figures["noise_levels"] = noise
-        shading = ShadingCorrection(found.flat, self._frame_px, self._dark())
+        shading = ShadingCorrection(found.flat, self._frame_px, dark)
         return base.with_part(FLAT, now, shading=shading, noise=noise, figures=figures)
 
     def _dark_frame(self, now: float) -> Calibration:
@@ -169,66 +159,32 @@ class Measurement:
                 f"The dark frames have a level of {level:.0f} of 255, so light still reaches the "
                 "camera; switch the lamp off, or close the shutter, and repeat."
             )
-        base = without(self.calibration, RESTS_ON[DARK])
+        base = without(self.calibration, DEPENDENTS[DARK])
         assert self._frame_px is not None
         shading = ShadingCorrection(np.ones_like(dark), self._frame_px, dark)
         return base.with_part(DARK, now, shading=shading, figures={"dark_level": level})
 
     def _white_balance(self, now: float) -> Calibration:
-        if (worst := max(self._clipped)) > MOST_CLIPPED:
-            raise CalibrationError(
-                f"{worst:.0%} of the glass is at level 255, so its colour is unknown; expose "
-                "shorter, so that empty glass is at about 240, and repeat."
-            )
         shading = self._shading()
-        light = cv2.resize(
-            shading.flat, self._small[0].shape[1::-1], interpolation=cv2.INTER_LINEAR
-        )
-        dark = self._dark()
-        levels = []
-        for small in self._small:
-            mended = ((small - (0 if dark is None else dark)) / light).astype(np.float32)
-            mask = background_mask(mended) > 0
-            if float(mask.mean()) < LEAST_EMPTY:
-                raise CalibrationError(
-                    f"Only {float(mask.mean()):.0%} of a frame is even, so it is no empty glass; "
-                    "move off the tissue, measure the flat field first, and repeat."
-                )
-            levels.append(np.median(mended[mask], axis=0))
-        level = np.median(levels, axis=0)
-        apart = float(np.abs(np.array(levels) / level - 1).max())
-        if apart > UNLIKE_GLASS:
-            raise CalibrationError(
-                f"One frame differs from the others by {apart:.0%} in a channel, so not all of "
-                "them show empty glass in the same light; take the odd one out and repeat."
-            )
-        brightest = float(level.max())
-        gains = tuple(float(brightest / max(x, 1.0)) for x in level)
-        if not DARKEST <= brightest <= BRIGHTEST or max(gains) > LARGEST_GAIN:
-            said = ", ".join(f"{x:.0f}" for x in level)
-            raise CalibrationError(
-                f"Empty glass has the colour ({said}); its brightest channel must lie between "
-                f"{DARKEST:.0f} and {BRIGHTEST:.0f} and no other at less than a third of it. "
-                "Correct the exposure or the camera's own white balance, and repeat."
-            )
-        base = without(self.calibration, RESTS_ON[WHITE])
-        figures = {f"white_gain_{name}": x for name, x in zip("rgb", gains, strict=True)}
+        found = measure_white_balance(self._small, self._clipped, shading)
+        base = without(self.calibration, DEPENDENTS[WHITE])
+        figures = {f"white_gain_{name}": x for name, x in zip("rgb", found.gains, strict=True)}
         return base.with_part(
             WHITE,
             now,
-            shading=shading.with_white_gains(gains),
-            background=(brightest,) * 3,
+            shading=shading.with_white_gains(found.gains),
+            background=(found.level,) * 3,
             figures=figures,
         )
 
     def _stage(self, now: float) -> Calibration:
         declared = self.calibration.mpp
-        found = measure_stage(self._pictures, self._positions, declared)
+        found = measure_stage(self._pyramids, self._positions, declared)
         self._check_declared(found.mpp)
         figures = {
             "pixel_size_residual_px": found.residual_px,
             "pixel_size_moves": float(found.moves),
-            "pixel_size_moves_left_out": float(found.wrong),
+            "pixel_size_moves_left_out": float(found.left_out),
             "camera_rotation_deg": found.rotation_deg,
             "camera_mirrored": float(found.mirrored),
         }
@@ -237,8 +193,8 @@ class Measurement:
         )
 
     def _ruler(self, now: float) -> Calibration:
-        found = [measure_ruler(picture.grey) for picture in self._pictures]
-        factor = self._pictures[0].factor
+        found = [measure_ruler(pyramid.grey) for pyramid in self._pyramids]
+        factor = self._pyramids[0].factor
         periods = np.array([ruler.period_px for ruler in found]) * factor
         period, spread = float(np.median(periods)), float(np.ptp(periods))
         if spread > MAX_DISAGREEMENT * period:
@@ -264,10 +220,11 @@ class Measurement:
                 for n, end in zip(found.counts, found.edges[1:], strict=True)
                 if end <= found.threshold
             )
-            if found.name in LOOKS and below > fitted.fields / 2:
+            if found.name in DEFECTS and below > fitted.fields / 2:
                 raise CalibrationError(
-                    f"{below} of {fitted.fields} fields look {LOOKS[found.name]}, so the scan does "
-                    "not show what good fields are like; focus, let the stage settle, and repeat."
+                    f"{below} of {fitted.fields} fields look {DEFECTS[found.name]}, so the scan "
+                    "does not show what good fields are like; focus, let the stage settle, and "
+                    "repeat."
                 )
         self.histograms = fitted.histograms
         figures = {"gate_fields": float(fitted.fields)}
@@ -279,33 +236,43 @@ class Measurement:
         figures = {"stain_pixels": float(len(pixels)), "stains": len(profile.stains) / 3}
         return self.calibration.with_part(STAIN, now, stain=profile, figures=figures)
 
-    def _take_picture(self, frame: Frame) -> None:
+    def _add_pyramid(self, frame: Frame) -> None:
         if not self.distance_um:
             if frame.x_um is None or frame.y_um is None:
                 raise CalibrationError(
                     "A frame has no stage position; give positions, or the distance of a ruler's "
                     "lines."
                 )
-            if len(self._pictures) >= MOST_FIELDS:
+            if len(self._pyramids) >= MOST_FIELDS:
                 raise CalibrationError(
                     f"There are more than {MOST_FIELDS} fields; take a few around one place, "
                     "overlapping by half or more."
                 )
             self._positions.append((frame.x_um, frame.y_um))
-        self._pictures.append(RegistrationPyramid.of(self._corrected(frame.pixels)))
+        self._pyramids.append(RegistrationPyramid.of(self._corrected(frame.pixels)))
 
     def _check_declared(self, measured: float) -> None:
+        """Compare a measured pixel size with the declared one, um/px.
+
+        Raises:
+            CalibrationError: They are more than MAX_MPP_ERROR apart.
+        """
         declared = self.calibration.mpp
         if declared is not None and abs(measured - declared) > MAX_MPP_ERROR * declared:
             raise CalibrationError(
-                f"The pixel size measures {measured:.4g} um/px and {declared:.4g} was declared; "
+                f"The pixel size measures {measured:.4g} µm/px and {declared:.4g} was declared; "
                 "they may differ by 25 %. Correct the positions or the distance, which must be in "
-                "um, or the declared pixel size (--mpp).",
+                "µm, or the declared pixel size (--mpp).",
                 measured=measured,
                 declared=declared,
             )
 
     def _shading(self) -> ShadingCorrection:
+        """Return the correction that is known so far; one that changes nothing where none is.
+
+        Raises:
+            CalibrationError: It is of frames of another size.
+        """
         assert self._frame_px is not None
         known = self.calibration.shading
         if known is None:
@@ -318,19 +285,17 @@ class Measurement:
             )
         return known
 
-    def _dark(self) -> Float32Array | None:
-        return self._shading().dark
-
     def _corrected(self, pixels: UInt8Array) -> UInt8Array:
         if self.calibration.shading is None:
             return pixels
         return self._shading().apply(pixels)
 
     def _sample(self, pixels: UInt8Array) -> UInt8Array:
+        """Return tissue pixels of a field, uint8 (n, 3), evenly spread over it."""
         background = self.calibration.background or NOMINAL.background
         tissue = replace(NOMINAL, background=background).mask(pixels)
         rows = np.flatnonzero(tissue)
         if len(rows) > SAMPLE_PX:
             rows = rows[np.linspace(0, len(rows) - 1, SAMPLE_PX).round().astype(np.int64)]
-        found: UInt8Array = pixels.reshape(-1, 3)[rows]
-        return found
+        sample: UInt8Array = pixels.reshape(-1, 3)[rows]
+        return sample

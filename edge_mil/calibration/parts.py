@@ -1,26 +1,27 @@
-"""The parts of a calibration, and what rests on what."""
+"""The parts of a calibration, and which of them are measured through which."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from edge_mil.calibration.calibration import MAX_DISAGREEMENT, Calibration, OpticalPath
+from edge_mil.calibration.calibration import MAX_DISAGREEMENT, Calibration
+from edge_mil.calibration.optical_path import OpticalPath
 from edge_mil.errors import CalibrationError
 
 FLAT, DARK, WHITE = "flat-field", "dark-frame", "white-balance"
 PIXEL_SIZE, GATES, STAIN = "pixel-size", "gates", "stain"
 PARTS = (FLAT, DARK, WHITE, PIXEL_SIZE, GATES, STAIN)
 
-RESTS_ON = {
+DEPENDENTS = {
     DARK: (FLAT, WHITE, GATES, STAIN),
     FLAT: (WHITE, GATES, STAIN),
     WHITE: (STAIN,),
 }
-"""Part -> what was measured through it, and is void when it changes."""
+"""Part -> parts that are measured through it, and so are void when it is measured again."""
 
 
 def without(calibration: Calibration, parts: tuple[str, ...]) -> Calibration:
-    """Return a calibration without some parts."""
+    """Return a calibration without some parts and their values."""
     return replace(
         calibration,
         measured={part: when for part, when in calibration.measured.items() if part not in parts},
@@ -37,24 +38,24 @@ def begin(
     """Return the calibration that a measurement adds to.
 
     Args:
-        known: The one of that name, if there is one.
+        known: The stored calibration of that name; None where there is none.
         name: Its name.
-        optics: What the caller says of the optics; what it does not say stays as it was.
+        optics: The optics as the caller names them; parts without a name stay as they were.
         mpp: Declared pixel size, um/px.
 
     Raises:
-        CalibrationError: The one of that name is of other optics.
+        CalibrationError: The stored one is of other optics.
     """
     if known is None:
         return Calibration(name, optics, mpp=mpp)
-    part = known.optics.unlike(optics)
+    part = known.optics.differing_part(optics)
     if part or (
         mpp is not None and known.mpp is not None and abs(mpp - known.mpp) > MAX_DISAGREEMENT * mpp
     ):
         what = part.replace("_", " ") or "pixel size"
         raise CalibrationError(
             f"Calibration {name} is of another {what} ({known.optics}, "
-            f"{'unknown' if known.mpp is None else f'{known.mpp:.4g}'} um/px); give this one "
+            f"{'unknown' if known.mpp is None else f'{known.mpp:.4g}'} µm/px); give this one "
             "another name.",
             reason="CALIBRATION_FOREIGN",
         )

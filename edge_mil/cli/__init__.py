@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
-from edge_mil.errors import DependencyError, EdgeMilError
+from edge_mil import argument_parser
+from edge_mil.argument_parser import Parser, run_program
 from edge_mil.types import RESEARCH_USE_ONLY
 from edge_mil.version import __version__
 
@@ -33,6 +32,12 @@ COMMANDS = {
 
 PACKAGES = {
     "cv2": "device",
+    "jinja2": "device",
+    "msgspec": "device",
+    "platformdirs": "device",
+    "rfc8785": "device",
+    "rich": "device",
+    "tifffile": "device",
     "onnxruntime": "device",
     "openslide": "device",
     "h5py": "device",
@@ -53,24 +58,6 @@ PACKAGES = {
 }
 """Import name -> the extra of edge-mil that installs it."""
 
-EXIT_MISTAKE = 2
-EXIT_INTERRUPTED = 130
-"""128 + SIGINT, as shells count."""
-EXIT_PIPE_CLOSED = 141
-"""128 + SIGPIPE: the reader of our output (`| head`) went away."""
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser that answers a mistake with one sentence, and never guesses options."""
-
-    def __init__(self, *args: object, **options: object) -> None:
-        options.setdefault("allow_abbrev", False)
-        super().__init__(*args, **options)  # type: ignore[arg-type]
-
-    def error(self, message: str) -> NoReturn:
-        """Print the sentence and end with exit code 2."""
-        self.exit(EXIT_MISTAKE, f"{self.prog}: {message}; see {self.prog} --help\n")
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
@@ -79,23 +66,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments after the program's name; None takes those of the process.
 
     Returns:
-        Exit code: 0, or 2 for a user's mistake.
+        Exit code: 0, 2 for a mistake, 130 after Ctrl-C, 141 where the output's reader went away.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    try:
-        code = _run(words)
-        sys.stdout.flush()
-    except EdgeMilError as error:
-        print(f"edge-mil: {error}", file=sys.stderr)
-        return EXIT_MISTAKE
-    except KeyboardInterrupt:
-        print("edge-mil: interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # Python would complain once more when it flushes at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_PIPE_CLOSED
-    return code
+    return run_program("edge-mil", lambda: _run(words))
 
 
 def _run(words: list[str]) -> int:
@@ -135,13 +109,5 @@ def _parser(chosen: str) -> argparse.ArgumentParser:
 
 
 def missing_package(error: ModuleNotFoundError, command: str) -> Exception:
-    """Return the error that names the install command; a missing module of ours is a fault."""
-    name = error.name or ""
-    known = next((package for package in PACKAGES if f"{name}.".startswith(f"{package}.")), None)
-    if known is None:
-        return error
-    return DependencyError(
-        f"edge-mil {command} needs {known}, which is not installed; "
-        f'run: pip install "edge-mil[{PACKAGES[known]}]"',
-        package=known,
-    )
+    """Return the error that names the install command of what a command lacks."""
+    return argument_parser.missing_package(error, f"edge-mil {command}", PACKAGES)

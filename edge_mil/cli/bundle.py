@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from msgspec import structs
 
 from edge_mil.bundle import Bundle, InputSpec, Manifest, open_bundle, pack_bundle
 from edge_mil.errors import NotThereYetError
@@ -51,8 +52,8 @@ def run_show(arguments: argparse.Namespace) -> int:
     """Print a sentence and a table, or the manifest as JSON."""
     bundle = open_bundle(arguments.bundle)
     if arguments.json:
-        manifest = dataclasses.asdict(bundle.manifest)
-        print(json.dumps({"bundle": bundle.digest, "absent": bundle.absent, "manifest": manifest}))
+        document = {"bundle": bundle.digest, "absent": bundle.absent, "manifest": bundle.manifest}
+        print(json.dumps(document, default=structs.asdict))
         return 0
     print(sentence(bundle.manifest))
     print()

@@ -12,6 +12,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from msgspec import structs
+
 from edge_mil.bundle import open_bundle
 from edge_mil.calibration import (
     MAX_AGE_DAYS,
@@ -219,7 +221,7 @@ def _document(calibration: Calibration, max_age_days: float) -> dict[str, Any]:
     return {
         "name": calibration.name,
         "digest": calibration.digest,
-        "optics": asdict(calibration.optics),
+        "optics": structs.asdict(calibration.optics),
         "measured": {part: _when(when) for part, when in sorted(calibration.measured.items())},
         "stale": _age_days(calibration) > max_age_days,
         "mpp": calibration.mpp,

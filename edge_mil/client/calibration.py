@@ -1,4 +1,4 @@
-"""Calibrations over the wire."""
+"""Calibrations of the service: requests that measure one, and what it holds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KINDS = {
     "gates": pb.CALIBRATION_KIND_GATES,
     "stain": pb.CALIBRATION_KIND_STAIN,
 }
-"""Part, as `edge-mil calibrate` names it -> kind."""
+"""Part, as `edge-mil calibrate` names it -> kind, as the wire names it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +28,10 @@ class CalibrationInfo:
 
     Attributes:
         name: As `open_session(calibration=...)` takes it.
-        digest: Over all that it says.
-        camera: What it holds for, in the words of whoever measured it.
-        objective: The same.
-        tube_lens: The same.
+        digest: Digest of the stored calibration.
+        camera: Camera that it holds for, in the words of whoever measured it.
+        objective: Objective, likewise.
+        tube_lens: Tube lens or adaptor, likewise.
         mpp: Pixel size on the slide, um/px; None where it was neither declared nor measured.
         measured: Part -> when, seconds since the epoch.
         stage_affine: From camera pixel to stage um, row-major 2 x 2; empty where unknown.
@@ -56,7 +56,7 @@ class CalibrationInfo:
 
 
 def calibration_info(message: pb.Calibration) -> CalibrationInfo:
-    """Return a calibration's message as a value."""
+    """Return a calibration as a value."""
     optics = message.optics
     return CalibrationInfo(
         name=message.calibration_id,
@@ -75,7 +75,7 @@ def calibration_info(message: pb.Calibration) -> CalibrationInfo:
 
 
 def kind_of(part: str) -> pb.CalibrationKind.ValueType:
-    """Return the kind of a part.
+    """Return the wire's kind of a part.
 
     Raises:
         UsageError: There is no such part.

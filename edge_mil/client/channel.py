@@ -1,16 +1,16 @@
-"""The channel to the service, its time limits, and what its errors mean."""
+"""The channel to the service: calls with time limits, and statuses as errors."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import grpc
 
-from edge_mil.errors import EdgeMilError, RemoteError, ServiceUnavailableError
-from edge_mil.rpc.status import REASON_KEY, RETRY_KEY
+from edge_mil.errors import EdgeMilError, ServiceUnavailableError
+from edge_mil.rpc.status import REASON_KEY, RETRY_KEY, remote_error
 from edge_mil.v1 import edge_mil_pb2_grpc as rpc
 
 Response = TypeVar("Response")
@@ -30,9 +30,10 @@ OPTIONS = (
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.http2.max_pings_without_data", 0),
-    # A proxy for the web is no way to the device beside the microscope.
+    # The device beside the microscope is not behind a proxy for the web.
     ("grpc.enable_http_proxy", 0),
 )
+"""Why each: `docs/design/serving-and-durability.md`, "Options of gRPC"."""
 
 LINK_LOST = frozenset({Code.UNAVAILABLE, Code.CANCELLED, Code.UNKNOWN, Code.INTERNAL})
 """Codes that gRPC itself gives when a connection breaks; the service's own carry a reason."""
@@ -68,7 +69,8 @@ class Channel:
 
     def call(
         self,
-        attempt: Callable[[float], Response],
+        method: Callable[..., Response],
+        request: object,
         *,
         timeout_s: float | None = None,
         connect_s: float | None = None,
@@ -76,7 +78,8 @@ class Channel:
         """Make a call that may be repeated, until it is answered or the time is over.
 
         Args:
-            attempt: Makes the call within so many seconds.
+            method: Of one of the stubs; called with the request and `timeout` in seconds.
+            request: The message.
             timeout_s: Limit of one attempt; None takes `call_s`.
             connect_s: How long to try to reach the service; None takes `connect_s`.
 
@@ -89,7 +92,7 @@ class Channel:
         began, pause = time.monotonic(), FIRST_PAUSE_S
         while True:
             try:
-                return attempt(limit)
+                return method(request, timeout=limit)
             except grpc.RpcError as error:
                 waited = time.monotonic() - began
                 loading = reason_of(error) == "BUNDLE_NOT_READY"
@@ -99,13 +102,31 @@ class Channel:
                 time.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE_S)
 
+    def pages(self, method: Callable[..., Any], request: Any) -> Iterator[Any]:
+        """Yield every page of a list.
+
+        Args:
+            method: Of one of the stubs, whose response has `next_page_token`.
+            request: The message, whose `page_token` is set for each page.
+
+        Raises:
+            ServiceUnavailableError: The service cannot be reached, or does not answer in time.
+            RemoteError: It answered with an error.
+        """
+        while True:
+            page = self.call(method, request)
+            yield page
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
     def close(self) -> None:
         """Close the channel."""
         self._channel.close()
 
 
 def link_lost(error: grpc.RpcError) -> bool:
-    """Say whether the connection broke, rather than the service refusing."""
+    """Return whether the connection broke, as against an error of the service."""
     return error.code() in LINK_LOST and not reason_of(error)
 
 
@@ -116,12 +137,12 @@ def reason_of(error: grpc.RpcError) -> str:
 
 def retry_after_s(error: grpc.RpcError) -> float | None:
     """Return when the service wants to be asked again; None when it does not say."""
-    said = _trailing(error, RETRY_KEY)
-    return int(said) / 1000 if said.isdigit() else None
+    milliseconds = _trailing(error, RETRY_KEY)
+    return int(milliseconds) / 1000 if milliseconds.isdigit() else None
 
 
 def error_of(error: grpc.RpcError, address: str) -> EdgeMilError:
-    """Return the error that users see, with one sentence."""
+    """Return a status as an error of ours, with one sentence."""
     code, text, reason = error.code(), error.details() or "", reason_of(error)
     if not reason and code is Code.DEADLINE_EXCEEDED:
         return ServiceUnavailableError(
@@ -132,7 +153,7 @@ def error_of(error: grpc.RpcError, address: str) -> EdgeMilError:
             f"The service at {address} cannot be reached; start it with edge-mil serve, or name "
             f"another address ({text[:200]})."
         )
-    return RemoteError(
+    return remote_error(
         text or f"The service answered {code.name}.",
         code.name,
         reason,
@@ -141,8 +162,8 @@ def error_of(error: grpc.RpcError, address: str) -> EdgeMilError:
 
 
 def _trailing(error: grpc.RpcError, key: str) -> str:
-    found: Any = error.trailing_metadata() if hasattr(error, "trailing_metadata") else None
-    for name, value in found or ():
+    pairs: Any = error.trailing_metadata() if hasattr(error, "trailing_metadata") else None
+    for name, value in pairs or ():
         if name == key:
             return value if isinstance(value, str) else value.decode(errors="replace")
     return ""

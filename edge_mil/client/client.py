@@ -1,10 +1,9 @@
-"""`edge_mil.Client`: one service, from Python."""
+"""`edge_mil.Client`: one service, its bundles, sessions and calibrations."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
 
 from edge_mil.client.calibration import (
     CalibrationInfo,
@@ -13,20 +12,12 @@ from edge_mil.client.calibration import (
     kind_of,
 )
 from edge_mil.client.channel import Channel, Timeouts
+from edge_mil.client.decoding import model_info, session_info
 from edge_mil.client.session import ClientSession
-from edge_mil.client.values import (
-    ModelInfo,
-    ServerInfo,
-    SessionInfo,
-    model_info,
-    session_info,
-)
+from edge_mil.client.values import ModelInfo, ServerInfo, SessionInfo
 from edge_mil.rpc.results import duration, encode_regions
 from edge_mil.types import Frame, Region
 from edge_mil.v1 import edge_mil_pb2 as pb
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 PROTOCOL_VERSION = "edge_mil.v1"
@@ -34,14 +25,17 @@ DAY_S = 86_400.0
 
 
 class Client:
-    """Talks to an `edge-mil serve`.
+    """One `edge-mil serve`.
+
+    Every method raises ServiceUnavailableError where the service cannot be reached or does not
+    answer in time, and RemoteError with a `reason` where it refuses.
 
     In short::
 
-    with edge_mil.Client() as client:
-        session = client.open_session(mpp=0.5)
-        session.send_frames(camera.frames())
-        print(session.close().score)
+        with edge_mil.Client() as client:
+            session = client.open_session(mpp=0.5)
+            session.send_frames(camera.frames())
+            print(session.close().score)
     """
 
     def __init__(
@@ -66,53 +60,28 @@ class Client:
         """
         self.address = address
         timeouts = Timeouts(connect_timeout_s, call_timeout_s, close_timeout_s, bundle_timeout_s)
-        self._wire = Channel(address, timeouts)
+        self._channel = Channel(address, timeouts)
         self._calibrate_timeout_s = calibrate_timeout_s
 
     def server_info(self) -> ServerInfo:
-        """Return which service this is.
-
-        Raises:
-            ServiceUnavailableError: It cannot be reached.
-        """
-        found = self._wire.call(
-            lambda s: self._wire.models.GetServerInfo(pb.GetServerInfoRequest(), timeout=s)
-        )
+        """Return the version and the limits of the service."""
+        found = self._channel.call(self._channel.models.GetServerInfo, pb.GetServerInfoRequest())
         return ServerInfo(
             found.server_version, found.instance_id, tuple(found.features), found.preferred_credits
         )
 
     def models(self) -> list[ModelInfo]:
-        """Return the bundles of the service, ready or not.
-
-        Raises:
-            ServiceUnavailableError: It cannot be reached.
-        """
-        found: list[ModelInfo] = []
-        request = pb.ListModelsRequest()
-        while True:
-            page = self._wire.call(lambda s: self._wire.models.ListModels(request, timeout=s))
-            found += [model_info(message) for message in page.models]
-            if not page.next_page_token:
-                return found
-            request.page_token = page.next_page_token
+        """Return the bundles of the service, ready or not."""
+        pages = self._channel.pages(self._channel.models.ListModels, pb.ListModelsRequest())
+        return [model_info(message) for page in pages for message in page.models]
 
     def sessions(self) -> list[SessionInfo]:
         """Return the sessions of the service, newest first.
 
-        Those that are not in use name only what they were opened with; `resume` tells the rest.
-
-        Raises:
-            ServiceUnavailableError: It cannot be reached.
+        Those that are not in use have only what they were opened with; `resume` gives the rest.
         """
-        found: list[SessionInfo] = []
-        request = pb.ListSessionsRequest()
-        while True:
-            page = self._wire.call(lambda s: self._wire.sessions.ListSessions(request, timeout=s))
-            found += [session_info(message) for message in page.sessions]
-            if not page.next_page_token:
-                return found
-            request.page_token = page.next_page_token
+        pages = self._channel.pages(self._channel.sessions.ListSessions, pb.ListSessionsRequest())
+        return [session_info(message) for page in pages for message in page.sessions]
 
     def open_session(
         self,
@@ -131,7 +100,7 @@ class Client:
         labels: Mapping[str, str] | None = None,
         request_id: str = "",
     ) -> ClientSession:
-        """Start reading a slide; waits while the bundle is loading.
+        """Open a session for a slide; waits while the bundle is loading.
 
         Args:
             bundle: Name of the bundle; "" where the service has one.
@@ -139,20 +108,19 @@ class Client:
             optics: The optics instead, or besides, as the wire has them.
             stage: How the camera lies on the stage, as the wire has it (flips, rotation or
                 Micro-Manager's affine, the area to read, no stage at all); None: its axes are
-                the picture's.
+                those of the camera.
             digest: Refuse another bundle of that name.
-            independent: Fields are different places, named by `Frame.place`.
+            independent: Fields are of different locations, named by `Frame.location_id`.
             allow_enlargement: Go on with a camera more than 1.5 times coarser than the model.
             calibration: Name of a calibration of the service that the session runs under.
-            calibration_max_age_days: Oldest measurement that is believed; None: 30 days.
+            calibration_max_age_days: Largest age of a part of it; None: 30 days.
             tissue: Outline of the tissue where it is known, stage um.
             slide_label: Your name of the slide.
             labels: Your own names and values.
             request_id: The same id with the same arguments is the same session; "" makes one.
 
         Raises:
-            ServiceUnavailableError: The service cannot be reached.
-            RemoteError: It refuses; `reason` says why in one word.
+            RemoteError: The service refuses, as for want of a pixel size.
         """
         request = pb.OpenSessionRequest(
             request_id=request_id or str(uuid.uuid4()),
@@ -173,19 +141,18 @@ class Client:
             request.optics.calibration_id = calibration
         if calibration_max_age_days is not None:
             request.optics.calibration_max_age.CopyFrom(duration(calibration_max_age_days * DAY_S))
-        opened = self._wire.call(lambda s: self._wire.sessions.OpenSession(request, timeout=s))
-        return ClientSession(self._wire, session_info(opened.session))
+        opened = self._channel.call(self._channel.sessions.OpenSession, request)
+        return ClientSession(self._channel, session_info(opened.session))
 
     def resume(self, session_id: str) -> ClientSession:
         """Return a session that was opened before; waits while its bundle is loading.
 
         Raises:
-            ServiceUnavailableError: The service cannot be reached.
             RemoteError: There is no such session.
         """
         request = pb.GetSessionRequest(session_id=session_id)
-        found = self._wire.call(lambda s: self._wire.sessions.GetSession(request, timeout=s))
-        return ClientSession(self._wire, session_info(found.session))
+        found = self._channel.call(self._channel.sessions.GetSession, request)
+        return ClientSession(self._channel, session_info(found.session))
 
     def calibrate(
         self,
@@ -215,7 +182,6 @@ class Client:
 
         Raises:
             UsageError: There is no such part.
-            ServiceUnavailableError: The service cannot be reached.
             RemoteError: The frames do not allow it; the message says which would.
         """
         start = pb.CalibrateStart(
@@ -231,42 +197,29 @@ class Client:
             known_distance_um=distance_um,
             bundle_id=bundle,
         )
-        # An attempt that broke off is made again, so the frames must be there again.
         kept = list(frames)
-        found = self._wire.call(
-            lambda s: self._wire.calibrations.Calibrate(calibrate_requests(start, kept), timeout=s),
-            timeout_s=self._calibrate_timeout_s,
-        )
+
+        def attempt(start: pb.CalibrateStart, timeout: float) -> pb.CalibrateResponse:
+            # An attempt that broke off is made again, so the frames must be there again.
+            requests = calibrate_requests(start, kept)
+            return self._channel.calibrations.Calibrate(requests, timeout=timeout)
+
+        found = self._channel.call(attempt, start, timeout_s=self._calibrate_timeout_s)
         return calibration_info(found.calibration)
 
     def calibrations(self) -> list[CalibrationInfo]:
-        """Return the calibrations of the service's device, by name.
-
-        Raises:
-            ServiceUnavailableError: The service cannot be reached.
-        """
-        found: list[CalibrationInfo] = []
-        request = pb.ListCalibrationsRequest()
-        while True:
-            page = self._wire.call(
-                lambda s: self._wire.calibrations.ListCalibrations(request, timeout=s)
-            )
-            found += [calibration_info(message) for message in page.calibrations]
-            if not page.next_page_token:
-                return found
-            request.page_token = page.next_page_token
+        """Return the calibrations of the service's device, by name."""
+        pages = self._channel.pages(
+            self._channel.calibrations.ListCalibrations, pb.ListCalibrationsRequest()
+        )
+        return [calibration_info(message) for page in pages for message in page.calibrations]
 
     def close(self) -> None:
         """Close the connection; sessions stay as they are."""
-        self._wire.close()
+        self._channel.close()
 
     def __enter__(self) -> Client:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

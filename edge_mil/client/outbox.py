@@ -1,4 +1,4 @@
-"""What is still to be sent, what waits for its answer, and how many the service allows."""
+"""Frames of one stream: those to be sent, those that wait for their answer, and the credits."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from edge_mil.types import Frame
 
 RING = 4
-"""Frames that a live camera may be ahead; above it the oldest is dropped."""
+"""Frames of a live camera that may wait to be sent; beyond them the oldest is dropped."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A frame that has its number.
+    """A frame that has its sequence number.
 
     Attributes:
         sequence: Given when the frame starts to be sent, so that drops leave no gaps.
@@ -28,7 +28,9 @@ class Outgoing:
 
 
 class Outbox:
-    """Frames in order: those to send again first. Not thread-safe; its owner has the lock.
+    """Gives out frames to send, those to be sent again first, and numbers the new ones.
+
+    Not thread-safe; its owner has the lock.
 
     Attributes:
         dropped: Frames that a live camera lost because the service was behind.
@@ -85,14 +87,14 @@ class Outbox:
         return outgoing
 
     def disconnect(self) -> None:
-        """Forget what the service allowed: nothing may be sent."""
+        """Forget the credits of the last connection: nothing may be sent."""
         self._sent = self._limit = 0
         self._again.clear()
 
     def connect(
         self, limit: int, durable_sequence: int, durable_beyond: tuple[int, ...]
     ) -> list[Outgoing]:
-        """Start a new stream; return the unanswered frames that the service has already."""
+        """Start a new connection; return the unanswered frames that the service has already."""
         beyond = set(durable_beyond)
         kept = [n for n in self._unanswered if n <= durable_sequence or n in beyond]
         known = [self._unanswered.pop(number) for number in sorted(kept)]
@@ -108,7 +110,7 @@ class Outbox:
     def answered(self, sequence: int, *, durable: bool) -> Outgoing | None:
         """Return the frame that was answered; None for a number that waits for no answer.
 
-        The number of a field that the service could not judge is used again, for the next one.
+        The number of a field that the service could not process is given to the next one.
         """
         outgoing = self._unanswered.pop(sequence, None)
         if outgoing is not None and not durable:

@@ -1,4 +1,4 @@
-"""One session of the service: send fields, read scores and evidence, close."""
+"""One session of the service: send fields, read scores, fields and maps, close."""
 
 from __future__ import annotations
 
@@ -11,20 +11,19 @@ from typing import Any
 import grpc
 
 from edge_mil.client.channel import Channel, error_of
-from edge_mil.client.stream import GIVE_UP_AFTER_S, FieldStream, StreamSummary
-from edge_mil.client.values import (
-    FieldInfo,
-    MosaicInfo,
-    ScoreInfo,
-    SessionInfo,
+from edge_mil.client.decoding import (
     cell_layer,
     field_info,
-    heat_map,
+    influence_map,
     mosaic_info,
     score_info,
     session_info,
     state_name,
 )
+from edge_mil.client.reconnection import GIVE_UP_AFTER_S
+from edge_mil.client.stream import FieldStream
+from edge_mil.client.stream_summary import StreamSummary
+from edge_mil.client.values import FieldInfo, MosaicInfo, ScoreInfo, SessionInfo
 from edge_mil.errors import RemoteError
 from edge_mil.rpc.results import duration
 from edge_mil.types import CellLayer, FieldResult, Frame, InfluenceMap, SlideScore
@@ -36,7 +35,7 @@ class ClosedSession:
     """A session at its end.
 
     Attributes:
-        info: Where it stands.
+        info: Its status.
         report: The service's report, parsed.
         report_json: The same as canonical JSON, to be kept.
     """
@@ -54,24 +53,21 @@ class ClosedSession:
 class ClientSession:
     """One slide being read by the service.
 
+    Every method but `stream` raises ServiceUnavailableError where the service cannot be reached or
+    does not answer in time, and RemoteError where it refuses: the session is closed, say.
+
     Attributes:
         session_id: Its id, to resume it.
-        opened: Where it stood when it was opened or resumed.
+        opened: Its status when it was opened or resumed.
     """
 
-    def __init__(self, wire: Channel, opened: SessionInfo) -> None:
-        self._wire, self.opened = wire, opened
+    def __init__(self, channel: Channel, opened: SessionInfo) -> None:
+        self._channel, self.opened = channel, opened
         self.session_id = opened.session_id
 
     def info(self) -> SessionInfo:
-        """Return where the session stands.
-
-        Raises:
-            ServiceUnavailableError: The service cannot be reached.
-            RemoteError: It refuses.
-        """
         request = pb.GetSessionRequest(session_id=self.session_id)
-        found = self._wire.call(lambda s: self._wire.sessions.GetSession(request, timeout=s))
+        found = self._channel.call(self._channel.sessions.GetSession, request)
         return session_info(found.session)
 
     def stream(
@@ -92,13 +88,13 @@ class ClientSession:
                 counted. Otherwise `send` waits, also while the service is away.
             takeover: End another client's stream to this session.
             on_result: Called with each answer and its frame, in order, in another thread.
-            on_error: Called where a field could not be judged; the stream goes on.
+            on_error: Called where a field could not be processed; the stream goes on.
             on_disconnected: Called with a sentence when the service goes away.
             on_resumed: Called when it is back.
             give_up_after_s: How long it may be away.
         """
         return FieldStream(
-            self._wire,
+            self._channel,
             self.session_id,
             live=live,
             takeover=takeover,
@@ -139,29 +135,19 @@ class ClientSession:
             return stream.finish()
 
     def score(self) -> ScoreInfo:
-        """Return the newest durable score.
-
-        Raises:
-            ServiceUnavailableError: The service cannot be reached.
-            RemoteError: It refuses.
-        """
+        """Return the newest durable score."""
         request = pb.GetScoreRequest(session_id=self.session_id)
-        found = self._wire.call(lambda s: self._wire.views.GetScore(request, timeout=s))
+        found = self._channel.call(self._channel.views.GetScore, request)
         return score_info(found.score, found.bundle_digest)
 
     def watch(self, *, after_revision: int = 0, min_interval_s: float = 0.0) -> Iterator[ScoreInfo]:
-        """Yield the score at each change until the session is closed.
-
-        Raises:
-            ServiceUnavailableError: The service went away.
-            RemoteError: It refuses.
-        """
+        """Yield the score at each change until the session is closed."""
         request = pb.WatchScoreRequest(
             session_id=self.session_id,
             after_revision=after_revision,
             min_interval=duration(min_interval_s),
         )
-        call: Any = self._wire.views.WatchScore(request)
+        call: Any = self._channel.views.WatchScore(request)
         try:
             for found in call:
                 yield score_info(
@@ -171,90 +157,66 @@ class ClientSession:
                     heartbeat=found.heartbeat,
                 )
         except grpc.RpcError as error:
-            raise error_of(error, self._wire.address) from error
+            raise error_of(error, self._channel.address) from error
         finally:
             call.cancel()
 
     def fields(self) -> list[FieldInfo]:
-        """Return every answered field, by number.
-
-        Raises:
-            ServiceUnavailableError: The service cannot be reached.
-            RemoteError: It refuses.
-        """
-        found: list[FieldInfo] = []
+        """Return every answered field, by number."""
         request = pb.ListFieldsRequest(session_id=self.session_id)
-        while True:
-            page = self._wire.call(lambda s: self._wire.views.ListFields(request, timeout=s))
-            found += [field_info(message) for message in page.fields]
-            if not page.next_page_token:
-                return found
-            request.page_token = page.next_page_token
+        pages = self._channel.pages(self._channel.views.ListFields, request)
+        return [field_info(message) for page in pages for message in page.fields]
 
     def top_fields(self, count: int = 10, class_name: str = "") -> list[FieldInfo]:
-        """Return the fields that move a class' logit most; "" takes the last class.
-
-        Raises:
-            ServiceUnavailableError: The service cannot be reached.
-            RemoteError: It refuses.
-        """
+        """Return the fields of largest influence on a class' logit; "" takes the last class."""
         request = pb.GetTopFieldsRequest(
             session_id=self.session_id, count=count, class_name=class_name
         )
-        found = self._wire.call(lambda s: self._wire.views.GetTopFields(request, timeout=s))
+        found = self._channel.call(self._channel.views.GetTopFields, request)
         return [field_info(message) for message in found.fields]
 
     def thumbnail(self, sequence: int) -> bytes:
         """Return a small JPEG of an accepted field.
 
         Raises:
-            ServiceUnavailableError: The service cannot be reached.
             RemoteError: None is kept of that field.
         """
         request = pb.GetFieldThumbnailRequest(session_id=self.session_id, sequence=sequence)
-        found = self._wire.call(lambda s: self._wire.views.GetFieldThumbnail(request, timeout=s))
+        found = self._channel.call(self._channel.views.GetFieldThumbnail, request)
         return found.jpeg
 
     def heat_map(self, class_name: str = "") -> InfluenceMap:
-        """Return each cell's influence on a class' logit; "" takes the last class.
-
-        Raises:
-            ServiceUnavailableError: The service cannot be reached.
-            RemoteError: It refuses.
-        """
+        """Return each cell's influence on a class' logit; "" takes the last class."""
         request = pb.GetHeatmapRequest(session_id=self.session_id, class_name=class_name)
-        return heat_map(self._wire.call(lambda s: self._wire.views.GetHeatmap(request, timeout=s)))
+        return influence_map(self._channel.call(self._channel.views.GetHeatmap, request))
 
     def layer(self, name: str) -> CellLayer:
-        """Return how sharply ("focus"), or how much of ("coverage"), each cell was seen.
+        """Return one number for each cell.
+
+        Args:
+            name: "focus", how sharply it was seen, or "coverage", the share of it that was seen.
 
         Raises:
-            ServiceUnavailableError: The service cannot be reached.
             RemoteError: There is no such layer, or the fields have no positions.
         """
         request = pb.GetHeatmapRequest(session_id=self.session_id, layer=name)
-        found = self._wire.call(lambda s: self._wire.views.GetHeatmap(request, timeout=s))
+        found = self._channel.call(self._channel.views.GetHeatmap, request)
         return cell_layer(name, found)
 
     def mosaic(self, um_per_px: float = 0.0) -> MosaicInfo | None:
-        """Return the slide as far as it was seen; None before the first accepted field.
+        """Return the mosaic of the slide; None before the first accepted field.
 
         Args:
             um_per_px: Finest size of its pixels; 0 is the usual one.
-
-        Raises:
-            ServiceUnavailableError: The service cannot be reached.
-            RemoteError: It refuses.
         """
         request = pb.GetMosaicRequest(session_id=self.session_id, um_per_px=um_per_px)
-        found = self._wire.call(lambda s: self._wire.views.GetMosaic(request, timeout=s))
+        found = self._channel.call(self._channel.views.GetMosaic, request)
         return mosaic_info(found)
 
     def remove_field(self, sequence: int, reason: str) -> ScoreInfo:
         """Take a field out of the score; its record stays.
 
         Raises:
-            ServiceUnavailableError: The service cannot be reached.
             RemoteError: There is no such field, or the session is closed.
         """
         request = pb.RemoveFieldRequest(
@@ -263,17 +225,16 @@ class ClientSession:
             request_id=str(uuid.uuid4()),
             reason=reason,
         )
-        found = self._wire.call(lambda s: self._wire.sessions.RemoveField(request, timeout=s))
+        found = self._channel.call(self._channel.sessions.RemoveField, request)
         return score_info(found.score, self.opened.model.digest)
 
     def close(self, *, expected_fields: int = 0) -> ClosedSession:
-        """End the session; again it is the same.
+        """End the session; again it has the same report.
 
         Args:
             expected_fields: Refuse when the service holds another number; 0 does not ask.
 
         Raises:
-            ServiceUnavailableError: The service cannot be reached.
             RemoteError: Fields are missing.
         """
         request = pb.CloseSessionRequest(
@@ -281,10 +242,11 @@ class ClientSession:
             request_id=str(uuid.uuid4()),
             expected_fields=expected_fields,
         )
-        found = self._wire.call(
-            lambda s: self._wire.sessions.CloseSession(request, timeout=s),
-            timeout_s=self._wire.timeouts.close_s,
-            connect_s=self._wire.timeouts.close_s,
+        found = self._channel.call(
+            self._channel.sessions.CloseSession,
+            request,
+            timeout_s=self._channel.timeouts.close_s,
+            connect_s=self._channel.timeouts.close_s,
         )
         return ClosedSession(
             session_info(found.session), json.loads(found.report_json), found.report_json

@@ -1,78 +1,38 @@
-"""A stream of fields that survives the service: what is not answered is sent again."""
+"""A stream of fields that outlives the connection: what is not answered is sent again."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import grpc
 
-from edge_mil.client.channel import (
-    FIRST_PAUSE_S,
-    LONGEST_PAUSE_S,
-    Channel,
-    error_of,
-    link_lost,
-    reason_of,
-    retry_after_s,
-)
+from edge_mil.client.answers import field_error, stored_answer
+from edge_mil.client.channel import Channel, error_of, link_lost, reason_of, retry_after_s
 from edge_mil.client.outbox import Outbox, Outgoing
-from edge_mil.client.values import FieldInfo, field_info, verdict_name
+from edge_mil.client.reconnection import Reconnection
+from edge_mil.client.stream_summary import StreamCounts, StreamSummary
 from edge_mil.errors import EdgeMilError, RemoteError, ServiceUnavailableError, UsageError
 from edge_mil.rpc.frames import encode_chunks, encode_header
 from edge_mil.rpc.results import decode_result
 from edge_mil.types import FieldResult, Frame
 from edge_mil.v1 import edge_mil_pb2 as pb
 
-if TYPE_CHECKING:
-    from types import TracebackType
-
-GIVE_UP_AFTER_S = 600.0
-"""How long a source that waits lets the service be away: time to start a device again."""
-
-BUSY_PATIENCE_S = 20.0
-"""A client that lost its link is noticed by keepalive within 15 s."""
-
 WAKE_S = 0.5
 """Waits are cut into pieces, so that Ctrl-C is seen on Windows too."""
-
-
-@dataclass(frozen=True, slots=True)
-class StreamSummary:
-    """What one stream did.
-
-    Attributes:
-        answered: Fields that got a verdict.
-        verdicts: How many got each.
-        replayed: Of them, those that the service had already.
-        errors: What was wrong with the fields that could not be judged.
-        dropped: Frames that a live camera lost because the service was behind.
-        reconnects: How often the service was away.
-        last: The last answer; None before the first.
-    """
-
-    answered: int = 0
-    verdicts: Mapping[str, int] = field(default_factory=dict)
-    replayed: int = 0
-    errors: tuple[str, ...] = ()
-    dropped: int = 0
-    reconnects: int = 0
-    last: FieldResult | None = None
 
 
 class FieldStream:
     """Sends frames and takes answers; made by `ClientSession.stream`.
 
-    One thread of its own reads the answers and reconnects, gRPC's takes what is to be sent.
+    A thread of its own reads the answers and reconnects; a thread of gRPC takes what is to be sent.
     """
 
     def __init__(
         self,
-        wire: Channel,
+        channel: Channel,
         session_id: str,
         *,
         live: bool,
@@ -83,23 +43,21 @@ class FieldStream:
         on_resumed: Callable[[], None] | None,
         give_up_after_s: float,
     ) -> None:
-        self._wire, self._session_id = wire, session_id
+        self._channel, self._session_id = channel, session_id
         self._live, self._takeover = live, takeover
         self._on_result, self._on_error = on_result, on_error
         self._on_disconnected, self._on_resumed = on_disconnected, on_resumed
         self._give_up_after_s = give_up_after_s
         self._changed = threading.Condition()
         self._outbox = Outbox()
+        self._counts = StreamCounts()
         self._epoch = 0
+        """Counts connections: a sending thread of an earlier one ends itself."""
         self._closing = self._stopped = self._away = False
         self._failure: BaseException | None = None
         self._call: Any = None
-        self._verdicts: Counter[str] = Counter()
-        self._errors: list[str] = []
-        self._replayed = self._reconnects = 0
-        self._last: FieldResult | None = None
-        self._runner = threading.Thread(target=self._run, name="edge-mil-stream", daemon=True)
-        self._runner.start()
+        self._thread = threading.Thread(target=self._run, name="edge-mil-stream", daemon=True)
+        self._thread.start()
 
     def send(self, frame: Frame) -> None:
         """Hand in a frame; waits while the service is behind or away, unless the stream is live.
@@ -130,7 +88,7 @@ class FieldStream:
             self._wait(lambda: self._outbox.empty)
 
     def finish(self) -> StreamSummary:
-        """Wait for all answers, end the stream and say what it did; again it says the same.
+        """Wait for all answers, end the stream and return its summary; again it is the same.
 
         Raises:
             ServiceUnavailableError: The service stayed away for too long.
@@ -145,15 +103,7 @@ class FieldStream:
     def summary(self) -> StreamSummary:
         """Return what the stream did so far."""
         with self._changed:
-            return StreamSummary(
-                answered=sum(self._verdicts.values()),
-                verdicts=dict(self._verdicts),
-                replayed=self._replayed,
-                errors=tuple(self._errors),
-                dropped=self._outbox.dropped,
-                reconnects=self._reconnects,
-                last=self._last,
-            )
+            return self._counts.summary(self._outbox.dropped)
 
     def abandon(self) -> None:
         """End the stream at once; the session can be resumed."""
@@ -163,17 +113,12 @@ class FieldStream:
             if self._call is not None:
                 self._call.cancel()
             self._changed.notify_all()
-        self._runner.join()
+        self._thread.join()
 
     def __enter__(self) -> FieldStream:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             try:
                 self.finish()
@@ -207,46 +152,40 @@ class FieldStream:
                 self._changed.notify_all()
 
     def _keep_streaming(self) -> None:
-        pause, away_since, busy_since = FIRST_PAUSE_S, 0.0, 0.0
+        reconnection = Reconnection(self._give_up_after_s)
         while True:
-            began = time.monotonic()
-            why, pause_asked = self._stream_once()
-            if why is None:
+            error, asked_s = self._stream_once()
+            if error is None:
                 return
-            if self._connected_since > began:
-                pause, away_since, busy_since = FIRST_PAUSE_S, 0.0, 0.0
-            now = time.monotonic()
-            away_since = away_since or now
-            if isinstance(why, RemoteError) and why.reason == "SESSION_BUSY":
-                busy_since = busy_since or now
-                if now - busy_since > BUSY_PATIENCE_S:
-                    raise why
-            if now - away_since > self._give_up_after_s:
-                raise why
+            if self._connected:
+                reconnection.connected()
+            pause = reconnection.pause_s(error, asked_s, time.monotonic())
             if not self._away:
                 self._away = True
-                self._reconnects += 1
+                self._counts.reconnects += 1
                 if self._on_disconnected is not None:
-                    self._on_disconnected(str(why))
+                    self._on_disconnected(str(error))
             with self._changed:
-                if self._changed.wait_for(lambda: self._stopped, max(pause, pause_asked)):
+                if self._changed.wait_for(lambda: self._stopped, pause):
                     return
-            pause = min(2 * pause, LONGEST_PAUSE_S)
 
     def _stream_once(self) -> tuple[EdgeMilError | None, float]:
-        """Stream until the end or a broken link; return (why it broke or None, pause asked for).
+        """Stream until the end, or until the link breaks.
+
+        Returns:
+            Why it broke, None at the end, and the pause in seconds that the service asks for.
 
         Raises:
             RemoteError: The service refuses, and would again.
         """
-        self._connected_since = 0.0
+        self._connected = False
         with self._changed:
             if self._stopped:
                 return None, 0.0
             self._epoch += 1
             epoch = self._epoch
             self._outbox.disconnect()
-            call: Any = self._wire.sessions.StreamFields(self._requests(epoch))
+            call: Any = self._channel.sessions.StreamFields(self._requests(epoch))
             self._call = call
         try:
             for response in call:
@@ -255,7 +194,7 @@ class FieldStream:
                 if self._stopped or (self._closing and self._outbox.empty):
                     return None, 0.0
             return ServiceUnavailableError(
-                f"The service at {self._wire.address} ended the stream before all was answered."
+                f"The service at {self._channel.address} ended the stream before all was answered."
             ), 0.0
         except grpc.RpcError as error:
             with self._changed:
@@ -264,8 +203,8 @@ class FieldStream:
             pause = retry_after_s(error)
             again = link_lost(error) or pause is not None or reason_of(error) == "SESSION_BUSY"
             if not again:
-                raise error_of(error, self._wire.address) from error
-            return error_of(error, self._wire.address), pause or 0.0
+                raise error_of(error, self._channel.address) from error
+            return error_of(error, self._channel.address), pause or 0.0
         finally:
             with self._changed:
                 self._epoch += 1
@@ -281,8 +220,9 @@ class FieldStream:
 
     def _ready(self, response: pb.StreamFieldsResponse) -> None:
         session = response.ready.session
-        self._connected_since = time.monotonic()
-        # Whoever was connected once may take its own session back before the service notices.
+        self._connected = True
+        # A client that was connected once may take its own session back before the service
+        # notices that the link is lost.
         self._takeover = True
         with self._changed:
             known = self._outbox.connect(
@@ -295,7 +235,10 @@ class FieldStream:
                 self._on_resumed()
         for outgoing in known:
             # Its answer was lost with the link; the service has it, so it is asked for.
-            self._deliver(self._look_up(outgoing.sequence).result, outgoing, replayed=True)
+            stored = stored_answer(
+                self._channel, self._session_id, outgoing.sequence, self._give_up_after_s
+            )
+            self._deliver(stored, outgoing, replayed=True)
 
     def _answer(self, result: pb.FieldResult, limit: int) -> None:
         failed = result.HasField("error")
@@ -303,10 +246,9 @@ class FieldStream:
             outgoing = self._outbox.answered(result.sequence, durable=not failed)
             self._outbox.allow(limit)
         if outgoing is not None and failed:
-            code = next(c.name for c in grpc.StatusCode if c.value[0] == result.error.code)
-            error = RemoteError(result.error.message, code, result.error.reason)
+            error = field_error(result.error)
             with self._changed:
-                self._errors.append(str(error))
+                self._counts.errors.append(str(error))
             if self._on_error is not None:
                 self._on_error(error, outgoing.frame)
         elif outgoing is not None:
@@ -316,31 +258,9 @@ class FieldStream:
 
     def _deliver(self, result: FieldResult, outgoing: Outgoing, *, replayed: bool) -> None:
         with self._changed:
-            self._verdicts[verdict_name(int(result.verdict))] += 1
-            self._replayed += replayed
-            self._last = result
+            self._counts.add(result, replayed=replayed)
         if self._on_result is not None:
             self._on_result(result, outgoing.frame)
-
-    def _look_up(self, sequence: int) -> FieldInfo:
-        """Return one answered field, usually by one small page."""
-        request = pb.ListFieldsRequest(
-            session_id=self._session_id, page_size=1, page_token=str(sequence - 1)
-        )
-        while True:
-            page = self._wire.call(
-                lambda s: self._wire.views.ListFields(request, timeout=s),
-                connect_s=self._give_up_after_s,
-            )
-            for message in page.fields:
-                if message.sequence == sequence:
-                    return field_info(message)
-            if not page.next_page_token:
-                raise RemoteError(
-                    f"The service says that field {sequence} is durable, and does not list it.",
-                    "DATA_LOSS",
-                )
-            request.page_token, request.page_size = page.next_page_token, 0
 
     # gRPC's sending thread
 

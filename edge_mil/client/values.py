@@ -1,27 +1,22 @@
-"""What the service tells, as values."""
+"""What a client learns of a service: its bundles, sessions, scores and fields, as values."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
-from edge_mil.rpc.results import decode_measure, decode_score, epoch_seconds
-from edge_mil.types import CellLayer, FieldResult, Float32Array, InfluenceMap, SlideScore, Verdict
-from edge_mil.v1 import edge_mil_pb2 as pb
-
-INSTANCE_NAMES = {pb.INSTANCE_KIND_GRID: "grid", pb.INSTANCE_KIND_FIELD: "field"}
+from edge_mil.renamed import renamed_attribute
+from edge_mil.types import FieldResult, SlideScore, Verdict
 
 
 @dataclass(frozen=True, slots=True)
 class ServerInfo:
-    """Which service this is.
+    """One service.
 
     Attributes:
-        version: Of the package.
+        version: Its version of edge_mil.
         instance_id: Changes when the service is started again.
-        features: What it can do beyond the protocol's base.
+        features: Optional parts of the protocol that it has.
         credits: Fields that one stream may have under way.
     """
 
@@ -37,17 +32,18 @@ class ModelInfo:
 
     Attributes:
         name: As `open_session` takes it.
-        digest: Of its manifest.
+        digest: Digest of its manifest.
         state: STARTING, READY, FAILED or UNLOADED.
         detail: Why it failed, or where it runs.
         classes: Names of the outputs.
         instances: grid or field; "" for a bundle that takes no images.
         mpp: Pixel size that the model was trained at, um/px.
-        tile_width_px: Columns of one tile.
-        tile_height_px: Rows of one tile.
+        tile_width_px: Columns of a tile.
+        tile_height_px: Rows of a tile.
         background: Nominal colour of empty glass, RGB 0 to 255.
-        min_difference: Darker than the background by this much is tissue.
-        min_share: Share of tissue pixels that makes a cell tissue.
+        min_difference: A pixel is tissue when a channel is at least this many grey levels darker
+            than the background.
+        min_share: A cell shows tissue when at least this share of its pixels is tissue.
     """
 
     name: str
@@ -66,21 +62,21 @@ class ModelInfo:
 
 @dataclass(frozen=True, slots=True)
 class SessionInfo:
-    """Where a session stands.
+    """Status of a session.
 
     Attributes:
         session_id: Its id.
         state: OPEN, SUSPENDED, CLOSED or EXPIRED.
         model: Its bundle.
         mpp: Pixel size of the camera, um/px.
-        mpp_source: Who said so.
-        independent: Whether fields have places instead of positions.
+        mpp_source: Where it came from: declared, optics or calibration.
+        independent: Whether fields have locations instead of positions.
         durable_sequence: Every number up to it is answered and on the service's disk.
-        durable_beyond: The same of single numbers above it.
+        durable_beyond: Single numbers above it of which the same is true.
         fields: How many fields got each verdict.
         coverage: Share held of the tissue cells known so far, 0 to 1.
         score: Score; None while there is none.
-        revision: Of the score.
+        revision: Grows with each change of the score.
         created_s: Seconds since the epoch.
         calibration: Name of the calibration that it runs under; "" for none.
         calibration_digest: Digest of the same.
@@ -115,7 +111,7 @@ class SessionInfo:
 
 @dataclass(frozen=True, slots=True)
 class ScoreInfo:
-    """A score and what it rests on.
+    """A score and the fields behind it.
 
     Attributes:
         score: Score; None while there is none.
@@ -123,8 +119,8 @@ class ScoreInfo:
         fields: Fields whose instances are in the bag.
         coverage: Share held of the tissue cells known so far, 0 to 1.
         bundle: Digest of the bundle.
-        state: Of the session, from `watch`; "" elsewhere.
-        heartbeat: Nothing changed; the service says that it is there.
+        state: State of the session, from `watch`; "" elsewhere.
+        heartbeat: Whether nothing changed, and the service only says that it is there.
     """
 
     score: SlideScore | None
@@ -142,12 +138,12 @@ class FieldInfo:
 
     Attributes:
         result: The answer that it got.
-        cells: Instances of the bag that are this field's now.
+        cells: Instances in the bag that are of this field now.
         x_um: Stage x of its centre; None without a stage.
         y_um: Stage y of its centre; None without a stage.
         width_um: Its width on the slide.
         height_um: Its height on the slide.
-        location_id: Its place, for independent fields.
+        location_id: Name of its location, for independent fields.
         name: Where its frame came from.
         removed: Whether it was removed by hand.
         attention_share: Share of the bag's attention on it.
@@ -166,105 +162,25 @@ class FieldInfo:
     attention_share: float
     influence: float | None
 
+    place = renamed_attribute("FieldInfo", "place", "location_id")
+
     @property
     def sequence(self) -> int:
-        """The field's number."""
+        """The field's sequence number."""
         return self.result.sequence
 
     @property
     def verdict(self) -> Verdict:
-        """What became of the field."""
+        """The field's verdict."""
         return self.result.verdict
-
-
-def model_info(message: pb.ModelInfo) -> ModelInfo:
-    """Return a bundle's message as a value."""
-    return ModelInfo(
-        name=message.bundle_id,
-        digest=message.bundle_digest,
-        state=message.state,
-        detail=message.detail,
-        classes=tuple(message.class_names),
-        instances=INSTANCE_NAMES.get(message.instances, ""),
-        mpp=message.expected_mpp,
-        tile_width_px=message.tile_width_px,
-        tile_height_px=message.tile_height_px,
-        background=tuple(message.tissue.background),
-        min_difference=message.tissue.min_difference,
-        min_share=message.tissue.min_share,
-    )
-
-
-def session_info(message: pb.Session) -> SessionInfo:
-    """Return a session's message as a value."""
-    return SessionInfo(
-        session_id=message.session_id,
-        state=state_name(message.state),
-        model=model_info(message.model),
-        mpp=message.mpp,
-        mpp_source=message.mpp_source,
-        independent=message.independent,
-        durable_sequence=message.durable_sequence,
-        durable_beyond=tuple(message.durable_beyond),
-        fields={verdict_name(entry.verdict): entry.count for entry in message.verdicts},
-        coverage=message.coverage,
-        score=decode_score(message.score),
-        revision=message.revision,
-        created_s=epoch_seconds(message.create_time),
-        calibration=message.calibration_id,
-        calibration_digest=message.calibration_digest,
-    )
-
-
-def score_info(
-    message: pb.Score, bundle: str, state: str = "", *, heartbeat: bool = False
-) -> ScoreInfo:
-    """Return a score's message as a value."""
-    return ScoreInfo(
-        score=decode_score(message),
-        revision=message.revision,
-        fields=message.fields,
-        coverage=message.coverage,
-        bundle=bundle,
-        state=state,
-        heartbeat=heartbeat,
-    )
-
-
-def field_info(message: pb.FieldSummary) -> FieldInfo:
-    """Return a field's message as a value."""
-    return FieldInfo(
-        result=FieldResult(
-            sequence=message.sequence,
-            verdict=Verdict(message.verdict),
-            measures=tuple(decode_measure(measure) for measure in message.measures),
-            score=decode_score(message.score),
-            revision=message.score.revision,
-            fields_held=message.score.fields,
-            coverage=message.coverage,
-            cells_added=message.cells_added,
-            cells_improved=message.cells_improved,
-            cells_held=message.cells_held,
-        ),
-        cells=message.cells,
-        x_um=message.stage_x_um if message.HasField("stage_x_um") else None,
-        y_um=message.stage_y_um if message.HasField("stage_y_um") else None,
-        width_um=message.width_um,
-        height_um=message.height_um,
-        location_id=message.place,
-        name=message.name,
-        removed=message.removed,
-        attention_share=message.attention_share,
-        influence=message.influence if message.HasField("influence") else None,
-    )
 
 
 @dataclass(frozen=True, slots=True)
 class MosaicInfo:
-    """The slide as far as it was seen.
+    """The stitched image of the slide so far.
 
     Attributes:
-        jpeg: The picture, white where nothing was accepted.
+        jpeg: The image, white where nothing was accepted.
         origin_x_um: Stage x of its top left corner.
         origin_y_um: Stage y of the same.
         um_per_px: Size of a pixel on the slide.
@@ -280,59 +196,3 @@ class MosaicInfo:
     columns: int
     rows: int
     as_of: int
-
-
-def mosaic_info(message: pb.GetMosaicResponse) -> MosaicInfo | None:
-    """Return a mosaic's message as a value, None where there is none yet."""
-    if not message.jpeg:
-        return None
-    return MosaicInfo(
-        jpeg=message.jpeg,
-        origin_x_um=message.origin_x_um,
-        origin_y_um=message.origin_y_um,
-        um_per_px=message.um_per_px,
-        columns=message.columns,
-        rows=message.rows,
-        as_of=message.as_of_sequence,
-    )
-
-
-def cell_layer(name: str, message: pb.GetHeatmapResponse) -> CellLayer:
-    """Return a layer's message as a value."""
-    return CellLayer(
-        name=name,
-        origin_x_um=message.origin_x_um,
-        origin_y_um=message.origin_y_um,
-        um_per_column=message.um_per_cell,
-        um_per_row=message.um_per_row,
-        values=_values(message),
-    )
-
-
-def heat_map(message: pb.GetHeatmapResponse) -> InfluenceMap:
-    """Return a heat map's message as a value."""
-    return InfluenceMap(
-        class_name=message.class_name,
-        origin_x_um=message.origin_x_um,
-        origin_y_um=message.origin_y_um,
-        um_per_column=message.um_per_cell,
-        um_per_row=message.um_per_row,
-        values=_values(message),
-        revision=message.revision,
-    )
-
-
-def _values(message: pb.GetHeatmapResponse) -> Float32Array:
-    flat = np.frombuffer(message.values_f32le, dtype="<f4").astype(np.float32)
-    return flat.reshape(message.rows, message.columns)
-
-
-def verdict_name(number: int) -> str:
-    """Return a verdict without its prefix; a newer service's unknown one as its number."""
-    return Verdict(number).name if number in set(Verdict) else str(number)
-
-
-def state_name(number: int) -> str:
-    """Return a session's state without its prefix; an unknown one as its number."""
-    names = {value: name for name, value in pb.SessionState.items()}
-    return names.get(number, str(number)).removeprefix("SESSION_STATE_")  # type: ignore[call-overload, no-any-return]

@@ -1,5 +1,7 @@
 """From a frame to instances: the global grid, tissue, resampling, slots; pictures of results."""
 
+from typing import TYPE_CHECKING
+
 from edge_mil.imaging.cells.assembly import CellUpdate
 from edge_mil.imaging.cells.cell_map import CellMap
 from edge_mil.imaging.cells.field_slots import (
@@ -20,6 +22,7 @@ from edge_mil.imaging.render.influence_colours import lay_over, paint_heat_map
 from edge_mil.imaging.render.thumbnail import thumbnail_jpeg
 from edge_mil.imaging.resample import resample_cell
 from edge_mil.imaging.tissue import TissueTest, tissue_share
+from edge_mil.renamed import renamed
 
 __all__ = [
     "AlignedFrame",
@@ -49,3 +52,19 @@ __all__ = [
     "tissue_outline",
     "tissue_share",
 ]
+
+if not TYPE_CHECKING:  # else mypy would accept any name
+    __getattr__ = renamed(
+        __name__,
+        {
+            "FieldView": "CellUpdate",
+            "Mosaic": "CellMap",
+            "Part": "CellPart",
+            "Rank": "ViewRank",
+            "Seen": "ViewSharpness",
+            "SlotBook": "SlotMap",
+            "SlotView": "SlotUpdate",
+            "Straight": "AlignedFrame",
+            "Straightener": "StageAligner",
+        },
+    )

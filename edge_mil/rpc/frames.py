@@ -1,7 +1,4 @@
-"""A frame's header and chunks: made by clients, checked by the service before it takes a byte.
-
-The light client imports this; decoding is in `pictures`, which needs OpenCV.
-"""
+"""Header and chunks of a field: made by clients, checked by the service before it takes a byte."""
 
 from __future__ import annotations
 
@@ -16,11 +13,14 @@ from edge_mil.types import Frame, UInt8Array
 from edge_mil.v1 import edge_mil_pb2 as pb
 
 MAX_CHUNK_BYTES = 1 << 20
-"""Above this glibc maps each buffer anew, below it the messages cost more (`serving.md`, 1.1)."""
+"""Above this glibc maps each buffer anew, below it the messages cost more
+(`docs/design/serving-and-durability.md`, "Chunks")."""
 
 MAX_FRAME_BYTES = 64 << 20
 MAX_FRAME_PIXELS = 40_000_000
+"""What a decoder may be made to allocate: 120 MB."""
 MAX_NAME_BYTES = 256
+"""Names and labels of clients, as UTF-8."""
 
 RAW_CHANNELS = {
     pb.PIXEL_FORMAT_RGB8: 3,
@@ -28,7 +28,7 @@ RAW_CHANNELS = {
     pb.PIXEL_FORMAT_BGRA8: 4,
     pb.PIXEL_FORMAT_MONO8: 1,
 }
-"""Bytes of one pixel of the formats that this release reads."""
+"""Pixel format that this release reads -> bytes of one pixel."""
 
 
 def encode_header(frame: Frame, sequence: int, *, dropped_before: int = 0) -> pb.FieldHeader:
@@ -66,7 +66,7 @@ def check_header(header: pb.FieldHeader) -> None:
     """Check what a client that follows the protocol cannot get wrong.
 
     Raises:
-        ProtocolError: No sequence number, no bytes, or raw bytes that cannot be this picture.
+        ProtocolError: No sequence number, no bytes, or raw bytes that do not fit the size.
     """
     if header.sequence == 0:
         raise ProtocolError("A field has sequence number 0; numbers start at 1.", field="sequence")
@@ -101,7 +101,7 @@ def check_limits(header: pb.FieldHeader) -> None:
     Raises:
         FrameError: It is too large, or of a format that this release does not read.
         NotThereYetError: It uses a part of the protocol that this release lacks.
-        PositionError: The place's name is too long.
+        PositionError: The location's name is too long.
     """
     if header.encoding == pb.ENCODING_SHARED_MEMORY:
         raise NotThereYetError("Shared memory is not there yet: send the field in chunks.")
@@ -136,17 +136,17 @@ def check_limits(header: pb.FieldHeader) -> None:
         )
     if len(header.place.encode()) > MAX_NAME_BYTES:
         raise PositionError(
-            f"The place of field {header.sequence} has a name of more than {MAX_NAME_BYTES} bytes; "
-            "use a shorter one."
+            f"The location of field {header.sequence} (place) has a name of more than "
+            f"{MAX_NAME_BYTES} bytes; use a shorter one."
         )
 
 
 def identity(header: pb.FieldHeader, payload_crc: int) -> int:
-    """Return a CRC-32 of the payload and of what decides where it goes on the slide.
+    """Return a CRC-32 of the payload and of all that decides what a field is and where it lies.
 
-    The same number with another identity is another field, which is a conflict.
+    The same sequence number with another identity is a conflict.
     """
-    what = (
+    parts = (
         header.pixel_format,
         header.encoding,
         header.width,
@@ -156,14 +156,14 @@ def identity(header: pb.FieldHeader, payload_crc: int) -> int:
         header.stage_y_um if header.HasField("stage_y_um") else None,
         header.place,
     )
-    return zlib.crc32(repr(what).encode(), payload_crc)
+    return zlib.crc32(repr(parts).encode(), payload_crc)
 
 
 def check_payload(header: pb.FieldHeader, payload: UInt8Array) -> int:
-    """Return the payload's CRC-32 when it is the one that was declared.
+    """Compare the payload's CRC-32 with the declared one, and return it.
 
     Raises:
-        FrameError: It is another, or a JPEG declares none.
+        FrameError: It is not, or a JPEG declares none.
     """
     crc = zlib.crc32(payload.data)
     if header.HasField("crc32"):
@@ -174,7 +174,7 @@ def check_payload(header: pb.FieldHeader, payload: UInt8Array) -> int:
                 reason="CRC_MISMATCH",
             )
     elif header.encoding == pb.ENCODING_JPEG:
-        # A flipped byte in the middle of a JPEG still decodes, to another picture.
+        # A JPEG with a flipped byte in its middle still decodes, to other pixels.
         raise FrameError(
             f"Field {header.sequence} is a JPEG without crc32; send the zlib CRC-32 of its bytes.",
             reason="CRC_REQUIRED",

@@ -1,4 +1,4 @@
-"""Header and bytes to a `Frame`: a picture's size is checked before a decoder sees it."""
+"""Decode a field's bytes to a `Frame`; the size of an image is checked before it is decoded."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ from edge_mil.types import Frame, UInt8Array
 from edge_mil.v1 import edge_mil_pb2 as pb
 
 JPEG_EOI = b"\xff\xd9"
+"""Marker at the end of every whole JPEG."""
+END_BYTES = 64
+"""Length of the end in which it is looked for: some writers pad the file."""
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 TO_RGB = {
@@ -26,7 +29,7 @@ TO_RGB = {
 
 @dataclass(frozen=True, slots=True)
 class ImageSize:
-    """Size of a compressed picture as its own header says it."""
+    """Size of a compressed image as its own header says it, px."""
 
     width: int
     height: int
@@ -36,13 +39,13 @@ def decode_frame(header: pb.FieldHeader, payload: UInt8Array) -> Frame:
     """Return the frame; raw RGB8 stays where it is, so `payload` must not be written again.
 
     Raises:
-        FrameError: The bytes are not the picture that the header declares.
-        PositionError: Half a position, one that is not finite, or a position and a place.
+        FrameError: The bytes are not the image that the header declares.
+        PositionError: Half a position, one that is not finite, or a position and a location.
     """
     if header.encoding == pb.ENCODING_RAW:
         pixels = _raw(header, payload)
     else:
-        pixels = _picture(header, payload)
+        pixels = _decompressed(header, payload)
     has_x, has_y = header.HasField("stage_x_um"), header.HasField("stage_y_um")
     return Frame(
         pixels=pixels,
@@ -68,26 +71,26 @@ def _raw(header: pb.FieldHeader, payload: UInt8Array) -> UInt8Array:
     return converted
 
 
-def _picture(header: pb.FieldHeader, payload: UInt8Array) -> UInt8Array:
+def _decompressed(header: pb.FieldHeader, payload: UInt8Array) -> UInt8Array:
     data = payload.tobytes()
     jpeg = header.encoding == pb.ENCODING_JPEG
     size = jpeg_size(data) if jpeg else png_size(data)
     if (size.width, size.height) != (header.width, header.height):
         raise FrameError(
             f"Field {header.sequence} is declared as {header.width} x {header.height} px and the "
-            f"picture itself is {size.width} x {size.height}; send the size of the picture.",
+            f"image itself is {size.width} x {size.height}; send the size of the image.",
             reason="SIZE_MISMATCH",
         )
     # Some decoders fill the missing rows of a cut-off JPEG with grey instead of refusing it.
-    if jpeg and JPEG_EOI not in data[-64:]:
+    if jpeg and JPEG_EOI not in data[-END_BYTES:]:
         raise _undecodable(header, "its end is missing")
     try:
-        picture = cv2.imdecode(payload, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        bgr = cv2.imdecode(payload, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error as error:
         raise _undecodable(header, "the decoder refuses it") from error
-    if picture is None or picture.shape[:2] != (header.height, header.width):
+    if bgr is None or bgr.shape[:2] != (header.height, header.width):
         raise _undecodable(header, "it is truncated or corrupt")
-    rgb: UInt8Array = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+    rgb: UInt8Array = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
     return rgb
 
 
@@ -96,29 +99,32 @@ def jpeg_size(data: bytes) -> ImageSize:
 
     Raises:
         FrameError: It is no JPEG of one or three components with 8 bits.
+
+    Source:
+        ITU-T T.81, annex B.
     """
-    at = 2
+    offset = 2  # behind the marker that starts the file
     if not data.startswith(b"\xff\xd8"):
-        raise _bad_picture("The field is no JPEG: it does not start as one.")
-    while at + 9 < len(data):
-        if data[at] != 0xFF:
+        raise _bad_image("The field is no JPEG: it does not start as one.")
+    while offset + 9 < len(data):
+        if data[offset] != 0xFF:
             break
-        marker = data[at + 1]
+        marker = data[offset + 1]
         if marker == 0xFF:
-            at += 1
+            offset += 1
             continue
-        (length,) = struct.unpack_from(">H", data, at + 2)
-        # SOF0 to SOF15 without DHT, JPG and DAC, which share the range.
+        (length,) = struct.unpack_from(">H", data, offset + 2)
+        # SOF0 to SOF15 hold the size; DHT, JPG and DAC share their range (ITU-T T.81, table B.1).
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            bits, height, width, components = struct.unpack_from(">BHHB", data, at + 4)
+            bits, height, width, components = struct.unpack_from(">BHHB", data, offset + 4)
             if bits != 8 or components not in (1, 3):
-                raise _bad_picture(
+                raise _bad_image(
                     f"The field is a JPEG of {components} components with {bits} bits; send grey "
                     "or colour (YCbCr) with 8 bits."
                 )
             return ImageSize(width, height)
-        at += 2 + max(length, 2)
-    raise _bad_picture("The field is a truncated or corrupt JPEG: it has no frame header.")
+        offset += 2 + max(length, 2)
+    raise _bad_image("The field is a truncated or corrupt JPEG: it has no frame header.")
 
 
 def png_size(data: bytes) -> ImageSize:
@@ -126,19 +132,22 @@ def png_size(data: bytes) -> ImageSize:
 
     Raises:
         FrameError: It is no PNG of 8 bits without transparency.
+
+    Source:
+        The chunk IHDR, which is first in every PNG (W3C PNG specification, 11.2.1).
     """
     if not data.startswith(PNG_SIGNATURE) or data[12:16] != b"IHDR" or len(data) < 33:
-        raise _bad_picture("The field is no PNG, or a truncated one: it has no header.")
+        raise _bad_image("The field is no PNG, or a truncated one: it has no header.")
     width, height, bits, colour = struct.unpack_from(">IIBB", data, 16)
     if bits > 8 or colour in (4, 6):
-        raise _bad_picture(
+        raise _bad_image(
             f"The field is a PNG with {bits} bits of colour type {colour}; send 8 bits without "
             "transparency."
         )
     return ImageSize(width, height)
 
 
-def _bad_picture(message: str) -> FrameError:
+def _bad_image(message: str) -> FrameError:
     return FrameError(message, reason="DECODE_FAILED")
 
 

@@ -1,4 +1,4 @@
-"""The pixel size and the stage of a session, from what the client said of its optics."""
+"""Pixel size and stage affine of a session, from what the client says of its optics and stage."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from edge_mil.types import check_mpp
 from edge_mil.v1 import edge_mil_pb2 as pb
 
 MAX_DISAGREEMENT = 0.05
-"""Relative difference of two pixel sizes that is a mistake, not rounding (`serving.md`, 2.1.2)."""
+"""Relative difference of two pixel sizes above which one of them is a mistake, not rounded
+(`docs/design/serving-and-durability.md`, "The protocol's rules")."""
 
 MAX_AFFINE_DISAGREEMENT = 0.25
-"""Between an affine's scale and the pixel size; Micro-Manager warns at the same."""
+"""Relative difference of an affine's scale and the pixel size; Micro-Manager warns at the same."""
 
 AFFINE_NUMBERS = 6
+"""Two rows of a, b and a shift, which is not used."""
 
 
 def resolve_mpp(optics: pb.Optics, measured: float | None = None) -> tuple[float, str]:
@@ -36,7 +38,7 @@ def resolve_mpp(optics: pb.Optics, measured: float | None = None) -> tuple[float
         return measured, "calibration"
     if declared is None:
         raise PixelSizeError(
-            "The pixel size is unknown: give mpp (um per camera pixel on the slide), or the "
+            "The pixel size is unknown: give mpp (µm per camera pixel on the slide), or the "
             "camera's pixel and the objective's magnification. It is never guessed.",
             reason="PIXEL_SIZE_UNKNOWN",
             field="optics.mpp",
@@ -45,7 +47,7 @@ def resolve_mpp(optics: pb.Optics, measured: float | None = None) -> tuple[float
 
 
 def declared_mpp(optics: pb.Optics) -> float | None:
-    """Return the pixel size that a client declares, or that its optics give; None without any.
+    """Return the declared pixel size, or else that of the optics; None where neither is given.
 
     Raises:
         PixelSizeError: The two disagree, or it is impossible.
@@ -56,7 +58,7 @@ def declared_mpp(optics: pb.Optics) -> float | None:
     declared = check_mpp(optics.mpp, "The declared pixel size")
     if computed is not None and abs(computed - declared) > MAX_DISAGREEMENT * declared:
         raise PixelSizeError(
-            f"The declared pixel size is {declared:.4g} um/px and the optics (camera pixel, "
+            f"The declared pixel size is {declared:.4g} µm/px and the optics (camera pixel, "
             f"magnification, tube factor, binning) give {computed:.4g}; they may differ by "
             f"{MAX_DISAGREEMENT:.0%}. Correct the one that is wrong.",
             reason="OPTICS_MISMATCH",
@@ -77,7 +79,7 @@ def resolve_stage_affine(
         mpp: The session's pixel size, um/px, with which the affine must agree.
 
     Returns:
-        The affine; None where the picture's axes are the stage's.
+        The affine; None where the axes of the camera are those of the stage.
 
     Raises:
         PixelSizeError: Its scale and the pixel size are more than 25 % apart.
@@ -105,19 +107,19 @@ def resolve_stage_affine(
 
 
 def check_affine(affine: tuple[float, float, float, float], mpp: float) -> None:
-    """Compare an affine's scale with the pixel size, in every direction of the picture.
+    """Compare an affine's scale with the pixel size, in every direction.
 
     Raises:
         PixelSizeError: They are more than 25 % apart: an affine that nobody calibrated has scale 1
             (micro-manager issue 2411).
     """
     a, b, c, d = affine
-    # The largest and the smallest scale of a 2 x 2 matrix: its singular values.
+    # The singular values of a 2 x 2 matrix: its largest and its smallest scale.
     whole, part = math.hypot(a + d, c - b), math.hypot(a - d, b + c)
     for scale in ((whole + part) / 2, abs(whole - part) / 2):
         if abs(scale - mpp) > MAX_AFFINE_DISAGREEMENT * mpp:
             raise PixelSizeError(
-                f"The stage affine has a scale of {scale:.4g} um per pixel and the pixel size is "
+                f"The stage affine has a scale of {scale:.4g} µm per pixel and the pixel size is "
                 f"{mpp:.4g}; they may differ by {MAX_AFFINE_DISAGREEMENT:.0%}. Calibrate the "
                 "affine (edge-mil calibrate pixel-size), or correct the pixel size.",
                 reason="AFFINE_MISMATCH",
@@ -128,7 +130,7 @@ def check_affine(affine: tuple[float, float, float, float], mpp: float) -> None:
 
 
 def _turned(stage: pb.StageFrame, mpp: float) -> tuple[float, float, float, float]:
-    """Return mpp x rotation x flips."""
+    """Return the affine of a rotation after flips, times `mpp`."""
     if not math.isfinite(stage.rotation_deg):
         raise UsageError(
             f"The camera's rotation is {stage.rotation_deg:g}; send degrees.",
@@ -141,14 +143,14 @@ def _turned(stage: pb.StageFrame, mpp: float) -> tuple[float, float, float, floa
 
 
 def _from_optics(optics: pb.Optics) -> float | None:
-    """Return the pixel size that the four numbers give, None when the main two are absent."""
+    """Return camera pixel x binning / (magnification x tube factor); None without the main two."""
     pixel, magnification = optics.camera_pixel_um, optics.objective_magnification
     factor = optics.tube_factor or 1.0
     if pixel == 0 and magnification == 0:
         return None
     if not all(math.isfinite(n) and n > 0 for n in (pixel, magnification, factor)):
         raise PixelSizeError(
-            f"The optics say a camera pixel of {pixel:g} um, a magnification of {magnification:g} "
+            f"The optics say a camera pixel of {pixel:g} µm, a magnification of {magnification:g} "
             f"and a tube factor of {factor:g}; all must be positive numbers.",
             field="optics",
         )

@@ -1,8 +1,4 @@
-"""Message <-> value. Written by hand, so that generated types stay at the edge of the house.
-
-Importable with grpcio, protobuf and numpy alone: the light client uses it too. Pictures are in
-`frames`, which imports OpenCV where it decodes.
-"""
+"""Answers, scores, measures, regions and times: values to messages and back."""
 
 from __future__ import annotations
 
@@ -19,16 +15,16 @@ from edge_mil.v1 import edge_mil_pb2 as pb
 Stage: TypeAlias = Literal["receive", "decode", "gate", "extract", "fold", "commit", "queue"]
 
 STAGES: tuple[Stage, ...] = ("receive", "decode", "gate", "extract", "fold", "commit", "queue")
-"""Stages that `v1.Timings` names."""
+"""Names of the stages in `v1.Timings`."""
 
 NANOS = 1_000_000_000
+"""Of a second."""
 
 
 def encode_result(result: FieldResult) -> pb.FieldResult:
-    """Return the answer to one field, as durable as the message that carries it.
+    """Return the answer to one field as a message; the same value always gives the same message.
 
-    The session stores these bytes, so the same value always gives the same message. Its
-    `timings_s["commit"]`, where present, is written too; a stored copy cannot know it.
+    The session stores it before the field is committed, so a stored answer has no time of that.
     """
     message = pb.FieldResult(
         sequence=result.sequence,
@@ -54,7 +50,7 @@ def encode_result(result: FieldResult) -> pb.FieldResult:
 
 
 def decode_result(message: pb.FieldResult) -> FieldResult:
-    """Return the value of an answer that holds a verdict (not an error)."""
+    """Return an answer that holds a verdict, not an error, as a value."""
     timings: dict[str, float] = {
         stage: _seconds(getattr(message.timings, stage))
         for stage in STAGES
@@ -76,19 +72,19 @@ def decode_result(message: pb.FieldResult) -> FieldResult:
 
 
 def encode_verdict(verdict: Verdict) -> pb.Verdict.ValueType:
-    """Return the verdict's number, which is the same on the wire."""
+    """Return a verdict as the wire has it: the numbers are the same."""
     return cast("pb.Verdict.ValueType", int(verdict))
 
 
 def add_timings(message: pb.FieldResult, timings_s: Mapping[str, float]) -> None:
-    """Write the seconds of each stage that `v1.Timings` names into an answer."""
+    """Write the seconds of each stage into an answer; stages that the wire lacks are left out."""
     for stage in STAGES:
         if stage in timings_s:
             getattr(message.timings, stage).CopyFrom(duration(timings_s[stage]))
 
 
 def encode_measure(measure: Measure) -> pb.Measure:
-    """Return one number that a verdict rests on."""
+    """Return a measure, a number that a verdict rests on, as a message."""
     return pb.Measure(
         name=measure.name,
         value=measure.value,
@@ -98,7 +94,7 @@ def encode_measure(measure: Measure) -> pb.Measure:
 
 
 def decode_measure(message: pb.Measure) -> Measure:
-    """Return one number that a verdict rests on."""
+    """Return a measure as a value."""
     return Measure(message.name, message.value, message.threshold, message.passed)
 
 
@@ -110,7 +106,7 @@ def encode_score(
     coverage: float,
     as_of_sequence: int = 0,
 ) -> pb.Score:
-    """Return the score message; None gives one without classes, which means no score yet."""
+    """Return a score as a message; one without classes says that there is no score yet."""
     message = pb.Score(
         revision=revision, fields=fields, coverage=coverage, as_of_sequence=as_of_sequence
     )
@@ -130,7 +126,7 @@ def encode_score(
 
 
 def decode_score(message: pb.Score) -> SlideScore | None:
-    """Return the score, None where there is none yet."""
+    """Return a score as a value, None where there is none yet."""
     if not (message.classes or message.pooled or message.HasField("value")):
         return None
     return SlideScore(
@@ -148,7 +144,7 @@ def decode_score(message: pb.Score) -> SlideScore | None:
 
 
 def encode_regions(regions: Iterable[Region]) -> list[pb.Region]:
-    """Return the tissue outline as messages."""
+    """Return rectangles of the slide as messages."""
     return [
         pb.Region(x_um=r.x_um, y_um=r.y_um, width_um=r.width_um, height_um=r.height_um)
         for r in regions
@@ -156,7 +152,7 @@ def encode_regions(regions: Iterable[Region]) -> list[pb.Region]:
 
 
 def decode_regions(messages: Iterable[pb.Region]) -> tuple[Region, ...]:
-    """Return the tissue outline, stage um; the caller checks that the numbers are finite."""
+    """Return rectangles of the slide, stage um; the caller checks that the numbers are finite."""
     return tuple(Region(m.x_um, m.y_um, m.width_um, m.height_um) for m in messages)
 
 

@@ -1,7 +1,8 @@
-"""Errors as gRPC statuses: the only place that turns one into the other.
+"""Errors as gRPC statuses, and back: the only place that turns one into the other.
 
-A status carries one `ErrorInfo`, and what its code calls for (`serving.md`, 2.2). The reason also
-travels as trailing metadata, so that a light client needs no googleapis package to read it.
+A status carries one `ErrorInfo` and the detail that its code calls for
+(`docs/design/serving-and-durability.md`, "Errors on the wire"). The reason also travels as trailing
+metadata, so that a light client needs no googleapis package to read it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from edge_mil import errors
-from edge_mil.errors import EdgeMilError
+from edge_mil.errors import EdgeMilError, RemoteError
 from edge_mil.rpc.results import duration
 from edge_mil.v1 import edge_mil_pb2 as pb
 
@@ -60,7 +61,45 @@ STATUS_OF: Mapping[type[EdgeMilError], tuple[grpc.StatusCode, str]] = MappingPro
         errors.UsageError: (Code.INVALID_ARGUMENT, "ARGUMENT_INVALID"),
     }
 )
-"""Every error's status and reason; `details["reason"]`, where an error has one, is finer."""
+"""Status and reason of every error; `details["reason"]`, where an error has one, is finer.
+
+A class that is not in the table has the status of the nearest of its bases that is."""
+
+REMOTE_OF: Mapping[type[EdgeMilError], type[RemoteError]] = MappingProxyType(
+    {
+        errors.UnavailableError: errors.RemoteUnavailableError,
+        errors.BusyError: errors.RemoteBusyError,
+        errors.BadInputError: errors.RemoteBadInputError,
+        errors.DamagedDataError: errors.RemoteDamagedDataError,
+    }
+)
+"""Group of an error -> what a client raises when the service answers with one of that group."""
+
+GROUP_OF_CODE: Mapping[str, type[EdgeMilError]] = MappingProxyType(
+    {
+        "UNAVAILABLE": errors.UnavailableError,
+        "UNIMPLEMENTED": errors.UnavailableError,
+        "ABORTED": errors.BusyError,
+        "RESOURCE_EXHAUSTED": errors.BusyError,
+        "INVALID_ARGUMENT": errors.BadInputError,
+        "NOT_FOUND": errors.BadInputError,
+        "ALREADY_EXISTS": errors.BadInputError,
+        "FAILED_PRECONDITION": errors.BadInputError,
+        "DATA_LOSS": errors.DamagedDataError,
+    }
+)
+"""Group of a status whose reason is finer than those of STATUS_OF, or of a newer service."""
+
+KIND_OF_REASON: Mapping[str, type[EdgeMilError]] = MappingProxyType(
+    {
+        **{reason: kind for kind, (_, reason) in STATUS_OF.items()},
+        "BUNDLE_IN_USE": errors.BusyError,
+        "BUNDLE_PREPARING": errors.BusyError,
+        "CALIBRATION_BUSY": errors.BusyError,
+        "CALIBRATION_DAMAGED": errors.DamagedDataError,
+    }
+)
+"""Reason -> error; of the finer reasons those whose group is not that of their code."""
 
 RETRY_AFTER_S: Mapping[type[EdgeMilError], float] = MappingProxyType(
     {errors.BundleNotReadyError: 1.0, errors.StoreError: 5.0}
@@ -73,12 +112,12 @@ INTERNAL_METADATA = ((REASON_KEY, "INTERNAL"),)
 
 def code_of(error: EdgeMilError) -> grpc.StatusCode:
     """Return the gRPC code of an error."""
-    return STATUS_OF[type(error)][0]
+    return _status_of(error)[0]
 
 
 def reason_of(error: EdgeMilError) -> str:
     """Return the UPPER_SNAKE reason of an error."""
-    return error.details.get("reason") or STATUS_OF[type(error)][1]
+    return error.details.get("reason") or _status_of(error)[1]
 
 
 def retry_after_s(error: EdgeMilError) -> float | None:
@@ -88,7 +127,7 @@ def retry_after_s(error: EdgeMilError) -> float | None:
 
 
 def numbers_of(error: EdgeMilError) -> dict[str, str]:
-    """Return what lies behind the message, without what the status says elsewhere."""
+    """Return the details of an error but those that the status has a place of its own for."""
     return {k: v for k, v in error.details.items() if k not in ("reason", "retry_after_s", "field")}
 
 
@@ -122,7 +161,7 @@ def to_status(error: EdgeMilError) -> Status:
 
 
 def trailing_metadata(error: EdgeMilError) -> tuple[tuple[str, str], ...]:
-    """Return the reason, and when to try again, in the form that every client can read."""
+    """Return the reason, and when to try again, as pairs of text that every client can read."""
     pairs = [(REASON_KEY, reason_of(error))]
     if (seconds := retry_after_s(error)) is not None:
         pairs.append((RETRY_KEY, str(round(seconds * 1000))))
@@ -140,3 +179,21 @@ def to_field_error(error: EdgeMilError) -> pb.FieldError:
     if (seconds := retry_after_s(error)) is not None:
         message.retry_after.CopyFrom(duration(seconds))
     return message
+
+
+def remote_error(message: str, code: str, reason: str = "", **details: object) -> RemoteError:
+    """Return the error that a client raises for a status of the service.
+
+    Args:
+        message: The status' sentence.
+        code: Name of its code, as "NOT_FOUND".
+        reason: Its reason; "" when it has none.
+        details: Numbers and names behind the message.
+    """
+    kind = KIND_OF_REASON.get(reason) or GROUP_OF_CODE.get(code, EdgeMilError)
+    remote = next((r for group, r in REMOTE_OF.items() if issubclass(kind, group)), RemoteError)
+    return remote(message, code, reason, **details)
+
+
+def _status_of(error: EdgeMilError) -> tuple[grpc.StatusCode, str]:
+    return next(STATUS_OF[kind] for kind in type(error).__mro__ if kind in STATUS_OF)

@@ -1,4 +1,4 @@
-"""Where the service may listen: this machine only, as long as there is no TLS."""
+"""The address that the service listens at: on this machine only, as long as there is no TLS."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OWNER_ONLY = 0o177
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where to listen.
+    """A Unix socket, or a TCP port of this machine.
 
     Attributes:
         path: Of a Unix socket; None for TCP.
@@ -34,8 +34,8 @@ class Address:
     host: str = ""
     port: int = 0
 
-    def at(self, port: int) -> str:
-        """Return the address as clients give it, once the port is known."""
+    def text(self, port: int) -> str:
+        """Return the address as clients give it, with the port that was opened."""
         if self.path is not None:
             return f"unix:{self.path}"
         return f"[{self.host}]:{port}" if ":" in self.host else f"{self.host}:{port}"
@@ -74,44 +74,43 @@ def parse_address(text: str) -> Address:
 
 @contextlib.contextmanager
 def listening(server: grpc.aio.Server, address: Address) -> Iterator[str]:
-    """Open the port for as long as the block lasts; give the address that clients use.
+    """Open the port for as long as the block lasts; yield the address that clients use.
 
     Raises:
         ListenError: Something else listens there, or it cannot be opened.
     """
     if address.path is None:
-        wanted = address.at(address.port)
-        yield address.at(_open(server, wanted, wanted))
+        yield address.text(_open(server, address.text(address.port)))
         return
     path = address.path
-    with _owned(path):
+    with _locked(path):
         before = os.umask(OWNER_ONLY)
         try:
-            _open(server, f"unix:{path}", f"unix:{path}")
+            _open(server, f"unix:{path}")
         finally:
             os.umask(before)
         try:
-            yield address.at(0)
+            yield address.text(0)
         finally:
             path.unlink(missing_ok=True)
 
 
-def _open(server: grpc.aio.Server, where: str, shown: str) -> int:
+def _open(server: grpc.aio.Server, address: str) -> int:
     try:
-        port = server.add_insecure_port(where)
+        port = server.add_insecure_port(address)
     except RuntimeError:
         port = 0
     if not port:
         raise ListenError(
-            f"{shown} is in use or cannot be opened; stop the other service, or name another "
+            f"{address} is in use or cannot be opened; stop the other service, or name another "
             "--listen."
         )
     return port
 
 
 @contextlib.contextmanager
-def _owned(path: Path) -> Iterator[None]:
-    """Hold the lock beside a Unix socket: gRPC would take the path from a living server."""
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock beside a Unix socket: gRPC would take the path from a running server."""
     import fcntl
 
     if path.exists() and not stat.S_ISSOCK(path.stat().st_mode):

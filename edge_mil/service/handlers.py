@@ -1,4 +1,4 @@
-"""The edge of every servicer: what was foreseen becomes its status, the rest INTERNAL and a log."""
+"""Errors of servicers as statuses: a foreseen one as its own, any other as INTERNAL and a log."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ Response = TypeVar("Response")
 
 LOG = logging.getLogger("edge_mil.service")
 DETAILS_KEY = "grpc-status-details-bin"
+"""Where gRPC carries a `google.rpc.Status`."""
 
 
 async def abort(context: grpc.aio.ServicerContext[Any, Any], error: EdgeMilError) -> NoReturn:

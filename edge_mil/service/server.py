@@ -1,4 +1,4 @@
-"""The server: one process, gRPC on an event loop, models and stores in threads beside it."""
+"""The server process: gRPC on an event loop, models and session files in threads beside it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from edge_mil.service.models.preparation import (
 from edge_mil.service.models.registry import BundleRegistry, ServedBundle
 from edge_mil.service.models.servicer import ModelServicer
 from edge_mil.service.sessions.field_worker import FieldWorker
-from edge_mil.service.sessions.live_session import SessionRegistry
+from edge_mil.service.sessions.registry import SessionRegistry
 from edge_mil.service.sessions.servicer import SessionServicer
 from edge_mil.service.systemd import Supervisor
 from edge_mil.service.views.servicer import ViewServicer
@@ -57,18 +57,20 @@ OPTIONS = (
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
 )
-"""`serving.md`, section 1.4."""
+"""Why each: `docs/design/serving-and-durability.md`, "Options of gRPC"."""
 
 DECODERS = 2
-"""One decoder falls behind a camera of 30 fps (`serving.md`, 1.1)."""
+"""Threads: one falls behind a camera of 30 fps (`docs/design/serving-and-durability.md`, "What
+a frame costs")."""
 STOP_GRACE_S = 5.0
 SWITCH_INTERVAL_S = 0.0005
-"""Python's 5 ms let one thread of pure Python hold the loop for 16 ms (`serving.md`, 1.5)."""
+"""Python's 5 ms let one thread of pure Python hold the loop for 16 ms
+(`docs/design/serving-and-durability.md`, "Threads beside the event loop")."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """What `edge-mil serve` is asked for.
+    """Options of `edge-mil serve`.
 
     Attributes:
         bundles: Folders or `.milb` files.
@@ -92,12 +94,12 @@ class ServerSettings:
         return engines_of(self.state)
 
 
-def run_server(settings: ServerSettings, tell: Callable[[str], None]) -> None:
+def run_server(settings: ServerSettings, announce: Callable[[str], None]) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Args:
         settings: What to serve, and where.
-        tell: Is told in one line each when the port is open and when a bundle is ready.
+        announce: Called with one line when the port is open, and when a bundle is ready.
 
     Raises:
         ListenError: The address cannot be opened.
@@ -113,67 +115,69 @@ def run_server(settings: ServerSettings, tell: Callable[[str], None]) -> None:
         EngineCache(settings.engines)
     tune_allocator()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    asyncio.run(_Server(settings, tell).run())
+    asyncio.run(_Server(settings, announce).run())
 
 
 class _Server:
-    def __init__(self, settings: ServerSettings, tell: Callable[[str], None]) -> None:
-        self._settings, self._tell = settings, tell
-        self._models = BundleRegistry(settings.bundles, self._load)
-        self._preparations = Preparations(settings.state, tell)
+    """One run of the service, from its settings to its end."""
+
+    def __init__(self, settings: ServerSettings, announce: Callable[[str], None]) -> None:
+        self._settings, self._announce = settings, announce
+        self._bundles = BundleRegistry(settings.bundles, self._load)
+        self._preparations = Preparations(settings.state, announce)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined] # made at import
         self._supervisor = Supervisor.from_environment()
 
     def _load(self, bundle: Bundle) -> Model:
-        # Until what was asked for is ready a bundle runs on the CPU, in FP32.
+        # A bundle runs on the CPU, in FP32, until the runner that was asked for is ready.
         asked, threads = self._settings.precision, self._settings.threads
         at_once = self._settings.backend == CPU and asked != AUTO
         return Model.load(bundle, precision=asked if at_once else "fp32", threads=threads)
 
     async def run(self) -> None:
-        """Open the port, load the bundles, wait for a signal, drain."""
+        """Open the port, load the bundles, wait for a signal, end the streams."""
         stopping = asyncio.Event()
         loop = asyncio.get_running_loop()
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, stopping.set)
         address = parse_address(self._settings.listen)
-        hosts = SessionRegistry(SessionFolder(self._settings.state), self._models)
+        sessions = SessionRegistry(SessionFolder(self._settings.state), self._bundles)
         decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
         server = grpc.aio.server(options=OPTIONS, compression=grpc.Compression.NoCompression)
-        await self._add_services(server, hosts, FieldWorker(decoders), stopping)
+        await self._add_services(server, sessions, FieldWorker(decoders), stopping)
         try:
-            with listening(server, address) as where:
+            with listening(server, address) as address_text:
                 await server.start()
-                self._tell(f"listening at {where}, sessions in {self._settings.state}")
-                await self._serve(server, hosts, stopping)
+                self._announce(f"listening at {address_text}, sessions in {self._settings.state}")
+                await self._serve(server, sessions, stopping)
         finally:
             self._preparations.close()
             decoders.shutdown(wait=True, cancel_futures=True)
-            await hosts.release_all()
-            self._models.close()
+            await sessions.release_all()
+            self._bundles.close()
 
     async def _serve(
-        self, server: grpc.aio.Server, hosts: SessionRegistry, stopping: asyncio.Event
+        self, server: grpc.aio.Server, sessions: SessionRegistry, stopping: asyncio.Event
     ) -> None:
         loading = asyncio.ensure_future(self._load_bundles())
-        asked = asyncio.ensure_future(stopping.wait())
+        stop_asked = asyncio.ensure_future(stopping.wait())
         # The port is open: clients are answered, and told which bundle is not ready yet.
-        self._supervisor.tell(READY="1", STATUS="loading bundles")
-        watching = asyncio.ensure_future(self._supervisor.watch(self._models.pulse))
+        self._supervisor.notify(READY="1", STATUS="loading bundles")
+        watching = asyncio.ensure_future(self._supervisor.watch(self._bundles.pulse))
         try:
-            await asyncio.wait({loading, asked}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({loading, stop_asked}, return_when=asyncio.FIRST_COMPLETED)
             if loading.done():
                 # A bundle that cannot run is a mistake of whoever started the service.
                 loading.result()
-            await asked
-            self._tell("stopping")
+            await stop_asked
+            self._announce("stopping")
         finally:
-            self._supervisor.tell(STOPPING="1")
-            for task in (loading, asked, watching):
+            self._supervisor.notify(STOPPING="1")
+            for task in (loading, stop_asked, watching):
                 task.cancel()
             stopping.set()
             await self._health.enter_graceful_shutdown()
-            hosts.end_streams(
+            sessions.end_streams(
                 ServiceUnavailableError(
                     "The service is stopping; what was answered is kept, come back for the rest.",
                     retry_after_s=1,
@@ -184,22 +188,22 @@ class _Server:
                 await loading
 
     async def _load_bundles(self) -> None:
-        async def tell(hosted: ServedBundle) -> None:
-            await self._set_health(hosted.name, serving=True)
-            self._tell(f"{hosted.name} READY ({hosted.digest[:19]}...)")
+        async def ready(served: ServedBundle) -> None:
+            await self._set_health(served.name, serving=True)
+            self._announce(f"{served.name} READY ({served.digest[:19]}...)")
 
-        async def opened(hosted: ServedBundle) -> None:
-            await self._set_health(hosted.name, serving=False)
+        async def opened(served: ServedBundle) -> None:
+            await self._set_health(served.name, serving=False)
 
-        await self._models.load_all(opened, tell)
+        await self._bundles.load_all(opened, ready)
         for name in self._services:
             await self._set_health(name, serving=True)
-        names = ", ".join(hosted.name for hosted in self._models.bundles)
-        self._supervisor.tell(STATUS=f"serving {names}")
+        names = ", ".join(served.name for served in self._bundles.bundles)
+        self._supervisor.notify(STATUS=f"serving {names}")
         wanted = Wanted(self._settings.backend, self._settings.precision)
         if wanted.backend == TENSORRT or wanted.precision == AUTO:
-            for hosted in self._models.bundles:
-                await self._preparations.select_engine(hosted, wanted)
+            for served in self._bundles.bundles:
+                await self._preparations.select_engine(served, wanted)
 
     async def _set_health(self, name: str, *, serving: bool) -> None:
         status = health_pb2.HealthCheckResponse
@@ -208,20 +212,21 @@ class _Server:
     async def _add_services(
         self,
         server: grpc.aio.Server,
-        hosts: SessionRegistry,
-        folder: FieldWorker,
+        sessions: SessionRegistry,
+        worker: FieldWorker,
         stopping: asyncio.Event,
     ) -> None:
-        models, calibrations = self._models, CalibrationFolder(self._settings.state)
+        bundles, calibrations = self._bundles, CalibrationFolder(self._settings.state)
         rpc.add_ModelServiceServicer_to_server(
-            ModelServicer(models, hosts, self._preparations), server
+            ModelServicer(bundles, sessions, self._preparations), server
         )
         rpc.add_SessionServiceServicer_to_server(
-            SessionServicer(models, hosts, folder, calibrations), server
+            SessionServicer(bundles, sessions, worker, calibrations), server
         )
-        rpc.add_ViewServiceServicer_to_server(ViewServicer(hosts, stopping), server)
-        calibrating = CalibrationServicer(calibrations, models)
-        rpc.add_CalibrationServiceServicer_to_server(calibrating, server)
+        rpc.add_ViewServiceServicer_to_server(ViewServicer(sessions, stopping), server)
+        rpc.add_CalibrationServiceServicer_to_server(
+            CalibrationServicer(calibrations, bundles), server
+        )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         for name in self._services:
             await self._set_health(name, serving=False)
@@ -231,5 +236,5 @@ class _Server:
 
     @property
     def _services(self) -> tuple[str, ...]:
-        """Return the names that health knows: "" is the whole server."""
+        """Names that the health service answers for; "" is the whole server."""
         return ("", *(s.full_name for s in pb.DESCRIPTOR.services_by_name.values()))

@@ -1,4 +1,4 @@
-"""What systemd is told: that the service is ready, what it does, that its pipeline still moves."""
+"""Messages to systemd: the service is ready, what it does, and that its pipeline still works."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from dataclasses import dataclass
 LOG = logging.getLogger("edge_mil.service")
 
 BEATS_PER_PERIOD = 3
-"""Beats within one `WatchdogSec`: two may come late before the service is taken for dead."""
+"""Messages within one `WatchdogSec`: two may be late before the service is restarted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Supervisor:
-    """Speaks sd_notify(3): one datagram for each message.
+    """The service manager, reached by sd_notify(3): one datagram for each message.
 
     Attributes:
         address: Socket of the service manager; "" where there is none, and nothing is sent then.
@@ -40,10 +40,10 @@ class Supervisor:
         watchdog_s = int(microseconds) / 1e6 if microseconds.isdigit() else 0.0
         return Supervisor(environment.get("NOTIFY_SOCKET", ""), watchdog_s)
 
-    def tell(self, **values: str) -> None:
+    def notify(self, **values: str) -> None:
         """Send `NAME=value` lines: READY="1", STATUS="...", STOPPING="1", WATCHDOG="1".
 
-        A manager that does not listen is no reason to stop: the message is lost then.
+        Where the manager does not listen the message is lost, and the service goes on.
         """
         if not self.address or not hasattr(socket, "AF_UNIX"):
             return
@@ -54,19 +54,19 @@ class Supervisor:
             out.sendto(text.encode(), address)
 
     async def watch(self, probe: Callable[[], Awaitable[None]]) -> None:
-        """Tell the manager again and again that the pipeline moves, for as long as it does.
+        """Tell the manager at intervals that the pipeline works, for as long as it does.
 
         Args:
-            probe: Passes through the pipeline; while it hangs, or after it failed, nothing is
-                told, and the manager restarts the service.
+            probe: Runs the pipeline once; while it hangs, and where it fails, nothing is told, and
+                the manager restarts the service.
         """
         if not self.address or not self.watchdog_s:
             return
         while True:
             try:
                 await probe()
-            except Exception:  # whatever it is, the manager must hear of it by our silence
+            except Exception:  # whatever it is: the manager learns it by our silence
                 LOG.exception("the pipeline's self-test failed")
             else:
-                self.tell(WATCHDOG="1")
+                self.notify(WATCHDOG="1")
             await asyncio.sleep(self.watchdog_s / BEATS_PER_PERIOD)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import secrets
 import time
@@ -21,13 +20,6 @@ from edge_mil.store import SCHEMA, SessionFile, SessionReader
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _ID = re.compile(f"[{_CROCKFORD}]{{26}}")
-
-
-def default_state_folder(environment: dict[str, str] | None = None) -> Path:
-    """Return where sessions are kept by default: the user's state directory."""
-    variables = os.environ if environment is None else environment
-    base = variables.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
-    return Path(base) / "edge-mil"
 
 
 @dataclass(frozen=True, slots=True)

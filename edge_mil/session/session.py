@@ -230,7 +230,7 @@ class Session(SessionQueries):
             Change(
                 kinds=removal.kinds,
                 states={s: None if v is None else to_bytes(v) for s, v in changes.items()},
-                dropped_places=removal.dropped,
+                dropped_keys=removal.dropped,
                 removed=sequence,
                 event=("remove", json.dumps({"sequence": sequence, "reason": reason})),
                 meta={REVISION: str(state.revision)},

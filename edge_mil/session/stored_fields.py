@@ -105,14 +105,14 @@ def field_change(
         kinds=dict.fromkeys(changes.displaced, InstanceKind.CANDIDATE),
         states=states,
         dropped=changes.dropped,
-        finished_places=changes.finished,
+        finished_keys=changes.finished,
         meta={**meta, **placement.meta},
         event=event,
-        keys=placement.key_frames,
-        key_positions=placement.key_positions,
+        key_frames=placement.key_frames,
+        key_frame_positions=placement.key_positions,
         located=placement.located,
         moved=changes.moved,
-        parts_instead=changes.parts_instead,
+        replaced_parts=changes.replaced_parts,
     )
 
 

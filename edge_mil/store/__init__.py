@@ -1,11 +1,16 @@
-"""Sessions on disk: one SQLite file each; what was acknowledged is in it."""
+"""Sessions on disk, one SQLite file each: changes in, rows out; what was acknowledged is durable.
 
-from edge_mil.store.records import (
+`change` holds the rows and `Change`, one durable step; `session_file` writes changes, whole or not
+at all; `session_reader` reads them, also beside a service that writes. The tables are in `schema/`,
+one numbered migration a file; there, an instance's key is called `place`.
+"""
+
+from edge_mil.store.change import (
     Change,
     FieldRow,
     InstanceKind,
     InstanceRow,
-    KeyRow,
+    KeyFrameRow,
     LocatedRow,
     PartRow,
 )
@@ -18,7 +23,7 @@ __all__ = [
     "FieldRow",
     "InstanceKind",
     "InstanceRow",
-    "KeyRow",
+    "KeyFrameRow",
     "LocatedRow",
     "PartRow",
     "SessionFile",

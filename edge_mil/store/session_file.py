@@ -1,4 +1,4 @@
-"""One session's SQLite file: a writer thread, a checkpoint thread, readers that open and close."""
+"""Writes one session's SQLite file, in a thread of its own; a second thread makes checkpoints."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ from importlib import resources
 from pathlib import Path
 
 from edge_mil.errors import StoreError
-from edge_mil.store.records import Change, PartRow
+from edge_mil.store.change import Change, PartRow
 from edge_mil.store.session_reader import SessionReader
 
 SCHEMA = ("0001_session.sql", "0002_sharpness.sql", "0003_attachment.sql", "0004_located.sql")
 """Migrations in order; `user_version` counts those that a file has."""
 GROUP = 16
-"""Changes of one transaction at most: 4 cost 1.5 times one (`serving.md`, section 3.3)."""
+"""Changes of one transaction at most: 4 cost 1.5 times one
+(`docs/design/serving-and-durability.md`, "Group commit")."""
 CHECKPOINT_S = 0.5
-"""Inside a commit the default checkpoint is the whole p99 of it; here it has its own thread."""
+"""Pause between checkpoints. In a thread of their own: within a commit they are all of its p99."""
 
 
 class SessionFile(SessionReader):
     """A session's records; `append` is durable when its future is done.
 
     WAL with synchronous=FULL: of 13 326 acknowledged records none was lost in 22 power cuts,
-    with NORMAL 141 of 22 337 (`serving.md`, section 3.1).
+    with NORMAL 141 of 22 337 (`docs/design/serving-and-durability.md`, "Power cuts").
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -95,7 +96,7 @@ class SessionFile(SessionReader):
         self.append(Change()).result()
 
     def close(self) -> None:
-        """Write what is queued, fold the log into the file and let it go."""
+        """Write what is queued, fold the log into the file and unlock it."""
         if self._closed:
             return
         self._closed = True
@@ -108,15 +109,15 @@ class SessionFile(SessionReader):
         self._lock.release()
 
     def _write(self, connection: sqlite3.Connection) -> None:
-        going = True
-        while going:
+        running = True
+        while running:
             group = [self._queue.get()]
             while len(group) < GROUP:
                 try:
                     group.append(self._queue.get_nowait())
                 except queue.Empty:
                     break
-            going = None not in group
+            running = None not in group
             self._commit(connection, [item for item in group if item is not None])
         connection.close()
 
@@ -151,7 +152,7 @@ class SessionFile(SessionReader):
 
 
 class _Lock:
-    """Keeps a second process off the file; advisory, and free again when the holder dies."""
+    """Keeps a second process off the file; advisory, and free again when its process ends."""
 
     def __init__(self, path: Path) -> None:
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
@@ -188,32 +189,32 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _move(connection: sqlite3.Connection, change: Change) -> None:
-    """Write where fields lie, and what moves with them."""
+    """Write positions of fields and key frames, and new keys of rows that moved with them."""
     run_many = connection.executemany
     run_many(
         "INSERT INTO key_field VALUES (?, ?, ?, ?, ?, ?, ?)",
         [
-            (k.sequence, k.x, k.y, json.dumps(k.size), k.factor, k.picture, json.dumps(k.links))
-            for k in change.keys
+            (k.sequence, k.x, k.y, json.dumps(k.size), k.factor, k.jpeg, json.dumps(k.links))
+            for k in change.key_frames
         ],
     )
     run_many(
         "UPDATE key_field SET x = ?, y = ? WHERE sequence = ?",
-        [(x, y, sequence) for sequence, (x, y) in change.key_positions.items()],
+        [(x, y, sequence) for sequence, (x, y) in change.key_frame_positions.items()],
     )
     if change.located is not None:
         row = dataclasses.astuple(change.located)
         connection.execute("INSERT INTO located VALUES (?, ?, ?, ?, ?, ?)", row)
-    # In two steps: the new place of one cell is the old one of its neighbour.
+    # In two steps: the new key of one cell is the old one of its neighbour.
     run_many(
         "UPDATE instance SET place = '>' || ? WHERE place = ? AND sequence = ?",
         [(new, old, sequence) for (old, sequence), new in change.moved.items()],
     )
     if change.moved:
         connection.execute("UPDATE instance SET place = substr(place, 2) WHERE place LIKE '>%'")
-    if change.parts_instead is not None:
+    if change.replaced_parts is not None:
         connection.execute("DELETE FROM part")
-        _write_parts(connection, change.parts_instead)
+        _write_parts(connection, change.replaced_parts)
 
 
 def _write_parts(connection: sqlite3.Connection, parts: tuple[PartRow, ...]) -> None:
@@ -233,8 +234,8 @@ def _apply(connection: sqlite3.Connection, change: Change) -> None:
         )
         if change.thumbnail:
             run("INSERT INTO thumbnail VALUES (?, ?)", (f.sequence, change.thumbnail))
-    for place in change.dropped_places:
-        run("DELETE FROM instance WHERE place = ?", (place,))
+    for key in change.dropped_keys:
+        run("DELETE FROM instance WHERE place = ?", (key,))
     run_many("DELETE FROM instance WHERE place = ? AND sequence = ?", change.dropped)
     _move(connection, change)
     run_many(
@@ -254,9 +255,9 @@ def _apply(connection: sqlite3.Connection, change: Change) -> None:
     )
     run_many(
         "UPDATE instance SET kind = ? WHERE place = ? AND sequence = ?",
-        [(int(kind), *key) for key, kind in change.kinds.items()],
+        [(int(kind), *row) for row, kind in change.kinds.items()],
     )
-    run_many("DELETE FROM part WHERE place = ?", [(p,) for p in change.finished_places])
+    run_many("DELETE FROM part WHERE place = ?", [(key,) for key in change.finished_keys])
     _write_parts(connection, change.parts)
     run_many(
         "UPDATE field SET state = ? WHERE sequence = ?",

@@ -1,4 +1,4 @@
-"""Reads one session's file: every call opens, reads and closes."""
+"""Reads one session's SQLite file; every call opens, reads and closes."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from edge_mil.errors import StoreError
-from edge_mil.store.records import (
+from edge_mil.store.change import (
     FieldRow,
     InstanceKind,
     InstanceRow,
-    KeyRow,
+    KeyFrameRow,
     LocatedRow,
     PartRow,
 )
 
 BUSY_S = 5.0
+"""How long to wait for another connection's lock."""
 
 
 class SessionReader:
@@ -52,7 +53,7 @@ class SessionReader:
         return [FieldRow(r[0], r[1], r[2], r[3], r[4], r[5], bool(r[6])) for r in rows]
 
     def answer(self, sequence: int) -> bytes | None:
-        """Return the stored answer of a field."""
+        """Return the stored answer of a field, None where there is no such field."""
         rows = self._rows("SELECT answer FROM field WHERE sequence = ?", sequence)
         return next((row[0] for row in rows), None)
 
@@ -64,7 +65,7 @@ class SessionReader:
         )
 
     def instances(self, sequence: int | None = None, *, arrays: bool = True) -> list[InstanceRow]:
-        """Return the rows of a field, or of all, ordered by field and place.
+        """Return the rows of a field, or of all, ordered by field and instance key.
 
         Args:
             sequence: The field; None for all.
@@ -87,18 +88,18 @@ class SessionReader:
         rows = self._rows("SELECT place, sequence, box, pixels, sharpness FROM part ORDER BY rowid")
         return [PartRow(r[0], r[1], _box(r[2]), r[3], r[4]) for r in rows]
 
-    def key_fields(self) -> list[KeyRow]:
-        """Return the fields that others are placed by, in the order of sequence numbers."""
+    def key_frames(self) -> list[KeyFrameRow]:
+        """Return the fields that others are localised by, in the order of sequence numbers."""
         rows = self._rows(
             "SELECT sequence, x, y, size, factor, picture, links FROM key_field ORDER BY sequence"
         )
         return [
-            KeyRow(r[0], r[1], r[2], tuple(json.loads(r[3])), r[4], r[5], _links(r[6]))
+            KeyFrameRow(r[0], r[1], r[2], tuple(json.loads(r[3])), r[4], r[5], _links(r[6]))
             for r in rows
         ]
 
-    def key_picture(self, sequence: int) -> bytes:
-        """Return the JPEG of a key field.
+    def key_frame_jpeg(self, sequence: int) -> bytes:
+        """Return the stored image of a key frame.
 
         Raises:
             StoreError: It is not there, or cannot be read.
@@ -106,17 +107,18 @@ class SessionReader:
         rows = self._rows("SELECT picture FROM key_field WHERE sequence = ?", sequence)
         for row in rows:
             return bytes(row[0])
-        raise StoreError(f"The session's file has no picture of field {sequence} to place others.")
+        raise StoreError(f"The session's file has no image of key frame {sequence}.")
 
     def located(self) -> list[LocatedRow]:
-        """Return where fields without a stage were found, in the order of sequence numbers."""
+        """Return the positions of fields without a stage, in the order of sequence numbers."""
         rows = self._rows("SELECT sequence, anchor, dx, dy, x, y FROM located ORDER BY sequence")
         return [LocatedRow(*row) for row in rows]
 
     def newest_positions(self) -> dict[int, tuple[float, float]]:
-        """Return sequence -> lattice pixel (x, y) of a located field's corner, as it is now.
+        """Return the newest position of each field without a stage: its key frame may have moved.
 
-        Its key field may have moved since it was found.
+        Returns:
+            Sequence -> lattice pixel (x, y) of the field's top left corner.
         """
         rows = self._rows(
             "SELECT l.sequence, k.x + l.dx, k.y + l.dy FROM located l"
@@ -125,17 +127,17 @@ class SessionReader:
         return {row[0]: (row[1], row[2]) for row in rows}
 
     def attachment(self, name: str) -> bytes | None:
-        """Return bytes that the session keeps, None where there are none of that name."""
+        """Return bytes that the session keeps whole, None where there are none of that name."""
         rows = self._rows("SELECT data FROM attachment WHERE name = ?", name)
         return next((row[0] for row in rows), None)
 
     def thumbnail(self, sequence: int) -> bytes | None:
-        """Return the JPEG of a field."""
+        """Return the JPEG of a field, None where it has none."""
         rows = self._rows("SELECT jpeg FROM thumbnail WHERE sequence = ?", sequence)
         return next((row[0] for row in rows), None)
 
-    def pictured(self) -> list[tuple[int, str]]:
-        """Return (sequence, header) of the fields that have a picture and were not removed."""
+    def fields_with_thumbnail(self) -> list[tuple[int, str]]:
+        """Return (sequence, header) of the fields that have a thumbnail and were not removed."""
         rows = self._rows(
             "SELECT sequence, header FROM field JOIN thumbnail USING (sequence) WHERE NOT removed"
             " ORDER BY sequence"
@@ -147,7 +149,7 @@ class SessionReader:
         return [tuple(r) for r in self._rows("SELECT time, kind, body FROM event ORDER BY number")]
 
     def _rows(self, sql: str, *arguments: object) -> list[Any]:
-        """Open, read, close: a reader that stays open keeps the log from being reset."""
+        """Open, read, close: a reader that stays open would keep the log from being reset."""
         try:
             with contextlib.closing(self._connect()) as connection:
                 return connection.execute(sql, arguments).fetchall()

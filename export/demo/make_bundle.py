@@ -7,13 +7,13 @@ Usage: `PYTHONPATH=.:export:export/demo python -m make_bundle DIR`, DIR being wh
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import sys
 from pathlib import Path
 
 import edge_mil_export.cli
 from demo_model import CLASSES, MEAN, STD
+from msgspec import structs
 from painted_bags import TILE_PX
 
 from edge_mil.bundle import open_bundle, write_bundle
@@ -73,7 +73,7 @@ def finish(out: Path, metrics: dict[str, float]) -> None:
     # Fidelity tiles are for devices with other engines; the demo's bundle has no reference.
     files = {n: bundle.read(n) for n in bundle.manifest.files if n != "reference.npz"}
     files["model_card.md"] = card(metrics).encode()
-    manifest = dataclasses.replace(
+    manifest = structs.replace(
         bundle.manifest, name=NAME, version="1", intended_use=INTENDED_USE, redistributable=True
     )
     written = write_bundle(manifest, files, out)

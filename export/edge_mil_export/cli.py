@@ -5,25 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
-EXIT_MISTAKE = 2
-EXIT_INTERRUPTED = 130
-"""128 + SIGINT, as shells count."""
+from edge_mil.argument_parser import Parser, missing_package, run_program
+from edge_mil.types import RESEARCH_USE_ONLY
+from edge_mil.version import __version__
+
 PACKAGES = ("torch", "timm", "onnx", "onnxscript", "onnxruntime", "safetensors", "tqdm", "cv2")
 """What `pip install "edge-mil[export]"` brings."""
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser that answers a mistake with one sentence, and never guesses options."""
-
-    def __init__(self, *args: object, **options: object) -> None:
-        options.setdefault("allow_abbrev", False)
-        super().__init__(*args, **options)  # type: ignore[arg-type]
-
-    def error(self, message: str) -> NoReturn:
-        """Print the sentence and end with exit code 2."""
-        self.exit(EXIT_MISTAKE, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,37 +21,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments after the program's name; None takes those of the process.
 
     Returns:
-        Exit code: 0, or 2 for a user's mistake.
+        Exit code: 0, 2 for a mistake, 130 after Ctrl-C, 141 where the output's reader went away.
     """
-    from edge_mil.errors import EdgeMilError
+    return run_program("edge-mil-export", lambda: _run(argv))
 
+
+def _run(argv: Sequence[str] | None) -> int:
     try:
         arguments = _parser().parse_args(argv)
         code: int = arguments.run(arguments)
-        sys.stdout.flush()
-    except EdgeMilError as error:
-        print(f"edge-mil-export: {error}", file=sys.stderr)
-        return EXIT_MISTAKE
     except ModuleNotFoundError as error:
-        package = (error.name or "").split(".")[0]
-        if package not in PACKAGES:
-            raise
-        print(
-            f"edge-mil-export needs {package}, which is not installed; run: "
-            'pip install "edge-mil[export]"',
-            file=sys.stderr,
-        )
-        return EXIT_MISTAKE
-    except KeyboardInterrupt:
-        print("edge-mil-export: interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        raise missing_package(error, "this command", dict.fromkeys(PACKAGES, "export")) from error
     return code
 
 
 def _parser() -> argparse.ArgumentParser:
     """Return the parser; commands import torch only when they run."""
-    from edge_mil.types import RESEARCH_USE_ONLY
-    from edge_mil.version import __version__
     from edge_mil_export.commands import aggregator as aggregator_command
     from edge_mil_export.commands import audit as audit_command
     from edge_mil_export.commands import bundle as bundle_command

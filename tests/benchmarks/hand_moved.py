@@ -72,7 +72,7 @@ def against_truth(store: SessionFile, path: list[tuple[int, int]], cell_px: floa
     """Compare what a session holds with the path that its fields 1, 2, ... were taken along."""
     store.flush()
     located = {row.sequence: row for row in store.located()}
-    keys = {key.sequence: key for key in store.key_fields()}
+    keys = {key.sequence: key for key in store.key_frames()}
     origin = path[min(located) - 1]
 
     def astray(sequence: int) -> tuple[float, float]:

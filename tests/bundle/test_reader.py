@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from bundle_samples import sample_bundle
 
-from edge_mil.bundle import SCHEMA_VERSION, open_bundle, pack_bundle
+from edge_mil.bundle import SCHEMA_VERSION, Manifest, open_bundle, pack_bundle
 from edge_mil.errors import BundleError, BundleVersionError
+
+DEMO = Path(__file__).resolve().parents[2] / "edge_mil" / "demo" / "bundle"
 
 
 @pytest.fixture
@@ -76,15 +78,26 @@ def test_a_newer_schema_version_asks_for_an_update(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda raw: raw.update(tile_pxx=3), "unknown key tile_pxx"),
-        (lambda raw: raw["input"].update(mppp=3), "unknown key input.mppp"),
-        (lambda raw: raw["task"].pop("classes"), "lacks task.classes"),
-        (lambda raw: raw["input"].update(mpp="0.5"), "input.mpp is '0.5', which is not of the typ"),
+        (lambda raw: raw.update(tile_pxx=3), "unknown field `tile_pxx`"),
+        (lambda raw: raw["input"].update(mppp=3), r"unknown field `mppp` - at `\$\.input`"),
+        (
+            lambda raw: raw["task"].pop("classes"),
+            r"missing required field `classes` - at `\$\.task`",
+        ),
+        (
+            lambda raw: raw["input"].update(mpp="0.5"),
+            r"Expected `float`, got `str` - at `\$\.input\.mpp`",
+        ),
         (lambda raw: raw["input"].update(mpp=0), "not positive"),
         (lambda raw: raw["task"].update(kind="guess"), "task.kind is 'guess'"),
         (lambda raw: raw["aggregator"].update(feature_dim=9), "width 8 and the aggregator wants 9"),
         (lambda raw: raw["aggregator"]["graphs"].update(attend="x.onnx"), "names the graph x.onnx"),
         (lambda raw: raw.pop("schema_version"), "names no schema_version"),
+        (lambda raw: raw.update(schema_version=True), "names no schema_version"),
+        (
+            lambda raw: raw.update(input=[]),
+            r"Expected `object \| null`, got `array` - at `\$\.input`",
+        ),
         (lambda raw: raw["files"].update({"../outside": "00"}), "lacks ../outside"),
     ],
 )
@@ -97,10 +110,21 @@ def test_a_manifest_that_is_not_in_order_is_one_sentence(
     assert "\n" not in str(caught.value)
 
 
-def test_a_manifest_that_is_no_json_is_one_sentence(folder: Path) -> None:
-    (folder / "bundle.json").write_bytes(b"{")
-    with pytest.raises(BundleError, match=r"bundle\.json is not JSON"):
+@pytest.mark.parametrize(
+    "text",
+    [b"{", b'{"name": ' + b"[" * 100_000, b'{"schema_version": 1} {}', b"\xff"],
+    ids=["cut off", "nested too deep", "two documents", "not UTF-8"],
+)
+def test_a_manifest_that_is_no_json_is_one_sentence(folder: Path, text: bytes) -> None:
+    (folder / "bundle.json").write_bytes(text)
+    with pytest.raises(BundleError, match=r"bundle\.json is not (JSON|in order)") as caught:
         open_bundle(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_manifest_is_written_to_the_bytes_that_it_was_read_from() -> None:
+    data = (DEMO / "bundle.json").read_bytes()
+    assert Manifest.from_json(data).to_json() == data
 
 
 def test_a_folder_without_a_manifest_is_no_bundle(tmp_path: Path) -> None:

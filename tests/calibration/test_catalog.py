@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import stat
 import sys
 from dataclasses import replace
@@ -9,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from edge_mil.bundle import InputSpec, StainSpec, TissueSpec
 from edge_mil.calibration import Calibration, CalibrationFolder, OpticalPath, stain_transform
 from edge_mil.calibration.calibration import DAY_S
-from edge_mil.errors import CalibrationError, StoreError
+from edge_mil.errors import CalibrationError, DamagedCalibrationError, StoreError
 from edge_mil.imaging.correction.shading import ShadingCorrection
 from edge_mil.imaging.correction.stain import StainProfile
 from edge_mil.imaging.quality.gate_settings import GateSettings
@@ -59,6 +61,47 @@ def test_what_is_saved_comes_back_to_the_bit(tmp_path: Path) -> None:
     assert saved.shading is not None
     field = np.random.default_rng(0).integers(0, 256, (20, 40, 3), dtype=np.uint8)
     assert np.array_equal(loaded.shading.apply(field), saved.shading.apply(field))
+
+
+def test_the_digest_is_that_of_every_release() -> None:
+    # Of the release before msgspec; a session goes on only under the digest that it began with.
+    whole = "sha256:77347c1d5c289cefa4c41e804b941e1bce5547b39d40de217e4a795dc1be3867"
+    assert calibration().digest == whole
+    bare = Calibration("20x", measured={"pixel-size": 5}, mpp=1)
+    assert bare.digest == "sha256:ffd7a979441c765263ac84e8ba25637a0b79e4407df2eded62fb517164d1c720"
+    # Whole numbers stay whole, or the bytes and with them the digest would change.
+    assert Calibration.from_bytes(bare.to_bytes()).digest == bare.digest
+
+
+def changed(**values: object) -> bytes:
+    """Return a stored calibration after its line of JSON was changed."""
+    head, _, body = calibration().to_bytes().partition(b"\n")
+    return json.dumps({**json.loads(head), **values}).encode() + b"\n" + body
+
+
+DAMAGED = {
+    "no JSON": (b"{", "truncated"),
+    "nested too deep": (b'{"name":' + b"[" * 100_000, "recursion"),
+    "no format": (b"{}", "missing required field `format`"),
+    "a key of nobody": (changed(colour="red"), "unknown field `colour`"),
+    "a text for a number": (changed(mpp="0.5"), r"Expected `int \| float \| null`, got `str`"),
+    "too few bytes": (calibration().to_bytes()[:-4], "cannot reshape"),
+    "no flat field": (changed(arrays={"dark": [2, 4, 3]}), "damaged: 'flat'"),
+    "a gate of nobody": (changed(gates={"min_hue": 1.0}), "no threshold 'min_hue'"),
+    "a stain without mean": (changed(stain={"background": [240, 240, 240]}), "mean"),
+}
+
+
+@pytest.mark.parametrize(("data", "message"), DAMAGED.values(), ids=DAMAGED.keys())
+def test_bytes_that_are_no_calibration_are_one_sentence(data: bytes, message: str) -> None:
+    with pytest.raises(DamagedCalibrationError, match=message) as caught:
+        Calibration.from_bytes(data)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_calibration_of_a_newer_edge_mil_asks_for_an_update() -> None:
+    with pytest.raises(CalibrationError, match="update edge_mil on this device"):
+        Calibration.from_bytes(changed(format=2, surprise=1))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such modes")
@@ -171,7 +214,7 @@ def test_a_stain_comes_from_the_calibration_and_its_target_from_the_bundle() -> 
         PROFILE.reach,
     )
     plain = InputSpec("grid", 64, 64, 0.5, "RGB", None, None, TissueSpec())
-    asking = replace(plain, stain=target)
+    asking = structs.replace(plain, stain=target)
     assert stain_transform(plain, calibration()) is None
     transform = stain_transform(asking, calibration())
     assert transform is not None

@@ -59,7 +59,7 @@ def test_show_says_where_the_session_stands(
     state: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     session = read_slide(state, tmp_path / "b")
-    standing = session.standing()
+    standing = session.status()
     words = ["session", "show", session.session_id, "--state", str(state)]
     assert main([*words, "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
@@ -109,7 +109,7 @@ def test_exported_features_give_the_sessions_score_again(
     state_of_all = model.aggregator.update(
         model.aggregator.initial_state(), model.attend(saved["features"])
     )
-    standing = session.standing()
+    standing = session.status()
     assert standing.score is not None
     again = model.aggregator.score(state_of_all)
     assert again.instances == standing.instances
@@ -188,7 +188,7 @@ def test_the_report_has_the_score_as_it_stands_after_a_removal(
 ) -> None:
     session = read_slide(state, tmp_path / "b")
     session.remove(2)
-    standing = session.standing()
+    standing = session.status()
     out = tmp_path / "report.html"
     # The session is still held by its service: the report only reads.
     assert report(session, state, tmp_path, out) == 0

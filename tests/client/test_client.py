@@ -51,7 +51,7 @@ def test_a_session_is_resumed_by_its_id_and_counts_on(client: edge_mil.Client) -
     assert whole.score().score == second.score().score
 
 
-def test_the_evidence_is_at_hand(client: edge_mil.Client) -> None:
+def test_fields_influences_layers_and_the_mosaic_can_be_read(client: edge_mil.Client) -> None:
     session = client.open_session(mpp=0.5, tissue=[Region(0, 0, 384, 96)])
     session.send_frames(tissue_frames(4))
     assert session.info().coverage == 1.0
@@ -92,7 +92,7 @@ def test_what_the_service_refuses_is_one_sentence_with_a_reason(client: edge_mil
         client.open_session("other", mpp=0.5)
 
 
-def test_a_field_that_cannot_be_judged_is_told_and_the_rest_goes_on(
+def test_a_field_that_cannot_be_processed_is_told_and_the_rest_goes_on(
     client: edge_mil.Client,
 ) -> None:
     session = client.open_session(mpp=0.5)

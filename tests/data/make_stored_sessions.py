@@ -10,7 +10,6 @@ Each folder holds the bundle, the session's file in the middle of its work, and 
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 import sys
@@ -21,6 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 
 from live_heads import exported
+from msgspec import structs
 from painted_field import MPP, field, painted
 from small_bundle import write_small_bundle
 from textured_slide import textured_slide
@@ -60,7 +60,7 @@ def banked_bundle(folder: Path) -> Bundle:
     plain = write_small_bundle(folder / "plain")
     head = exported("dsmil", {"value_activation": "relu"}, folder)
     files = {"extractor.onnx": plain.read("extractor.onnx"), **head.graphs}
-    manifest = dataclasses.replace(plain.manifest, aggregator=head.spec, task=head.task, files={})
+    manifest = structs.replace(plain.manifest, aggregator=head.spec, task=head.task, files={})
     return write_bundle(manifest, files, folder / "whole")
 
 
@@ -108,7 +108,7 @@ def numbers(session: Session) -> dict[str, object]:
         "logits": [value.hex() for value in score.logits],
         "probabilities": [value.hex() for value in score.probabilities],
         "instances": score.instances,
-        "coverage": session.standing().coverage.hex(),
+        "coverage": session.status().coverage.hex(),
         "answers": [
             {
                 "sequence": f.sequence,

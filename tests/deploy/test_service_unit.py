@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_mil.cli import Parser
+from edge_mil.argument_parser import Parser
 from edge_mil.cli.serve import add_parser
 from edge_mil.service.address import parse_address
 

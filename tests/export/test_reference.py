@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import json
 import subprocess
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec import structs
 from shared_data import shared
 from small_bundle import FEATURES, write_small_bundle
 
@@ -64,7 +64,7 @@ def reference(made: bytes) -> Reference:
 def with_reference(folder: Path, data: bytes) -> Bundle:
     plain = write_small_bundle(folder / "plain")
     content = {name: plain.read(name) for name in plain.manifest.files} | {REFERENCE_FILE: data}
-    manifest = dataclasses.replace(plain.manifest, files={})
+    manifest = structs.replace(plain.manifest, files={})
     return write_bundle(manifest, content, folder / "whole")
 
 

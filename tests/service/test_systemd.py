@@ -78,7 +78,7 @@ def test_a_pipeline_that_hangs_or_fails_is_not_said_to_move(tmp_path: Path) -> N
 
 def test_without_a_manager_nothing_is_sent_and_nothing_breaks() -> None:
     supervisor = Supervisor.from_environment({})
-    supervisor.tell(READY="1")
+    supervisor.notify(READY="1")
     asyncio.run(supervisor.watch(lambda: asyncio.sleep(0)))
     assert supervisor == Supervisor("", 0.0)
 
@@ -94,5 +94,5 @@ def test_an_abstract_socket_is_reached_too() -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind("\0" + name)
         listening.settimeout(5)
-        Supervisor("@" + name).tell(READY="1", STATUS="here")
+        Supervisor("@" + name).notify(READY="1", STATUS="here")
         assert listening.recv(100) == b"READY=1\nSTATUS=here"

@@ -38,7 +38,7 @@ def test_any_order_of_fields_ends_on_the_score_of_the_slide(name: str, tmp_path:
             found.append(score.pooled or score.logits)
             mergeable = head.spec.incremental == "mergeable"
             assert bool(session.top_fields(3)) == mergeable
-            assert not mergeable or np.isfinite(session.heat_map().values).any()
+            assert not mergeable or np.isfinite(session.influence_map().values).any()
             assert len(session.fields()) == len(GRID)
     with torch.no_grad():
         want = head.module(torch.from_numpy(model.extract(cells()))).numpy()

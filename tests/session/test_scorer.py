@@ -5,7 +5,6 @@ The head is one of this test, so that its answer can be computed by hand and its
 
 from __future__ import annotations
 
-import dataclasses
 import random
 import threading
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec import structs
 from painted_field import MPP, field, painted
 from small_bundle import VALUES, write_small_bundle
 
@@ -49,7 +49,7 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Model]:
     RowWeights.may_run.set()
     plain = write_small_bundle(tmp_path / "plain")
     manifest = plain.manifest
-    head = dataclasses.replace(
+    head = structs.replace(
         manifest.aggregator,
         incremental="whole-bag",
         pooling="row-weights",
@@ -58,7 +58,7 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Model]:
         graphs={"attend": "attend.onnx"},
     )
     files = {name: plain.read(name) for name in manifest.files if name != "classify.onnx"}
-    changed = dataclasses.replace(manifest, aggregator=head, files={})
+    changed = structs.replace(manifest, aggregator=head, files={})
     bundle = write_bundle(changed, files, tmp_path / "whole")
     loaded = Model.load(open_bundle(bundle.path))
     yield loaded
@@ -92,7 +92,7 @@ def test_fields_are_answered_while_the_head_runs_and_say_what_the_score_covers(
             result = session.add(field(SLIDE, x, y))
             assert (result.sequence, result.as_of) == (number, 1)
             assert result.score == first
-        assert session.standing().as_of == 1
+        assert session.status().as_of == 1
         RowWeights.may_run.set()
         last = session.close()
         assert last.as_of == 5
@@ -114,7 +114,7 @@ def test_a_restart_and_a_removal_end_on_the_same_score(model: Model, tmp_path: P
     session = folder.open(session.session_id, lambda _: model)
     assert session.score() == full
     session.remove(3, "test")
-    gone = session.standing().score
+    gone = session.status().score
     assert gone is not None
     assert full is not None
     assert gone.instances < full.instances
@@ -137,7 +137,7 @@ def test_a_head_that_fails_is_an_error_for_who_waits_and_not_for_the_fields(mode
         session.add(field(SLIDE, 0, 0))
         with pytest.raises(EdgeMilError, match="no memory"):
             session.score()
-        assert session.standing().score is None
+        assert session.status().score is None
 
 
 def test_there_is_no_map_of_influence_for_such_a_head(model: Model) -> None:
@@ -145,4 +145,4 @@ def test_there_is_no_map_of_influence_for_such_a_head(model: Model) -> None:
         session.add(field(SLIDE, 0, 0))
         assert session.top_fields(3) == []
         with pytest.raises(SessionStateError, match="whole-bag head"):
-            session.heat_map()
+            session.influence_map()

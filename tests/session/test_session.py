@@ -79,7 +79,7 @@ def test_a_live_score_is_that_of_the_whole_bag_in_any_order(model: Model) -> Non
             for x, y in order:
                 assert session.add(field(SLIDE, x, y)).verdict is Verdict.ACCEPTED
             assert close_to(session.score(), wanted)
-            assert session.standing().coverage == 1.0
+            assert session.status().coverage == 1.0
 
 
 def test_staring_at_one_field_does_not_move_the_score(model: Model) -> None:
@@ -89,7 +89,7 @@ def test_staring_at_one_field_does_not_move_the_score(model: Model) -> None:
             again = session.add(field(SLIDE, 100, 100))
             assert again.verdict is Verdict.DUPLICATE
             assert again.score == first.score
-        assert session.standing().revision == 1
+        assert session.status().revision == 1
 
 
 def test_glass_is_blank_and_gives_no_score(model: Model) -> None:
@@ -135,14 +135,14 @@ def test_any_history_survives_a_restart_to_the_bit(
             if kind == "add":
                 session.add(field(SLIDE, *what))  # type: ignore[misc]
             elif kind == "remove":
-                if what <= session.standing().last_sequence:  # type: ignore[operator]
+                if what <= session.status().last_sequence:  # type: ignore[operator]
                     session.remove(what, "test")  # type: ignore[arg-type]
             else:
-                before = session.standing()
+                before = session.status()
                 session.release()
                 session = folder.open(session.session_id, lambda _: model)
-                assert session.standing() == before
-        standing = session.standing()
+                assert session.status() == before
+        standing = session.status()
         aggregator, records = model.aggregator, session._store.instances()
         state = aggregator.initial_state()
         rows = [np.frombuffer(r.features, "<f4") for r in records if r.features]
@@ -162,7 +162,7 @@ def test_a_removed_field_can_be_seen_again(model: Model) -> None:
             session.add(field(SLIDE, x, y))
         full = session.score()
         session.remove(6, "debris")
-        gone = session.standing()
+        gone = session.status()
         assert gone.score is not None
         assert full is not None
         assert gone.score.instances < full.instances
@@ -179,7 +179,7 @@ def test_a_repeated_number_is_answered_as_before_and_folds_nothing(model: Model)
         assert session.add(field(SLIDE, 0, 0), sequence=7).score == first.score
         with pytest.raises(SequenceError, match="used for another field"):
             session.add(field(SLIDE, 300, 0), sequence=7)
-        standing = session.standing()
+        standing = session.status()
         assert standing.score == second.score
         assert (standing.durable_sequence, standing.durable_beyond) == (0, (7, 9))
 
@@ -214,7 +214,7 @@ def test_influence_is_the_score_less_the_score_without(model: Model) -> None:
             session.add(field(SLIDE, x, y))
         full = session.score()
         top = session.top_fields(3, "positive")
-        heat = session.heat_map("positive")
+        heat = session.influence_map("positive")
         assert heat.values.shape == (7, 10)
         assert np.isfinite(heat.values).all()
         assert sum(record.attention_share for record in session.fields()) == pytest.approx(1)
@@ -275,7 +275,7 @@ def test_independent_fields_have_places_and_any_size(field_model: Model) -> None
         assert session.add(first).verdict is Verdict.DUPLICATE
         with pytest.raises(PositionError, match="no place"):
             session.add(Frame(first.pixels))
-        assert session.standing().instances == 2
+        assert session.status().instances == 2
 
 
 def test_a_session_is_found_by_its_id_only(model: Model, tmp_path: Path) -> None:
@@ -334,7 +334,7 @@ def test_what_was_acknowledged_survives_a_full_disk(tmp_path: Path) -> None:
         session.release()
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
         again = folder.open(session.session_id, lambda _: model)
-        standing = again.standing()
+        standing = again.status()
         assert standing.durable_sequence == added, (standing, added)
         assert standing.score == score
         again.release()

@@ -43,7 +43,7 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     assert (file.thumbnail(1), file.thumbnail(2)) == (b"jpeg", None)
     assert (file.answer(1), file.answer(2)) == (b"answer", None)
     assert list(file.states()) == [(1, b"state")]
-    file.append(Change(finished_places=("3:4",), removed=1, event=("remove", "{}"))).result()
+    file.append(Change(finished_keys=("3:4",), removed=1, event=("remove", "{}"))).result()
     assert file.parts() == []
     assert list(file.states()) == []
     assert file.fields()[0].removed

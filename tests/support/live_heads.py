@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from msgspec import structs
 from painted_field import painted
 from small_bundle import FEATURES, write_small_bundle
 
@@ -45,7 +45,7 @@ def loaded(head: Any, folder: Path) -> Model:
     """Load an exported head behind a small extractor."""
     plain = write_small_bundle(folder / "plain")
     files = {"extractor.onnx": plain.read("extractor.onnx"), **head.graphs}
-    manifest = dataclasses.replace(plain.manifest, aggregator=head.spec, task=head.task, files={})
+    manifest = structs.replace(plain.manifest, aggregator=head.spec, task=head.task, files={})
     return Model.load(write_bundle(manifest, files, folder / "whole"))
 
 

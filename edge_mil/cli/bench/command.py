@@ -55,7 +55,8 @@ def run(arguments: argparse.Namespace) -> int:
         UsageError: There is no benchmark of that name.
         DependencyError: It needs a package that is not installed.
     """
-    from edge_mil.cli import Parser, missing_package
+    from edge_mil.argument_parser import Parser
+    from edge_mil.cli import missing_package
 
     installed = _installed()
     if not arguments.name:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
+from msgspec import structs
 
 from edge_mil.bundle import TissueSpec
 from edge_mil.imaging.correction.shading import ShadingCorrection
@@ -52,7 +52,7 @@ class ColoursAtHand:
         """Return the bundle's tissue test against this glass."""
         if self.background is None:
             return spec
-        return dataclasses.replace(spec, background=self.background)
+        return structs.replace(spec, background=self.background)
 
     def stained(self, tiles: UInt8Array) -> UInt8Array:
         """Return tiles, RGB uint8 (n, h, w, 3), as the extractor takes them."""

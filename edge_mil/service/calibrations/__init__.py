@@ -1,1 +1,4 @@
-"""Serve calibrations: measure them from frames that a client streams, list and delete them."""
+"""Serve calibrations.
+
+`servicer` measures them from frames that a client streams, and lists them.
+"""

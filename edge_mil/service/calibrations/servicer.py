@@ -1,4 +1,4 @@
-"""CalibrationService: frames in, one more part of a named calibration out."""
+"""CalibrationService: measures a part of a named calibration from frames, and lists them."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from edge_mil.calibration import Calibration, CalibrationFolder, Measurement, Op
 from edge_mil.calibration.parts import DARK, FLAT, GATES, PIXEL_SIZE, STAIN, WHITE
 from edge_mil.errors import CalibrationError, ProtocolError
 from edge_mil.imaging import TissueTest
+from edge_mil.rpc.frame_assembly import FrameAssembly
 from edge_mil.rpc.frames import check_payload
 from edge_mil.rpc.image_codecs import decode_frame
+from edge_mil.rpc.pagination import page_of
 from edge_mil.rpc.pixel_size import declared_mpp
 from edge_mil.rpc.results import timestamp
 from edge_mil.service.handlers import unary
 from edge_mil.service.models.registry import BundleRegistry
-from edge_mil.service.pagination import page_of
-from edge_mil.service.sessions.frame_assembly import Assembly
 from edge_mil.v1 import edge_mil_pb2 as pb
 from edge_mil.v1 import edge_mil_pb2_grpc as rpc
 
@@ -40,21 +40,20 @@ RESIDUALS = {FLAT: "flat_field_variation_after", PIXEL_SIZE: "pixel_size_residua
 class CalibrationServicer(rpc.CalibrationServiceServicer):
     """The calibrations under the state directory of this server."""
 
-    def __init__(self, folder: CalibrationFolder, models: BundleRegistry) -> None:
-        self._folder, self._models = folder, models
+    def __init__(self, folder: CalibrationFolder, bundles: BundleRegistry) -> None:
+        self._folder, self._bundles = folder, bundles
         self._busy = False
 
     @unary
     async def Calibrate(  # noqa: N802 # the wire names it
         self, request: AsyncIterator[pb.CalibrateRequest], _: Any
     ) -> pb.CalibrateResponse:
-        """Measure one part and add it to the named calibration."""
         incoming = aiter(request)
         first = await anext(incoming, None)
         if first is None or first.WhichOneof("body") != "start":
             raise ProtocolError("The first message of Calibrate must be start.", field="start")
-        # Two clients that add to one calibration would undo each other, and a measurement takes
-        # seconds of a core and holds its frames: one at a time.
+        # One at a time: two clients that add to one calibration would undo each other, and a
+        # measurement takes seconds of a core and holds its frames in memory.
         if self._busy:
             raise CalibrationError(
                 "Another client is measuring a calibration; try again when it is done.",
@@ -73,7 +72,6 @@ class CalibrationServicer(rpc.CalibrationServiceServicer):
     async def ListCalibrations(  # noqa: N802
         self, request: pb.ListCalibrationsRequest, _: Any
     ) -> pb.ListCalibrationsResponse:
-        """Return the calibrations of this device, by name."""
         loop = asyncio.get_running_loop()
         names = await loop.run_in_executor(None, self._folder.names)
         page, token = page_of(names, request.page_size, request.page_token)
@@ -89,13 +87,13 @@ class CalibrationServicer(rpc.CalibrationServiceServicer):
     ) -> tuple[Calibration, str]:
         loop = asyncio.get_running_loop()
         measurement = await loop.run_in_executor(None, self._begin, start)
-        under_way: Assembly | None = None
+        assembly: FrameAssembly | None = None
         async for message in incoming:
-            under_way = _assemble(under_way, message)
-            if under_way.complete:
-                await loop.run_in_executor(None, _add, measurement, under_way)
-                under_way = None
-        if under_way is not None:
+            assembly = _assemble(assembly, message)
+            if assembly.complete:
+                await loop.run_in_executor(None, _add, measurement, assembly)
+                assembly = None
+        if assembly is not None:
             raise ProtocolError("The stream ended within a frame; send all of its chunks.")
         return await loop.run_in_executor(None, self._finish, measurement), measurement.part
 
@@ -113,10 +111,11 @@ class CalibrationServicer(rpc.CalibrationServiceServicer):
                 "stage positions, or ask for the pixel size."
             )
         known = self._folder.find(name)
-        calibration = begin(known, name, optical_path(optics), declared_mpp(optics))
+        path = OpticalPath(optics.camera_label, optics.objective_label, optics.tube_lens_label)
+        calibration = begin(known, name, path, declared_mpp(optics))
         tissue = TissueTest()
-        if part == GATES and (start.bundle_id or len(self._models.bundles) == 1):
-            spec = self._models.pick(start.bundle_id, "").ready().input
+        if part == GATES and (start.bundle_id or len(self._bundles.bundles) == 1):
+            spec = self._bundles.pick(start.bundle_id, "").ready().input
             if spec is not None:
                 asked = spec.tissue
                 tissue = TissueTest(asked.background, asked.min_difference, asked.min_share)
@@ -128,16 +127,11 @@ class CalibrationServicer(rpc.CalibrationServiceServicer):
         return calibration
 
     def _readable(self, name: str) -> Calibration | None:
-        # A damaged file must not hide the others; a session that names it is told.
+        # A damaged file must not hide the others; a session that names it is refused.
         try:
             return self._folder.load(name)
         except CalibrationError:
             return None
-
-
-def optical_path(optics: pb.Optics) -> OpticalPath:
-    """Return the labels that a client gave its optics."""
-    return OpticalPath(optics.camera_label, optics.objective_label, optics.tube_lens_label)
 
 
 def calibration_message(
@@ -145,7 +139,13 @@ def calibration_message(
     kind: pb.CalibrationKind.ValueType = pb.CALIBRATION_KIND_UNSPECIFIED,
     part: str = "",
 ) -> pb.Calibration:
-    """Return what clients are told of a calibration, and of the part that was just measured."""
+    """Return a calibration as a message.
+
+    Args:
+        calibration: The calibration.
+        kind: What was just measured, in the words of the wire.
+        part: The part that was just measured, whose residual the message gives; "" for none.
+    """
     shading, optics = calibration.shading, calibration.optics
     message = pb.Calibration(
         calibration_id=calibration.name,
@@ -173,22 +173,22 @@ def calibration_message(
     return message
 
 
-def _assemble(under_way: Assembly | None, message: pb.CalibrateRequest) -> Assembly:
+def _assemble(assembly: FrameAssembly | None, message: pb.CalibrateRequest) -> FrameAssembly:
     """Return the frame under way after one more message."""
     kind = message.WhichOneof("body")
-    if kind == "header" and under_way is None:
-        assembly = Assembly(message.header)
-        if assembly.refused is not None:
-            raise assembly.refused
+    if kind == "header" and assembly is None:
+        assembly = FrameAssembly(message.header)
+        if assembly.rejected is not None:
+            raise assembly.rejected
         return assembly
-    if kind == "chunk" and under_way is not None:
-        under_way.add(message.chunk)
-        return under_way
+    if kind == "chunk" and assembly is not None:
+        assembly.add(message.chunk)
+        return assembly
     raise ProtocolError(
         "After start, each frame of Calibrate is one header and then its chunks, in order."
     )
 
 
-def _add(measurement: Measurement, assembly: Assembly) -> None:
+def _add(measurement: Measurement, assembly: FrameAssembly) -> None:
     check_payload(assembly.header, assembly.payload)
     measurement.add(decode_frame(assembly.header, assembly.payload))

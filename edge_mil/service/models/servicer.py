@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Protocol
 
 from edge_mil.backends import BACKENDS
 from edge_mil.errors import SessionStateError, UsageError
@@ -14,7 +14,9 @@ from edge_mil.pipeline import Model
 from edge_mil.pipeline.model import PRECISIONS
 from edge_mil.pipeline.runners.runner import Runner
 from edge_mil.rpc.frames import MAX_CHUNK_BYTES, MAX_FRAME_BYTES, MAX_FRAME_PIXELS
+from edge_mil.rpc.pagination import page_of
 from edge_mil.service.handlers import streaming, unary
+from edge_mil.service.limits import CREDITS, MAX_LIVE_SESSIONS, PROTOCOL_VERSIONS
 from edge_mil.service.models.preparation import CPU, Preparations, Wanted
 from edge_mil.service.models.registry import (
     FAILED,
@@ -24,10 +26,6 @@ from edge_mil.service.models.registry import (
     BundleRegistry,
     ServedBundle,
 )
-from edge_mil.service.pagination import page_of
-from edge_mil.service.sessions.field_stream import CREDITS
-from edge_mil.service.sessions.live_session import MAX_LIVE_SESSIONS, SessionRegistry
-from edge_mil.service.sessions.opening import PROTOCOL_VERSIONS
 from edge_mil.session.catalog import new_id
 from edge_mil.v1 import edge_mil_pb2 as pb
 from edge_mil.v1 import edge_mil_pb2_grpc as rpc
@@ -39,13 +37,23 @@ PROGRESS_EVERY_S = 1.0
 """Pause between the messages of LoadModel; clients are promised one every 5 s."""
 
 
+class BundleUsers(Protocol):
+    """The sessions that run with a bundle: `service.sessions.registry.SessionRegistry`."""
+
+    def uses(self, bundle: ServedBundle) -> Sequence[object]:
+        """Return the sessions in use that run with a bundle."""
+
+    async def release_all(self, bundle: ServedBundle) -> None:
+        """Close the files of the sessions that run with a bundle."""
+
+
 class ModelServicer(rpc.ModelServiceServicer):
     """The bundles of this server."""
 
     def __init__(
-        self, models: BundleRegistry, hosts: SessionRegistry, preparations: Preparations
+        self, models: BundleRegistry, sessions: BundleUsers, preparations: Preparations
     ) -> None:
-        self._models, self._hosts, self._preparations = models, hosts, preparations
+        self._models, self._sessions, self._preparations = models, sessions, preparations
         self._instance = new_id()
 
     @unary
@@ -136,14 +144,14 @@ class ModelServicer(rpc.ModelServiceServicer):
     ) -> pb.UnloadModelResponse:
         """Give a bundle's memory back."""
         hosted = self._models.pick(request.bundle_id, "")
-        used = self._hosts.uses(hosted)
+        used = self._sessions.uses(hosted)
         if used or hosted.state == STARTING or hosted.preparing:
             why = f"{len(used)} sessions use it" if used else "it is still being prepared"
             raise SessionStateError(
                 f"Bundle {hosted.name} cannot be unloaded now: {why}; try again later.",
                 reason="BUNDLE_IN_USE",
             )
-        await self._hosts.release_all(hosted)
+        await self._sessions.release_all(hosted)
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(hosted.worker, hosted.unload)
         return pb.UnloadModelResponse()

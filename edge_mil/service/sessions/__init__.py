@@ -1,7 +1,7 @@
-"""Serve sessions: opening, streaming of fields, closing.
+"""Serve sessions: open them, stream fields to them, remove fields, close them.
 
-`servicer` answers the calls; `opening` checks a request and makes settings of it; `field_stream`
-is one stream of one client, `frame_assembly` joins its chunks to frames; `live_session` is a
-session with those who write to it and watch it; `field_worker` processes its fields in the
-background.
+`servicer` answers the calls. `opening` checks a request and makes settings of it; `registry` finds
+sessions and opens them; `live_session` is an open session with its writer and its watchers.
+`field_stream` is one stream of one client; it hands each whole field to `field_worker`, which
+decodes and folds it in the background. `messages` and `session_report` write what clients get.
 """

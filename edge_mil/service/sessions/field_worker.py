@@ -16,22 +16,22 @@ from edge_mil.errors import (
     SessionStateError,
     StoreError,
 )
+from edge_mil.rpc.frame_assembly import FrameAssembly
 from edge_mil.rpc.frames import check_payload, identity
 from edge_mil.rpc.image_codecs import decode_frame
 from edge_mil.rpc.results import add_timings, encode_result
 from edge_mil.rpc.status import to_field_error
-from edge_mil.service.sessions.frame_assembly import Assembly
 from edge_mil.service.sessions.live_session import LiveSession
 from edge_mil.types import Frame
 from edge_mil.v1 import edge_mil_pb2 as pb
 
 ENDS_STREAM = (StoreError, SessionClosedError, SessionStateError)
-"""Errors of the session, not of the field: no later field would fare better."""
+"""Errors of the session, not of the field: later fields would meet them too."""
 
 
 @dataclass(frozen=True, slots=True)
-class Decoded:
-    """A field's picture, and the CRC that tells it from another under the same number."""
+class DecodedField:
+    """A field's frame, the CRC that tells it from another of its number, and the time it took."""
 
     frame: Frame
     crc: int
@@ -45,12 +45,12 @@ class FieldOutcome:
     Attributes:
         message: The answer.
         durable: Done when its record is on the disk; None where there is no record.
-        folded: When the fold ended, seconds of the monotonic clock; 0 for a replay.
+        folded_s: When the fold ended, seconds of the monotonic clock; 0 for a replay.
     """
 
     message: pb.FieldResult
     durable: Future[None] | None = None
-    folded: float = 0.0
+    folded_s: float = 0.0
 
 
 class FieldWorker:
@@ -59,53 +59,51 @@ class FieldWorker:
     def __init__(self, decoders: ThreadPoolExecutor) -> None:
         self._decoders = decoders
 
-    def start(self, hosted: LiveSession, assembly: Assembly) -> asyncio.Future[FieldOutcome]:
-        """Start one whole field; the answer comes in its own time."""
-        if assembly.refused is not None:
-            refused: asyncio.Future[FieldOutcome] = asyncio.get_running_loop().create_future()
-            refused.set_result(failed(assembly.header.sequence, assembly.refused))
-            return refused
+    def start(self, live: LiveSession, assembly: FrameAssembly) -> asyncio.Future[FieldOutcome]:
+        """Start one whole field; return its answer to come."""
+        if assembly.rejected is not None:
+            rejected: asyncio.Future[FieldOutcome] = asyncio.get_running_loop().create_future()
+            rejected.set_result(_failed(assembly.header.sequence, assembly.rejected))
+            return rejected
         received = time.monotonic()
         decoded = self._decoders.submit(_decode, assembly)
-        folding = asyncio.wrap_future(
-            hosted.worker.submit(_fold, hosted, assembly, decoded, received)
-        )
-        # When the stream dies nobody asks for the answer, which is no fault to log.
-        folding.add_done_callback(lambda done: done.cancelled() or done.exception())
-        return folding
+        outcome = asyncio.wrap_future(live.worker.submit(_fold, live, assembly, decoded, received))
+        # When the stream breaks nobody asks for the answer, which is no fault to log.
+        outcome.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return outcome
 
-    async def answer(self, folding: asyncio.Future[FieldOutcome]) -> pb.FieldResult:
+    async def answer(self, outcome: asyncio.Future[FieldOutcome]) -> pb.FieldResult:
         """Wait until the answer may be sent, and return it.
 
         Raises:
             StoreError: The record could not be written.
             SessionClosedError: The session takes no more fields.
         """
-        folded = await asyncio.shield(folding)
+        folded = await asyncio.shield(outcome)
         if folded.durable is not None:
             await asyncio.shield(asyncio.wrap_future(folded.durable))
-            if folded.folded:
-                add_timings(folded.message, {"commit": time.monotonic() - folded.folded})
+            if folded.folded_s:
+                add_timings(folded.message, {"commit": time.monotonic() - folded.folded_s})
         return folded.message
 
 
-def failed(sequence: int, error: EdgeMilError) -> FieldOutcome:
-    """Return the answer to a field that could not be judged; its number may be sent again."""
+def _failed(sequence: int, error: EdgeMilError) -> FieldOutcome:
+    """Return the answer to a field that could not be processed; its number may be sent again."""
     return FieldOutcome(pb.FieldResult(sequence=sequence, error=to_field_error(error)))
 
 
-def _decode(assembly: Assembly) -> Decoded:
+def _decode(assembly: FrameAssembly) -> DecodedField:
     began = time.monotonic()
     crc = identity(assembly.header, check_payload(assembly.header, assembly.payload))
     frame = decode_frame(assembly.header, assembly.payload)
-    return Decoded(frame, crc, time.monotonic() - began)
+    return DecodedField(frame, crc, time.monotonic() - began)
 
 
 def _fold(
-    hosted: LiveSession, assembly: Assembly, decoding: Future[Decoded], received: float
+    live: LiveSession, assembly: FrameAssembly, decoding: Future[DecodedField], received: float
 ) -> FieldOutcome:
-    """Fold one field; runs on the session's worker."""
-    sequence, session = assembly.header.sequence, hosted.session
+    """Fold one field, or answer it from the store; runs on the session's worker."""
+    sequence, session = assembly.header.sequence, live.session
     try:
         decoded = decoding.result()
         before = session.replay(sequence, decoded.crc)
@@ -120,7 +118,7 @@ def _fold(
     except ENDS_STREAM:
         raise
     except EdgeMilError as error:
-        return failed(sequence, error)
+        return _failed(sequence, error)
     message = encode_result(result)
     add_timings(
         message,
@@ -132,12 +130,12 @@ def _fold(
     )
     score = message.score
 
-    def settle(future: Future[None]) -> None:
+    def publish(future: Future[None]) -> None:
         error = future.exception()
         if error is None:
-            hosted.publish_soon(score)
+            live.publish_soon(score)
         elif isinstance(error, StoreError):
-            hosted.fail_soon(error)
+            live.fail_soon(error)
 
-    durable.add_done_callback(settle)
+    durable.add_done_callback(publish)
     return FieldOutcome(message, durable, time.monotonic())

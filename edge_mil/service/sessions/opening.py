@@ -1,11 +1,11 @@
-"""OpenSession's request as settings: everything that a client may get wrong is checked here."""
+"""From an OpenSession request to settings: checks everything that a client may get wrong."""
 
 from __future__ import annotations
 
 import hashlib
 import math
 
-from edge_mil.calibration import MAX_AGE_DAYS, Calibration, CalibrationFolder
+from edge_mil.calibration import MAX_AGE_DAYS, Calibration, CalibrationFolder, OpticalPath
 from edge_mil.calibration.calibration import DAY_S
 from edge_mil.errors import CalibrationError, NotThereYetError, UsageError
 from edge_mil.rpc.frames import MAX_NAME_BYTES
@@ -16,14 +16,13 @@ from edge_mil.rpc.pixel_size import (
     resolve_stage_affine,
 )
 from edge_mil.rpc.results import decode_regions
-from edge_mil.service.calibrations.servicer import optical_path
+from edge_mil.service.limits import PROTOCOL_VERSIONS
 from edge_mil.session import SessionSettings
 from edge_mil.v1 import edge_mil_pb2 as pb
 
-PROTOCOL_VERSIONS = ("edge_mil.v1",)
 MAX_LABELS = 32
 MAX_REGIONS = 25_000
-"""As many as fit into one message of 1 MiB."""
+"""Rectangles that fit into one message of 1 MiB."""
 
 
 def settings_of(
@@ -34,13 +33,13 @@ def settings_of(
     Args:
         request: What the client sent.
         calibrations: Of this device.
-        now: Seconds since the epoch, by which a calibration is stale or not.
+        now: Seconds since the epoch; the age of a calibration counts up to it.
 
     Raises:
         CalibrationError: The calibration that it names is missing, stale or of other optics.
         PixelSizeError: The pixel size is unknown, impossible or contradictory.
         NotThereYetError: It asks for a later release, or speaks another protocol.
-        UsageError: A name is too long, a number is not finite, or the stage is not in um.
+        UsageError: A name is too long, a number is not finite, or the stage is not in micrometres.
     """
     _check_release(request)
     _check_stage(request.stage)
@@ -57,7 +56,7 @@ def settings_of(
         if not all(map(math.isfinite, numbers)) or min(numbers[2:]) <= 0:
             raise UsageError(
                 f"The tissue outline holds {region}; positions must be finite and sizes positive, "
-                "in um.",
+                "in µm.",
                 field="tissue",
             )
     calibration = _calibration(request.optics, calibrations, now)
@@ -83,14 +82,18 @@ def settings_of(
 def _calibration(
     optics: pb.Optics, calibrations: CalibrationFolder, now: float
 ) -> Calibration | None:
-    """Return the calibration that a client names, when it holds for these optics, today."""
+    """Return the calibration that a client names, None without one.
+
+    Raises:
+        CalibrationError: It is missing, stale or of other optics.
+    """
     if not optics.calibration_id:
         return None
     calibration = calibrations.load(optics.calibration_id)
     days = optics.calibration_max_age.ToNanoseconds() / 1e9 / DAY_S
     calibration.check(
         now,
-        optics=optical_path(optics),
+        optics=OpticalPath(optics.camera_label, optics.objective_label, optics.tube_lens_label),
         mpp=declared_mpp(optics),
         max_age_days=days if optics.HasField("calibration_max_age") else MAX_AGE_DAYS,
     )
@@ -100,7 +103,11 @@ def _calibration(
 def _stage_affine(
     stage: pb.StageFrame, calibration: Calibration | None, mpp: float
 ) -> tuple[float, float, float, float] | None:
-    """Return how the camera lies on the stage: as declared, else as it was measured."""
+    """Return the affine from camera pixel to stage um, as measured or, where not, as declared.
+
+    Raises:
+        CalibrationError: Both are known, and they differ.
+    """
     if stage.absent:
         return None
     declared = resolve_stage_affine(stage, mpp)
@@ -113,7 +120,7 @@ def _stage_affine(
         assert calibration is not None
         raise CalibrationError(
             f"The camera was declared to lie on the stage as {_numbers(declared)} and calibration "
-            f"{calibration.name} measured {_numbers(measured)} (um per pixel, by rows); leave the "
+            f"{calibration.name} measured {_numbers(measured)} (µm per pixel, by rows); leave the "
             "declaration out, or measure again with edge-mil calibrate pixel-size.",
             reason="CALIBRATION_FOREIGN",
         )
@@ -151,7 +158,7 @@ def _check_stage(stage: pb.StageFrame) -> None:
     numbers = (area.x_um, area.y_um, area.width_um, area.height_um)
     if stage.HasField("area") and not (all(map(math.isfinite, numbers)) and min(numbers[2:]) > 0):
         raise UsageError(
-            f"The area to read is {numbers}; send its top left corner and a positive size, in um.",
+            f"The area to read is {numbers}; send its top left corner and a positive size, in µm.",
             field="stage.area",
         )
 

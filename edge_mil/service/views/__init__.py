@@ -1,5 +1,4 @@
-"""Serve what people look at: scores, fields, influence, layers, mosaic and reports.
+"""Serve what people look at: scores, fields, influence, layers of cells, mosaic.
 
-`servicer` answers the calls; `session_report` writes a session as a message, in the canonical
-JSON of `canonical`.
+`servicer` answers the calls of ViewService from a session's records.
 """

@@ -1,4 +1,4 @@
-"""ViewService: the read side. It never waits for the model."""
+"""ViewService: scores, fields, maps and the mosaic of a session, read beside its worker."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from edge_mil.errors import (
     UsageError,
 )
 from edge_mil.imaging.render.mosaic_canvas import as_jpeg
+from edge_mil.rpc.pagination import page_of
 from edge_mil.service.handlers import streaming, unary
-from edge_mil.service.messages import field_message
-from edge_mil.service.pagination import page_of
-from edge_mil.service.sessions.live_session import LiveSession, SessionRegistry
+from edge_mil.service.sessions.live_session import LiveSession
+from edge_mil.service.sessions.messages import field_message
+from edge_mil.service.sessions.registry import SessionRegistry
 from edge_mil.types import MIN_MPP, RESEARCH_USE_ONLY, CellLayer, InfluenceMap
 from edge_mil.v1 import edge_mil_pb2 as pb
 from edge_mil.v1 import edge_mil_pb2_grpc as rpc
@@ -25,46 +26,46 @@ from edge_mil.v1 import edge_mil_pb2_grpc as rpc
 Value = TypeVar("Value")
 
 HEARTBEAT_S = 10.0
+"""Longest silence of WatchScore; the `.proto` promises it to clients."""
 DEFAULT_TOP, MAX_TOP = 10, 100
 MOSAIC_UM, MAX_MOSAIC_UM = 8.0, 1000.0
+"""Size of a mosaic's pixels, usual and at most: a cell of 112 um is 14 of the usual ones."""
 MOSAIC_PX = 2048
-"""Long side of a mosaic at most: its JPEG stays within a message of 4 MB, gRPC's default."""
+"""Longest side of a mosaic: its JPEG stays within a message of 4 MB, gRPC's default."""
 
 
 class ViewServicer(rpc.ViewServiceServicer):
-    """Scores, fields and evidence of a session."""
+    """The calls that only read; none of them waits for the model."""
 
-    def __init__(self, hosts: SessionRegistry, stopping: asyncio.Event) -> None:
-        self._hosts, self._stopping = hosts, stopping
+    def __init__(self, sessions: SessionRegistry, stopping: asyncio.Event) -> None:
+        self._sessions, self._stopping = sessions, stopping
 
     @unary
     async def GetScore(  # noqa: N802 # the wire names it
         self, request: pb.GetScoreRequest, _: Any
     ) -> pb.GetScoreResponse:
-        """Return the newest durable score."""
-        async with self._hosts.use(request.session_id) as hosted:
+        async with self._sessions.use(request.session_id) as live:
             return pb.GetScoreResponse(
-                score=hosted.score, bundle_digest=hosted.bundle.digest, notice=RESEARCH_USE_ONLY
+                score=live.score, bundle_digest=live.bundle.digest, notice=RESEARCH_USE_ONLY
             )
 
     @streaming
     async def WatchScore(  # noqa: N802
         self, request: pb.WatchScoreRequest, _: Any
     ) -> AsyncIterator[pb.WatchScoreResponse]:
-        """Yield the newest score at each change, and a heartbeat where nothing changes."""
         pause = request.min_interval.ToMilliseconds() / 1000
-        async with self._hosts.use(request.session_id) as hosted:
-            with hosted.watched() as changed:
-                seen: tuple[int, int] = (request.after_revision, -1)
+        async with self._sessions.use(request.session_id) as live:
+            with live.watched() as changed:
+                last: tuple[int, int] = (request.after_revision, -1)
                 while True:
                     changed.clear()
                     if self._stopping.is_set():
                         raise ServiceUnavailableError("The service is stopping; watch again later.")
-                    state = hosted.state()
-                    now = (hosted.score.revision, int(state))
-                    if now[0] > seen[0] or now[1] != seen[1]:
-                        seen = (max(now[0], seen[0]), now[1])
-                        yield self._seen(hosted, heartbeat=False)
+                    state = live.state()
+                    now = (live.score.revision, int(state))
+                    if now[0] > last[0] or now[1] != last[1]:
+                        last = (max(now[0], last[0]), now[1])
+                        yield _watch_response(live, heartbeat=False)
                         if state == pb.SESSION_STATE_CLOSED:
                             return
                         # Whatever changes meanwhile is one message: the newest.
@@ -72,15 +73,14 @@ class ViewServicer(rpc.ViewServiceServicer):
                     try:
                         await asyncio.wait_for(changed.wait(), HEARTBEAT_S)
                     except asyncio.TimeoutError:
-                        yield self._seen(hosted, heartbeat=True)
+                        yield _watch_response(live, heartbeat=True)
 
     @unary
     async def ListFields(  # noqa: N802
         self, request: pb.ListFieldsRequest, _: Any
     ) -> pb.ListFieldsResponse:
-        """Return the answered fields by number."""
-        async with self._hosts.use(request.session_id) as hosted:
-            records = await _aside(hosted.session.fields)
+        async with self._sessions.use(request.session_id) as live:
+            records = await _in_thread(live.session.fields)
             page, token = page_of(
                 records, request.page_size, request.page_token, lambda r: str(r.sequence)
             )
@@ -92,12 +92,11 @@ class ViewServicer(rpc.ViewServiceServicer):
     async def GetTopFields(  # noqa: N802
         self, request: pb.GetTopFieldsRequest, _: Any
     ) -> pb.GetTopFieldsResponse:
-        """Return the fields that move a class' logit most."""
-        async with self._hosts.use(request.session_id) as hosted:
-            name = _class_name(hosted, request.class_name)
+        async with self._sessions.use(request.session_id) as live:
+            name = _class_name(live, request.class_name)
             count = min(request.count or DEFAULT_TOP, MAX_TOP)
-            revision = hosted.session.standing().revision
-            records = await _aside(lambda: hosted.session.top_fields(count, name))
+            revision = live.session.status().revision
+            records = await _in_thread(lambda: live.session.top_fields(count, name))
             return pb.GetTopFieldsResponse(
                 fields=[field_message(record) for record in records],
                 revision=revision,
@@ -108,10 +107,9 @@ class ViewServicer(rpc.ViewServiceServicer):
     async def GetFieldThumbnail(  # noqa: N802
         self, request: pb.GetFieldThumbnailRequest, _: Any
     ) -> pb.GetFieldThumbnailResponse:
-        """Return a small picture of an accepted field."""
-        async with self._hosts.use(request.session_id) as hosted:
+        async with self._sessions.use(request.session_id) as live:
             try:
-                jpeg = await _aside(lambda: hosted.session.thumbnail(request.sequence))
+                jpeg = await _in_thread(lambda: live.session.thumbnail(request.sequence))
             except SequenceError as error:
                 raise SequenceError(
                     str(error), reason="FIELD_NOT_FOUND", field="sequence"
@@ -122,64 +120,64 @@ class ViewServicer(rpc.ViewServiceServicer):
     async def GetHeatmap(  # noqa: N802
         self, request: pb.GetHeatmapRequest, _: Any
     ) -> pb.GetHeatmapResponse:
-        """Return the signed influence of each cell on a class' logit, or another layer of cells."""
-        async with self._hosts.use(request.session_id) as hosted:
+        async with self._sessions.use(request.session_id) as live:
             if request.layer:
-                return await _layer(hosted, request)
-            name = _class_name(hosted, request.class_name)
-            heat = await _aside(lambda: hosted.session.heat_map(name))
-            if request.um_per_cell not in (0, heat.um_per_column):
+                return await _layer_response(live, request)
+            name = _class_name(live, request.class_name)
+            influence = await _in_thread(lambda: live.session.influence_map(name))
+            if request.um_per_cell not in (0, influence.um_per_column):
                 raise NotThereYetError(
                     "A heat map on another grid is not there yet: leave um_per_cell out, or ask "
-                    f"for the session's own, {heat.um_per_column:g}."
+                    f"for the session's own, {influence.um_per_column:g}."
                 )
-            return _cells(heat, heat.revision, name)
+            return _cells_response(influence, influence.revision, name)
 
     @unary
     async def GetMosaic(  # noqa: N802
         self, request: pb.GetMosaicRequest, _: Any
     ) -> pb.GetMosaicResponse:
-        """Return the slide as far as it was seen, as JPEG."""
         finest = request.um_per_px or MOSAIC_UM
         if not MIN_MPP <= finest <= MAX_MOSAIC_UM:
             raise UsageError(
-                f"The mosaic can have {MIN_MPP:g} to {MAX_MOSAIC_UM:g} um per pixel, not {finest}; "
+                f"The mosaic can have {MIN_MPP:g} to {MAX_MOSAIC_UM:g} µm per pixel, not {finest}; "
                 "leave um_per_px out for the usual one.",
                 field="um_per_px",
             )
-        async with self._hosts.use(request.session_id) as hosted:
-            seen = await _aside(lambda: hosted.session.mosaic(finest, MOSAIC_PX))
-            if seen is None:
+        async with self._sessions.use(request.session_id) as live:
+            mosaic = await _in_thread(lambda: live.session.mosaic(finest, MOSAIC_PX))
+            if mosaic is None:
                 return pb.GetMosaicResponse()
-            rows, columns = seen.pixels.shape[:2]
+            rows, columns = mosaic.pixels.shape[:2]
             return pb.GetMosaicResponse(
-                jpeg=await _aside(lambda: as_jpeg(seen.pixels)),
-                origin_x_um=seen.origin_x_um,
-                origin_y_um=seen.origin_y_um,
-                um_per_px=seen.um_per_px,
+                jpeg=await _in_thread(lambda: as_jpeg(mosaic.pixels)),
+                origin_x_um=mosaic.origin_x_um,
+                origin_y_um=mosaic.origin_y_um,
+                um_per_px=mosaic.um_per_px,
                 columns=columns,
                 rows=rows,
-                as_of_sequence=seen.as_of,
+                as_of_sequence=mosaic.as_of,
             )
 
-    @staticmethod
-    def _seen(hosted: LiveSession, *, heartbeat: bool) -> pb.WatchScoreResponse:
-        return pb.WatchScoreResponse(
-            score=hosted.score,
-            heartbeat=heartbeat,
-            state=hosted.state(),
-            bundle_digest=hosted.bundle.digest,
-            notice=RESEARCH_USE_ONLY,
-        )
+
+def _watch_response(live: LiveSession, *, heartbeat: bool) -> pb.WatchScoreResponse:
+    return pb.WatchScoreResponse(
+        score=live.score,
+        heartbeat=heartbeat,
+        state=live.state(),
+        bundle_digest=live.bundle.digest,
+        notice=RESEARCH_USE_ONLY,
+    )
 
 
-async def _layer(hosted: LiveSession, request: pb.GetHeatmapRequest) -> pb.GetHeatmapResponse:
-    """Return how sharply, or how much of, each cell was seen.
+async def _layer_response(
+    live: LiveSession, request: pb.GetHeatmapRequest
+) -> pb.GetHeatmapResponse:
+    """Return the focus, or the coverage, of each cell.
 
     Raises:
         UsageError: There is no such layer.
     """
-    session = hosted.session
+    session = live.session
     layers = {"focus": session.focus_map, "coverage": session.coverage_map}
     if request.layer not in layers:
         raise UsageError(
@@ -187,11 +185,11 @@ async def _layer(hosted: LiveSession, request: pb.GetHeatmapRequest) -> pb.GetHe
             "out for the influence on the score.",
             field="layer",
         )
-    layer = await _aside(layers[request.layer])
-    return _cells(layer, session.standing().revision)
+    layer = await _in_thread(layers[request.layer])
+    return _cells_response(layer, session.status().revision)
 
 
-def _cells(
+def _cells_response(
     layer: InfluenceMap | CellLayer, revision: int, class_name: str = ""
 ) -> pb.GetHeatmapResponse:
     rows, columns = layer.values.shape
@@ -208,18 +206,18 @@ def _cells(
     )
 
 
-async def _aside(work: Callable[[], Value]) -> Value:
-    """Run a reading beside the loop and beside the model's worker."""
+async def _in_thread(work: Callable[[], Value]) -> Value:
+    """Run a query in a thread beside the event loop and the session's worker."""
     return await asyncio.get_running_loop().run_in_executor(None, work)
 
 
-def _class_name(hosted: LiveSession, name: str) -> str:
-    """Return the class that is meant: the last one where none is named.
+def _class_name(live: LiveSession, name: str) -> str:
+    """Return the class that a request names; the last one where it names none.
 
     Raises:
         UsageError: The bundle has no such class.
     """
-    classes = hosted.session.model.bundle.manifest.task.classes
+    classes = live.session.model.bundle.manifest.task.classes
     if name and name not in classes:
         raise UsageError(
             f"The bundle has no class {name[:40]!r}; it has {', '.join(classes)}.",
@@ -227,4 +225,6 @@ def _class_name(hosted: LiveSession, name: str) -> str:
         )
     with contextlib.suppress(IndexError):
         return name or classes[-1]
-    raise NotThereYetError("Evidence of a bundle without classes is not there yet.")
+    raise NotThereYetError(
+        "The influence on the score of a bundle without classes is not there yet."
+    )

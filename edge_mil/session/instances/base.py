@@ -23,7 +23,7 @@ import numpy as np
 from edge_mil.store import (
     InstanceKind,
     InstanceRow,
-    KeyRow,
+    KeyFrameRow,
     LocatedRow,
     PartRow,
     SessionReader,
@@ -68,7 +68,7 @@ class Placement:
     y_um: float | None
     verdict: Verdict | None = None
     measures: tuple[Measure, ...] = ()
-    key_frames: tuple[KeyRow, ...] = ()
+    key_frames: tuple[KeyFrameRow, ...] = ()
     key_positions: Mapping[int, tuple[float, float]] = field(default_factory=dict)
     located: LocatedRow | None = None
     moved: Mapping[int, Shift] = field(default_factory=dict)
@@ -88,7 +88,7 @@ class InstanceChanges:
         dropped: Instances that leave the bag for good, because this field replaces them or shows
             that they were counted twice. Their owners are folded again from what they still hold.
         moved: Instance -> its new key, after a closed loop.
-        parts_instead: All pixels of unfinished cells after a closed loop; None: no change.
+        replaced_parts: All pixels of unfinished cells after a closed loop; None: no change.
     """
 
     rows: tuple[InstanceRow, ...] = ()
@@ -98,7 +98,7 @@ class InstanceChanges:
     displaced: tuple[InstanceId, ...] = ()
     dropped: tuple[InstanceId, ...] = ()
     moved: Mapping[InstanceId, str] = field(default_factory=dict)
-    parts_instead: tuple[PartRow, ...] | None = None
+    replaced_parts: tuple[PartRow, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
+
+from msgspec import structs
 
 from edge_mil.errors import BundleError, UsageError
 from edge_mil.pipeline import Model
@@ -38,8 +39,8 @@ def open_instances(
             "features with edge-mil score, or export it with an extractor."
         )
     if settings.background is not None:
-        tissue = dataclasses.replace(spec.tissue, background=settings.background)
-        spec = dataclasses.replace(spec, tissue=tissue)
+        tissue = structs.replace(spec.tissue, background=settings.background)
+        spec = structs.replace(spec, tissue=tissue)
     if spec.instances == "field":
         fields = FieldInstances(spec, settings, frame_size)
         return DeclaredLocalizer(independent=settings.independent), fields

@@ -255,5 +255,5 @@ def _with_relocation(changes: InstanceChanges, relocation: Relocation) -> Instan
         finished=changes.finished,
         dropped=(*relocation.dropped, *improved),
         moved=relocation.moved,
-        parts_instead=relocation.parts,
+        replaced_parts=relocation.parts,
     )

@@ -70,7 +70,7 @@ class RegistrationLocalizer(Localizer[RegisteredPlacement]):
         """Take over the stored key frames, and where each field was found."""
         self._records = records
         self._located = {row.sequence: row for row in records.located()}
-        keys = [key_frame_from(row) for row in records.key_fields()]
+        keys = [key_frame_from(row) for row in records.key_frames()]
         if keys:
             sequence, x, y = json.loads(records.meta()[LAST_SEEN])
             localizer = self._localizer_for((keys[0].width_px, keys[0].height_px))
@@ -115,7 +115,7 @@ class RegistrationLocalizer(Localizer[RegisteredPlacement]):
         if self._localizer is None:
             self._localizer = KeyFrameLocalizer(size_px, self._register)
             if self._records is not None:
-                self._localizer.keys.load = self._records.key_picture
+                self._localizer.keys.load = self._records.key_frame_jpeg
         return self._localizer
 
     def _tissue_share(self, pixels: UInt8Array) -> Measure:

@@ -7,7 +7,7 @@ import math
 
 from edge_mil.imaging import Cell, CellPart, ViewSharpness
 from edge_mil.imaging.registration import KeyFrame, PoseEdge
-from edge_mil.store import KeyRow, PartRow
+from edge_mil.store import KeyFrameRow, PartRow
 
 
 def key_of(cell: Cell) -> str:
@@ -51,14 +51,14 @@ def part_from(row: PartRow) -> CellPart:
     return CellPart.from_bytes(cell_of(row.instance_key), row.box, row.pixels, sharpness)
 
 
-def key_frame_row(key: KeyFrame) -> KeyRow:
+def key_frame_row(key: KeyFrame) -> KeyFrameRow:
     """Return the row of a key frame."""
     links = tuple((edge.start, edge.dx, edge.dy, edge.weight) for edge in key.links)
     size = (key.width_px, key.height_px)
-    return KeyRow(key.sequence, key.x, key.y, size, key.factor, key.jpeg, links)
+    return KeyFrameRow(key.sequence, key.x, key.y, size, key.factor, key.jpeg, links)
 
 
-def key_frame_from(row: KeyRow) -> KeyFrame:
+def key_frame_from(row: KeyFrameRow) -> KeyFrame:
     """Return what `key_frame_row` wrote."""
     edges = tuple(PoseEdge(start, row.sequence, dx, dy, w) for start, dx, dy, w in row.links)
-    return KeyFrame(row.sequence, row.x, row.y, *row.size, row.factor, row.picture, edges)
+    return KeyFrame(row.sequence, row.x, row.y, *row.size, row.factor, row.jpeg, edges)

@@ -101,11 +101,11 @@ class StageLocalizer(Localizer[StagePlacement]):
             settings = self._settings
             self._check = StageCheck(size, settings.mpp, settings.stage_affine)
             if self._records is not None:
-                self._check.keys.load = self._records.key_picture
+                self._check.keys.load = self._records.key_frame_jpeg
                 meta = self._records.meta()
                 x, y = json.loads(meta.get(CONFIRMED, "[false, false]"))
                 offset = StageOffset(*json.loads(meta.get(OFFSET, "[]")))
-                keys = [key_frame_from(row) for row in self._records.key_fields()]
+                keys = [key_frame_from(row) for row in self._records.key_frames()]
                 self._check.restore(keys, confirmed=(x, y), offset=offset)
         return self._check
 

@@ -75,7 +75,7 @@ class MosaicView:
 
     def _extents(self) -> list[_Extent]:
         headers, found = FieldHeaders(self._store, self._settings.mpp), []
-        for sequence, text in self._store.pictured():
+        for sequence, text in self._store.fields_with_thumbnail():
             header = headers.read(sequence, text)
             if header["x_um"] is not None:
                 numbers = (header[name] for name in ("x_um", "y_um", "width_um", "height_um"))

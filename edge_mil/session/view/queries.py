@@ -6,6 +6,7 @@ import dataclasses
 
 from edge_mil.errors import SequenceError
 from edge_mil.pipeline import Model
+from edge_mil.renamed import renamed_attribute
 from edge_mil.session.answer_log import StoredAnswer
 from edge_mil.session.restore import SessionState
 from edge_mil.session.settings import SessionSettings
@@ -106,8 +107,8 @@ class SessionQueries:
             )
         return jpeg
 
-    standing = status
-    heat_map = influence_map
+    standing = renamed_attribute("Session", "standing", "status")
+    heat_map = renamed_attribute("Session", "heat_map", "influence_map")
 
     def _with_durability(self, status: SessionStatus) -> SessionStatus:
         contiguous, beyond = self._state.answers.durable()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edge_mil.renamed import renamed_attribute
 from edge_mil.types import FieldResult, UInt8Array, Verdict
 
 
@@ -57,6 +58,8 @@ class FieldRecord:
     removed: bool
     attention_share: float = 0.0
     influence: float | None = None
+
+    place = renamed_attribute("FieldRecord", "place", "location_id")
 
     @property
     def sequence(self) -> int:

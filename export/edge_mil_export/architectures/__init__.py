@@ -1,5 +1,8 @@
 """The heads that are imported: one small file for each family, found by signature."""
 
+from typing import TYPE_CHECKING
+
+from edge_mil.renamed import renamed
 from edge_mil_export.architectures import (
     acmil,
     aem,
@@ -63,3 +66,6 @@ FAMILIES = (
     wikg,
 )
 """Importing a family registers its heads."""
+
+if not TYPE_CHECKING:  # else mypy would accept any name
+    __getattr__ = renamed(__name__, {"Layout": "StateDictReader"})

@@ -11,6 +11,7 @@ import cv2
 import grpc
 import numpy as np
 import pytest
+from msgspec import structs
 from painted_field import field, painted
 from running_service import RunningService, WireStream, open_session
 
@@ -182,7 +183,7 @@ def test_a_foreign_calibration_is_refused(
     client: Client, service: RunningService, asked: dict[str, object]
 ) -> None:
     known = Calibration("mine", measured={"pixel-size": time.time()}, mpp=0.5)
-    stored(service).save(replace(known, optics=replace(known.optics, objective="20x")))
+    stored(service).save(replace(known, optics=structs.replace(known.optics, objective="20x")))
     with pytest.raises(RemoteError) as caught:
         client.open_session(calibration="mine", **asked)
     assert caught.value.reason == "CALIBRATION_FOREIGN"

@@ -16,7 +16,7 @@ from edge_mil.pipeline.runners.verification import Check
 from edge_mil.service.models import preparation as preparing
 from edge_mil.service.models.preparation import Preparations, Wanted, choose_backend
 from edge_mil.service.models.registry import BundleRegistry, ServedBundle
-from edge_mil.service.sessions.live_session import SessionRegistry
+from edge_mil.service.sessions.registry import SessionRegistry
 from edge_mil.session import SessionFolder, SessionSettings
 
 DEMO = Path(__file__).parents[3] / "edge_mil" / "demo" / "bundle"

@@ -6,13 +6,13 @@ import json
 
 import grpc
 import pytest
+import rfc8785
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from running_service import WireStream, open_session, tissue_frames
 
 from edge_mil.rpc.status import REASON_KEY
-from edge_mil.service.views.canonical import canonical_json
 from edge_mil.types import RESEARCH_USE_ONLY
 from edge_mil.v1 import edge_mil_pb2 as pb
 from edge_mil.v1 import edge_mil_pb2_grpc as rpc
@@ -189,7 +189,7 @@ def test_closing_checks_the_count_and_gives_the_same_report_again(channel: grpc.
     assert first.session.state == pb.SESSION_STATE_CLOSED
     assert first.report_json == second.report_json
     report = json.loads(first.report_json)
-    assert canonical_json(report) == first.report_json
+    assert rfc8785.dumps(report) == first.report_json
     assert report["notice"] == RESEARCH_USE_ONLY
     assert report["fields"] == {"ACCEPTED": 2}
     assert report["bundle"].startswith("sha256:")

@@ -1,4 +1,4 @@
-"""The read side over the wire: scores, watching, fields, evidence."""
+"""ViewService over the wire: scores, watching, fields, influences, layers, the mosaic."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ def test_a_blurred_view_of_a_held_place_takes_nothing_away(model: Model) -> None
             again = session.add(frame)
             assert again.verdict is verdict
             assert again.score == first.score
-        assert session.standing().revision == 1
+        assert session.status().revision == 1
 
 
 def test_thresholds_are_fixed_when_the_session_is_opened(model: Model, tmp_path: Path) -> None:

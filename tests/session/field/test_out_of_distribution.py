@@ -78,7 +78,7 @@ def test_a_field_unlike_it_is_refused_and_gives_nothing(model: Model, tmp_path: 
     assert not distance.passed
     assert distance.value > distance.threshold
     assert refused.score == good.score
-    assert session.standing().revision == 1
+    assert session.status().revision == 1
     session._store.flush()
     assert {row.sequence for row in session._store.parts()} <= {1}
     session.release()

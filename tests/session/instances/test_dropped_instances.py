@@ -66,10 +66,10 @@ def test_a_dropped_instance_leaves_the_bag_in_the_step_of_the_field_that_drops_i
     assert first.score is not None
     assert third.score is not None
     assert third.score.instances == 16
-    before = session.standing()
+    before = session.status()
     session.release()
     again = folder.open(session.session_id, lambda _: model)
-    assert again.standing() == before
+    assert again.status() == before
     assert again.add(field(SLIDE, 0, 0), sequence=1).score == first.score
     again.release()
 
@@ -131,7 +131,7 @@ def test_a_killed_process_leaves_all_of_a_step_or_nothing(
             said += [int(line) for line in child.stdout.read().split()]
         opened = SessionFolder(state)
         session = opened.open(opened.ids()[0], lambda _: model)
-        stored = session.standing().durable_sequence
+        stored = session.status().durable_sequence
         assert stored >= max(said)
         assert agree(session.score(), folded_again(model, session))
         aggregator = model.aggregator

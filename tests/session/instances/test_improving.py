@@ -54,10 +54,10 @@ def test_a_sharper_pass_takes_the_place_of_a_soft_one(model: Model, tmp_path: Pa
     before = soft[-1].score
     assert before is not None
     assert abs(found.logits[1] - wanted.logits[1]) < 0.5 * abs(before.logits[1] - wanted.logits[1])
-    standing, focus = session.standing(), session.focus_map()
+    standing, focus = session.status(), session.focus_map()
     session.release()
     again = folder.open(session.session_id, lambda _: model)
-    assert again.standing() == standing
+    assert again.status() == standing
     assert np.array_equal(again.focus_map().values, focus.values)
     assert again.add(field(SLIDE, *PASS[0])).verdict is Verdict.DUPLICATE
     for x, y in PASS:
@@ -74,7 +74,7 @@ def test_an_improved_cell_goes_with_the_field_that_improved_it(model: Model) -> 
         assert (better.verdict, better.cells_improved) == (Verdict.ACCEPTED, 6)
         assert session.remove(1).score == better.score
         session.remove(3)
-        assert session.standing().instances == 6
+        assert session.status().instances == 6
         session.add(field(SOFT, 0, 0))
         found = session.score()
         assert found is not None
@@ -89,11 +89,11 @@ def test_a_stare_swaps_nothing(model: Model, sd: float) -> None:
         first = session.add(noisy(SLIDE, 100, 100, rng, sd))
         for _ in range(300):
             result, _ = session.submit(
-                session.standing().last_sequence + 1, noisy(SLIDE, 100, 100, rng, sd)
+                session.status().last_sequence + 1, noisy(SLIDE, 100, 100, rng, sd)
             )
             assert (result.verdict, result.cells_improved) == (Verdict.DUPLICATE, 0)
         assert session.score() == first.score
-        assert session.standing().revision == 1
+        assert session.status().revision == 1
 
 
 def test_soft_and_sharp_frames_in_turn_settle_at_once(model: Model) -> None:

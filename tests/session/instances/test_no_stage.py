@@ -148,7 +148,7 @@ def test_a_drifting_figure_of_eight_equals_one_clean_pass(
             twice += measures(session.add(Frame(field(*place)))).get("cells_counted_twice", 0)
         truth, score = against_truth(store, EIGHT, 64), session.score()
         found = truth.places
-        assert session.standing().instances == len(found)
+        assert session.status().instances == len(found)
     clean_store = SessionFile(tmp_path / "clean.db")
     with Session(bundle, MPP, store=clean_store) as session:
         for x, y in EIGHT:
@@ -165,7 +165,7 @@ def test_a_drifting_figure_of_eight_equals_one_clean_pass(
         assert found == clean
     # After a restart the same cells are held, and the score is the same to the bit.
     with Session(bundle, settings=NO_STAGE, store=SessionFile(tmp_path / "session.db")) as again:
-        assert again.standing().instances == len(found)
+        assert again.status().instances == len(found)
         assert again.score() == score
 
 
@@ -280,7 +280,7 @@ def test_a_flipped_stage_is_refused_at_the_first_overlap(
         session.add(Frame(field(400, 400), 0.0, 0.0))
         with pytest.raises(PositionError, match=words):
             session.add(Frame(field(480, 460), 40.0 * signs[0], 30.0 * signs[1]))
-        assert session.standing().fields_held == 1
+        assert session.status().fields_held == 1
 
 
 def test_a_stage_of_other_micrometres_is_refused(bundle: Bundle) -> None:

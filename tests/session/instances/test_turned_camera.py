@@ -57,7 +57,7 @@ def read(
             session.add(frame)
         session._store.flush()
         places = {row.instance_key for row in session._store.instances(arrays=False)}
-        return places, session.score(), session.standing().coverage
+        return places, session.score(), session.status().coverage
 
 
 @pytest.fixture(scope="module")
@@ -121,9 +121,9 @@ def test_a_turned_session_goes_on_after_a_restart_to_the_bit(
             broken.release()
             broken = folder.open(broken.session_id, lambda _: model)
             assert broken.settings == whole.settings
-        assert broken.standing().coverage == whole.standing().coverage
+        assert broken.status().coverage == whole.status().coverage
         assert broken.score() == whole.score()
-    assert whole.standing().instances > 40
+    assert whole.status().instances > 40
     whole.release()
     broken.release()
 

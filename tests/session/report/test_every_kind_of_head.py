@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 from painted_field import MPP, field, painted
 from small_bundle import FEATURES, write_small_bundle
 
@@ -38,7 +38,7 @@ def written(name: str, folder: Path) -> Path:
     head: Any = exporter.export_aggregator(folder / f"{name}.safetensors", options=HEADS[name])
     plain = write_small_bundle(folder / "plain")
     files = {"extractor.onnx": plain.read("extractor.onnx"), **head.graphs}
-    manifest = dataclasses.replace(plain.manifest, aggregator=head.spec, task=head.task, files={})
+    manifest = structs.replace(plain.manifest, aggregator=head.spec, task=head.task, files={})
     write_bundle(manifest, files, folder / "whole")
     return folder / "whole"
 

@@ -1,4 +1,4 @@
-"""Header and chunks to the bytes of one field, by the rules of the stream."""
+"""Join a field's header and chunks to its bytes, by the rules of the stream."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from edge_mil.types import UInt8Array
 from edge_mil.v1 import edge_mil_pb2 as pb
 
 
-class Assembly:
-    """One field under way: its buffer is made at the header and handed on when it is full.
+class FrameAssembly:
+    """One field that is being received, in a buffer of its own.
 
     Attributes:
         header: What the client declared.
-        refused: Why the field cannot be taken; its bytes are then read and forgotten, and the
+        rejected: Why the field cannot be taken; its bytes are then read and discarded, and the
             stream goes on.
-        payload: The bytes so far, uint8, shape (total_bytes,); empty when refused.
+        payload: The bytes so far, uint8, shape (total_bytes,); empty when rejected.
         started: When the header came, seconds of the monotonic clock.
     """
 
@@ -31,15 +31,15 @@ class Assembly:
         """
         check_header(header)
         self.header = header
-        self.refused: EdgeMilError | None = None
+        self.rejected: EdgeMilError | None = None
         self.started = time.monotonic()
         self._received = 0
         try:
             check_limits(header)
         except EdgeMilError as error:
-            self.refused = error
+            self.rejected = error
         # Not zeroed, and never used for a second field: the frame's pixels are these bytes.
-        size = 0 if self.refused else header.total_bytes
+        size = 0 if self.rejected else header.total_bytes
         self.payload: UInt8Array = np.empty(size, dtype=np.uint8)
 
     @property
@@ -73,6 +73,6 @@ class Assembly:
                 total_bytes=self.header.total_bytes,
                 received=end,
             )
-        if not self.refused:
+        if not self.rejected:
             self.payload[self._received : end] = np.frombuffer(data, dtype=np.uint8)
         self._received = end

@@ -1,4 +1,4 @@
-"""What one durable step writes: all of it, or nothing."""
+"""Rows of a session's file, and the change that writes them: all of it, or nothing."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 
 class InstanceKind(enum.IntEnum):
-    """What a row of the table `instance` is."""
+    """Kind of a row of the table `instance`."""
 
     GLASS = 0
     """A complete cell without tissue: known, and never an instance."""
     HELD = 1
     """An instance of the bag."""
     CANDIDATE = 2
-    """A field that could be its slot's instance, were the best one removed."""
+    """A field that would be its slot's instance if the best one were removed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +44,14 @@ class FieldRow:
 
 @dataclass(frozen=True, slots=True)
 class InstanceRow:
-    """One place of the slide, as one field showed it.
+    """One cell or slot of the slide, as one field showed it.
 
     Attributes:
         instance_key: Key of the cell or slot.
         sequence: Field that it belongs to.
         kind: Instance, candidate or glass.
         sources: Sequence numbers of the fields that gave it pixels.
-        note: JSON that the session needs to judge the place again.
+        note: JSON that the session needs to rank the cell or slot again, as its sharpness.
         features: float32, little-endian; None for glass.
         attention_logits: float32, little-endian; None for glass.
     """
@@ -67,15 +67,15 @@ class InstanceRow:
 
 @dataclass(frozen=True, slots=True)
 class PartRow:
-    """Pixels of a cell that is not complete.
+    """Pixels of a cell that is not complete yet.
 
     Attributes:
         instance_key: Key of the cell.
         sequence: Field that gave them.
         box: x, y, width and height inside the cell's box, camera pixels.
         pixels: RGB uint8, row-major; behind them, where the camera did not see all of the box, a
-            bit for each pixel that it saw. Any bytes: those of an array are not copied.
-        sharpness: Of these pixels in their field; None where it was not judged.
+            bit for each pixel that it saw. A memoryview of an array is written without a copy.
+        sharpness: Of these pixels in their field; None where it was not measured.
     """
 
     instance_key: str
@@ -86,17 +86,17 @@ class PartRow:
 
 
 @dataclass(frozen=True, slots=True)
-class KeyRow:
-    """A field that others are placed by; it outlives the removal of the field.
+class KeyFrameRow:
+    """A field that others are localised by; it stays when the field is removed.
 
     Attributes:
         sequence: Number of the field.
         x: Column of its left edge on the lattice, camera pixels.
         y: Row of its top edge.
         size: Its (width, height), camera pixels.
-        factor: Camera pixels per pixel of the picture.
-        picture: Grey JPEG.
-        links: (earlier key field, dx, dy, weight): what placed it.
+        factor: Camera pixels per pixel of the stored image.
+        jpeg: The stored image, grey.
+        links: (earlier key frame, dx, dy, weight) of each registration that localised it.
     """
 
     sequence: int
@@ -104,19 +104,19 @@ class KeyRow:
     y: float
     size: tuple[int, int]
     factor: int
-    picture: bytes
+    jpeg: bytes
     links: tuple[tuple[int, float, float, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class LocatedRow:
-    """Where a field without a stage position was found.
+    """Position of a field without a stage, as it was registered.
 
     Attributes:
         sequence: Number of the field.
-        anchor: Key field that it hangs on.
-        dx: Columns from the key field's left edge to its own, camera pixels.
-        dy: Rows from the key field's top edge.
+        anchor: Key frame that it was registered to.
+        dx: Columns from the key frame's left edge to its own, camera pixels.
+        dy: Rows from the key frame's top edge.
         x: Column of its left edge on the lattice when its pixels were taken.
         y: Row of its top edge then.
     """
@@ -135,23 +135,25 @@ class Change:
 
     Attributes:
         field: A new field; None when the step adds none.
-        instances: Rows to write, replacing those of the same place and field.
+        instances: Rows to write, replacing those of the same key and field.
         parts: Pixels to keep.
         thumbnail: JPEG of the field.
-        kinds: (place, sequence) -> its new kind.
+        kinds: (instance key, sequence) -> its new kind.
         states: Sequence -> new state of an earlier field.
-        dropped_places: Places whose rows go, whoever wrote them.
-        dropped: (place, sequence): single rows that go, before `instances` are written.
-        finished_places: Places that are complete: their parts go.
-        removed: Sequence of a field that is removed by hand: its parts go, its row is flagged.
+        dropped_keys: Instance keys whose rows are deleted, of all fields.
+        dropped: (instance key, sequence): single rows that are deleted, before `instances` are
+            written.
+        finished_keys: Keys of cells that are complete: their parts are deleted.
+        removed: Sequence of a field that is removed by hand: its parts are deleted and its row is
+            flagged.
         event: (kind, JSON) for the log.
         meta: Names and values to set.
         attachments: Name -> bytes that the session keeps as they are.
-        keys: Key fields to keep.
-        key_positions: Key field -> its new position.
-        located: Where the field was found.
-        moved: (place, sequence) -> new place of a row; before `instances` are written.
-        parts_instead: All pixels of unfinished cells, in place of those kept; None: no change.
+        key_frames: Key frames to keep.
+        key_frame_positions: Sequence of a key frame -> its new position.
+        located: Position of a field without a stage.
+        moved: (instance key, sequence) -> new key of a row; before `instances` are written.
+        replaced_parts: All pixels of unfinished cells, instead of those kept; None: no change.
     """
 
     field: FieldRow | None = None
@@ -160,15 +162,15 @@ class Change:
     thumbnail: bytes = b""
     kinds: Mapping[tuple[str, int], InstanceKind] = dataclasses.field(default_factory=dict)
     states: Mapping[int, bytes | None] = dataclasses.field(default_factory=dict)
-    dropped_places: tuple[str, ...] = ()
+    dropped_keys: tuple[str, ...] = ()
     dropped: tuple[tuple[str, int], ...] = ()
-    finished_places: tuple[str, ...] = ()
+    finished_keys: tuple[str, ...] = ()
     removed: int | None = None
     event: tuple[str, str] | None = None
     meta: Mapping[str, str] = dataclasses.field(default_factory=dict)
     attachments: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
-    keys: tuple[KeyRow, ...] = ()
-    key_positions: Mapping[int, tuple[float, float]] = dataclasses.field(default_factory=dict)
+    key_frames: tuple[KeyFrameRow, ...] = ()
+    key_frame_positions: Mapping[int, tuple[float, float]] = dataclasses.field(default_factory=dict)
     located: LocatedRow | None = None
     moved: Mapping[tuple[str, int], str] = dataclasses.field(default_factory=dict)
-    parts_instead: tuple[PartRow, ...] | None = None
+    replaced_parts: tuple[PartRow, ...] | None = None

@@ -1,4 +1,4 @@
-"""Lists in pages: the token is the last entry that was given."""
+"""Lists in pages; the token of the next page names the last entry of this one."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def page_of(
     Args:
         entries: All of them, in a fixed order.
         size: How many to give; 0 and anything above MAX_PAGE take that.
-        token: "" for the first page. One that names nothing any more starts again.
-        key: Names an entry.
+        token: "" for the first page. One that names no entry (any more) gives the first page too.
+        key: Name of an entry.
     """
     size = min(size or MAX_PAGE, MAX_PAGE)
     start = 0

@@ -1,0 +1,105 @@
+"""The stored form of a calibration: one line of JSON, then its arrays, float32 little-endian.
+
+The digest of a calibration is over these bytes, so that what is read is written to the same bytes
+again: an integer stays an integer.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Annotated, Literal, TypeAlias
+
+import msgspec
+import numpy as np
+from msgspec import Struct, structs
+
+from edge_mil.calibration.optical_path import OpticalPath
+from edge_mil.errors import CalibrationError, DamagedCalibrationError
+from edge_mil.types import Float32Array
+
+FORMAT = 1
+
+Number: TypeAlias = int | float
+Size: TypeAlias = Annotated[int, msgspec.Meta(gt=0)]
+ArrayName: TypeAlias = Literal["flat", "dark"]
+ARRAYS: tuple[ArrayName, ...] = ("flat", "dark")
+"""Arrays of a flat-field correction, in the order in which they are stored."""
+ITEM_BYTES = 4
+"""Of one float32."""
+
+
+class ShadingDocument(Struct, frozen=True, forbid_unknown_fields=True):
+    """The numbers of a flat-field correction; its arrays follow the line of JSON."""
+
+    frame_px: tuple[Size, Size]
+    white_gains: tuple[Number, ...]
+
+
+class CalibrationDocument(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The line of JSON: the fields of `Calibration`, and `arrays`, name -> shape."""
+
+    name: str
+    optics: OpticalPath
+    measured: Mapping[str, Number]
+    mpp: Number | None
+    background: tuple[Number, ...] | None
+    stage_affine: tuple[Number, Number, Number, Number] | None
+    gates: Mapping[str, Number] | None
+    stain: Mapping[str, tuple[Number, ...]] | None
+    figures: Mapping[str, Number]
+    shading: ShadingDocument | None
+    arrays: Mapping[ArrayName, tuple[Size, Size, Size]]
+    noise: Number = 0.0
+    format: int = FORMAT
+
+
+class _Format(Struct):
+    """The one key that every format has."""
+
+    format: int
+
+
+def encode(document: CalibrationDocument, arrays: Mapping[ArrayName, Float32Array]) -> bytes:
+    """Return the bytes of a calibration.
+
+    Args:
+        document: Its numbers and names.
+        arrays: float32 (h, w, 3) each, of the shapes that the document names.
+    """
+    head = json.dumps(document, default=structs.asdict, sort_keys=True, separators=(",", ":"))
+    body = (arrays[name].astype("<f4").tobytes() for name in ARRAYS if name in arrays)
+    return b"\n".join([head.encode(), b"".join(body)])
+
+
+def decode(data: bytes) -> tuple[CalibrationDocument, dict[ArrayName, Float32Array]]:
+    """Read what `encode` wrote.
+
+    Raises:
+        CalibrationError: It was written by a newer edge_mil.
+        DamagedCalibrationError: It is not the document of a calibration.
+    """
+    head, _, body = data.partition(b"\n")
+    try:
+        written = msgspec.json.decode(head, type=_Format).format
+        if written != FORMAT:
+            raise CalibrationError(
+                f"The calibration has format {written} and this edge_mil reads {FORMAT}; "
+                "update edge_mil on this device."
+            )
+        document = msgspec.json.decode(head, type=CalibrationDocument)
+        arrays: dict[ArrayName, Float32Array] = {}
+        start = 0
+        for name in ARRAYS:
+            if name in document.arrays:
+                shape = document.arrays[name]
+                end = start + ITEM_BYTES * math.prod(shape)
+                arrays[name] = np.frombuffer(body[start:end], "<f4").reshape(shape).copy()
+                start = end
+    # msgspec's errors are ValueErrors, and so is that of too few bytes for an array.
+    except (ValueError, RecursionError) as error:
+        raise DamagedCalibrationError(
+            f"The calibration cannot be read ({error}); measure it again with edge-mil calibrate."
+        ) from error
+    return document, arrays
