@@ -29,6 +29,7 @@ from edge_mil.client import (
 )
 from edge_mil.errors import RemoteError, ServiceUnavailableError, UsageError
 from edge_mil.types import REFUSED, RESEARCH_USE_ONLY, FieldResult, Frame, Verdict
+from edge_mil.verdict_text import unlocated_sentence
 
 DEFAULT_SERVER = "127.0.0.1:50051"
 CONNECT_S = 10.0
@@ -164,11 +165,8 @@ class _Playing:
                 name=frame.name,
             )
         if result.verdict is Verdict.UNLOCATED:
-            # Here, so that a client without OpenCV can stream, too.
-            from edge_mil.imaging.registration import why_unlocated
-
             lead = "\n" if self._progress else ""  # the progress line has no end of its own
-            print(f"{lead}edge-mil stream: {why_unlocated(result.measures)}", file=sys.stderr)
+            print(f"{lead}edge-mil stream: {unlocated_sentence(result.measures)}", file=sys.stderr)
         if self._progress:
             rate = self._answered / max(self.seconds, 1e-9)
             line = (
