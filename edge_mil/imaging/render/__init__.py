@@ -1,1 +1,1 @@
-"""Draw what people look at: the mosaic of the slide, thumbnails, and the colours of influence."""
+"""Draw what people look at: the mosaic of a slide, and a thumbnail of each accepted field."""
