@@ -40,6 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         EdgeMilError: The slide or an option does not fit; the message says which.
     """
+    from edge_mil.cli.console import open_console
     from edge_mil.demo.readme_picture import write_picture
     from edge_mil.demo.run import DEFAULT_SEED, PAINTED_FPS, DemoOptions, run_demo
 
@@ -57,15 +58,15 @@ def run(arguments: argparse.Namespace) -> int:
         state=arguments.state,
         fps=arguments.fps or (PAINTED_FPS if arguments.slide is None else None),
     )
-    result = run_demo(options, sys.stdout)
+    result = run_demo(options, open_console(sys.stdout))
     content = result.content
     if content.score is None:
-        print("No place with tissue was seen whole, so there is no score.")
+        print("No cell of tissue was seen whole, so there is no score.")
     else:
-        value = content.score.probabilities[-1]
+        print(RESEARCH_USE_ONLY)
         print(
-            f"{content.class_name} {value:.3f} from {content.score.instances} places, "
-            f"coverage {content.coverage:.0%}. {RESEARCH_USE_ONLY}"
+            f"{content.class_name} {content.score.probabilities[-1]:.3f} from "
+            f"{content.score.instances} instances, coverage {content.coverage:.0%}"
         )
     if arguments.picture is not None:
         write_picture(content, arguments.picture)

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from edge_mil.bundle import open_bundle
-from edge_mil.errors import StoreError, UsageError
-from edge_mil.pipeline import Model
+from edge_mil.errors import UsageError
 from edge_mil.session import SessionFolder, SessionSummary, default_state_folder
 from edge_mil.session.answers import read_answer
-from edge_mil.session.report.content import gather_report
 from edge_mil.session.report.files import export_session
-from edge_mil.session.report.page import render_report
+from edge_mil.session.report.gather import session_report
+from edge_mil.session.report.page import write_report
 from edge_mil.session.stored_fields import REVISION
 from edge_mil.store import SessionReader
 from edge_mil.types import RESEARCH_USE_ONLY, FieldResult, Verdict
@@ -133,25 +132,13 @@ def run_report(arguments: argparse.Namespace) -> int:
     Raises:
         StoreError: The page cannot be written.
     """
-    folder = _folder(arguments)
-    summary = folder.summary(arguments.session)
-    reader = folder.reader(arguments.session)
     bundle = open_bundle(arguments.bundle)
-    model = Model.load(bundle, extractor=False)
-    try:
-        content = gather_report(reader, summary, model)
-    finally:
-        model.close()
-    out = arguments.out or Path(f"edge-mil-{summary.session_id}.html")
-    try:
-        out.write_text(render_report(content), encoding="utf-8")
-    except OSError as error:
-        raise StoreError(
-            f"The report cannot be written to {out} ({error.strerror}); name another --out."
-        ) from error
+    content = session_report(_folder(arguments), arguments.session, bundle)
+    out = arguments.out or Path(f"edge-mil-{arguments.session}.html")
+    write_report(content, out)
     if arguments.json:
         score = content.score.as_json() if content.score else None
-        written = {"session": summary.session_id, "file": str(out), "score": score}
+        written = {"session": arguments.session, "file": str(out), "score": score}
         print(json.dumps({**written, "coverage": content.coverage, "bundle": bundle.digest}))
         return 0
     print(out)

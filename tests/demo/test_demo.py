@@ -61,7 +61,7 @@ def test_the_demo_scores_its_positive_slide_and_ends_with_the_reports_path(tmp_p
     page = report.read_text()
     assert "Research use only" in page
     assert page.count("<figure>") == 8
-    said = re.match(r"positive (\d\.\d+) from (\d+) places, coverage (\d+)%", lines[-2])
+    said = re.match(r"positive (\d\.\d+) from (\d+) instances, coverage (\d+)%", lines[-2])
     assert said is not None
     assert float(said[1]) > 0.5
     assert int(said[2]) > 100
