@@ -47,6 +47,18 @@ def print_table(
             print(line)
 
 
+def print_text(text: str) -> None:
+    """Print a sentence on standard output; a terminal folds it between words."""
+    try:
+        console = open_console(sys.stdout) if sys.stdout.isatty() else None
+    except ModuleNotFoundError:
+        console = None
+    if console is not None and console.is_terminal:
+        console.print(text)
+    else:
+        print(text)
+
+
 def _print_rich(
     rows: Sequence[Sequence[str]], headings: Sequence[str], right: Collection[int]
 ) -> bool:
@@ -65,6 +77,7 @@ def _print_rich(
             justify="right" if number in right else "left",
             style="bold" if not headings and number == 0 else "",
             overflow="fold",
+            no_wrap=number == 0,  # a name that is cut cannot be copied
         )
     for row in rows:
         table.add_row(*row)

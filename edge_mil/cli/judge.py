@@ -8,10 +8,10 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from edge_mil.bundle import Bundle, open_bundle
-from edge_mil.cameras.image_folder import SUFFIXES, read_image
+from edge_mil.cameras.image_folder import read_image
+from edge_mil.cli.arguments import Subparsers, add_json, image_names
 from edge_mil.errors import BundleError, SourceError
 from edge_mil.imaging import GridGeometry, TissueTest
 from edge_mil.imaging.quality.single_image import ImageQuality
@@ -26,17 +26,19 @@ SHOWN = ("clipped_share", "black_share", "tissue_share", "stillness", "focus", "
 """Measures that people read; --json has all of them."""
 
 
-def add_parser(subparsers: Any) -> None:
-    """Add `judge` and its arguments."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
+def add_parser(subparsers: Subparsers) -> None:
+    """Add `judge`."""
+    parser = subparsers.add_parser(
         "judge",
-        help="judge each image of a folder alone: its verdict and the numbers behind it",
+        help="judge each image of a folder alone: its verdict, with numbers",
         description="Judge each image of a folder and its subfolders alone, in the order of their "
         "names, by the gates of a live session: saturation, motion, tissue and focus. With a "
         "bundle that has a reference, also say whether the image is like what the model was made "
         "for. " + RESEARCH_USE_ONLY,
     )
-    parser.add_argument("folder", type=Path, help="holds png, jpg, tif or bmp images")
+    parser.add_argument(
+        "folder", metavar="FOLDER", type=Path, help="a folder of png, jpg, tif or bmp images"
+    )
     parser.add_argument(
         "--bundle", metavar="BUNDLE", help="take cells, tissue test and reference from this bundle"
     )
@@ -46,7 +48,7 @@ def add_parser(subparsers: Any) -> None:
         metavar="X",
         help="pixel size of the images, µm/px (default: that of the model)",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    add_json(parser)
     parser.set_defaults(run=run)
 
 
@@ -57,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
         EdgeMilError: The folder, the bundle or the pixel size does not fit.
     """
     folder: Path = arguments.folder
-    names = _images(folder)
+    names = image_names(folder)
     bundle = None if arguments.bundle is None else open_bundle(arguments.bundle)
     quality = _image_quality(bundle, arguments.mpp)
     ood = None if bundle is None else SingleImageOod.load(bundle, quality.geometry)
@@ -115,23 +117,6 @@ class _JudgedImage:
         by_name = {measure.name: measure for measure in self.measures}
         shown = [measure_sentence(by_name[name]) for name in SHOWN if name in by_name]
         return f"{self.name}  {self.verdict.name}  {self.words} ({'; '.join(shown)})"
-
-
-def _images(folder: Path) -> list[str]:
-    """Return the images of a folder and its subfolders by their path within it, sorted."""
-    if not folder.is_dir():
-        raise SourceError(f"{folder} is no folder; give a folder of images.", folder=folder)
-    names = sorted(
-        path.relative_to(folder).as_posix()
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES and path.is_file()
-    )
-    if not names:
-        raise SourceError(
-            f"{folder} holds no images; give a folder of png, jpg, tif or bmp files.",
-            folder=folder,
-        )
-    return names
 
 
 def _image_quality(bundle: Bundle | None, mpp: float | None) -> ImageQuality:

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import io
-import os
-import pty
 import re
-import struct
-import subprocess
-import sys
-import termios
 
 import pytest
+from terminal_screen import ESCAPE, in_a_terminal
 
 from edge_mil.cli.console import open_console, print_table
 
-ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 LONG = "a sentence that is much too long for one line of a terminal, so that it has to be folded"
 PROGRAM = (
     "from edge_mil.cli.console import print_table\n"
@@ -28,32 +21,6 @@ PROGRAM = (
 class _Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
-
-
-def in_a_terminal(program: str, **environment: str) -> str:
-    """Return what a program prints into a terminal of 80 columns."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    clean = {k: v for k, v in os.environ.items() if k not in ("CI", "NO_COLOR", "COLUMNS", "LINES")}
-    process = subprocess.Popen(
-        [sys.executable, "-c", program],
-        stdout=theirs,
-        stdin=subprocess.DEVNULL,
-        env={**clean, "TERM": "xterm-256color", **environment},
-    )
-    os.close(theirs)
-    shown = b""
-    while True:
-        try:
-            part = os.read(ours, 65536)
-        except OSError:  # Linux says so when the last writer has gone
-            break
-        if not part:
-            break
-        shown += part
-    os.close(ours)
-    assert process.wait(timeout=60) == 0
-    return shown.decode().replace("\r\n", "\n")
 
 
 def test_a_terminal_gets_a_table_that_folds_at_80_columns() -> None:

@@ -1,4 +1,4 @@
-"""The fields that `edge-mil bench imaging` is timed on: real texture, in the order of a path."""
+"""Make the fields of `edge-mil bench imaging`: real texture, in the order of a path."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ FIELD_PX = (2048, 2448)
 """Rows and columns of a common camera of 5 million pixels."""
 
 MPP = 0.25
-"""Of that camera under a 40x objective, um/px."""
+"""Pixel size of that camera under a 40x objective, µm/px."""
 
 SPEC = InputSpec("grid", 224, 224, 0.5, "RGB", None, None, TissueSpec())
 """What most models take."""
 
 STEP = 0.1
-"""Share of a field between two fields of the dense path: nine tenths are seen again."""
+"""Distance of two fields of the dense path, as a share of a field: nine tenths are seen again."""
 
 FIELDS = 8
 """Fields of a path at most."""
 
 NOISE = 1.5
-"""Of the sensor, grey levels."""
+"""Noise of the sensor, grey levels (standard deviation)."""
 
 DEPTH = 0.4
-"""How much less light the corners get."""
+"""Share of the light that the corners lack."""
 
 
 def sheet(slide: Path | None) -> UInt8Array:
@@ -59,7 +59,7 @@ def sheet(slide: Path | None) -> UInt8Array:
     size = round(pixels.shape[1] * mpp / MPP), round(pixels.shape[0] * mpp / MPP)
     if size[1] < FIELD_PX[0] or size[0] < FIELD_PX[1]:
         raise SourceError(
-            f"The slide has {size[0]} x {size[1]} px at {MPP:g} um/px, fewer than one field of "
+            f"The slide has {size[0]} x {size[1]} px at {MPP:g} µm/px, fewer than one field of "
             f"{FIELD_PX[1]} x {FIELD_PX[0]}; name a larger one."
         )
     large = cv2.resize(pixels, size, interpolation=cv2.INTER_CUBIC)
@@ -81,9 +81,9 @@ def path(picture: UInt8Array, light: ShadingCorrection, *, dense: bool) -> list[
     """Return fields as the camera gives them, ten a second.
 
     Args:
-        picture: From `sheet`.
+        picture: The slide, from `sheet`.
         light: What the optics do to them.
-        dense: Nine tenths of a field were in the one before; else nothing was.
+        dense: Whether nine tenths of a field were in the one before it; else nothing was.
     """
     rows, columns = FIELD_PX
     free = picture.shape[0] - rows, picture.shape[1] - columns
@@ -92,11 +92,11 @@ def path(picture: UInt8Array, light: ShadingCorrection, *, dense: bool) -> list[
         step, room = (round(STEP * rows), free[0]) if down else (round(STEP * columns), free[1])
         along = [k * step for k in range(min(FIELDS, room // step + 1))]
         middle = (free[1] if down else free[0]) // 2
-        places = [(middle, k) if down else (k, middle) for k in along]
+        corners = [(middle, k) if down else (k, middle) for k in along]
     else:
         xs, ys = range(0, free[1] + 1, columns), range(0, free[0] + 1, rows)
-        places = [(x, y) for y in ys for x in xs][:FIELDS]
-    return [_frame(picture, light, number, place) for number, place in enumerate(places)]
+        corners = [(x, y) for y in ys for x in xs][:FIELDS]
+    return [_frame(picture, light, number, corner) for number, corner in enumerate(corners)]
 
 
 def without_positions(frames: Sequence[Frame]) -> list[Frame]:
@@ -105,9 +105,9 @@ def without_positions(frames: Sequence[Frame]) -> list[Frame]:
 
 
 def _frame(
-    picture: UInt8Array, light: ShadingCorrection, number: int, place: tuple[int, int]
+    picture: UInt8Array, light: ShadingCorrection, number: int, corner: tuple[int, int]
 ) -> Frame:
-    (x, y), (rows, columns) = place, FIELD_PX
+    (x, y), (rows, columns) = corner, FIELD_PX
     even = np.ascontiguousarray(picture[y : y + rows, x : x + columns])
     pixels = np.asarray(cv2.multiply(even, light.divisor, scale=1 / 255), np.uint8)
     centre = (x + columns / 2) * MPP, (y + rows / 2) * MPP
