@@ -10,8 +10,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 def page_templates(package: str) -> Environment:
     """Return the templates in a package's folder `templates`.
 
-    What a page is told is escaped, a name that it does not get is an error, and two filters help:
-    `number` writes a coordinate without needless digits, `data_url` puts an image into the page.
+    Values are escaped, and a missing value is an error. Two filters are added: `number` writes a
+    coordinate without needless digits, `data_url` puts an image into the page.
 
     Args:
         package: Import name of the package.

@@ -15,7 +15,7 @@ from typing import Literal, TypeAlias
 from edge_mil.types import Measure, Verdict
 
 Reader: TypeAlias = Literal["report", "operator", "judge"]
-"""Who reads: a session's report, the operator at the microscope, the user of `edge-mil judge`."""
+"""Readers: a session's report, the operator at the microscope, the user of `edge-mil judge`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ MEASURE_TEXT: Mapping[str, str] = MappingProxyType(
 
 
 def verdict_sentence(verdict: Verdict, reader: Reader) -> str:
-    """Return what a reader is told of a verdict."""
+    """Return the sentence of a verdict for one reader."""
     text = VERDICT_TEXT[verdict]
     if reader == "report":
         return text.meaning

@@ -62,7 +62,7 @@ def print_text(text: str) -> None:
 def _print_rich(
     rows: Sequence[Sequence[str]], headings: Sequence[str], right: Collection[int]
 ) -> bool:
-    """Print the table as rich does; say False where rich is not installed, or must not."""
+    """Print the table by rich; return False where it is not installed, or no terminal shows it."""
     try:
         from rich.table import Table
     except ModuleNotFoundError:

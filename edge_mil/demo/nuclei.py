@@ -19,7 +19,7 @@ SUPERSAMPLING = 3
 
 @dataclass(frozen=True, slots=True)
 class NucleusKind:
-    """How nuclei of one kind look, at 0.5 um/px.
+    """How nuclei of one kind look, at 0.5 µm/px.
 
     Attributes:
         radius_px: Mean radius.

@@ -22,9 +22,9 @@ from edge_mil.cli.bench.imaging_fields import (
     FIELD_PX,
     MPP,
     SPEC,
-    path,
-    shading,
-    sheet,
+    path_frames,
+    slide_pixels,
+    uneven_light,
     without_positions,
 )
 from edge_mil.cli.bench.imaging_steps import STEPS, SteppedPath, Watch
@@ -82,11 +82,11 @@ def run(args: argparse.Namespace) -> int:
     """
     if args.rounds < 1:
         raise UsageError("--rounds must be 1 or more.")
-    picture, light = sheet(args.slide), shading()
+    picture, light = slide_pixels(args.slide), uneven_light()
     with _one_core():
         paths = {
-            "nine tenths seen before": path(picture, light, dense=True),
-            "all new": path(picture, light, dense=False),
+            "nine tenths seen before": path_frames(picture, light, dense=True),
+            "all new": path_frames(picture, light, dense=False),
         }
         found = {name: _measured(frames, light, args.rounds) for name, frames in paths.items()}
         apart = _apart(paths["nine tenths seen before"], light, args.rounds)
@@ -169,13 +169,13 @@ def _apart(frames: Sequence[Frame], light: ShadingCorrection, rounds: int) -> Ro
     tile = np.ascontiguousarray(pixels[:448:2, :448:2])[None]
     profile = fit_profile(pixels[::4, ::4], tissue.background)
     stains = {name: StainTransform(name, profile, profile) for name in ("macenko", "reinhard")}
-    noise, picture = noise_reduction(2.0, light), thumbnail_jpeg(pixels)
+    noise, thumbnail = noise_reduction(2.0, light), thumbnail_jpeg(pixels)
     assert noise is not None
     unit = np.diag((FIELD_PX[1] * MPP / 256, FIELD_PX[0] * MPP / 214))
 
-    def laid() -> None:
-        small = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR)
-        MosaicCanvas(FINEST_UM).lay(np.asarray(small, np.uint8), 306.0, 256.0, unit)
+    def paint() -> None:
+        small = cv2.imdecode(np.frombuffer(thumbnail, np.uint8), cv2.IMREAD_COLOR)
+        MosaicCanvas(FINEST_UM).paint(np.asarray(small, np.uint8), 306.0, 256.0, unit)
 
     work: dict[str, Callable[[], object]] = {
         f"all cells of a field resampled, {objective}": _resampling(pixels, mpp)
@@ -186,7 +186,7 @@ def _apart(frames: Sequence[Frame], light: ShadingCorrection, rounds: int) -> Ro
         "stain of one tile, macenko": lambda: stains["macenko"].apply(tile),
         "stain of one tile, reinhard": lambda: stains["reinhard"].apply(tile),
         "noise reduction, where noise was calibrated": lambda: noise.apply(pixels),
-        "a field laid on the mosaic, when it is asked for": laid,
+        "a field laid on the mosaic, when it is asked for": paint,
     }
     found: Rows = {}
     for name, call in work.items():

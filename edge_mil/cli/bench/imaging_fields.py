@@ -39,8 +39,8 @@ DEPTH = 0.4
 """Share of the light that the corners lack."""
 
 
-def sheet(slide: Path | None) -> UInt8Array:
-    """Return a large picture at `MPP`, RGB uint8: of a slide, or the demo's painting enlarged.
+def slide_pixels(slide: Path | None) -> UInt8Array:
+    """Return a part of a slide at `MPP`, RGB uint8 (h, w, 3); of the demo's painted one without.
 
     Raises:
         SourceError: The slide cannot be read, or is too small.
@@ -69,7 +69,7 @@ def sheet(slide: Path | None) -> UInt8Array:
     return np.asarray(cv2.add(large, noise, dtype=cv2.CV_8U), np.uint8)
 
 
-def shading() -> ShadingCorrection:
+def uneven_light() -> ShadingCorrection:
     """Return a flat field of dark corners and a warm lamp."""
     side = np.linspace(-0.5, 0.5, 64, dtype=np.float32)
     light = 1 - 2 * DEPTH * (side[:, None] ** 2 + side[None] ** 2)
@@ -77,16 +77,16 @@ def shading() -> ShadingCorrection:
     return ShadingCorrection(flat.astype(np.float32), FIELD_PX, None, (1.0, 1.02, 1.06))
 
 
-def path(picture: UInt8Array, light: ShadingCorrection, *, dense: bool) -> list[Frame]:
+def path_frames(pixels: UInt8Array, light: ShadingCorrection, *, dense: bool) -> list[Frame]:
     """Return fields as the camera gives them, ten a second.
 
     Args:
-        picture: The slide, from `sheet`.
+        pixels: The slide, from `slide_pixels`.
         light: What the optics do to them.
         dense: Whether nine tenths of a field were in the one before it; else nothing was.
     """
     rows, columns = FIELD_PX
-    free = picture.shape[0] - rows, picture.shape[1] - columns
+    free = pixels.shape[0] - rows, pixels.shape[1] - columns
     if dense:
         down = free[0] * columns > free[1] * rows
         step, room = (round(STEP * rows), free[0]) if down else (round(STEP * columns), free[1])
@@ -96,7 +96,7 @@ def path(picture: UInt8Array, light: ShadingCorrection, *, dense: bool) -> list[
     else:
         xs, ys = range(0, free[1] + 1, columns), range(0, free[0] + 1, rows)
         corners = [(x, y) for y in ys for x in xs][:FIELDS]
-    return [_frame(picture, light, number, corner) for number, corner in enumerate(corners)]
+    return [_frame(pixels, light, number, corner) for number, corner in enumerate(corners)]
 
 
 def without_positions(frames: Sequence[Frame]) -> list[Frame]:
@@ -105,10 +105,10 @@ def without_positions(frames: Sequence[Frame]) -> list[Frame]:
 
 
 def _frame(
-    picture: UInt8Array, light: ShadingCorrection, number: int, corner: tuple[int, int]
+    pixels: UInt8Array, light: ShadingCorrection, number: int, corner: tuple[int, int]
 ) -> Frame:
     (x, y), (rows, columns) = corner, FIELD_PX
-    even = np.ascontiguousarray(picture[y : y + rows, x : x + columns])
-    pixels = np.asarray(cv2.multiply(even, light.divisor, scale=1 / 255), np.uint8)
+    even = np.ascontiguousarray(pixels[y : y + rows, x : x + columns])
+    shaded = np.asarray(cv2.multiply(even, light.divisor, scale=1 / 255), np.uint8)
     centre = (x + columns / 2) * MPP, (y + rows / 2) * MPP
-    return Frame(pixels, *centre, capture_time_s=1000.0 + 0.1 * number)
+    return Frame(shaded, *centre, capture_time_s=1000.0 + 0.1 * number)

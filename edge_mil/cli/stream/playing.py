@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Playback:
-    """Plays one source to one session; what people are told goes to standard error."""
+    """Sends the frames of one source to one session; messages go to standard error."""
 
     def __init__(self, session: ClientSession, camera: Source) -> None:
         self._session, self._camera = session, camera

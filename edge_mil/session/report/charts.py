@@ -25,7 +25,7 @@ PALE = 0.03
 """Influences below this many logits are left without colour: they would only tint the tissue."""
 
 SOFT, SHARP = (68, 1, 84), (253, 231, 37)
-"""Ends of viridis: they differ in lightness, so every eye and every printer tells them apart."""
+"""Ends of viridis: they differ in lightness, so that they can be told apart without colour."""
 
 SEEN, PARTLY, NOT_SEEN = (27, 120, 55), (230, 159, 0), (213, 94, 0)
 LAYER_OPACITY = 0.45
@@ -52,7 +52,7 @@ class ColouredCell:
         y: Upper end, stage um.
         colour: RGB, 0 to 255.
         opacity: 0 to 1.
-        label: What the rectangle says when it is pointed at.
+        label: Text shown when the mouse points at the rectangle.
     """
 
     x: float

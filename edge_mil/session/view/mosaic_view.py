@@ -67,7 +67,7 @@ class MosaicView:
             for place in places[known:]:
                 self._lay(place)
             self._laid = places
-            pixels, region = self._sheet.picture()
+            pixels, region = self._sheet.snapshot()
             return SlideMosaic(pixels, region.x_um, region.y_um, unit, places[-1].sequence)
 
     def _places(self) -> list[_Place]:
@@ -86,7 +86,7 @@ class MosaicView:
         bgr = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
         assert bgr is not None  # written by `thumbnail_jpeg`
         picture = np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
-        self._sheet.lay(picture, place.x_um, place.y_um, self._um_per_px(picture, place))
+        self._sheet.paint(picture, place.x_um, place.y_um, self._um_per_px(picture, place))
 
     def _um_per_px(self, picture: UInt8Array, place: _Place) -> Float64Array:
         height, width = picture.shape[:2]
