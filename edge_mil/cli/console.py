@@ -38,40 +38,27 @@ def print_table(
     A terminal gets cells that fold at its width; a file or pipe one line for each row.
 
     Args:
-        rows: Cells of each row.
+        rows: Cells, as many in each row.
         headings: Of the columns; none for a list of names and values.
         right: Columns of numbers, which are aligned at their right end.
     """
-    if not sys.stdout.isatty() or not _print_rich(rows, headings, right):
-        for line in _plain_lines([tuple(headings), *rows] if headings else rows, right):
-            print(line)
+    lines = [headings, *rows] if headings else rows
+    if not lines:
+        return
+    console = terminal_console(sys.stdout)
+    if console is None:
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        for line in lines:
+            cells = [
+                cell.rjust(width) if number in right else cell.ljust(width)
+                for number, (cell, width) in enumerate(zip(line, widths, strict=True))
+            ]
+            print(GAP.join(cells).rstrip())
+        return
+    from rich.table import Table
 
-
-def print_text(text: str) -> None:
-    """Print a sentence on standard output; a terminal folds it between words."""
-    try:
-        console = open_console(sys.stdout) if sys.stdout.isatty() else None
-    except ModuleNotFoundError:
-        console = None
-    if console is not None and console.is_terminal:
-        console.print(text)
-    else:
-        print(text)
-
-
-def _print_rich(
-    rows: Sequence[Sequence[str]], headings: Sequence[str], right: Collection[int]
-) -> bool:
-    """Print the table by rich; return False where it is not installed, or no terminal shows it."""
-    try:
-        from rich.table import Table
-    except ModuleNotFoundError:
-        return False
-    console = open_console(sys.stdout)
-    if not console.is_terminal or console.is_dumb_terminal:
-        return False
     table = Table(box=None, show_header=bool(headings), pad_edge=False, padding=(0, 2, 0, 0))
-    for number in range(max(map(len, [headings, *rows]))):
+    for number in range(len(lines[0])):
         table.add_column(
             headings[number] if headings else "",
             justify="right" if number in right else "left",
@@ -82,16 +69,23 @@ def _print_rich(
     for row in rows:
         table.add_row(*row)
     console.print(table)
-    return True
 
 
-def _plain_lines(rows: Sequence[Sequence[str]], right: Collection[int]) -> list[str]:
-    count = max(map(len, rows), default=0)
-    widths = [max(len(row[k]) for row in rows if k < len(row)) for k in range(count)]
-    return [
-        GAP.join(
-            cell.rjust(widths[k]) if k in right else cell.ljust(widths[k])
-            for k, cell in enumerate(row)
-        ).rstrip()
-        for row in rows
-    ]
+def print_text(text: str) -> None:
+    """Print a sentence on standard output; a terminal folds it between words."""
+    console = terminal_console(sys.stdout)
+    if console is None:
+        print(text)
+    else:
+        console.print(text)
+
+
+def terminal_console(stream: TextIO) -> Console | None:
+    """Return the console of a stream; None where it gets plain lines, or rich is not installed."""
+    if not stream.isatty():
+        return None
+    try:
+        console = open_console(stream)
+    except ModuleNotFoundError:
+        return None
+    return console if console.is_terminal and not console.is_dumb_terminal else None

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
-from edge_mil.cli.console import open_console
+from edge_mil.cli.console import terminal_console
 from edge_mil.cli.stream.camera import Source, look_again, refocus_rounds
 from edge_mil.client import ClientSession, FieldStream, StreamSummary
 from edge_mil.types import REFUSED, FieldResult, Frame, Verdict
@@ -54,13 +54,8 @@ class Playback:
 
     def _progress(self) -> AbstractContextManager[Status | None]:
         """Return a line that is redrawn, where standard error is a terminal that can."""
-        try:
-            console = open_console(sys.stderr)
-        except ModuleNotFoundError:
-            return nullcontext()
-        if not console.is_terminal or console.is_dumb_terminal:
-            return nullcontext()
-        return console.status("waiting for the first answer")
+        console = terminal_console(sys.stderr)
+        return nullcontext() if console is None else console.status("waiting for an answer")
 
     def _show(self, result: FieldResult, frame: Frame) -> None:
         self._answered += 1
