@@ -65,7 +65,7 @@ def add_parser(subparsers: Subparsers) -> None:
         default="serpentine",
         help="order of the fields; hand moves the slide as a person does (default: serpentine)",
     )
-    add("--passes", type=int, default=1, metavar="N", help="how often the path is walked (1)")
+    add("--passes", type=int, default=1, metavar="N", help="repeat the path (default: 1)")
     add(
         "--frames",
         type=int,
@@ -81,7 +81,7 @@ def add_parser(subparsers: Subparsers) -> None:
         help="stay for N more frames in the middle of the pass; --frames does not count them",
     )
     add("--fps", type=float, metavar="F", help="upper limit of frames per second")
-    add("--seed", type=int, default=0, metavar="S", help="seed of the path and of the faults (0)")
+    add("--seed", type=int, default=0, metavar="S", help="seed of path and faults (default: 0)")
     add("--independent", action="store_true", help="images without positions are separate fields")
     add(
         "--allow-enlargement",
