@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -40,6 +41,9 @@ def run_program(name: str, run: Callable[[], int]) -> int:
         What `run` returns; 2 for a foreseen error, 130 after Ctrl-C, 141 where the reader of the
         output went away.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # An encoding without "µ" must not end a command.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = run()
         sys.stdout.flush()

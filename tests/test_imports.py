@@ -15,7 +15,10 @@ MODULES = sorted(
 )
 TRAINING = ("torch", "torchvision", "timm", "onnx", "onnxscript", "edge_mil_export")
 ACCELERATORS = ("tensorrt", "pycuda", "ray", "openvino")
-ENGINE = ("cv2", "onnxruntime", "openslide", "h5py", "sqlite3", "grpc_health", "grpc_reflection")
+ENGINE = (
+    *("cv2", "onnxruntime", "openslide", "h5py", "sqlite3", "grpc_health", "grpc_reflection"),
+    *("jinja2", "msgspec", "platformdirs", "rfc8785", "rich", "tifffile"),
+)
 POSIX = ("fcntl", "termios", "pwd", "grp", "resource", "tty", "pty", "syslog")
 
 

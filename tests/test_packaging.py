@@ -67,6 +67,10 @@ def test_every_file_of_the_packages_is_in_the_wheel(wheel: Path) -> None:
         "edge_mil/py.typed",
         "edge_mil/store/schema/0001_session.sql",
         "edge_mil/demo/bundle/bundle.json",
+        "edge_mil/session/report/templates/report.html.j2",
+        "edge_mil/session/report/templates/report.css",
+        "edge_mil/demo/templates/picture.svg.j2",
+        "edge_mil_export/fidelity/templates/fidelity.html.j2",
     ],
 )
 def test_what_is_not_python_travels_too(wheel: Path, needed: str) -> None:

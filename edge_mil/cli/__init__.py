@@ -1,4 +1,8 @@
-"""`edge-mil`: find the command, import only that one, turn what was foreseen into one sentence."""
+"""`edge-mil`: import the command that was named, run it, print an expected error as one sentence.
+
+Each command is a module or folder with its name and an `add_parser`; `arguments` and `console` are
+shared by them.
+"""
 
 from __future__ import annotations
 
@@ -13,34 +17,34 @@ from edge_mil.types import RESEARCH_USE_ONLY
 from edge_mil.version import __version__
 
 COMMANDS = {
-    "demo": "play a slide through a real service and end with a report; needs nothing else",
+    "demo": "play a slide through a real service and end with a report",
     "serve": "score the fields that clients send, over gRPC",
     "stream": "play a slide, or a folder of images, to a service as a camera would",
     "slide": "score a whole slide file offline: the reference for a live run",
     "score": "score saved features",
     "bundle": "show, verify or pack a bundle",
     "calibrate": "measure flat field, white balance, pixel size, gates and stain of a microscope",
-    "judge": "judge each image of a folder alone: its verdict and the numbers behind it",
+    "judge": "judge each image of a folder alone: its verdict, with numbers",
     "session": "list, show, report on or export the sessions of a service",
     "engine": "build, list and clear TensorRT engines",
     "tune": "measure every backend and precision on this device, keep the fastest in bound",
-    "doctor": "what this device can run, what is missing, and the command that mends it",
+    "doctor": "say what this device can run, what is missing, and the command that mends it",
     "heads": "list the aggregators: paper, incremental class, costs, audit",
-    "bench": "measure this machine; without a name, list what can be measured",
+    "bench": "measure this machine; without a name, list the benchmarks",
 }
-"""Command -> its line in the help. The module edge_mil.cli.COMMAND has `add_parser`."""
+"""Command -> its line in the list of commands."""
 
 PACKAGES = {
     "cv2": "device",
+    "onnxruntime": "device",
+    "openslide": "device",
+    "h5py": "device",
     "jinja2": "device",
     "msgspec": "device",
     "platformdirs": "device",
     "rfc8785": "device",
     "rich": "device",
     "tifffile": "device",
-    "onnxruntime": "device",
-    "openslide": "device",
-    "h5py": "device",
     "grpc_health": "device",
     "grpc_reflection": "device",
     "grpc_status": "device",
@@ -56,7 +60,7 @@ PACKAGES = {
     "tensorrt_rtx": "tensorrt-rtx",
     "pycuda": "tensorrt",
 }
-"""Import name -> the extra of edge-mil that installs it."""
+"""Import name of a package -> the extra of edge-mil that installs it."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -87,12 +91,12 @@ def _run(words: list[str]) -> int:
 
 
 def _parser(chosen: str) -> argparse.ArgumentParser:
-    """Return the parser of every command's name, and of the chosen one's arguments."""
+    """Return the parser that knows every command's name, and the chosen one's arguments."""
     parser = Parser(
         prog="edge-mil",
         description="Live slide-level scores beside the microscope. " + RESEARCH_USE_ONLY,
-        epilog="edge-mil COMMAND --help says more about each. "
-        "Models become bundles with edge-mil-export.",
+        epilog="edge-mil COMMAND --help says more about a command. edge-mil-export makes a bundle "
+        "of a trained model.",
     )
     parser.add_argument("--version", action="version", version=f"edge-mil {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)

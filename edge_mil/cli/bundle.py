@@ -1,4 +1,4 @@
-"""`edge-mil bundle show|verify|pack|sign`: look at a bundle, check it, hand it on."""
+"""`edge-mil bundle show|verify|pack|sign`: look at a bundle, check it, pass it on."""
 
 from __future__ import annotations
 
@@ -6,46 +6,54 @@ import argparse
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from msgspec import structs
 
 from edge_mil.bundle import Bundle, InputSpec, Manifest, open_bundle, pack_bundle
+from edge_mil.cli.arguments import Subparsers, add_bundle, add_json
+from edge_mil.cli.console import print_table
 from edge_mil.errors import NotThereYetError
 
 SUFFIX = ".milb"
 KIB = 1024
 
 
-def add_parser(subparsers: Any) -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """Add `bundle` and its four verbs."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
+    parser = subparsers.add_parser(
         "bundle",
         help="show, verify or pack a bundle",
-        description="Look at a bundle, check it, hand it on. BUNDLE is a folder or a packed .milb. "
-        "Every verb verifies all checksums first.",
+        description="Show, verify or pack a bundle. Every verb first verifies all checksums.",
     )
     verbs = parser.add_subparsers(dest="verb", metavar="show|verify|pack|sign", required=True)
-
-    def verb(name: str, line: str) -> argparse.ArgumentParser:
-        made: argparse.ArgumentParser = verbs.add_parser(name, help=line, description=line)
-        made.add_argument("bundle", metavar="BUNDLE", help="a folder, or a packed .milb")
-        return made
-
-    show = verb("show", "Say what the bundle wants, what it gives, and under which terms.")
-    verify = verb("verify", "Verify every checksum; exit code 0 when all is in order, else 2.")
-    pack = verb(
+    show = verbs.add_parser(
+        "show",
+        help="show what the bundle takes and gives, and its licences",
+        description="Show what the bundle takes, what it gives, and under which licences.",
+    )
+    verify = verbs.add_parser(
+        "verify",
+        help="verify every checksum",
+        description="Verify every checksum. Exit code 0 when all files are in order, else 2.",
+    )
+    pack = verbs.add_parser(
         "pack",
-        "Write the bundle as one .milb file. An extractor that may not be passed on stays behind, "
-        "and its digests travel, so that the receiver's own export can take its place.",
+        help="write the bundle as one .milb file",
+        description="Write the bundle as one .milb file. Where the licence does not allow the "
+        "extractor to be passed on, its graphs stay out and only their digests are kept, so that "
+        "the receiver can put an export of their own in their place.",
     )
     pack.add_argument(
-        "--out", metavar="FILE", help="the file; beside the bundle, with .milb, by default"
+        "--out", metavar="FILE", help="the file to write (default: beside the bundle, as .milb)"
     )
-    for parser_of, run in ((show, run_show), (verify, run_verify), (pack, run_pack)):
-        parser_of.add_argument("--json", action="store_true", help="print one JSON document")
-        parser_of.set_defaults(run=run)
-    verb("sign", "Not in this release.").set_defaults(run=run_sign)
+    sign = verbs.add_parser(
+        "sign", help="not in this release", description="Sign a bundle: not in this release."
+    )
+    for verb, run in ((show, run_show), (verify, run_verify), (pack, run_pack), (sign, run_sign)):
+        add_bundle(verb)
+        if verb is not sign:
+            add_json(verb)
+        verb.set_defaults(run=run)
 
 
 def run_show(arguments: argparse.Namespace) -> int:
@@ -55,17 +63,13 @@ def run_show(arguments: argparse.Namespace) -> int:
         document = {"bundle": bundle.digest, "absent": bundle.absent, "manifest": bundle.manifest}
         print(json.dumps(document, default=structs.asdict))
         return 0
-    print(sentence(bundle.manifest))
-    print()
-    rows = list(_rows(bundle))
-    width = max(len(name) for name, _ in rows)
-    for name, value in rows:
-        print(f"{name:{width}}  {value}")
+    print(sentence(bundle.manifest) + "\n")
+    print_table(list(_rows(bundle)))
     return 0
 
 
 def run_verify(arguments: argparse.Namespace) -> int:
-    """Verify, and say what was verified."""
+    """Verify the checksums and print how many there were."""
     bundle = open_bundle(arguments.bundle)
     verified = len(bundle.manifest.files) - len(bundle.absent)
     if arguments.json:
@@ -74,14 +78,15 @@ def run_verify(arguments: argparse.Namespace) -> int:
     print(f"{bundle.manifest.name} is in order: {verified} files verified, {bundle.digest}")
     if bundle.absent:
         print(
-            f"{', '.join(bundle.absent)} stayed behind, since the extractor may not be passed on: "
-            "saved features can be scored, images only with your own export of it."
+            f"{', '.join(bundle.absent)} stayed behind, since the extractor may not be passed on. "
+            "The bundle scores saved features; to score images, add your own export of the "
+            "extractor."
         )
     return 0
 
 
 def run_pack(arguments: argparse.Namespace) -> int:
-    """Pack, and say where the file is."""
+    """Pack the bundle and print where the file is."""
     bundle = open_bundle(arguments.bundle)
     source = Path(arguments.bundle).resolve()
     name = source.name if source.is_dir() else source.stem
@@ -96,13 +101,13 @@ def run_pack(arguments: argparse.Namespace) -> int:
         print(
             f"Without {', '.join(packed.absent)}: the extractor may not be passed on "
             f"({bundle.manifest.licences.extractor or 'its licence is not stated'}). "
-            "The receiver puts an own export of it there; edge-mil bundle verify compares."
+            "The receiver adds an own export of it; edge-mil bundle verify compares the digests."
         )
     return 0
 
 
 def run_sign(arguments: argparse.Namespace) -> int:
-    """Say that signing comes later.
+    """Refuse: signing comes later.
 
     Raises:
         NotThereYetError: Always.
@@ -115,35 +120,31 @@ def run_sign(arguments: argparse.Namespace) -> int:
 
 
 def sentence(manifest: Manifest) -> str:
-    """Return what the bundle wants and gives, as one would say it to a colleague."""
+    """Return what the bundle takes and gives, as one sentence."""
     classes = ", ".join(manifest.task.classes)
     task = f"{manifest.task.kind} ({classes})" if classes else manifest.task.kind
     if manifest.input is None:
-        wants = f"saved features of width {manifest.aggregator.feature_dim} (it has no extractor)"
+        taken = f"saved features of width {manifest.aggregator.feature_dim} (it has no extractor)"
     else:
-        wants = _wants(manifest.input)
-    return f"{manifest.name} {manifest.version}: {task} from {wants}."
+        taken = _input_words(manifest.input)
+    return f"{manifest.name} {manifest.version}: {task} from {taken}."
 
 
-def _wants(spec: InputSpec) -> str:
+def _input_words(spec: InputSpec) -> str:
     height, width = spec.tile_height_px, spec.tile_width_px
-    size = f"{width} px" if height == width else f"{width} x {height} px"
-    um = f"{width * spec.mpp:g} um"
-    if height != width:
-        um = f"{width * spec.mpp:g} x {height * spec.mpp:g} um"
+    if height == width:
+        size, um = f"{width} px", f"{width * spec.mpp:g} µm"
+    else:
+        size, um = f"{width} x {height} px", f"{width * spec.mpp:g} x {height * spec.mpp:g} µm"
     what = "tiles of" if spec.instances == "grid" else "whole fields of view brought to"
     normalised = "normalised by the graph itself"
     if spec.mean is not None and spec.std is not None:
         normalised = f"mean {_numbers(spec.mean)} and std {_numbers(spec.std)}"
     stain = "no" if spec.stain is None else spec.stain.method.capitalize()
-    cut = f"{what} {size} at {spec.mpp:g} um/px ({um}), {spec.color_order}"
-    return f"{cut}, {normalised}, {stain} stain normalisation"
-
-
-def _passing_on(manifest: Manifest) -> str:
-    if manifest.redistributable:
-        return "yes"
-    return "without the extractor" if manifest.extractor else "ask the author of the weights"
+    return (
+        f"{what} {size} at {spec.mpp:g} µm/px ({um}), {spec.color_order}, {normalised}, "
+        f"{stain} stain normalisation"
+    )
 
 
 def _numbers(values: tuple[float, ...]) -> str:
@@ -171,3 +172,9 @@ def _rows(bundle: Bundle) -> Iterator[tuple[str, str]]:
         if name not in bundle.absent:
             size = f"{len(bundle.read(name)) / KIB:.0f} KiB"
         yield name, f"{size}, sha256 {manifest.files[name][:12]}"
+
+
+def _passing_on(manifest: Manifest) -> str:
+    if manifest.redistributable:
+        return "yes"
+    return "without the extractor" if manifest.extractor else "ask the author of the weights"

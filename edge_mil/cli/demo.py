@@ -1,4 +1,4 @@
-"""`edge-mil demo`: the main job from end to end, with nothing but this package."""
+"""`edge-mil demo`: play the main job from end to end, with nothing but this package."""
 
 from __future__ import annotations
 
@@ -7,29 +7,46 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
+from edge_mil.cli.arguments import Subparsers
+from edge_mil.cli.console import open_console
 from edge_mil.errors import UsageError
 from edge_mil.types import RESEARCH_USE_ONLY
 
 
-def add_parser(subparsers: Any) -> None:
-    """Add `demo` and its arguments."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
+def add_parser(subparsers: Subparsers) -> None:
+    """Add `demo`."""
+    parser = subparsers.add_parser(
         "demo",
-        help="play a slide through a real service and end with a report; needs nothing else",
+        help="play a slide through a real service and end with a report",
         description="Paint a slide (or take yours), start a service, stream the slide to it field "
-        "by field, show the score as it settles, and write a report. The last line is the "
-        "report's path. The demo's model knows painted tissue only. " + RESEARCH_USE_ONLY,
+        "by field, show the score as it settles, and write the session's report. The last line is "
+        "the report's path. The demo's model knows painted tissue only. " + RESEARCH_USE_ONLY,
     )
     add = parser.add_argument
-    add("slide", nargs="?", type=Path, metavar="SLIDE", help="a slide file; painted when left out")
-    add("--mpp", type=float, metavar="X", help="pixel size of SLIDE, um/px (default: its own)")
-    add("--seed", type=int, metavar="N", help="of the painted slide (default: 4)")
+    add("slide", nargs="?", type=Path, metavar="SLIDE", help="a slide file (default: paint one)")
+    add("--mpp", type=float, metavar="X", help="pixel size of SLIDE, µm/px (default: its own)")
+    add("--seed", type=int, metavar="N", help="seed of the painted slide (default: 4)")
     add("--negative", action="store_true", help="paint a slide without foci of atypical nuclei")
-    add("--out", type=Path, default=Path("edge-mil-demo"), metavar="DIR", help="for the report")
-    add("--state", type=Path, metavar="DIR", help="keep the session's records here")
-    add("--fps", type=float, metavar="F", help="at most so many fields per second (default: 12)")
+    add(
+        "--out",
+        type=Path,
+        default=Path("edge-mil-demo"),
+        metavar="DIR",
+        help="folder for the report and the painted slide (default: %(default)s)",
+    )
+    add(
+        "--state",
+        type=Path,
+        metavar="DIR",
+        help="keep the session's records in this folder (default: a temporary one)",
+    )
+    add(
+        "--fps",
+        type=float,
+        metavar="F",
+        help="upper limit of fields per second (default: 12 for the painted slide, none for SLIDE)",
+    )
     add("--picture", type=Path, metavar="FILE", help="also draw the run as an SVG picture")
     parser.set_defaults(run=run)
 
@@ -44,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
     from edge_mil.demo.run import DEFAULT_SEED, PAINTED_FPS, DemoOptions, run_demo
 
     _check(arguments)
-    # A service is running below: whoever ends the demo must end it too.
+    # Both signals end the service of the demo too, in order.
     signal.signal(signal.SIGTERM, _interrupt)
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, _interrupt)
@@ -57,15 +74,15 @@ def run(arguments: argparse.Namespace) -> int:
         state=arguments.state,
         fps=arguments.fps or (PAINTED_FPS if arguments.slide is None else None),
     )
-    result = run_demo(options, sys.stdout)
+    result = run_demo(options, open_console(sys.stdout))
     content = result.content
     if content.score is None:
-        print("No place with tissue was seen whole, so there is no score.")
+        print("No cell of tissue was seen whole, so there is no score.")
     else:
-        value = content.score.probabilities[-1]
+        print(RESEARCH_USE_ONLY)
         print(
-            f"{content.class_name} {value:.3f} from {content.score.instances} places, "
-            f"coverage {content.coverage:.0%}. {RESEARCH_USE_ONLY}"
+            f"{content.class_name} {content.score.probabilities[-1]:.3f} from "
+            f"{content.score.instances} instances, coverage {content.coverage:.0%}"
         )
     if arguments.picture is not None:
         write_picture(content, arguments.picture)

@@ -1,4 +1,4 @@
-"""`edge-mil heads`: the aggregators with their papers, classes, costs and audits."""
+"""`edge-mil heads`: list the aggregators with their papers, classes, costs and audits."""
 
 from __future__ import annotations
 
@@ -14,27 +14,30 @@ from edge_mil.aggregators.catalogue import (
     costs,
     sources,
 )
+from edge_mil.cli.arguments import Subparsers, add_json
+from edge_mil.cli.console import print_table, print_text
 
 UNKNOWN = "-"
-SHORT = {
+SHORT_VERDICT = {
     "respects": "respects",
     "in part": "in part",
     "can cheat": "can cheat",
     "learned nothing": "nothing",
 }
+HEADINGS = ("name", "class", "ms/field", "bytes/inst.", "audit 1, 2, 3", "paper")
 
 
-def add_parser(subparsers: Any) -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """Add `heads`."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
+    parser = subparsers.add_parser(
         "heads",
         help="list the aggregators: paper, incremental class, costs, audit",
-        description="List the aggregators. mergeable: a field costs the same however large the bag "
-        "is; banked: a small row is kept for each instance; whole-bag: the bag is run again in the "
-        "background. The audit says for each of three tests whether the head can score high "
-        "because something is absent.",
+        description="List the aggregators with their classes. mergeable: a new field costs the "
+        "same however large the bag is. banked: the device keeps a small row for each instance. "
+        "whole-bag: the network runs over the whole bag again, in the background. The three tests "
+        "of the audit ask whether the head can give a high score because something is absent.",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    add_json(parser)
     parser.set_defaults(run=run)
 
 
@@ -44,23 +47,21 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({"heads": rows, "sources": dict(sources())}))
         return 0
-    widths = {"name": max(len(str(row["name"])) for row in rows), "paper": 0}
-    widths["paper"] = max(len(str(row["paper"])) for row in rows)
-    head = f"{'name':{widths['name']}}  {'class':9}  {'ms/field':>8}  {'bytes/inst.':>11}  "
-    print(f"{head}{'audit 1, 2, 3':32}  paper")
-    for row in rows:
-        tests = row["audit"]
-        audit = ", ".join(SHORT[t["verdict"]] for t in tests) if tests else UNKNOWN
-        print(
-            f"{row['name']:{widths['name']}}  {row['incremental']:9}  "
-            f"{_number(row['field_ms'], '.2f'):>8}  {_number(row['bytes_per_instance'], '.0f'):>11}"
-            f"  {audit:32}  {row['paper']}"
-        )
-    print(f"\nms/field: one new field of {FIELD} instances with {HELD} held.")
-    print("bytes/inst.: memory that the pooling keeps for each instance; features are on the disk.")
+    print_table([_cells(row) for row in rows], HEADINGS, right={2, 3})
+    print_text(f"\nms/field: one new field of {FIELD} instances where {HELD} are held.")
+    print_text(
+        "bytes/inst.: memory that the pooling keeps for each instance; features are on the disk."
+    )
     for kind, text in sources().items():
-        print(f"Source of {kind}: {text}.")
+        print_text(f"Source of {kind}: {text}.")
     return 0
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    tests = row["audit"]
+    audit = ", ".join(SHORT_VERDICT[test["verdict"]] for test in tests) if tests else UNKNOWN
+    costs = _number(row["field_ms"], ".2f"), _number(row["bytes_per_instance"], ".0f")
+    return row["name"], row["incremental"], *costs, audit, row["paper"]
 
 
 def _rows() -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""`edge-mil score`: saved features to the score that a live run would end on."""
+"""`edge-mil score`: score saved features as a live run would."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from edge_mil.bundle import Bundle, open_bundle
+from edge_mil.cli.arguments import Subparsers, add_bundle, add_json
+from edge_mil.cli.console import print_table
 from edge_mil.errors import InvalidFeaturesError
 from edge_mil.pipeline.model import Model
 from edge_mil.pipeline.saved_features.reader import FeaturesFile, read_features
@@ -18,36 +20,49 @@ from edge_mil.types import RESEARCH_USE_ONLY, SlideScore
 FILE_SUFFIXES = re.compile(r"\.(onnx|pt|pth|ts|torchscript)$")
 
 
-def add_parser(subparsers: Any) -> None:
-    """Add `score` and its arguments."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
+def add_parser(subparsers: Subparsers) -> None:
+    """Add `score`."""
+    parser = subparsers.add_parser(
         "score",
         help="score saved features",
-        description="Score a bag of saved features: .npz, .h5 as TRIDENT and CLAM write it, or a "
-        ".pt tensor; array `features` (N, D). " + RESEARCH_USE_ONLY,
+        description="Score a bag of saved features: an .npz file with an array `features` (N, D), "
+        "an .h5 file as TRIDENT and CLAM write it, or a .pt file with one tensor. "
+        + RESEARCH_USE_ONLY,
     )
-    parser.add_argument("bundle", help="bundle: a directory or its .milb")
-    parser.add_argument("features", type=Path, help="a features file")
+    add_bundle(parser)
+    parser.add_argument("features", metavar="FEATURES", type=Path, help="a file of features")
     parser.add_argument(
-        "--stream", type=_positive, metavar="K", help="fold K instances at a time, as live"
+        "--stream",
+        type=_positive,
+        metavar="K",
+        help="add K instances at a time, as a live session does (default: all at once)",
     )
     parser.add_argument(
-        "--shuffle", type=_seed, metavar="SEED", help="let the instances arrive in another order"
+        "--shuffle",
+        type=_seed,
+        metavar="SEED",
+        help="add the instances in a random order drawn from this seed",
     )
     parser.add_argument(
         "--operations",
         type=Path,
         metavar="OPS.json",
-        help="add, replace and remove fields; a score after each",
+        help="add, replace and remove the fields that this file lists, with a score after each",
     )
-    parser.add_argument("--attention", action="store_true", help="print each instance's weight")
-    parser.add_argument("--backend", default="cpu", help="cpu or tensorrt; heads run on the CPU")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument(
+        "--attention", action="store_true", help="also print the attention of each instance"
+    )
+    parser.add_argument(
+        "--backend",
+        default="cpu",
+        help="cpu or tensorrt (default: cpu); aggregators run on the CPU either way",
+    )
+    add_json(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Score the file and print the result.
+    """Score the features and print the result.
 
     Raises:
         EdgeMilError: The bundle, the features or an option does not fit; the message says which.
@@ -112,17 +127,17 @@ def _print(bundle: Bundle, name: str, instances: int, score: SlideScore | None) 
     else:
         if score.value is not None:
             print(f"risk {score.value:.4f}")
-        width = max((len(c) for c in score.classes), default=5)
-        chances = score.probabilities or (None,) * len(score.logits)
-        print(f"{'class':{max(width, 5)}}  {'logit':>10}  probability")
-        for label, logit, chance in zip(score.classes, score.logits, chances, strict=True):
-            shown = "" if chance is None else f"{chance:.4f}"
-            print(f"{label:{max(width, 5)}}  {logit:10.4f}  {shown}")
+        columns = [score.classes, [f"{logit:.4f}" for logit in score.logits]]
+        headings = ["class", "logit"]
+        if score.probabilities:
+            columns.append([f"{probability:.4f}" for probability in score.probabilities])
+            headings.append("probability")
+        print_table(list(zip(*columns, strict=True)), headings, right={1, 2})
     print(RESEARCH_USE_ONLY)
 
 
 def _print_more(document: dict[str, Any], scores: list[SlideScore | None] | None) -> None:
-    """Print what was asked for beside the score."""
+    """Print the score after each operation, and the largest attention of each channel."""
     for at, score in enumerate(scores or ()):
         outputs = (score.logits or score.pooled) if score else ()
         logits = ", ".join(f"{x:.4f}" for x in outputs) or "no score"
@@ -153,7 +168,7 @@ def _check_encoder(saved: FeaturesFile, bundle: Bundle, name: str) -> None:
 
 
 def _encoder(name: str) -> str:
-    """Return an encoder's name bare: without "timm:", folder, suffix, case and pretrained tag."""
+    """Return an encoder's name without "timm:", folder, suffix, case and pretrained tag."""
     bare = name.rsplit("/", 1)[-1].rsplit(":", 1)[-1].lower()
     bare = FILE_SUFFIXES.sub("", bare).split(".")[0]
     return bare.replace("-", "_")

@@ -1,157 +1,147 @@
-"""`edge-mil session list|show|report|export`: what a service keeps of the slides that were read."""
+"""`edge-mil session list|show|report|export`: the sessions that a service keeps."""
 
 from __future__ import annotations
 
 import argparse
 import json
 from collections import Counter
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from edge_mil.bundle import open_bundle
-from edge_mil.errors import StoreError, UsageError
-from edge_mil.pipeline import Model
-from edge_mil.session import SessionFolder, SessionSummary, default_state_folder
+from edge_mil.cli.arguments import Subparsers, add_json, add_state, state_folder
+from edge_mil.cli.console import print_table, print_text
+from edge_mil.errors import UsageError
+from edge_mil.session import SessionFolder, SessionSummary
 from edge_mil.session.answers import read_answer
-from edge_mil.session.report.content import gather_report
 from edge_mil.session.report.files import export_session
-from edge_mil.session.report.page import render_report
+from edge_mil.session.report.gather import session_report
+from edge_mil.session.report.page import write_report
 from edge_mil.session.stored_fields import REVISION
 from edge_mil.store import SessionReader
 from edge_mil.types import RESEARCH_USE_ONLY, FieldResult, Verdict
 
 
-def add_parser(subparsers: Any) -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """Add `session` and its four verbs."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
+    parser = subparsers.add_parser(
         "session",
         help="list, show, report on or export the sessions of a service",
-        description="What a service keeps of the slides that were read. list, show and export "
-        "work beside a running service and need no bundle.",
+        description="List, show, report on or export the sessions that a service keeps; also while "
+        "it is running. Only report needs the bundle.",
     )
     verbs = parser.add_subparsers(dest="verb", metavar="list|show|report|export", required=True)
-
-    def verb(name: str, line: str) -> argparse.ArgumentParser:
-        made: argparse.ArgumentParser = verbs.add_parser(name, help=line, description=line)
-        if name != "list":
-            made.add_argument("session", metavar="ID", help="as `edge-mil session list` prints it")
-        made.add_argument(
-            "--state",
-            metavar="DIR",
-            type=Path,
-            default=None,
-            help="state directory of the service (default: $XDG_STATE_HOME/edge-mil, which is "
-            "~/.local/state/edge-mil where the variable is not set)",
-        )
-        made.add_argument("--json", action="store_true", help="print one JSON document")
-        return made
-
-    verb("list", "List the sessions, oldest first.").set_defaults(run=run_list)
-    verb("show", "Show one session: its fields, its coverage, its score.").set_defaults(
-        run=run_show
+    listing = verbs.add_parser(
+        "list", help="list the sessions", description="List the sessions, oldest first."
     )
-    report = verb(
+    show = verbs.add_parser(
+        "show",
+        help="show the fields, the coverage and the score of a session",
+        description="Show the fields, the coverage and the score of a session.",
+    )
+    report = verbs.add_parser(
         "report",
-        "Write the session's report: one HTML page with the slide as far as it was seen, its heat "
-        "map, the score over time and the top fields.",
+        help="write the report of a session as one HTML page",
+        description="Write the report of a session as one HTML page: the slide as far as it was "
+        "seen with its heat map, the score over the fields, the verdicts and the fields that moved "
+        "the score most.",
     )
+    export = verbs.add_parser(
+        "export",
+        help="write the records of a session as files",
+        description="Write the records of a session as files: fields and cells as CSV, features as "
+        ".npz, thumbnails as JPEG. edge-mil score BUNDLE features.npz gives the session's score.",
+    )
+    for verb, run in (
+        (listing, run_list),
+        (show, run_show),
+        (report, run_report),
+        (export, run_export),
+    ):
+        if verb is not listing:
+            verb.add_argument("session", metavar="ID", help="an id from edge-mil session list")
+        add_state(verb)
+        add_json(verb)
+        verb.set_defaults(run=run)
     report.add_argument(
         "--bundle",
         metavar="BUNDLE",
         required=True,
         help="the bundle that the session was read with",
     )
-    report.add_argument("--out", metavar="FILE", type=Path, help="default: edge-mil-ID.html")
-    report.set_defaults(run=run_report)
-    export = verb(
-        "export",
-        "Write fields and cells as CSV, features as .npz, thumbnails as JPEG into a folder. "
-        "edge-mil score BUNDLE features.npz gives the session's score again.",
+    report.add_argument(
+        "--out", metavar="FILE", type=Path, help="the page to write (default: edge-mil-ID.html)"
     )
-    export.add_argument("--out", metavar="DIR", type=Path, help="default: edge-mil-ID")
-    export.set_defaults(run=run_export)
+    export.add_argument(
+        "--out", metavar="DIR", type=Path, help="the folder to write (default: edge-mil-ID)"
+    )
 
 
 def run_list(arguments: argparse.Namespace) -> int:
     """Print one line for each session."""
-    folder = _folder(arguments)
+    folder = _session_folder(arguments)
     found = [folder.summary(session_id) for session_id in folder.ids()]
     if arguments.json:
         print(json.dumps({"sessions": [_about(summary) for summary in found]}))
         return 0
     if not found:
-        print(f"There is no session in {_state(arguments)}.")
-    for summary in found:
-        label = f"  {summary.settings.slide_label}" if summary.settings.slide_label else ""
-        print(
-            f"{summary.session_id}  {_time(summary.created)}  "
-            f"{'closed' if summary.closed else 'open  '}  {summary.bundle_name}{label}"
-        )
+        print(f"There is no session in {state_folder(arguments)}.")
+    print_table(
+        [
+            (
+                summary.session_id,
+                _time(summary.created),
+                "closed" if summary.closed else "open",
+                summary.bundle_name,
+                summary.settings.slide_label,
+            )
+            for summary in found
+        ]
+    )
     return 0
 
 
 def run_show(arguments: argparse.Namespace) -> int:
-    """Print a session's fields, coverage and score."""
-    folder = _folder(arguments)
+    """Print the fields, the coverage and the score of a session."""
+    folder = _session_folder(arguments)
     summary = folder.summary(arguments.session)
-    standing = _standing(folder.reader(arguments.session))
+    status = _stored_status(folder.reader(arguments.session))
     if arguments.json:
-        print(json.dumps({**_about(summary), **standing}))
+        print(json.dumps({**_about(summary), **status}))
         return 0
-    print(f"session   {summary.session_id} ({'closed' if summary.closed else 'open'})")
-    print(f"begun     {_time(summary.created)}")
-    print(f"bundle    {summary.bundle_name} {summary.bundle_digest}")
-    print(f"camera    {summary.settings.mpp:g} um/px, {summary.settings.mpp_source}")
-    counts = ", ".join(f"{n} {name}" for name, n in standing["fields"].items())
-    print(f"fields    {counts or 'none'}" + _removed(standing["removed"]))
-    print(f"coverage  {standing['coverage']:.0%} of the tissue known so far")
-    score = standing["score"]
-    if score is None:
-        print("score     none yet")
-    elif "pooled" in score:
-        print(f"score     {len(score['pooled'])} pooled numbers; no classifier follows")
-    elif "value" in score:
-        what = "risk" if "hazards" in score else score["classes"][0]
-        print(f"score     of {standing['instances']} instances, by field {standing['as_of']}:")
-        print(f"          {what} {score['value']:.4f}")
-    else:
-        values = score["probabilities"] or score["logits"]
-        what = "probability" if score["probabilities"] else "logit"
-        print(f"score     of {standing['instances']} instances, by field {standing['as_of']}:")
-        for name, value in zip(score["classes"], values, strict=False):
-            print(f"          {what} of {name}: {value:.4f}")
-    if not standing["current"]:
-        print("          Fields were removed since; edge-mil session report folds them again.")
+    counts = ", ".join(f"{n} {name}" for name, n in status["fields"].items()) or "none"
+    if status["removed"]:
+        counts += f" ({status['removed']} of them removed by hand)"
+    rows = [
+        ("session", f"{summary.session_id} ({'closed' if summary.closed else 'open'})"),
+        ("begun", _time(summary.created)),
+        ("bundle", f"{summary.bundle_name} {summary.bundle_digest}"),
+        ("camera", f"{summary.settings.mpp:g} µm/px, {summary.settings.mpp_source}"),
+        ("fields", counts),
+        ("coverage", f"{status['coverage']:.0%} of the tissue known so far"),
+    ]
+    print_table([*rows, *_score_rows(status)])
+    if not status["current"]:
+        print_text("Fields were removed since; edge-mil session report computes the score again.")
     print(RESEARCH_USE_ONLY)
     return 0
 
 
 def run_report(arguments: argparse.Namespace) -> int:
-    """Write the session's page, and say where.
+    """Write the page and print where it is.
 
     Raises:
         StoreError: The page cannot be written.
     """
-    folder = _folder(arguments)
-    summary = folder.summary(arguments.session)
-    reader = folder.reader(arguments.session)
     bundle = open_bundle(arguments.bundle)
-    model = Model.load(bundle, extractor=False)
-    try:
-        content = gather_report(reader, summary, model)
-    finally:
-        model.close()
-    out = arguments.out or Path(f"edge-mil-{summary.session_id}.html")
-    try:
-        out.write_text(render_report(content), encoding="utf-8")
-    except OSError as error:
-        raise StoreError(
-            f"The report cannot be written to {out} ({error.strerror}); name another --out."
-        ) from error
+    content = session_report(_session_folder(arguments), arguments.session, bundle)
+    out = arguments.out or Path(f"edge-mil-{arguments.session}.html")
+    write_report(content, out)
     if arguments.json:
         score = content.score.as_json() if content.score else None
-        written = {"session": summary.session_id, "file": str(out), "score": score}
+        written = {"session": arguments.session, "file": str(out), "score": score}
         print(json.dumps({**written, "coverage": content.coverage, "bundle": bundle.digest}))
         return 0
     print(out)
@@ -159,8 +149,8 @@ def run_report(arguments: argparse.Namespace) -> int:
 
 
 def run_export(arguments: argparse.Namespace) -> int:
-    """Write the session's files, and say where."""
-    folder = _folder(arguments)
+    """Write the files and print where they are."""
+    folder = _session_folder(arguments)
     summary = folder.summary(arguments.session)
     out = arguments.out or Path(f"edge-mil-{summary.session_id}")
     written = export_session(folder.reader(arguments.session), summary, out)
@@ -172,15 +162,11 @@ def run_export(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _folder(arguments: argparse.Namespace) -> SessionFolder:
-    state = _state(arguments)
+def _session_folder(arguments: argparse.Namespace) -> SessionFolder:
+    state = state_folder(arguments)
     if arguments.state is not None and not state.is_dir():
         raise UsageError(f"There is no state directory {state}; check --state.")
     return SessionFolder(state)
-
-
-def _state(arguments: argparse.Namespace) -> Path:
-    return arguments.state or default_state_folder()
 
 
 def _about(summary: SessionSummary) -> dict[str, Any]:
@@ -198,8 +184,8 @@ def _about(summary: SessionSummary) -> dict[str, Any]:
     }
 
 
-def _standing(reader: SessionReader) -> dict[str, Any]:
-    """Return what the stored answers say: the last change of the bag carries its score."""
+def _stored_status(reader: SessionReader) -> dict[str, Any]:
+    """Return the counts of the stored answers, and the score of the last change of the bag."""
     rows = reader.fields()
     results = [read_answer(row.answer) for row in rows]
     counts = Counter(result.verdict for result in results)
@@ -216,8 +202,21 @@ def _standing(reader: SessionReader) -> dict[str, Any]:
     }
 
 
-def _removed(count: int) -> str:
-    return f" ({count} of them removed by hand)" if count else ""
+def _score_rows(status: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    score = status["score"]
+    if score is None:
+        yield "score", "none yet"
+    elif "pooled" in score:
+        yield "score", f"{len(score['pooled'])} pooled numbers; no classifier follows"
+    else:
+        yield "score", f"of {status['instances']} instances, by field {status['as_of']}"
+        if "value" in score:
+            yield "risk" if "hazards" in score else score["classes"][0], f"{score['value']:.4f}"
+            return
+        what = "probability" if score["probabilities"] else "logit"
+        values = score["probabilities"] or score["logits"]
+        for name, value in zip(score["classes"], values, strict=False):
+            yield f"{what} of {name}", f"{value:.4f}"
 
 
 def _time(seconds: float) -> str:

@@ -1,39 +1,42 @@
-"""`edge-mil slide`: the score of a whole slide file, offline."""
+"""`edge-mil slide`: score a whole slide file offline."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from edge_mil.bundle import open_bundle
 from edge_mil.calibration import CalibrationFolder, stain_transform
 from edge_mil.cameras import SlideFile, parse_fov
+from edge_mil.cli.arguments import Subparsers, add_bundle, add_json, add_state, state_folder
+from edge_mil.cli.console import print_table, print_text
 from edge_mil.errors import UsageError
 from edge_mil.pipeline.model import Model
 from edge_mil.pipeline.whole_slide.colour_correction import NO_GAINS, ColoursAtHand
 from edge_mil.pipeline.whole_slide.score import SlideReading, score_slide
-from edge_mil.session import default_state_folder
 from edge_mil.types import RESEARCH_USE_ONLY
 
 
-def add_parser(subparsers: Any) -> None:
-    """Add `slide` and its arguments."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
+def add_parser(subparsers: Subparsers) -> None:
+    """Add `slide`."""
+    parser = subparsers.add_parser(
         "slide",
         help="score a whole slide file offline: the reference for a live run",
-        description="Score every complete tissue cell of a slide's full resolution (or one field "
-        "per slot, for bundles that take whole fields): what a clean live pass must equal. "
-        + RESEARCH_USE_ONLY,
+        description="Score every complete tissue cell of a slide at full resolution; for bundles "
+        "that take whole fields, one field of each part of the slide that is as large as a field. "
+        "A clean live pass over the slide must give the same score. " + RESEARCH_USE_ONLY,
     )
-    parser.add_argument("bundle", help="bundle: a directory or its .milb")
-    parser.add_argument("slide", type=Path, help="a slide file that OpenSlide reads")
-    parser.add_argument("--mpp", type=float, help="pixel size, um/px; default: the slide's own")
-    parser.add_argument("--fov", metavar="WxH", help="field in pixels; bundles of fields only")
+    add_bundle(parser)
+    parser.add_argument("slide", metavar="SLIDE", type=Path, help="a file that OpenSlide reads")
+    parser.add_argument(
+        "--mpp", type=float, metavar="X", help="pixel size, µm/px (default: the slide's own)"
+    )
+    parser.add_argument(
+        "--fov", metavar="WxH", help="size of a field in pixels; bundles of whole fields only"
+    )
     parser.add_argument(
         "--backend",
         default="cpu",
@@ -51,15 +54,15 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--calibration",
         metavar="NAME",
-        help="stain, white balance and glass as edge-mil calibrate measured them",
+        help="use the stain, white balance and glass that edge-mil calibrate measured",
     )
     parser.add_argument(
         "--allow-enlargement",
         action="store_true",
-        help="score a slide whose pixels are more than 1.5 times the model's",
+        help="also score a slide whose pixels are more than 1.5 times the model's",
     )
-    parser.add_argument("--state", type=Path, help="state directory that holds the calibrations")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    add_state(parser)
+    add_json(parser)
     parser.set_defaults(run=run)
 
 
@@ -80,10 +83,11 @@ def run(arguments: argparse.Namespace) -> int:
             bundle,
             backend=arguments.backend,
             precision=arguments.precision,
-            engines=(arguments.state or default_state_folder()) / "engines",
+            engines=state_folder(arguments) / "engines",
         )
         try:
-            colours = _colours(model, arguments.calibration, arguments.state)
+            calibrations = CalibrationFolder(state_folder(arguments))
+            colours = _colours(model, arguments.calibration, calibrations)
             keep = out is not None
             reading = score_slide(
                 model,
@@ -106,14 +110,13 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _colours(model: Model, name: str | None, state: Path | None) -> ColoursAtHand:
-    """Return what the calibration of that name says.
+def _colours(model: Model, name: str | None, calibrations: CalibrationFolder) -> ColoursAtHand:
+    """Return the colours of the named calibration; those of the bundle without a name.
 
     Raises:
-        CalibrationError: There is none, or the bundle wants a stain that it does not hold.
+        CalibrationError: There is no such calibration, or it lacks the stain that the bundle needs.
     """
-    folder = CalibrationFolder(state or default_state_folder())
-    calibration = folder.load(name) if name else None
+    calibration = calibrations.load(name) if name else None
     stain = stain_transform(model.input, calibration)
     if calibration is None:
         return ColoursAtHand(stain=stain)
@@ -137,17 +140,17 @@ def _write(reading: SlideReading, out: Path) -> None:
     try:
         np.savez(out, features=reading.features, positions=reading.positions)
     except OSError as error:
-        raise UsageError(f"{out} cannot be written ({error}); give another place.") from error
+        raise UsageError(f"{out} cannot be written ({error}); name another file.") from error
 
 
 def _print(reading: SlideReading, name: str, digest: str, slide: str) -> None:
     score = reading.score
     print(f"{slide}: {reading.instances} instances")
     if score is None:
-        print("No score: the slide shows no tissue, or less than the model needs.")
+        print_text("No score: the slide shows no tissue, or less than the model needs.")
     else:
         numbers = score.probabilities or score.logits
-        for label, number in zip(score.classes, numbers, strict=False):
-            print(f"  {label:20} {number:8.4f}")
-    print(f"Bundle {name}, {digest}. {RESEARCH_USE_ONLY}")
-    sys.stdout.flush()
+        rows = list(zip(score.classes, (f"{number:.4f}" for number in numbers), strict=False))
+        print_table(rows, right={1})
+    print(f"Bundle {name}, {digest}.")
+    print(RESEARCH_USE_ONLY)

@@ -1,4 +1,4 @@
-"""A real `edge-mil serve` beside the demo: started, waited for, and never left behind."""
+"""Run `edge-mil serve` in a process of its own, as long as a `with` block lasts."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ LONGEST_SOCKET_PATH = 90
 
 
 class ServiceProcess:
-    """Runs the service while a `with` block lasts.
+    """A service that starts with a `with` block and ends with it, whatever happens inside.
 
     Attributes:
         address: Where it listens, as a client takes it.
     """
 
     def __init__(self, bundle: Path, state: Path, *options: str) -> None:
-        """Name what to serve; nothing is started yet.
+        """Prepare the service; `with` starts it.
 
         Args:
             bundle: The bundle.
@@ -46,7 +46,8 @@ class ServiceProcess:
         """Start the service and wait until it answers.
 
         Raises:
-            ServiceUnavailableError: It ended, or did not answer in time; says its last words.
+            ServiceUnavailableError: It ended, or did not answer in time; the message holds the last
+                line of its log.
         """
         command = [sys.executable, "-m", "edge_mil.cli", "serve"]
         command += ["--bundle", str(self._bundle), "--listen", self.address]
@@ -76,7 +77,7 @@ class ServiceProcess:
         self.stop()
 
     def stop(self) -> None:
-        """End the service: kindly, then by force."""
+        """End the service by SIGTERM, and by SIGKILL where it does not end in time."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -93,7 +94,7 @@ class ServiceProcess:
             while True:
                 if self._process is not None and self._process.poll() is not None:
                     raise ServiceUnavailableError(
-                        f"edge-mil serve ended by itself: {self._last_words()}"
+                        f"edge-mil serve ended by itself: {self._last_log_line()}"
                     )
                 try:
                     client.server_info()
@@ -101,17 +102,17 @@ class ServiceProcess:
                     if time.monotonic() > until:
                         raise ServiceUnavailableError(
                             f"edge-mil serve did not answer within {START_S:g} s: "
-                            f"{self._last_words()}"
+                            f"{self._last_log_line()}"
                         ) from None
                     time.sleep(POLL_S)
                 else:
                     return
 
-    def _last_words(self) -> str:
+    def _last_log_line(self) -> str:
         lines = []
         with contextlib.suppress(OSError):
             lines = self._log.read_text(errors="replace").strip().splitlines()
-        return lines[-1] if lines else "it said nothing."
+        return lines[-1] if lines else "its log is empty."
 
 
 def _address(state: Path) -> str:

@@ -18,7 +18,6 @@ from edge_mil.imaging.cells.replacement import Sharpness, ViewSharpness, clearly
 from edge_mil.imaging.correction.stage_axes import AlignedFrame, StageAligner
 from edge_mil.imaging.grid import Box, Cell, GridGeometry
 from edge_mil.imaging.outline import cells_inside, tissue_outline
-from edge_mil.imaging.render.influence_colours import lay_over, paint_heat_map
 from edge_mil.imaging.render.thumbnail import thumbnail_jpeg
 from edge_mil.imaging.resample import resample_cell
 from edge_mil.imaging.tissue import TissueTest, tissue_share
@@ -44,8 +43,6 @@ __all__ = [
     "cells_inside",
     "check_field_mpp",
     "clearly_sharper",
-    "lay_over",
-    "paint_heat_map",
     "resample_cell",
     "sharpness",
     "thumbnail_jpeg",

@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from edge_mil.demo.painted_slide import MAP_STEP_PX, paint_slide
+from edge_mil.demo.painted_slide import paint_slide
+from edge_mil.demo.slide_layout import MAP_STEP_PX
 from edge_mil.demo.tiled_tiff import JPEG_QUALITY
 from edge_mil.imaging import TissueTest
 

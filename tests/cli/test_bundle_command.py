@@ -16,7 +16,7 @@ def test_show_says_in_a_sentence_what_the_bundle_wants(
     assert main(["bundle", "show", str(bundle.path)]) == 0
     printed = capsys.readouterr().out
     assert (
-        "sample 3: classification (normal, tumour) from tiles of 224 px at 0.5 um/px (112 um), "
+        "sample 3: classification (normal, tumour) from tiles of 224 px at 0.5 µm/px (112 µm), "
         "RGB, mean 0.485, 0.456, 0.406 and std 0.229, 0.224, 0.225, no stain normalisation."
     ) in printed
     assert bundle.digest in printed

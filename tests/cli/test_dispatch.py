@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -27,7 +28,7 @@ def blocked(*packages: str) -> str:
     return f"sys.modules.update(dict.fromkeys({packages!r}))"
 
 
-ENGINE = ("cv2", "onnxruntime", "openslide", "h5py", "torch", "onnx", "timm")
+ENGINE = ("cv2", "onnxruntime", "openslide", "h5py", "rich", "jinja2", "torch", "onnx", "timm")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -88,6 +89,18 @@ def test_bench_without_a_name_lists_what_can_be_measured(
 def test_bench_of_an_unknown_name_lists_the_known(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "nonsense"]) == 2
     assert "There is no benchmark 'nonsense'; there are " in capsys.readouterr().err
+
+
+def test_an_output_that_cannot_write_micrometres_is_no_traceback() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "edge_mil.cli", "judge", "--help"],
+        capture_output=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )
+    assert ended.returncode == 0, ended.stderr.decode()
+    assert rb"\xb5m/px" in ended.stdout
 
 
 def test_a_reader_that_goes_away_is_no_traceback() -> None:

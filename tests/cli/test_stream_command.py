@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -12,9 +13,11 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from painted_field import field, painted
 from running_service import RunningService
 from shared_data import shared
 from small_bundle import write_small_bundle
+from terminal_screen import ESCAPE, in_a_terminal
 
 import edge_mil
 from edge_mil.cli import main
@@ -137,6 +140,42 @@ def test_people_get_a_table_that_says_research_use(
     printed = capsys.readouterr().out
     assert "Research use only" in printed
     assert "3 ACCEPTED" in printed
+
+
+@pytest.fixture
+def painted_fields(tmp_path: Path) -> Path:
+    """Four fields side by side, with their positions in the names."""
+    slide = painted(512, 384)
+    for number, (x, y) in enumerate([(0, 0), (256, 0), (0, 192), (256, 192)]):
+        view = field(slide, x, y, 256, 192)
+        name = f"f{number}_x{view.x_um:g}_y{view.y_um:g}.png"
+        cv2.imwrite(str(tmp_path / name), cv2.cvtColor(view.pixels, cv2.COLOR_RGB2BGR))
+    return tmp_path
+
+
+PROGRAM = "import sys; from edge_mil.cli import main; sys.exit(main(sys.argv[1:]))"
+
+
+def test_a_terminal_sees_the_progress_within_80_columns(
+    service: RunningService, painted_fields: Path
+) -> None:
+    words = ["stream", str(painted_fields), "--mpp", "0.5", "--server", service.address]
+    more = ["--bundle", "grid", "--fps", "4"]
+    shown = in_a_terminal(PROGRAM, *words, *more, output="stderr")
+    lines = ESCAPE.sub("", shown).replace("\r", "\n").splitlines()
+    assert any(re.search(r"\d fields, .*coverage \d+%", line) for line in lines)
+    assert max(map(len, lines)) <= 80
+    assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h"), "the cursor was not given back"
+
+
+def test_a_pipe_sees_no_progress(
+    service: RunningService, painted_fields: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["stream", str(painted_fields), "--mpp", "0.5", "--server", service.address]
+    assert main([*words, "--bundle", "grid"]) == 0
+    said = capsys.readouterr()
+    assert re.fullmatch(r"edge-mil stream: session \w{26}\n", said.err)
+    assert "\x1b" not in said.out
 
 
 def test_a_bundle_that_the_service_lacks_is_one_sentence(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from edge_mil.cli import main
+from edge_mil.cli.doctor.findings import PROFILE_PACKAGES
 
-DEMO = Path(__file__).resolve().parents[2] / "edge_mil" / "demo" / "bundle"
+ROOT = Path(__file__).resolve().parents[2]
+DEMO = ROOT / "edge_mil" / "demo" / "bundle"
 
 
 def test_tune_prints_a_table_keeps_the_fastest_and_doctor_shows_it(
@@ -79,6 +82,17 @@ def test_doctor_without_the_devices_packages_says_how_to_get_them(tmp_path: Path
     assert ended.returncode == 1, ended.stderr
     assert "NO  onnxruntime is not installed" in ended.stdout
     assert 'pip install "edge-mil[device]"' in ended.stdout
+
+
+@pytest.mark.parametrize(("profile", "extra"), [("serve", "device"), ("export", "export")])
+def test_doctor_asks_for_every_package_of_the_extra(profile: str, extra: str) -> None:
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    listed = re.search(rf"^{extra} = \[\n(.*?)^\]", project, re.MULTILINE | re.DOTALL)
+    assert listed is not None
+    wanted = set(re.findall(r'"([a-z0-9-]+)[>\[]', listed[1]))
+    # The library of OpenSlide may come from the system, and tqdm only shows progress.
+    wanted -= {"openslide-bin", "tqdm", "edge-mil"}
+    assert wanted <= set(PROFILE_PACKAGES[profile][1])
 
 
 def test_a_client_machine_needs_little(capsys: pytest.CaptureFixture[str]) -> None:

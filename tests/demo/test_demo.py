@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from shared_data import shared
+from terminal_screen import ESCAPE, in_a_terminal
 
 from edge_mil.bundle import open_bundle
 from edge_mil.cameras import SlideFile
@@ -61,7 +62,11 @@ def test_the_demo_scores_its_positive_slide_and_ends_with_the_reports_path(tmp_p
     page = report.read_text()
     assert "Research use only" in page
     assert page.count("<figure>") == 8
-    said = re.match(r"positive (\d\.\d+) from (\d+) places, coverage (\d+)%", lines[-2])
+    for row in ("slide", "pixel size", "instances", "extractor", "aggregator"):
+        assert f"<tr><th>{row}</th>" in page
+    assert "3072 x 2304 px, 1.54 x 1.15 mm" in page
+    assert "knows painted tissue only" not in page
+    said = re.match(r"positive (\d\.\d+) from (\d+) instances, coverage (\d+)%", lines[-2])
     assert said is not None
     assert float(said[1]) > 0.5
     assert int(said[2]) > 100
@@ -72,6 +77,15 @@ def test_the_demo_scores_its_positive_slide_and_ends_with_the_reports_path(tmp_p
     assert whole.instances == int(said[2])
     # What is printed has three digits.
     assert whole.score.probabilities[-1] == pytest.approx(float(said[1]), abs=6e-4)
+
+
+def test_in_a_terminal_the_demo_stays_within_80_columns(tmp_path: Path) -> None:
+    program = "import sys; from edge_mil.cli import main; sys.exit(main(sys.argv[1:]))"
+    shown = in_a_terminal(program, "demo", "--fps", "1000", "--out", str(tmp_path / "out"))
+    *lines, report = ESCAPE.sub("", shown).replace("\r", "").splitlines()
+    assert Path(report) == (tmp_path / "out" / "report.html").resolve()
+    assert max(map(len, lines)) <= 80
+    assert any("▀" in line for line in lines)
 
 
 def test_a_negative_slide_stays_negative(tmp_path: Path) -> None:

@@ -7,7 +7,9 @@ import hashlib
 import numpy as np
 import pytest
 
-from edge_mil.demo.painted_slide import GLASS, MAP_STEP_PX, PaintedSlide, paint_slide
+from edge_mil.demo.painted_slide import PaintedSlide, paint_slide
+from edge_mil.demo.slide_layout import MAP_STEP_PX
+from edge_mil.demo.stain_canvas import GLASS
 
 SMALL = {"height_px": 768, "width_px": 1024}
 

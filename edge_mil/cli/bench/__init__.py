@@ -1,8 +1,8 @@
 """`edge-mil bench`: measure this machine.
 
-`command` lists and finds what can be measured; `stream` measures sessions, in process and over
-gRPC; `imaging` measures the steps before the network (its fields in `imaging_fields`, a path
-whose steps are timed in `imaging_steps`).
+`command` lists the benchmarks and starts one. `stream` measures sessions, in process and over
+gRPC. `imaging` measures the steps before the network: `imaging_fields` makes the fields, and
+`imaging_steps` times each step next to the bare OpenCV calls that it needs.
 """
 
 from edge_mil.cli.bench.command import add_parser

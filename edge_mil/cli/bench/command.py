@@ -1,4 +1,4 @@
-"""`edge-mil bench [NAME]`: the measurements that this installation can make."""
+"""`edge-mil bench [NAME]`: list the benchmarks of this installation, or run one."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import importlib
 import json
 from importlib import metadata
 from types import ModuleType
-from typing import Any
 
+from edge_mil.cli.arguments import Subparsers, add_json
+from edge_mil.cli.console import print_table
 from edge_mil.errors import UsageError
 
 GROUP = "edge_mil.bench"
@@ -21,30 +22,31 @@ OWN = {
     "stream": "edge_mil.cli.bench.stream",
     "imaging": "edge_mil.cli.bench.imaging",
 }
-"""Benchmark -> its module, for those that a device has."""
+"""Benchmark of the device -> its module."""
 
 LINES = {
-    "stream": "fields per second through gRPC, in process and of the bare extractor; time and "
+    "stream": "fields per second of the extractor alone, in process and through gRPC; time and "
     "memory of a field as the bag grows",
-    "imaging": "milliseconds of a camera field on one core, step by step, next to bare calls",
-    "aggregators": "milliseconds of a new field next to the whole bag again, for every head",
-    "extractor": "tiles per second of torch, ONNX Runtime FP32 and INT8, and OpenVINO, in turn",
+    "imaging": "milliseconds of a camera field on one core, step by step, next to bare OpenCV",
+    "aggregators": "milliseconds of a new field, next to those of the whole bag, for every head",
+    "extractor": "tiles per second of torch, ONNX Runtime FP32 and INT8, and OpenVINO",
 }
 """Benchmark -> its line in the list."""
 
 
-def add_parser(subparsers: Any) -> None:
-    """Add `bench`; what follows the name is parsed by the benchmark's own parser."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
+def add_parser(subparsers: Subparsers) -> None:
+    """Add `bench`; the benchmark's own parser reads what follows its name."""
+    parser = subparsers.add_parser(
         "bench",
-        help="measure this machine",
-        description="Measure this machine. Without a name: list what can be measured here.",
-        epilog="edge-mil bench NAME --help says more about each. Names: "
-        + "; ".join(f"{name} ({line})" for name, line in LINES.items()),
+        help="measure this machine; without a name, list the benchmarks",
+        description="Measure this machine. Without a name, list the benchmarks of this "
+        "installation. edge-mil bench NAME --help says more about each.",
     )
-    parser.add_argument("name", nargs="?", default="", metavar="NAME", help="what to measure")
+    parser.add_argument(
+        "name", nargs="?", default="", metavar="NAME", help=f"one of {', '.join(LINES)}"
+    )
     parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
-    parser.add_argument("--json", action="store_true", help="print the list as JSON")
+    add_json(parser)
     parser.set_defaults(run=run)
 
 
@@ -90,5 +92,4 @@ def _print_list(installed: dict[str, str], *, as_json: bool) -> None:
         listed = [{"name": name, "measures": line} for name, line in rows]
         print(json.dumps({"benchmarks": listed}))
         return
-    for name, line in rows:
-        print(f"{name:12} {line}")
+    print_table(rows)

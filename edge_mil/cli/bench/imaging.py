@@ -1,8 +1,8 @@
-"""`edge-mil bench imaging`: milliseconds of a field of 2448 x 2048 px from camera to tiles.
+"""`edge-mil bench imaging`: measure the milliseconds of a field of 2448 x 2048 px, to its tiles.
 
-Everything runs on one core and is timed by the processor time of its thread, step by step and next
-to the bare OpenCV calls that the step stands for; of several rounds the fastest counts, so that a
-busy machine does not decide. The whole path is timed apart, by the session's own code.
+Everything runs on one core. The processor time of the thread is measured, step by step, next to
+the bare OpenCV calls that a step needs. Of several rounds the fastest counts, so that a busy
+machine does not change the result. The whole path is measured apart, by the session's own code.
 """
 
 from __future__ import annotations
@@ -17,16 +17,18 @@ from typing import Any
 import cv2
 import numpy as np
 
+from edge_mil.cli.arguments import Subparsers, add_json
 from edge_mil.cli.bench.imaging_fields import (
     FIELD_PX,
     MPP,
     SPEC,
-    path,
-    shading,
-    sheet,
+    path_frames,
+    slide_pixels,
+    uneven_light,
     without_positions,
 )
 from edge_mil.cli.bench.imaging_steps import STEPS, SteppedPath, Watch
+from edge_mil.cli.console import print_table
 from edge_mil.errors import UsageError
 from edge_mil.imaging import GridGeometry, TissueTest, resample_cell, thumbnail_jpeg
 from edge_mil.imaging.correction.noise import noise_reduction
@@ -47,38 +49,44 @@ from edge_mil.types import Frame, UInt8Array
 ROUNDS = 12
 WHOLE = "the whole path"
 GOAL_MS, GOAL_RATIO = 25.0, 1.3
-"""What the path should cost on one core, and next to the bare calls."""
+"""Goals for the whole path on one core: milliseconds, and times the bare calls."""
 
 OBJECTIVES = {"4x": 2.52, "10x": 1.01, "20x": 0.504, "40x": 0.252, "63x": 0.101}
-"""Objective -> pixel size, um/px: never a whole number of pixels to a cell, which costs most."""
+"""Objective -> pixel size, µm/px. None has a whole number of pixels to a cell: the dearest case."""
 
 Rows = dict[str, float]
 
 
-def add_parser(subparsers: Any) -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """Add `imaging`."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        "imaging", help="milliseconds of a camera field on one core, step by step"
+    line = "measure the milliseconds of a camera field on one core, step by step"
+    parser = subparsers.add_parser("imaging", help=line, description=line)
+    parser.add_argument(
+        "--slide",
+        type=Path,
+        metavar="SLIDE",
+        help="a slide of real tissue (default: the demo's painted slide)",
     )
-    parser.add_argument("--slide", type=Path, help="real tissue (default: the demo's painting)")
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help="default: %(default)s")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument(
+        "--rounds", type=int, metavar="N", default=ROUNDS, help="default: %(default)s"
+    )
+    add_json(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure and print.
+    """Measure and print the tables.
 
     Raises:
         EdgeMilError: The slide cannot be read or is too small, or there is no round.
     """
     if args.rounds < 1:
         raise UsageError("--rounds must be 1 or more.")
-    picture, light = sheet(args.slide), shading()
+    picture, light = slide_pixels(args.slide), uneven_light()
     with _one_core():
         paths = {
-            "nine tenths seen before": path(picture, light, dense=True),
-            "all new": path(picture, light, dense=False),
+            "nine tenths seen before": path_frames(picture, light, dense=True),
+            "all new": path_frames(picture, light, dense=False),
         }
         found = {name: _measured(frames, light, args.rounds) for name, frames in paths.items()}
         apart = _apart(paths["nine tenths seen before"], light, args.rounds)
@@ -163,13 +171,13 @@ def _apart(frames: Sequence[Frame], light: ShadingCorrection, rounds: int) -> Ro
     tile = np.ascontiguousarray(pixels[:448:2, :448:2])[None]
     profile = fit_profile(pixels[::4, ::4], tissue.background)
     stains = {name: StainTransform(name, profile, profile) for name in ("macenko", "reinhard")}
-    noise, picture = noise_reduction(2.0, light), thumbnail_jpeg(pixels)
+    noise, thumbnail = noise_reduction(2.0, light), thumbnail_jpeg(pixels)
     assert noise is not None
     unit = np.diag((FIELD_PX[1] * MPP / 256, FIELD_PX[0] * MPP / 214))
 
-    def laid() -> None:
-        small = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR)
-        MosaicCanvas(FINEST_UM).lay(np.asarray(small, np.uint8), 306.0, 256.0, unit)
+    def paint() -> None:
+        small = cv2.imdecode(np.frombuffer(thumbnail, np.uint8), cv2.IMREAD_COLOR)
+        MosaicCanvas(FINEST_UM).paint(np.asarray(small, np.uint8), 306.0, 256.0, unit)
 
     work: dict[str, Callable[[], object]] = {
         f"all cells of a field resampled, {objective}": _resampling(pixels, mpp)
@@ -180,7 +188,7 @@ def _apart(frames: Sequence[Frame], light: ShadingCorrection, rounds: int) -> Ro
         "stain of one tile, macenko": lambda: stains["macenko"].apply(tile),
         "stain of one tile, reinhard": lambda: stains["reinhard"].apply(tile),
         "noise reduction, where noise was calibrated": lambda: noise.apply(pixels),
-        "a field laid on the mosaic, when it is asked for": laid,
+        "a field laid on the mosaic, when it is asked for": paint,
     }
     found: Rows = {}
     for name, call in work.items():
@@ -232,20 +240,20 @@ def _document(found: dict[str, tuple[Rows, Rows, float]], apart: Rows) -> dict[s
 
 def _print(found: dict[str, tuple[Rows, Rows, float]], apart: Rows) -> None:
     print(
-        f"fields of {FIELD_PX[1]} x {FIELD_PX[0]} px at {MPP:g} um/px, tiles of "
+        f"fields of {FIELD_PX[1]} x {FIELD_PX[0]} px at {MPP:g} µm/px, tiles of "
         f"{SPEC.tile_width_px} px at {SPEC.mpp:g}; one core, ms of processor time"
     )
     for name, (ours, bare, fields) in found.items():
-        print(f"\n{name} ({fields:.0f} fields)\n{'step':28}{'ms':>7}{'bare':>7}   bare calls")
-        for step, calls in STEPS.items():
-            print(f"{step:28}{ours[step]:7.2f}{bare[step]:7.2f}   {calls}")
         total, steps = sum(bare.values()), sum(ours[step] for step in STEPS)
-        print(f"{'sum of the steps':28}{steps:7.2f}{total:7.2f}")
-        whole = ours[WHOLE]
-        print(
-            f"{WHOLE:28}{whole:7.2f}          {whole / total:.2f} x the bare calls "
-            f"(goal: {GOAL_MS:g} ms, {GOAL_RATIO:g} x)"
+        rows = [
+            (step, f"{ours[step]:.2f}", f"{bare[step]:.2f}", calls) for step, calls in STEPS.items()
+        ]
+        whole = (
+            f"{ours[WHOLE] / total:.2f} x the bare calls (goal: {GOAL_MS:g} ms, {GOAL_RATIO:g} x)"
         )
+        rows.append(("sum of the steps", f"{steps:.2f}", f"{total:.2f}", ""))
+        rows.append((WHOLE, f"{ours[WHOLE]:.2f}", "", whole))
+        print(f"\n{name} ({fields:.0f} fields)")
+        print_table(rows, ("step", "ms", "bare", "bare calls"), right={1, 2})
     print("\napart")
-    for what, ms in apart.items():
-        print(f"{what:52}{ms:7.2f}")
+    print_table([(what, f"{ms:.2f}") for what, ms in apart.items()], right={1})

@@ -1,4 +1,4 @@
-"""The fields that `edge-mil bench imaging` is timed on: real texture, in the order of a path."""
+"""Make the fields of `edge-mil bench imaging`: real texture, in the order of a path."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ FIELD_PX = (2048, 2448)
 """Rows and columns of a common camera of 5 million pixels."""
 
 MPP = 0.25
-"""Of that camera under a 40x objective, um/px."""
+"""Pixel size of that camera under a 40x objective, µm/px."""
 
 SPEC = InputSpec("grid", 224, 224, 0.5, "RGB", None, None, TissueSpec())
 """What most models take."""
 
 STEP = 0.1
-"""Share of a field between two fields of the dense path: nine tenths are seen again."""
+"""Distance of two fields of the dense path, as a share of a field: nine tenths are seen again."""
 
 FIELDS = 8
 """Fields of a path at most."""
 
 NOISE = 1.5
-"""Of the sensor, grey levels."""
+"""Noise of the sensor, grey levels (standard deviation)."""
 
 DEPTH = 0.4
-"""How much less light the corners get."""
+"""Share of the light that the corners lack."""
 
 
-def sheet(slide: Path | None) -> UInt8Array:
-    """Return a large picture at `MPP`, RGB uint8: of a slide, or the demo's painting enlarged.
+def slide_pixels(slide: Path | None) -> UInt8Array:
+    """Return a part of a slide at `MPP`, RGB uint8 (h, w, 3); of the demo's painted one without.
 
     Raises:
         SourceError: The slide cannot be read, or is too small.
@@ -59,7 +59,7 @@ def sheet(slide: Path | None) -> UInt8Array:
     size = round(pixels.shape[1] * mpp / MPP), round(pixels.shape[0] * mpp / MPP)
     if size[1] < FIELD_PX[0] or size[0] < FIELD_PX[1]:
         raise SourceError(
-            f"The slide has {size[0]} x {size[1]} px at {MPP:g} um/px, fewer than one field of "
+            f"The slide has {size[0]} x {size[1]} px at {MPP:g} µm/px, fewer than one field of "
             f"{FIELD_PX[1]} x {FIELD_PX[0]}; name a larger one."
         )
     large = cv2.resize(pixels, size, interpolation=cv2.INTER_CUBIC)
@@ -69,7 +69,7 @@ def sheet(slide: Path | None) -> UInt8Array:
     return np.asarray(cv2.add(large, noise, dtype=cv2.CV_8U), np.uint8)
 
 
-def shading() -> ShadingCorrection:
+def uneven_light() -> ShadingCorrection:
     """Return a flat field of dark corners and a warm lamp."""
     side = np.linspace(-0.5, 0.5, 64, dtype=np.float32)
     light = 1 - 2 * DEPTH * (side[:, None] ** 2 + side[None] ** 2)
@@ -77,26 +77,26 @@ def shading() -> ShadingCorrection:
     return ShadingCorrection(flat.astype(np.float32), FIELD_PX, None, (1.0, 1.02, 1.06))
 
 
-def path(picture: UInt8Array, light: ShadingCorrection, *, dense: bool) -> list[Frame]:
+def path_frames(pixels: UInt8Array, light: ShadingCorrection, *, dense: bool) -> list[Frame]:
     """Return fields as the camera gives them, ten a second.
 
     Args:
-        picture: From `sheet`.
+        pixels: The slide, from `slide_pixels`.
         light: What the optics do to them.
-        dense: Nine tenths of a field were in the one before; else nothing was.
+        dense: Whether nine tenths of a field were in the one before it; else nothing was.
     """
     rows, columns = FIELD_PX
-    free = picture.shape[0] - rows, picture.shape[1] - columns
+    free = pixels.shape[0] - rows, pixels.shape[1] - columns
     if dense:
         down = free[0] * columns > free[1] * rows
         step, room = (round(STEP * rows), free[0]) if down else (round(STEP * columns), free[1])
         along = [k * step for k in range(min(FIELDS, room // step + 1))]
         middle = (free[1] if down else free[0]) // 2
-        places = [(middle, k) if down else (k, middle) for k in along]
+        corners = [(middle, k) if down else (k, middle) for k in along]
     else:
         xs, ys = range(0, free[1] + 1, columns), range(0, free[0] + 1, rows)
-        places = [(x, y) for y in ys for x in xs][:FIELDS]
-    return [_frame(picture, light, number, place) for number, place in enumerate(places)]
+        corners = [(x, y) for y in ys for x in xs][:FIELDS]
+    return [_frame(pixels, light, number, corner) for number, corner in enumerate(corners)]
 
 
 def without_positions(frames: Sequence[Frame]) -> list[Frame]:
@@ -105,10 +105,10 @@ def without_positions(frames: Sequence[Frame]) -> list[Frame]:
 
 
 def _frame(
-    picture: UInt8Array, light: ShadingCorrection, number: int, place: tuple[int, int]
+    pixels: UInt8Array, light: ShadingCorrection, number: int, corner: tuple[int, int]
 ) -> Frame:
-    (x, y), (rows, columns) = place, FIELD_PX
-    even = np.ascontiguousarray(picture[y : y + rows, x : x + columns])
-    pixels = np.asarray(cv2.multiply(even, light.divisor, scale=1 / 255), np.uint8)
+    (x, y), (rows, columns) = corner, FIELD_PX
+    even = np.ascontiguousarray(pixels[y : y + rows, x : x + columns])
+    shaded = np.asarray(cv2.multiply(even, light.divisor, scale=1 / 255), np.uint8)
     centre = (x + columns / 2) * MPP, (y + rows / 2) * MPP
-    return Frame(pixels, *centre, capture_time_s=1000.0 + 0.1 * number)
+    return Frame(shaded, *centre, capture_time_s=1000.0 + 0.1 * number)

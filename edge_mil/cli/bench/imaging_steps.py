@@ -1,4 +1,4 @@
-"""The imaging path of a session, step by step, next to the bare OpenCV calls of each step."""
+"""Time the imaging steps of a session one by one, next to the bare OpenCV calls of each."""
 
 from __future__ import annotations
 
@@ -46,18 +46,18 @@ STEPS = {
     "cut, keep parts": "one copy of the parts",
     "picture for the mosaic": "resize by halves, imencode",
 }
-"""Step -> the bare calls that stand for it, on the same amount of pixels and as few as can be."""
+"""Step -> the fewest bare calls that do the same on the same number of pixels."""
 
 
 @dataclass(slots=True)
 class Watch:
-    """Adds up the processor time of this thread by step, ms."""
+    """Sums the processor time of this thread by step, ms."""
 
     spent_ms: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     pixels: dict[str, int] = field(default_factory=lambda: defaultdict(int))
 
     def time(self, step: str, work: Callable[[], Found]) -> Found:
-        """Do the work."""
+        """Run the work and add its time to the step."""
         started = time.thread_time()
         found = work()
         self.spent_ms[step] += (time.thread_time() - started) * 1e3
@@ -82,7 +82,7 @@ class _WatchedTest(TissueTest):
 
 
 class SteppedPath:
-    """Takes the fields of a path as a session does, one step after the other."""
+    """Runs the steps of a session on the fields of a path, each timed."""
 
     def __init__(self, light: ShadingCorrection) -> None:
         self._light = light
@@ -101,11 +101,11 @@ class SteppedPath:
 
     @property
     def held(self) -> int:
-        """How many cells were counted."""
+        """Number of cells that are held."""
         return self._mosaic.held
 
     def take(self, sequence: int, frame: Frame) -> tuple[dict[str, float], dict[str, float]]:
-        """Take one field; return the milliseconds of each step, and of its bare calls."""
+        """Run the steps on one field; return their milliseconds, and those of their bare calls."""
         watch = Watch()
         watch.time("saturation", lambda: self._gate.saturation(frame.pixels))
         pixels = watch.time("flat field, white balance", lambda: self._light.apply(frame.pixels))
@@ -151,7 +151,7 @@ class SteppedPath:
         return view
 
     def _box(self, pixels: UInt8Array, cell: tuple[int, int]) -> UInt8Array:
-        """Return pixels as a cell has them: of another place where parts completed it."""
+        """Return as many pixels as a cell has; where they lie does not matter for the time."""
         box = self._geometry.box(*cell)
         return pixels[: box.height_px, : box.width_px]
 
@@ -169,7 +169,7 @@ class SteppedPath:
         *,
         key: bool,
     ) -> dict[str, float]:
-        """Time the calls of `STEPS`, into memory that is there already."""
+        """Time the calls of `STEPS`, into memory that is allocated already."""
         bare, out = Watch(), np.empty_like(raw)
         rows = max(1, SAMPLE_PX // raw.shape[1])
         bare.time("saturation", lambda: _count(raw[:rows]))
@@ -197,7 +197,7 @@ def _grey(pixels: UInt8Array) -> UInt8Array:
 
 
 def _part(flat: UInt8Array, count: int) -> UInt8Array:
-    """Return about so many pixels, as a picture of 1024 columns."""
+    """Return about `count` pixels, as an image of 1024 columns."""
     rows = max(1, min(count, len(flat)) // 1024)
     return flat[: rows * 1024].reshape(rows, 1024, 3)
 

@@ -1,8 +1,8 @@
-"""`edge-mil bench stream`: what the wire, the records and the size of the bag cost.
+"""`edge-mil bench stream`: measure what the wire, the records and the size of the bag cost.
 
-Everything is taken in turn in one run and shown as a ratio, so that a busy machine does not
-decide: a round runs the bare extractor, the pipeline in process and the pipeline through gRPC on
-the same fields one after the other, and the median over the rounds counts, of rates and of shares.
+A round runs the extractor alone, the pipeline in process and the pipeline through gRPC on the same
+fields, one after the other. The medians over the rounds count, of rates and of their ratios, so
+that a machine which is busy for a while does not change the result.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from edge_mil.bundle import InputSpec, open_bundle
+from edge_mil.cli.arguments import Subparsers, add_json
+from edge_mil.cli.console import print_table
 from edge_mil.client import Client
 from edge_mil.demo.run import BUNDLE
 from edge_mil.demo.service_process import ServiceProcess
@@ -45,28 +46,44 @@ PROBES = 40
 CELLS_PER_FIELD = 20
 
 
-def add_parser(subparsers: Any) -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """Add `stream`."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        "stream", help="the cost of the wire, the records and the size of the bag"
+    line = "measure the cost of the wire, the records and the size of the bag"
+    parser = subparsers.add_parser("stream", help=line, description=line)
+    parser.add_argument(
+        "--bundle", metavar="BUNDLE", default=str(BUNDLE), help="default: the demo's"
     )
-    parser.add_argument("--bundle", default=str(BUNDLE), help="bundle to run (default: the demo's)")
-    parser.add_argument("--precision", choices=("fp32", "int8"), default="fp32")
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help="default: %(default)s")
-    parser.add_argument("--fields", type=int, default=FIELDS, help="default: %(default)s")
+    parser.add_argument(
+        "--precision", choices=("fp32", "int8"), default="fp32", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--rounds", type=int, metavar="N", default=ROUNDS, help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--fields",
+        type=int,
+        metavar="N",
+        default=FIELDS,
+        help="fields of one round (default: %(default)s)",
+    )
     parser.add_argument(
         "--held",
         type=lambda text: tuple(int(n) for n in text.split(",")),
         default=HELD,
         metavar="N,N,...",
-        help="sizes of the bag at which a fold is timed (default: 100,10000,100000)",
+        help="sizes of the bag at which a new field is timed (default: 100,10000,100000)",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    add_json(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure and print."""
+    """Measure and print the tables.
+
+    Raises:
+        BundleError: The bundle takes no tiles, or would refuse fields of noise.
+        UsageError: A number is not positive.
+    """
     bundle = open_bundle(args.bundle)
     if bundle.manifest.input is None or bundle.manifest.input.instances != "grid":
         raise BundleError(
@@ -75,20 +92,20 @@ def run(args: argparse.Namespace) -> int:
         )
     if bundle.has(REFERENCE_FILE):
         raise BundleError(
-            f"{bundle.manifest.name} brings a reference of its tissue, and the fields of noise of "
-            "this command would be refused as unlike it; name a bundle that was exported without "
+            f"{bundle.manifest.name} has a reference of its tissue, and would refuse this "
+            "command's fields of noise as unlike it; name a bundle that was exported without "
             "--calibration."
         )
     if args.rounds < 1 or args.fields < 1 or not args.held or min(args.held) < 1:
         raise UsageError("--rounds, --fields and --held must be 1 or more.")
     model = Model.load(bundle, precision=args.precision)
-    folds = _folds(model, args.held)  # first: a fresh process tells its memory best
+    folds = _folds(model, args.held)  # first: the memory of a fresh process is measured best
     shares = _shares(model, args)
     found = {
         "bundle": bundle.digest,
         "precision": args.precision,
         "runs": model.backend,
-        "field_px": [FIELD_PX[1], FIELD_PX[0]],
+        "field_px": list(FIELD_PX[::-1]),
         **shares,
         "folds": [dataclasses.asdict(f) for f in folds],
     }
@@ -96,35 +113,49 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(found, indent=2))
         return 0
     print(f"{bundle.manifest.name}, {args.precision}, {model.backend}")
-    print(
-        f"fields of {FIELD_PX[1]} x {FIELD_PX[0]} px, {shares['tiles_per_field']:.1f} tiles each\n"
+    print(f"fields of {FIELD_PX[1]} x {FIELD_PX[0]} px, {shares['tiles_per_field']:.1f} tiles each")
+    rates = (
+        ("the extractor alone", "extractor", ""),
+        ("the pipeline in this process", "in_process", "of the extractor"),
+        ("the pipeline through gRPC", "grpc", "of the one in process"),
     )
-    print("what runs                          fields/s   share")
-    print(f"the extractor alone                {shares['extractor']:8.2f}")
-    print(
-        f"the pipeline in this process       {shares['in_process']:8.2f}   "
-        f"{shares['in_process_share']:.2f} of the extractor"
+    print()
+    print_table(
+        [
+            (
+                what,
+                f"{shares[name]:.2f}",
+                f"{shares[f'{name}_share']:.2f} {compared}" if compared else "",
+            )
+            for what, name, compared in rates
+        ],
+        ("what runs", "fields/s", "share"),
+        right={1},
     )
-    print(
-        f"the pipeline through gRPC          {shares['grpc']:8.2f}   "
-        f"{shares['grpc_share']:.2f} of the one in process\n"
+    print()
+    print_table(
+        [
+            (
+                str(fold.held),
+                f"{fold.milliseconds:.2f}",
+                f"{fold.milliseconds / folds[0].milliseconds:.2f}",
+                f"{fold.memory_mb:.1f}",
+            )
+            for fold in folds
+        ],
+        ("instances held", f"ms for a field of {CELLS_PER_FIELD}", "x first", "memory, MB"),
+        right=range(4),
     )
-    print(f"instances held   ms to fold a field of {CELLS_PER_FIELD}   x first   memory, MB")
-    for fold in folds:
-        ratio = fold.milliseconds / folds[0].milliseconds
-        print(
-            f"{fold.held:14d}   {fold.milliseconds:27.2f}   {ratio:7.2f}   {fold.memory_mb:10.1f}"
-        )
     return 0
 
 
 @dataclass(frozen=True, slots=True)
 class Fold:
-    """One row of the second table.
+    """The time of one field at one size of the bag.
 
     Attributes:
         held: Instances in the bag when the timing began.
-        milliseconds: Median time of one field without its extractor: judge, fold, store, score.
+        milliseconds: Median time of one field without its extractor: gates, fold, store, score.
         memory_mb: Growth of this process's memory since the bag was empty, 10^6 bytes.
     """
 
@@ -174,9 +205,9 @@ def _in_process(model: Model, frames: list[Frame], mpp: float) -> tuple[list[int
 def _bare(model: Model, spec: InputSpec, per_field: list[int]) -> float:
     """Return the seconds of the extractor alone on as many tiles, in the same batches."""
     shape = (spec.tile_height_px, spec.tile_width_px, 3)
-    pictures = [_noise((n, *shape), seed=n) for n in per_field]
+    batches = [_noise((n, *shape), seed=n) for n in per_field]
     started = time.perf_counter()
-    for tiles in pictures:
+    for tiles in batches:
         model.extract(tiles)
     return time.perf_counter() - started
 
@@ -191,7 +222,7 @@ def _through_grpc(client: Client, frames: list[Frame], mpp: float) -> float:
 
 
 class _WithoutExtractor(Model):
-    """The model with features from a generator: what is timed is everything else."""
+    """The model with random features, to time everything but the extractor."""
 
     _rng = np.random.default_rng(0)
 
@@ -254,7 +285,7 @@ def _input(model: Model) -> InputSpec:
 
 
 def _memory_bytes() -> int:
-    """Return this process's resident memory; 0 where the system does not tell."""
+    """Return this process's resident memory; 0 where the system does not say."""
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     except OSError:

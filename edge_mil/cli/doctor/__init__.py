@@ -1,4 +1,7 @@
-"""`edge-mil doctor`: what this device can run, what is missing, and the command that mends it."""
+"""`edge-mil doctor`: say what this device can run, what is missing, and how to mend it.
+
+`findings` examines the device; `command` prints what was found.
+"""
 
 from edge_mil.cli.doctor.command import add_parser
 

@@ -1,12 +1,15 @@
-"""`edge-mil doctor`: what this device can run, what is missing, and the command that mends it."""
+"""`edge-mil doctor`: say what this device can run, what is missing, and how to mend it."""
 
 from __future__ import annotations
 
 import argparse
 import json
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from edge_mil.cli.arguments import Subparsers, add_json, add_state
+from edge_mil.cli.console import print_table
 from edge_mil.errors import DependencyError
 
 MARKS = {"ok": "ok", "info": "--", "warning": "!!", "missing": "NO"}
@@ -14,27 +17,31 @@ EXIT_MISSING = 1
 """Something that the profile needs is missing."""
 
 
-def add_parser(subparsers: Any) -> None:
-    """Add `doctor` and its arguments."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
+def add_parser(subparsers: Subparsers) -> None:
+    """Add `doctor`."""
+    parser = subparsers.add_parser(
         "doctor",
-        help="what this device can run, what is missing, and the command that mends it",
-        description="Look at this device: system, accelerator, packages, storage, clock, camera, "
-        "and what edge-mil tune kept. Changes nothing. Exit code 1 when something that the "
+        help="say what this device can run, what is missing, and the command that mends it",
+        description="Examine this device: system, accelerator, packages, storage, clock, camera, "
+        "and what edge-mil tune chose. Changes nothing. Exit code 1 when something that the "
         "profile needs is missing.",
     )
-    add = parser.add_argument
-    add("--profile", choices=("serve", "client", "export"), default="serve", help="what it is for")
-    add("--state", type=Path, metavar="DIR", help="where the service keeps its state")
-    add("--json", action="store_true", help="print one JSON document")
+    parser.add_argument(
+        "--profile",
+        choices=("serve", "client", "export"),
+        default="serve",
+        help="what the device is for (default: serve)",
+    )
+    add_state(parser)
+    add_json(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Look, and print what was found."""
-    from edge_mil.cli.doctor.findings import look
+    """Examine the device and print what was found."""
+    from edge_mil.cli.doctor.findings import examine
 
-    findings = look(arguments.profile, arguments.state)
+    findings = examine(arguments.profile, arguments.state)
     missing = any(finding.state == "missing" for finding in findings)
     tuned = _tuned(arguments.state) if arguments.profile == "serve" else []
     if arguments.json:
@@ -46,22 +53,23 @@ def run(arguments: argparse.Namespace) -> int:
         }
         print(json.dumps(document))
         return EXIT_MISSING if missing else 0
-    section = ""
-    for finding in findings:
-        if finding.section != section:
-            section = finding.section
-            print(section)
-        print(f"  {MARKS[finding.state]}  {finding.what}")
-        if finding.mend:
-            print(f"      {finding.mend}")
+    for section, found in groupby(findings, key=lambda finding: finding.section):
+        print(section)
+        rows = []
+        for finding in found:
+            rows.append((f"  {MARKS[finding.state]}", finding.what))
+            if finding.mend:
+                rows.append(("", finding.mend))
+        print_table(rows)
     if tuned:
-        from edge_mil.cli.tune import print_table
+        from edge_mil.cli.tune import print_table as print_tuning
 
         print("Measured by edge-mil tune")
         for document in tuned:
-            print_table(document)
+            print_tuning(document)
     elif arguments.profile == "serve":
-        print("Measured by edge-mil tune\n  --  nothing yet\n      edge-mil tune BUNDLE")
+        print("Measured by edge-mil tune")
+        print_table([(f"  {MARKS['info']}", "nothing yet"), ("", "edge-mil tune BUNDLE")])
     print(
         "This device lacks what is marked NO."
         if missing

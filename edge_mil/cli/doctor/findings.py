@@ -1,4 +1,4 @@
-"""What `edge-mil doctor` looks at: each thing by itself, none of it changed."""
+"""Examine a device for `edge-mil doctor`; nothing is changed."""
 
 from __future__ import annotations
 
@@ -22,30 +22,33 @@ LEAST_FREE = 5 * GIB
 """A day's sessions and a few engines fit into it."""
 LEAST_MEMORY = 4 * GIB
 OLDEST_YEAR = 2025
-"""A clock before this release was never set."""
+"""The year of the first release: a clock that shows an earlier one was never set."""
 TEGRA = Path("/etc/nv_tegra_release")
 CLOCKS = Path("/sys/devices/system/cpu/cpu0/cpufreq")
-MODEL_EXTRAS = {
+PROFILE_PACKAGES = {
     "serve": ("device", ("onnxruntime", "opencv-python-headless", "openslide-python", "h5py",
-                         "grpcio", "grpcio-health-checking", "grpcio-reflection", "numpy")),
+                         "jinja2", "msgspec", "platformdirs", "rfc8785", "rich", "tifffile",
+                         "grpcio", "grpcio-health-checking", "grpcio-reflection", "grpcio-status",
+                         "numpy")),
     "client": ("", ("grpcio", "protobuf", "numpy")),
     "export": ("export", ("torch", "timm", "onnx", "onnxscript", "safetensors", "onnxruntime",
                           "opencv-python-headless", "numpy")),
 }  # fmt: skip
-"""Profile -> the extra that brings its packages, and their names."""
+"""Profile -> the extra that installs its packages, and their names."""
 SAME_LIBRARY = {"opencv-python-headless": ("opencv-python", "opencv-contrib-python", "opencv")}
-"""Another distribution of a package does as well: JetPack's own OpenCV, for one."""
+"""Package -> other distributions that serve as well, as JetPack's own OpenCV."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at.
+    """One fact about the device.
 
     Attributes:
         section: System, Accelerator, Packages, Storage, Clock or Camera.
-        state: ok; info (worth knowing); warning (works, but); missing (the profile needs it).
+        state: ok; info (good to know); warning (works with a fault); missing (the profile needs
+            it).
         what: What was found, in one sentence.
-        mend: The command or the act that mends it; "" where nothing is to be done.
+        mend: The command or the act that mends it; "" where nothing needs to be done.
     """
 
     section: str
@@ -54,16 +57,16 @@ class Finding:
     mend: str = ""
 
     def as_json(self) -> dict[str, str]:
-        """Return it as JSON."""
+        """Return the finding as a JSON object."""
         return asdict(self)
 
 
-def look(profile: str, state: Path | None) -> list[Finding]:
-    """Look at everything that a profile needs.
+def examine(profile: str, state: Path | None) -> list[Finding]:
+    """Return what was found of everything that a profile needs.
 
     Args:
         profile: serve, client or export.
-        state: Where the service keeps its state; None for its default.
+        state: State directory of the service; None for its default.
     """
     findings = [*_system(), *_packages(profile)]
     if profile == "serve":
@@ -85,7 +88,7 @@ def _system() -> Iterator[Finding]:
         yield Finding("System", "ok", f"Python {version}")
     if TEGRA.is_file():
         line = TEGRA.read_text(errors="replace").splitlines()[0].lstrip("# ")
-        jetpack = _said("dpkg-query", "-W", "-f=${Version}", "nvidia-jetpack")
+        jetpack = _output_of("dpkg-query", "-W", "-f=${Version}", "nvidia-jetpack")
         if jetpack:
             yield Finding("System", "ok", f"JetPack {jetpack} ({line})")
         else:
@@ -105,7 +108,7 @@ def _system() -> Iterator[Finding]:
 
 
 def _packages(profile: str) -> Iterator[Finding]:
-    extra, names = MODEL_EXTRAS[profile]
+    extra, names = PROFILE_PACKAGES[profile]
     install = f'pip install "edge-mil[{extra}]"' if extra else "pip install edge-mil"
     for name in names:
         found = _version(name)
@@ -174,7 +177,7 @@ def _driver_packages(*, needed: bool) -> Iterator[Finding]:
 
 
 def _jetson_power() -> Iterator[Finding]:
-    mode = _said("nvpmodel", "-q")
+    mode = _output_of("nvpmodel", "-q")
     if mode:
         yield Finding(
             "Accelerator",
@@ -195,7 +198,7 @@ def _storage(state: Path | None) -> Iterator[Finding]:
     try:
         from edge_mil.session import default_state_folder
     except (ModuleNotFoundError, DependencyError):
-        return  # the packages say what is missing
+        return  # the findings about packages say what is missing
     folder = state or default_state_folder()
     at = folder
     while not at.exists():
@@ -232,7 +235,7 @@ def _clock() -> Iterator[Finding]:
             "sudo timedatectl set-ntp true",
         )
         return
-    follows = _said("timedatectl", "show", "-p", "NTPSynchronized", "--value")
+    follows = _output_of("timedatectl", "show", "-p", "NTPSynchronized", "--value")
     if follows == "no":
         yield Finding(
             "Clock", "info", f"{shown}, no time server yet", "sudo timedatectl set-ntp true"
@@ -265,8 +268,8 @@ def _providers(library: object) -> list[str]:
     return found
 
 
-def _said(*command: str) -> str:
-    """Return what a program prints; "" where it is not there, or fails."""
+def _output_of(*command: str) -> str:
+    """Return what a program prints; "" where it is not installed, or fails."""
     if shutil.which(command[0]) is None:
         return ""
     with contextlib.suppress(OSError, subprocess.SubprocessError):

@@ -1,4 +1,4 @@
-"""The camera of `edge-mil stream`: from options to a source, and what a session must know of it."""
+"""Make the source of `edge-mil stream` from its options, and what a session must know of it."""
 
 from __future__ import annotations
 
@@ -17,34 +17,36 @@ if TYPE_CHECKING:
 Source: TypeAlias = "VirtualMicroscope | ImageFolder"
 
 EMPTY_FIELDS = 8
-"""Pictures of clean glass that the light and the noise are measured from."""
+"""Frames of clean glass that the light and the noise are measured from."""
 
 DAY_S = 86_400.0
 
 REFOCUS = 3
-"""Times that a refused place is visited again where the focus is by chance."""
+"""How often refused fields are visited again where the focus of each visit is drawn by chance."""
 
 
 def add_faults(parser: argparse.ArgumentParser) -> None:
-    """Add what can be wrong with the virtual microscope."""
+    """Add the faults of the virtual microscope."""
     group = parser.add_argument_group(
-        "faults of the microscope", "for slides; without them it is perfect"
+        "faults of the microscope", "for slides; without them the microscope is perfect"
     )
     for option, metavar, meaning in (
-        ("--jitter", "UM", "error of the stage's position (standard deviation)"),
-        ("--defocus", "SHARE", "share of the visits that are out of focus"),
-        ("--vignette", "DEPTH", "0.3: the corners are 30 %% darker"),
-        ("--noise", "SD", "noise of the sensor, grey levels"),
-        ("--rotation", "DEGREES", "of the camera against the stage"),
+        ("--jitter", "UM", "error of the stage position, µm (standard deviation)"),
+        ("--defocus", "SHARE", "share of the fields that are out of focus"),
+        ("--vignette", "DEPTH", "share of the light that the corners lack, as 0.3"),
+        ("--noise", "SD", "noise of the sensor, grey levels (standard deviation)"),
+        ("--rotation", "DEGREES", "rotation of the camera against the stage"),
     ):
         group.add_argument(option, type=float, default=0.0, metavar=metavar, help=meaning)
     group.add_argument(
-        "--no-stage", action="store_true", help="fields have no position: found by their picture"
+        "--no-stage",
+        action="store_true",
+        help="fields have no positions; the service finds them by registration",
     )
 
 
 def open_source(arguments: argparse.Namespace) -> Source:
-    """Open what the user named.
+    """Open the source that the user named.
 
     Raises:
         EdgeMilError: It cannot be read, or an option does not fit it.
@@ -68,7 +70,7 @@ def open_source(arguments: argparse.Namespace) -> Source:
 
 
 def stage_frame(camera: Source) -> pb.StageFrame:
-    """Return how the camera lies on the stage, as Micro-Manager would declare it."""
+    """Return the stage as Micro-Manager would declare it: affine of the pixels, area, or none."""
     from edge_mil.cameras import VirtualMicroscope
 
     stage = pb.StageFrame(unit="um")
@@ -84,15 +86,15 @@ def stage_frame(camera: Source) -> pb.StageFrame:
 
 
 def calibrated(client: Client, camera: Source, named: str) -> str:
-    """Return the calibration that a session with this camera runs under, "" for none.
+    """Return the name of the calibration that a session with this camera runs under, "" for none.
 
-    A virtual microscope whose light is uneven, or whose sensor is noisy, shows clean glass first
-    and is calibrated from it; the same one is measured once a day.
+    A virtual microscope with uneven light or a noisy sensor is calibrated from frames of clean
+    glass, once a day.
 
     Args:
         client: The service.
         camera: The camera.
-        named: The calibration that the user named; it is taken as it is.
+        named: The calibration that the user named, which is used as it is.
 
     Raises:
         RemoteError: The service cannot measure it.
@@ -115,15 +117,15 @@ def calibrated(client: Client, camera: Source, named: str) -> str:
     return name
 
 
-def rounds(camera: Source) -> int:
-    """Return how often refused places are gone back to: more than once where focus is chance."""
+def refocus_rounds(camera: Source) -> int:
+    """Return how often refused fields are visited again."""
     from edge_mil.cameras import VirtualMicroscope
 
     return REFOCUS if isinstance(camera, VirtualMicroscope) and camera.faults.defocus else 1
 
 
 def look_again(camera: Source, frame: Frame) -> Frame:
-    """Take a fresh picture of a place, as an operator would go back to it."""
+    """Take a new frame where an earlier one lay."""
     from edge_mil.cameras import VirtualMicroscope
 
     if isinstance(camera, VirtualMicroscope):
@@ -136,7 +138,7 @@ def outline(
 ) -> tuple[Region, ...]:
     """Return where the tissue is, as `edge-mil slide` finds it; empty where it is not known.
 
-    Without a stage nobody knows where the slide lies.
+    Without a stage the outline has no position on the slide, so it is empty too.
     """
     from edge_mil.bundle import TissueSpec
     from edge_mil.cameras import VirtualMicroscope
@@ -154,10 +156,10 @@ def outline(
 
 
 def _faults(arguments: argparse.Namespace) -> Imperfections | None:
-    """Return what is wrong with the microscope; None for nothing.
+    """Return the faults that the user asked for; None for a perfect microscope.
 
     Raises:
-        UsageError: A number makes no sense.
+        UsageError: A number is out of range.
     """
     from edge_mil.cameras import Imperfections
 

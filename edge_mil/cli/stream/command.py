@@ -4,31 +4,22 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
-from collections.abc import Iterator
-from typing import Any
 
+from edge_mil.cli.arguments import Subparsers, add_json
+from edge_mil.cli.console import print_table
 from edge_mil.cli.stream.camera import (
     Source,
     add_faults,
     calibrated,
-    look_again,
     open_source,
     outline,
-    rounds,
     stage_frame,
 )
-from edge_mil.client import (
-    Client,
-    ClientSession,
-    FieldStream,
-    ModelInfo,
-    SessionInfo,
-    tune_allocator,
-)
+from edge_mil.cli.stream.playing import Playback, say
+from edge_mil.client import Client, ClientSession, ModelInfo, SessionInfo, tune_allocator
 from edge_mil.errors import RemoteError, ServiceUnavailableError, UsageError
-from edge_mil.types import REFUSED, RESEARCH_USE_ONLY, FieldResult, Frame, Verdict
+from edge_mil.types import RESEARCH_USE_ONLY
 
 DEFAULT_SERVER = "127.0.0.1:50051"
 CONNECT_S = 10.0
@@ -39,51 +30,71 @@ SAME_MPP = 1e-3
 """Relative difference of two pixel sizes that are the same, rounded differently."""
 
 
-def add_parser(subparsers: Any) -> None:
-    """Add `stream` and its arguments."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
+def add_parser(subparsers: Subparsers) -> None:
+    """Add `stream`."""
+    parser = subparsers.add_parser(
         "stream",
         help="play a slide, or a folder of images, to a service as a camera would",
         description="Play a slide file as a microscope, or a folder of images, to a running "
-        "edge-mil serve; wait while it is away; close the session and print its last score. "
-        + RESEARCH_USE_ONLY,
+        "edge-mil serve. Waits while the service is away, then closes the session and prints its "
+        "last score. " + RESEARCH_USE_ONLY,
     )
     add = parser.add_argument
     add("source", metavar="SOURCE", help="a slide file, or a folder of images with positions")
-    add("--server", default=DEFAULT_SERVER, metavar="ADDR", help="HOST:PORT or unix:PATH")
-    add("--bundle", default="", metavar="NAME", help="where the service has several")
-    add("--session", default="", metavar="ID", help="go on with this session")
-    add("--calibration", default="", metavar="NAME", help="of the service: edge-mil calibrate")
-    add("--mpp", type=float, metavar="X", help="pixel size, um/px (default: the slide's own)")
-    add("--fov", metavar="WxH", help="field in camera pixels, as 1024x768; slides only")
-    add("--overlap", type=float, default=0.1, metavar="F", help="share of a field (default: 0.1)")
-    add("--path", choices=("serpentine", "random", "hover", "hand"), default="serpentine")
-    add("--passes", type=int, default=1, metavar="N", help="how often the path is walked")
+    add(
+        "--server",
+        default=DEFAULT_SERVER,
+        metavar="ADDR",
+        help="HOST:PORT or unix:PATH (default: %(default)s)",
+    )
+    add("--bundle", default="", metavar="NAME", help="the bundle, where the service has several")
+    add("--session", default="", metavar="ID", help="go on with this session (default: a new one)")
+    add("--calibration", default="", metavar="NAME", help="name of a calibration of the service")
+    add("--mpp", type=float, metavar="X", help="pixel size, µm/px (default: the slide's own)")
+    add("--fov", metavar="WxH", help="size of a field in camera pixels, as 1024x768; slides only")
+    add(
+        "--overlap",
+        type=float,
+        default=0.1,
+        metavar="F",
+        help="overlap of two fields, as a share of a field (default: %(default)s)",
+    )
+    add(
+        "--path",
+        choices=("serpentine", "random", "hover", "hand"),
+        default="serpentine",
+        help="order of the fields; hand moves the slide as a person does (default: serpentine)",
+    )
+    add("--passes", type=int, default=1, metavar="N", help="repeat the path (default: 1)")
     add(
         "--frames",
         type=int,
         metavar="N",
-        help="hover: frames at one place; hand: fields of the path (default: 200); else the end "
-        "after N",
+        help="end after N frames; for hover: frames at one position; for hand: length of the path "
+        "(default: 200)",
     )
     add(
         "--dwell",
         type=int,
         default=0,
-        metavar="FRAMES",
-        help="frames more at one place in the middle of the pass; they do not count as --frames",
+        metavar="N",
+        help="stay for N more frames in the middle of the pass; --frames does not count them",
     )
     add("--fps", type=float, metavar="F", help="upper limit of frames per second")
-    add("--seed", type=int, default=0, metavar="S", help="of the path and of all that is drawn")
-    add("--independent", action="store_true", help="images without positions: different places")
-    add("--allow-enlargement", action="store_true", help="pixels over 1.5 x the model's too")
-    add("--json", action="store_true", help="print one JSON document")
+    add("--seed", type=int, default=0, metavar="S", help="seed of path and faults (default: 0)")
+    add("--independent", action="store_true", help="images without positions are separate fields")
+    add(
+        "--allow-enlargement",
+        action="store_true",
+        help="also take pixels that are more than 1.5 times the model's",
+    )
+    add_json(parser)
     add_faults(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Stream the source and print what the session came to.
+    """Stream the source, close the session and print its score.
 
     Raises:
         EdgeMilError: The source, the service or an option does not fit; the message says which.
@@ -92,10 +103,10 @@ def run(arguments: argparse.Namespace) -> int:
     camera = open_source(arguments)
     try:
         with Client(arguments.server, connect_timeout_s=CONNECT_S) as client:
-            session = _session(client, camera, arguments)
-            play = _Playing(session, camera, progress=sys.stderr.isatty())
-            _say(f"session {session.session_id}")
-            summary = play.run()
+            session = _open_session(client, camera, arguments)
+            playback = Playback(session, camera)
+            say(f"session {session.session_id}")
+            summary = playback.run()
             held = sum(session.opened.fields.values())
             ended = session.close(expected_fields=held + summary.answered)
     finally:
@@ -105,80 +116,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(_document(ended.info, summary.errors), indent=2))
     else:
-        _print(ended.info, play.seconds, summary.answered)
+        _print(ended.info, playback.seconds, summary.answered)
     return 0
 
 
-class _Playing:
-    """One source being streamed, and what people are told meanwhile."""
-
-    def __init__(self, session: ClientSession, camera: Source, *, progress: bool) -> None:
-        self._session, self._camera, self._progress = session, camera, progress
-        self._refused: dict[object, Frame] = {}
-        self._rounds = rounds(camera)
-        self._began = time.monotonic()
-        self._answered = 0
-
-    @property
-    def seconds(self) -> float:
-        """Seconds since the start."""
-        return time.monotonic() - self._began
-
-    def run(self) -> Any:
-        """Send every frame, then the refused places again."""
-        with self._session.stream(
-            on_result=self._result,
-            on_error=lambda error, frame: _say(f"{frame.name or 'a field'}: {error}"),
-            on_disconnected=lambda why: _say(f"waiting for the service. {why}"),
-            on_resumed=lambda: _say("the service is back"),
-        ) as stream:
-            frames = self._camera.frames()
-            self._send(stream, frames)
-            stream.drain()
-            for _ in range(self._rounds):
-                again, self._refused = self._refused, {}
-                if not again:
-                    break
-                self._send(stream, (look_again(self._camera, frame) for frame in again.values()))
-                stream.drain()
-            summary = stream.finish()
-        if self._progress:
-            print(file=sys.stderr)
-        return summary
-
-    @staticmethod
-    def _send(stream: FieldStream, frames: Iterator[Frame]) -> None:
-        for frame in frames:
-            stream.send(frame)
-
-    def _result(self, result: FieldResult, frame: Frame) -> None:
-        self._answered += 1
-        if result.verdict in REFUSED:
-            # Only where it was: the pixels would fill the memory.
-            place = (frame.x_um, frame.y_um, frame.location_id, frame.name)
-            self._refused[place] = Frame(
-                frame.pixels[:1, :1].copy(),
-                frame.x_um,
-                frame.y_um,
-                frame.location_id,
-                name=frame.name,
-            )
-        if result.verdict is Verdict.UNLOCATED:
-            # Here, so that a client without OpenCV can stream, too.
-            from edge_mil.imaging.registration import why_unlocated
-
-            lead = "\n" if self._progress else ""  # the progress line has no end of its own
-            print(f"{lead}edge-mil stream: {why_unlocated(result.measures)}", file=sys.stderr)
-        if self._progress:
-            rate = self._answered / max(self.seconds, 1e-9)
-            line = (
-                f"{self._answered} fields, {rate:.1f}/s, {result.verdict.name}, "
-                f"coverage {result.coverage:.0%}, {_headline(result)}"
-            )
-            print(f"\r{line:<79.79}", end="", file=sys.stderr, flush=True)
-
-
-def _session(client: Client, camera: Source, arguments: argparse.Namespace) -> ClientSession:
+def _open_session(client: Client, camera: Source, arguments: argparse.Namespace) -> ClientSession:
     """Resume the session that was named, or open a new one.
 
     Raises:
@@ -190,7 +132,7 @@ def _session(client: Client, camera: Source, arguments: argparse.Namespace) -> C
         opened = session.opened
         if abs(opened.mpp - camera.mpp) > SAME_MPP * opened.mpp:
             raise UsageError(
-                f"Session {session.session_id} is read at {opened.mpp:g} um/px and this source is "
+                f"Session {session.session_id} is read at {opened.mpp:g} µm/px and this source is "
                 f"at {camera.mpp:g}; open a new session (leave --session out)."
             )
         if opened.independent != arguments.independent:
@@ -204,7 +146,7 @@ def _session(client: Client, camera: Source, arguments: argparse.Namespace) -> C
     model = _ready_model(client, arguments.bundle)
     calibration = calibrated(client, camera, arguments.calibration)
     if calibration and not arguments.calibration:
-        _say(f"calibrated on clean glass; the session runs under calibration {calibration}")
+        say(f"calibrated on clean glass; the session runs under calibration {calibration}")
     return client.open_session(
         model.name,
         digest=model.digest,
@@ -281,26 +223,18 @@ def _document(info: SessionInfo, errors: tuple[str, ...]) -> dict[str, object]:
 
 def _print(info: SessionInfo, seconds: float, answered: int) -> None:
     counts = ", ".join(f"{count} {verdict}" for verdict, count in info.fields.items())
-    print(f"session    {info.session_id}")
-    print(f"bundle     {info.model.name} {info.model.digest[:19]}...")
-    print(f"fields     {counts or 'none'} ({answered / max(seconds, 1e-9):.1f} per second)")
-    print(f"instances  {info.instances}")
-    print(f"coverage   {info.coverage:.1%} of the tissue known")
+    rows = [
+        ("session", info.session_id),
+        ("bundle", f"{info.model.name} {info.model.digest[:19]}..."),
+        ("fields", f"{counts or 'none'} ({answered / max(seconds, 1e-9):.1f} per second)"),
+        ("instances", str(info.instances)),
+        ("coverage", f"{info.coverage:.1%} of the tissue known"),
+    ]
     if info.score is None:
-        print("score      none yet: no tissue was seen")
+        rows.append(("score", "none yet: no tissue was seen"))
     else:
         shown = info.score.probabilities or info.score.logits
         for name, number in zip(info.score.classes, shown, strict=False):
-            print(f"score      {name}: {number:.4f}")
+            rows.append(("score", f"{name}: {number:.4f}"))
+    print_table(rows)
     print(RESEARCH_USE_ONLY)
-
-
-def _headline(result: FieldResult) -> str:
-    if result.score is None or not result.score.classes:
-        return "no score yet"
-    shown = result.score.probabilities or result.score.logits
-    return f"{result.score.classes[-1]} {shown[-1]:.3f}"
-
-
-def _say(line: str) -> None:
-    print(f"edge-mil stream: {line}", file=sys.stderr, flush=True)

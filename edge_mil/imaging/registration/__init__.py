@@ -11,7 +11,6 @@ from edge_mil.imaging.registration.localizer import FrameLocation, KeyFrameLocal
 from edge_mil.imaging.registration.pose_graph import PoseEdge, settle
 from edge_mil.imaging.registration.stage_check import StageCheck, StageComparison, check_affine
 from edge_mil.imaging.registration.stage_offset import StageOffset
-from edge_mil.imaging.registration.unlocated_text import why_unlocated
 
 __all__ = [
     "FrameLocation",
@@ -25,5 +24,4 @@ __all__ = [
     "check_affine",
     "key_frame",
     "settle",
-    "why_unlocated",
 ]

@@ -1,1 +1,5 @@
-"""Draw what people look at: the mosaic of the slide, thumbnails, and the colours of influence."""
+"""Draw small images of what was seen.
+
+`thumbnail` makes a JPEG of one field; `mosaic_canvas` paints many fields, where they lie on the
+stage, on one image of the slide.
+"""

@@ -1,4 +1,4 @@
-"""A small JPEG of a field, for reports and viewers."""
+"""Make the thumbnail of a field, for reports and viewers."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def thumbnail_jpeg(pixels: UInt8Array, long_side_px: int = THUMBNAIL_PX) -> byte
     shrink = min(1.0, long_side_px / max(height, width))
     size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
     small = pixels
-    # By halves while it can be: the mean of 2 x 2 pixels is five times as fast as fractional areas,
-    # and what is left is less than a half, where linear sampling loses nothing that can be seen.
+    # By halves first: the mean of 2 x 2 pixels is five times as fast as fractional areas. The rest
+    # is less than a half, where linear sampling loses nothing that can be seen.
     while max(small.shape[:2]) >= 2 * long_side_px and min(small.shape[:2]) >= 2:
         half = (small.shape[1] // 2, small.shape[0] // 2)
         small = np.asarray(cv2.resize(small, half, interpolation=cv2.INTER_LINEAR), np.uint8)

@@ -12,7 +12,7 @@ from edge_mil.imaging.quality.single_image import QualityReport
 from edge_mil.pipeline.model import Model
 from edge_mil.pipeline.ood.reference import Reference, exchanged_sentence
 from edge_mil.types import Measure, UInt8Array, Verdict
-from edge_mil.verdict_text import words_of
+from edge_mil.verdict_text import verdict_sentence
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class SingleImageOod:
             if distance is not None:
                 measures.append(distance)
                 if not distance.passed:
-                    words = words_of(Verdict.OUT_OF_DISTRIBUTION)
+                    words = verdict_sentence(Verdict.OUT_OF_DISTRIBUTION, "judge")
         colours = self._reference.channels_exchanged(pixels)
         if colours is not None:
             measures.append(colours)

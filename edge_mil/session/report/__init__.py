@@ -1,5 +1,6 @@
 """Write a session as files: one HTML page, or tables and images for other programs.
 
-`content` gathers what the page shows, `page` renders it, `charts` and `layer_charts` draw it;
-`files` writes the export of `edge-mil session export`.
+`gather` collects a session's records into the values of `content`; `charts` computes the drawings'
+coordinates and colours; `page` fills `templates/`, which a designer can edit, with both. `files`
+writes the export of `edge-mil session export`.
 """

@@ -1,176 +1,96 @@
-"""From a session's records to what its report shows; beside a running service too."""
+"""What a report shows, as plain values."""
 
 from __future__ import annotations
 
-import time
-from collections import Counter
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from edge_mil.bundle import Bundle
-from edge_mil.errors import SessionStateError
-from edge_mil.imaging.render.mosaic_canvas import as_jpeg
-from edge_mil.pipeline import Model
-from edge_mil.session.answers import read_answer
-from edge_mil.session.bag import Bag
-from edge_mil.session.catalog import SessionSummary
-from edge_mil.session.instances.base import InstanceMap
-from edge_mil.session.instances.factory import open_instances
-from edge_mil.session.provenance import PRECISION
-from edge_mil.session.report.charts import HistoryPoint, SlidePicture
-from edge_mil.session.report.page import ReportContent, TopField
-from edge_mil.session.restore import stored_frame_size
-from edge_mil.session.settings import SessionSettings
-from edge_mil.session.stored_fields import check_same
-from edge_mil.session.view.influence import InfluenceAnalysis
-from edge_mil.session.view.layers import grid_layer
-from edge_mil.session.view.mosaic_view import MosaicView
-from edge_mil.session.view.records import FieldRecord
-from edge_mil.store import SessionReader
-from edge_mil.types import CellLayer, FieldResult, InfluenceMap, Region, SlideScore
-from edge_mil.version import __version__
-
-TOP_FIELDS = 8
-PICTURE_PX = 1600
-"""Long side of the picture at most: sharp on a page 1100 px wide."""
-FINEST_UM = 0.5
-"""Pixels of the picture of a small slide."""
-MODEL_CARD = "model_card.md"
+from edge_mil.types import CellLayer, InfluenceMap, Region, SlideScore, Verdict
 
 
-def gather_report(reader: SessionReader, summary: SessionSummary, model: Model) -> ReportContent:
-    """Fold the session again and collect what its report shows; changes nothing.
+@dataclass(frozen=True, slots=True, eq=False)
+class SlidePicture:
+    """The slide as far as it was seen.
 
-    Args:
-        reader: The session's records.
-        summary: What the session was opened with.
-        model: The model that it was read with; its extractor is not needed.
-
-    Raises:
-        BundleError: The model is another one.
-        StoreError: The records cannot be read.
+    Attributes:
+        image: JPEG.
+        region: Where it lies, stage um.
     """
-    meta = reader.meta()
-    check_same(meta, model)
-    _, instances = open_instances(model, summary.settings, stored_frame_size(meta))
-    rows = reader.fields()
-    removed = {row.sequence for row in rows if row.removed}
-    instances.restore(reader, removed)
-    bag = Bag(model.aggregator, lambda: list(reader.states()))
-    bag.load()
-    score = bag.score()
-    answers = [read_answer(row.answer) for row in rows]
-    evidence = InfluenceAnalysis(model, reader, instances, summary.settings.mpp)
-    bundle, settings = model.bundle, summary.settings
-    class_name = bundle.manifest.task.classes[-1]
-    # What is pooled without a classifier has many numbers and no meaning yet: no influence.
-    judged = score is not None and not score.pooled
-    return ReportContent(
-        title=settings.slide_label or f"Session {summary.session_id}",
-        subtitle=f"Read on {_date(summary.created)}, reported by edge_mil {__version__}, "
-        f"{len(answers)} fields",
-        bundle_name=f"{bundle.manifest.name} {bundle.manifest.version}",
-        bundle_digest=bundle.digest,
-        class_name=class_name,
-        score=score,
-        coverage=instances.coverage(),
-        history=_history(answers),
-        verdicts=Counter(answer.verdict.name for answer in answers),
-        picture=_picture(reader, settings),
-        layers=_layers(instances),
-        heat_map=_heat_map(evidence, class_name, bag) if judged else None,
-        top_fields=_top(reader, evidence, class_name) if judged else (),
-        settings={
-            "session": summary.session_id,
-            "state": "closed" if summary.closed else "open: it may still change",
-            "pixel size": f"{settings.mpp:g} um/px ({settings.mpp_source})",
-            "calibration": f"{settings.calibration_id} {settings.calibration_digest}".strip()
-            or "none",
-            "precision": reader.meta().get(PRECISION, "fp32"),
-            "removed by hand": ", ".join(str(s) for s in sorted(removed)) or "no field",
-        },
-        about_model=about_model(bundle),
-    )
+
+    image: bytes
+    region: Region
 
 
-def about_model(bundle: Bundle) -> tuple[str, ...]:
-    """Return the intended use, and the paragraphs of the model card without its headings."""
-    said = [bundle.manifest.intended_use]
-    if bundle.has(MODEL_CARD):
-        for block in bundle.read(MODEL_CARD).decode().split("\n\n"):
-            text = " ".join(block.split())
-            if text and not text.startswith(("#", "|", "-", "`")) and text not in said:
-                said.append(text)
-    return tuple(said)
+@dataclass(frozen=True, slots=True)
+class HistoryPoint:
+    """The session after one field.
+
+    Attributes:
+        sequence: The field's number.
+        verdict: Its verdict.
+        value: Probability of the class shown, else its logit; None while there was no score.
+        coverage: 0 to 1.
+    """
+
+    sequence: int
+    verdict: Verdict
+    value: float | None
+    coverage: float
 
 
-def _history(answers: Sequence[FieldResult]) -> tuple[HistoryPoint, ...]:
-    points = []
-    for answer in answers:
-        value = _shown(answer.score) if answer.score else None
-        points.append(HistoryPoint(answer.sequence, answer.verdict.name, value, answer.coverage))
-    return tuple(points)
+@dataclass(frozen=True, slots=True, eq=False)
+class TopField:
+    """A field that moved the score.
+
+    Attributes:
+        sequence: Its number.
+        influence: Logit with the field minus logit without it.
+        thumbnail: JPEG.
+        region: Where it lies, stage um; None without a stage.
+    """
+
+    sequence: int
+    influence: float
+    thumbnail: bytes
+    region: Region | None = None
 
 
-def _shown(score: SlideScore) -> float | None:
-    """Return the number that the course of the score is drawn by."""
-    if score.value is not None:
-        return score.value
-    values = score.probabilities or score.logits
-    return values[-1] if values else None
+@dataclass(frozen=True, slots=True, eq=False)
+class ReportContent:
+    """What the page of one session shows.
 
+    Attributes:
+        title: Name of the slide.
+        subtitle: When it was read, and by which program.
+        bundle_name: Name and version of the bundle.
+        bundle_digest: Its digest, "sha256:...".
+        class_name: Whose score and influence are shown.
+        score: The last score; None when there was none.
+        coverage: Share held of the tissue cells known, 0 to 1.
+        history: The session after each field, in order.
+        verdicts: How many fields got each verdict.
+        picture: The slide; None where the fields have no positions.
+        heat_map: Influence of each cell; None without positions.
+        layers: How the slide was seen: focus and coverage; empty without positions.
+        top_fields: Those that moved the score most, largest influence first.
+        settings: What the session was opened with: name -> value, shown as they are.
+        about_model: What the model is and was trained on, in paragraphs.
+        warning: A sentence that stands above everything; "" for none.
+    """
 
-def _picture(reader: SessionReader, settings: SessionSettings) -> SlidePicture | None:
-    """Return the mosaic of the accepted fields; None without positions."""
-    mosaic = MosaicView(reader, settings).paint(FINEST_UM, PICTURE_PX)
-    if mosaic is None:
-        return None
-    height, width = mosaic.pixels.shape[:2]
-    unit = mosaic.um_per_px
-    region = Region(mosaic.origin_x_um, mosaic.origin_y_um, width * unit, height * unit)
-    return SlidePicture(as_jpeg(mosaic.pixels), region)
-
-
-def _layers(instances: InstanceMap[Any]) -> tuple[CellLayer, ...]:
-    """Return focus and coverage; none where the fields have no positions."""
-    try:
-        found = (
-            grid_layer("focus", instances.focus(), instances.extent),
-            grid_layer("coverage", instances.shares(), instances.extent),
-        )
-    except SessionStateError:
-        return ()
-    return tuple(layer for layer in found if layer.values.size)
-
-
-def _heat_map(evidence: InfluenceAnalysis, class_name: str, bag: Bag) -> InfluenceMap | None:
-    try:
-        return evidence.influence_map(class_name, bag.fields)
-    except SessionStateError:  # independent fields have no positions, so there is no map
-        return None
-
-
-def _top(
-    reader: SessionReader, evidence: InfluenceAnalysis, class_name: str
-) -> tuple[TopField, ...]:
-    return tuple(
-        TopField(
-            record.sequence,
-            record.influence or 0.0,
-            record.cells,
-            reader.thumbnail(record.sequence) or b"",
-            _region(record),
-        )
-        for record in evidence.top_fields(TOP_FIELDS, class_name)
-    )
-
-
-def _region(record: FieldRecord) -> Region | None:
-    if record.x_um is None or record.y_um is None:
-        return None
-    left, top = record.x_um - record.width_um / 2, record.y_um - record.height_um / 2
-    return Region(left, top, record.width_um, record.height_um)
-
-
-def _date(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
+    title: str
+    subtitle: str
+    bundle_name: str
+    bundle_digest: str
+    class_name: str
+    score: SlideScore | None
+    coverage: float
+    history: tuple[HistoryPoint, ...]
+    verdicts: Mapping[Verdict, int]
+    picture: SlidePicture | None = None
+    heat_map: InfluenceMap | None = None
+    layers: tuple[CellLayer, ...] = ()
+    top_fields: tuple[TopField, ...] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
+    about_model: tuple[str, ...] = ()
+    warning: str = ""

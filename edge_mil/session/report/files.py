@@ -1,4 +1,4 @@
-"""Write a session's records as files that other programs read: CSV, NumPy, JPEG, JSON."""
+"""Write a session's records as files for other programs: CSV, NumPy, JPEG, JSON."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ CELL_COLUMNS = ("row", "place", "column", "line", "x_um", "y_um", "width_um", "h
 
 
 def export_session(reader: SessionReader, summary: SessionSummary, out: Path) -> list[Path]:
-    """Write the records into a folder, made when missing; files of an earlier export are replaced.
+    """Write the records into a folder; it is made when missing, and earlier files are replaced.
 
     Needs no bundle and takes no lock, so it works beside a service that goes on writing.
 
@@ -50,9 +50,10 @@ def export_session(reader: SessionReader, summary: SessionSummary, out: Path) ->
         out: The folder.
 
     Returns:
-        What was written: `session.json`, `fields.csv` (one row for each field, positions of
-        centres, stage um), `cells.csv` and `features.npz` (one row for each instance in the bag,
-        in the same order; x and y are its top left corner, stage um), `thumbnails/SEQUENCE.jpg`.
+        The paths: `session.json`; `fields.csv` (one row for each field, the position that of its
+        centre, stage um); `cells.csv` and `features.npz` (one row for each instance in the bag, in
+        the same order; x and y are its top left corner, stage um); the folder `thumbnails`, which
+        holds SEQUENCE.jpg of each accepted field.
 
     Raises:
         StoreError: The records cannot be read, or the folder cannot be written.
@@ -90,9 +91,9 @@ def _write(reader: SessionReader, summary: SessionSummary, out: Path) -> Iterato
     yield _csv(out / "cells.csv", CELL_COLUMNS, _cell_rows(held, cell_um))
 
     arrays: dict[str, Any] = {"features": _stack([row.features for row in held])}
-    places = [_lattice(row.instance_key) for row in held]
-    if held and all(place is not None for place in places):
-        arrays["positions"] = np.array(places, dtype=np.int64)
+    positions = [_grid_position(row.instance_key) for row in held]
+    if held and None not in positions:
+        arrays["positions"] = np.array(positions, dtype=np.int64)
     np.savez_compressed(out / "features.npz", **arrays)
     yield out / "features.npz"
 
@@ -149,14 +150,14 @@ def _cell_rows(
 ) -> Iterator[dict[str, Any]]:
     for number, row in enumerate(held):
         cell: dict[str, Any] = {"row": number, "place": row.instance_key, "field": row.sequence}
-        lattice = _lattice(row.instance_key)
-        if lattice is not None:
-            cell["column"], cell["line"] = lattice
-        if lattice is not None and cell_um is not None:
+        position = _grid_position(row.instance_key)
+        if position is not None:
+            cell["column"], cell["line"] = position
+        if position is not None and cell_um is not None:
             width, height = cell_um
             cell.update(
-                x_um=lattice[0] * width,
-                y_um=lattice[1] * height,
+                x_um=position[0] * width,
+                y_um=position[1] * height,
                 width_um=width,
                 height_um=height,
             )
@@ -164,7 +165,7 @@ def _cell_rows(
 
 
 def _cell_um(meta: dict[str, str], mpp: float) -> tuple[float, float] | None:
-    """Return width and height of a cell or slot; a slot has the size of the session's fields."""
+    """Return width and height of a cell; where fields are instances, those of a field."""
     if (cell := json.loads(meta.get(CELL_UM, "null"))) is not None:
         return float(cell[0]), float(cell[1])
     if FRAME_SIZE in meta:
@@ -173,18 +174,18 @@ def _cell_um(meta: dict[str, str], mpp: float) -> tuple[float, float] | None:
     return None
 
 
-def _lattice(place: str) -> tuple[int, int] | None:
-    """Return (column, row) of a cell "3:-1" or a slot "slot:3:-1"; None for a named place."""
-    parts = place.split(":")
+def _grid_position(instance_key: str) -> tuple[int, int] | None:
+    """Return (column, row) of the instance key "3:-1" or "slot:3:-1"; None for a named location."""
+    parts = instance_key.split(":")
     if parts[0] == "place":
         return None
     return int(parts[-2]), int(parts[-1])
 
 
-def _canonical(place: str) -> tuple[int, int, str]:
-    """Return the order of the bag: by row and column of the grid, else by the place's name."""
-    lattice = _lattice(place)
-    return (0, 0, place) if lattice is None else (lattice[1], lattice[0], "")
+def _canonical(instance_key: str) -> tuple[int, int, str]:
+    """Return what the bag is sorted by: row and column of the grid, else the location's name."""
+    position = _grid_position(instance_key)
+    return (0, 0, instance_key) if position is None else (position[1], position[0], "")
 
 
 def _stack(arrays: list[bytes | None]) -> Float32Array:

@@ -70,7 +70,7 @@ class MosaicView:
             for extent in extents[known:]:
                 self._paint_field(extent)
             self._painted = extents
-            pixels, region = self._canvas.picture()
+            pixels, region = self._canvas.snapshot()
             return SlideMosaic(pixels, region.x_um, region.y_um, unit, extents[-1].sequence)
 
     def _extents(self) -> list[_Extent]:
@@ -89,7 +89,7 @@ class MosaicView:
         bgr = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
         assert bgr is not None  # written by `thumbnail_jpeg`
         pixels = np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
-        self._canvas.lay(pixels, extent.x_um, extent.y_um, self._um_per_px(pixels, extent))
+        self._canvas.paint(pixels, extent.x_um, extent.y_um, self._um_per_px(pixels, extent))
 
     def _um_per_px(self, pixels: UInt8Array, extent: _Extent) -> Float64Array:
         height, width = pixels.shape[:2]

@@ -29,8 +29,8 @@ from edge_mil_export.bundle.stain import fit_stain
 from edge_mil_export.commands.aggregator import bundle_name
 from edge_mil_export.extractors import ExtractorSource, open_extractor
 from edge_mil_export.fidelity.bags import gather
+from edge_mil_export.fidelity.html_page import render_page
 from edge_mil_export.fidelity.measuring import measure
-from edge_mil_export.fidelity.page import render_page
 from edge_mil_export.fidelity.report import Fidelity
 from edge_mil_export.fidelity.scoring import HeadScorer
 from edge_mil_export.onnx_export.aggregator import (

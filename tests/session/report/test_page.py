@@ -14,12 +14,17 @@ from edge_mil.session.report.charts import (
     INFLUENCE_LIMIT,
     LOWERS,
     RAISES,
-    HistoryPoint,
-    SlidePicture,
     influence_colour,
+    scale_bar_um,
 )
-from edge_mil.session.report.page import ReportContent, TopField, render_report
-from edge_mil.types import CellLayer, InfluenceMap, Region, SlideScore
+from edge_mil.session.report.content import (
+    HistoryPoint,
+    ReportContent,
+    SlidePicture,
+    TopField,
+)
+from edge_mil.session.report.page import render_report
+from edge_mil.types import CellLayer, InfluenceMap, Region, SlideScore, Verdict
 
 JPEG = cv2.imencode(".jpg", np.full((30, 40, 3), 200, np.uint8))[1].tobytes()
 VALUES = np.array([[np.nan, 0.4], [-0.3, 0.001]], np.float32)
@@ -32,14 +37,14 @@ CONTENT = ReportContent(
     score=SlideScore(("normal", "tumour"), (-1.0, 1.5), (0.076, 0.924), instances=3),
     coverage=0.41,
     history=(
-        HistoryPoint(1, "BLANK", None, 0.0),
-        HistoryPoint(2, "ACCEPTED", 0.3, 0.2),
-        HistoryPoint(3, "ACCEPTED", 0.924, 0.41),
+        HistoryPoint(1, Verdict.BLANK, None, 0.0),
+        HistoryPoint(2, Verdict.ACCEPTED, 0.3, 0.2),
+        HistoryPoint(3, Verdict.ACCEPTED, 0.924, 0.41),
     ),
-    verdicts={"ACCEPTED": 2, "BLANK": 1},
+    verdicts={Verdict.ACCEPTED: 2, Verdict.BLANK: 1},
     picture=SlidePicture(JPEG, Region(0.0, 0.0, 400.0, 300.0)),
     heat_map=InfluenceMap("tumour", 64.0, 64.0, 64.0, 64.0, VALUES, 3),
-    top_fields=(TopField(3, 1.25, 2, JPEG, Region(50.0, 50.0, 200.0, 150.0)),),
+    top_fields=(TopField(3, 1.25, JPEG, Region(50.0, 50.0, 200.0, 150.0)),),
     settings={"session": "01ABC"},
     about_model=("Trained on nothing.",),
 )
@@ -94,6 +99,20 @@ def test_it_says_research_use_coverage_and_the_bundles_digest() -> None:
     assert "Trained on nothing." in page
 
 
+def test_each_verdict_is_counted_and_explained() -> None:
+    page = render_report(CONTENT)
+    assert "<td>brought something new to the score</td>" in page
+    assert '<td class="n">2</td><td class="n">67%</td>' in page
+    assert '<rect class="verdict BLANK"' in page
+
+
+@pytest.mark.parametrize(
+    ("width_um", "bar_um"), [(1536.0, 200.0), (60_000.0, 10_000.0), (3.0, 0.5), (0.0, 1.0)]
+)
+def test_the_scale_bar_is_a_round_number_that_fits(width_um: float, bar_um: float) -> None:
+    assert scale_bar_um(Region(0.0, 0.0, width_um, 10.0)) == bar_um
+
+
 def test_the_legend_has_numbers_and_names_the_class() -> None:
     page = render_report(CONTENT)
     assert f"+{INFLUENCE_LIMIT:g}" in page
@@ -101,8 +120,8 @@ def test_the_legend_has_numbers_and_names_the_class() -> None:
     assert "raises tumour" in page
 
 
-def test_only_places_that_changed_the_score_are_coloured() -> None:
-    heat = re.search(r'<g class="heat">(.*?)</g>', render_report(CONTENT))
+def test_only_cells_that_changed_the_score_are_coloured() -> None:
+    heat = re.search(r'<g class="heat">(.*?)</g>', render_report(CONTENT), re.DOTALL)
     assert heat is not None
     assert heat[1].count("<rect") == 2
     assert "+0.400 logit" in heat[1]
@@ -119,9 +138,9 @@ def test_the_scale_is_fixed_signed_and_full_at_its_limit() -> None:
 @pytest.mark.parametrize(
     "less",
     [
-        {"score": None, "history": (HistoryPoint(1, "BLANK", None, 0.0),), "top_fields": ()},
+        {"score": None, "history": (HistoryPoint(1, Verdict.BLANK, None, 0.0),), "top_fields": ()},
         {"picture": None, "heat_map": None},
-        {"history": (HistoryPoint(1, "ACCEPTED", 0.5, 1.0),)},
+        {"history": (HistoryPoint(1, Verdict.ACCEPTED, 0.5, 1.0),)},
         {"history": (), "verdicts": {}},
         {"score": SlideScore(("risk", "tumour"), (0.5, -2.0), (), instances=1)},
     ],
@@ -146,7 +165,7 @@ def test_focus_and_coverage_are_layers_that_are_switched_on() -> None:
     page = render_report(dataclasses.replace(CONTENT, layers=layers))
     for name in ("focus", "coverage"):
         assert f'<input type="checkbox" id="{name}"><label for="{name}">' in page
-        assert page.count(f'<g class="{name}"><rect') == 1
+        assert len(re.findall(rf'<g class="{name}">\s*<rect', page)) == 1
     assert "<title>50% seen</title>" in page
     assert "<title>sharpness 51</title>" in page
     # A cell of which nothing is known is not drawn.

@@ -11,7 +11,7 @@ import pytest
 from painted_field import MPP, field, painted
 from small_bundle import write_small_bundle
 
-from edge_mil.imaging.render.mosaic_canvas import PAPER, MosaicCanvas
+from edge_mil.imaging.render.mosaic_canvas import UNSEEN, MosaicCanvas
 from edge_mil.pipeline import Model
 from edge_mil.session import Session, SessionFolder, SessionSettings
 from edge_mil.types import Frame, Region
@@ -98,11 +98,11 @@ def test_a_turned_field_is_laid_straight(degrees: float) -> None:
         slide, at[..., 0].astype(np.float32), at[..., 1].astype(np.float32), cv2.INTER_LINEAR
     )
     sheet = MosaicCanvas(4.0)
-    sheet.lay(np.asarray(picture, np.uint8), 160.0, 112.0, matrix)
-    pixels, region = sheet.picture()
+    sheet.paint(np.asarray(picture, np.uint8), 160.0, 112.0, matrix)
+    pixels, region = sheet.snapshot()
     whole = cv2.resize(slide, (80, 56), interpolation=cv2.INTER_AREA)
     x, y = round(region.x_um / 4), round(region.y_um / 4)
     wanted = whole[y : y + pixels.shape[0], x : x + pixels.shape[1]]
-    laid = (pixels != PAPER).any(axis=2)
+    laid = (pixels != UNSEEN).any(axis=2)
     assert laid.sum() > 0.75 * 25 * 15
     assert np.abs(pixels.astype(float) - wanted)[laid].mean() < 9

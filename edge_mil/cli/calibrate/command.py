@@ -1,10 +1,9 @@
-"""`edge-mil calibrate ...`: measure a microscope from a folder of images, by name."""
+"""`edge-mil calibrate`: measure a part of a named calibration; list and show calibrations."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -25,87 +24,110 @@ from edge_mil.calibration import (
 )
 from edge_mil.calibration.calibration import DAY_S
 from edge_mil.calibration.parts import DARK, FLAT, GATES, PIXEL_SIZE, STAIN, WHITE
-from edge_mil.cameras.image_folder import SUFFIXES, ImageFolder, read_image
+from edge_mil.cameras.image_folder import ImageFolder, read_image
 from edge_mil.cameras.scan_plan import ScanPlan
-from edge_mil.cli.histogram import histogram
-from edge_mil.errors import SourceError, UsageError
+from edge_mil.cli.arguments import Subparsers, add_json, add_state, image_names, state_folder
+from edge_mil.cli.calibrate.histogram import histogram_lines
+from edge_mil.cli.console import print_table, print_text
+from edge_mil.errors import UsageError
 from edge_mil.imaging import TissueTest
-from edge_mil.session import default_state_folder
 from edge_mil.types import Frame, check_mpp
 
 VERBS = {
-    FLAT: "Measure uneven light from empty glass at 4 or more places, or, where there is none, "
-    "from tissue at a dozen or more.",
-    WHITE: "Measure the lamp's colour and the level of empty glass, after the flat field.",
-    PIXEL_SIZE: "Measure the pixel size, and how the camera lies on the stage, from fields at "
-    "known stage positions (positions.csv) that overlap by a third or more; or the pixel size "
-    "from a ruler slide (--distance-um).",
+    FLAT: "Measure uneven light from empty glass at 4 or more positions, or, where there is no "
+    "empty glass, from tissue at a dozen or more.",
+    WHITE: "Measure the colour of the lamp and the level of empty glass. It comes after the flat "
+    "field.",
+    PIXEL_SIZE: "Measure the pixel size, and how the camera lies on the stage, from fields with "
+    "known stage positions (positions.csv) that overlap by a third or more. With --distance-um: "
+    "measure the pixel size from images of a ruler slide.",
     GATES: "Fit the thresholds of focus, motion and saturation to a short scan of good fields.",
-    STAIN: "Measure the colours of this batch of slides on a short scan, for bundles that want "
-    "stain normalisation.",
+    STAIN: "Measure the colours of this batch of slides from a short scan, for bundles that "
+    "normalise the stain.",
 }
-"""Part -> what measuring it is about."""
+"""Part of a calibration -> how it is measured."""
+
+HELP = {
+    FLAT: "measure uneven light from empty glass",
+    WHITE: "measure the colour of the lamp",
+    PIXEL_SIZE: "measure the pixel size and the camera's axes on the stage",
+    GATES: "fit the thresholds of focus, motion and saturation",
+    STAIN: "measure the colours of a batch of slides",
+}
+"""Part of a calibration -> its line in the list of verbs."""
 
 
-def add_parser(subparsers: Any) -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """Add `calibrate` and its verbs."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
+    parser = subparsers.add_parser(
         "calibrate",
         help="measure flat field, white balance, pixel size, gates and stain of a microscope",
-        description="Measure a microscope from folders of images. Each verb adds its part to the "
-        "calibration of that name, which sessions then run under. The order: flat-field, "
-        "white-balance, pixel-size, gates, stain; a part that is measured anew takes out those "
-        "that were measured through it.",
+        description="Measure a microscope from folders of images. Each verb adds one part to a "
+        "named calibration; sessions run under that name. Measure in this order: flat-field, "
+        "white-balance, pixel-size, gates, stain. A part that is measured again removes the later "
+        "parts that depend on it.",
     )
     verbs = parser.add_subparsers(dest="verb", metavar="|".join([*VERBS, "list", "show"]))
     verbs.required = True
     for part, line in VERBS.items():
-        verb = verbs.add_parser(part, help=line, description=line)
-        verb.add_argument("folder", type=Path, help="holds png, jpg, tif or bmp images")
+        verb = verbs.add_parser(part, help=HELP[part], description=line)
         verb.add_argument(
-            "--name", required=True, help="of the calibration: letters, digits, . _ -"
+            "folder", metavar="FOLDER", type=Path, help="a folder of png, jpg, tif or bmp images"
         )
-        verb.add_argument("--camera", default="", help="which camera and binning, in your words")
-        verb.add_argument("--objective", default="", help="which objective, as 20x/0.45")
-        verb.add_argument("--tube-lens", default="", help="which tube lens or adaptor")
-        verb.add_argument("--mpp", type=float, help="pixel size where it is known, um/px")
+        verb.add_argument(
+            "--name", required=True, help="name of the calibration: letters, digits, . _ -"
+        )
+        verb.add_argument("--camera", default="", help="the camera and its binning, in your words")
+        verb.add_argument("--objective", default="", help="the objective, as 20x/0.45")
+        verb.add_argument("--tube-lens", default="", help="the tube lens or adaptor")
+        verb.add_argument(
+            "--mpp", type=float, metavar="X", help="pixel size where it is known, µm/px"
+        )
         if part == FLAT:
             verb.add_argument(
-                "--dark", type=Path, metavar="FOLDER", help="images with the lamp off"
+                "--dark", type=Path, metavar="FOLDER", help="images taken with the lamp off"
             )
         if part == PIXEL_SIZE:
             verb.add_argument(
-                "--distance-um", type=float, default=0.0, help="distance of a ruler's lines, um"
+                "--distance-um",
+                type=float,
+                metavar="X",
+                default=0.0,
+                help="distance between the lines of a ruler slide, µm",
             )
         if part == GATES:
-            verb.add_argument("--bundle", help="whose tissue test is used")
+            verb.add_argument(
+                "--bundle", metavar="BUNDLE", help="take the tissue test from this bundle"
+            )
         _add_common(verb)
         verb.set_defaults(run=run_measure, part=part)
-    listing = verbs.add_parser("list", help="List the calibrations of this device.")
+    listing = verbs.add_parser(
+        "list",
+        help="list the calibrations of this device",
+        description="List the calibrations of this device.",
+    )
     _add_common(listing)
     listing.set_defaults(run=run_list)
-    showing = verbs.add_parser("show", help="Show one calibration and the numbers behind it.")
-    showing.add_argument("name", help="as `edge-mil calibrate list` prints it")
+    showing = verbs.add_parser(
+        "show",
+        help="show one calibration",
+        description="Show one calibration and the numbers behind it.",
+    )
+    showing.add_argument("name", metavar="NAME", help="a name from edge-mil calibrate list")
     _add_common(showing)
     showing.set_defaults(run=run_show)
 
 
 def _add_common(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument(
-        "--state",
-        metavar="DIR",
-        type=Path,
-        help="state directory of the service (default: $XDG_STATE_HOME/edge-mil or "
-        "~/.local/state/edge-mil)",
-    )
+    add_state(verb)
     verb.add_argument(
         "--max-age-days",
         type=float,
         default=MAX_AGE_DAYS,
         metavar="DAYS",
-        help="older parts are called stale (default: %(default)g)",
+        help="call a calibration stale when it is older (default: %(default)g)",
     )
-    verb.add_argument("--json", action="store_true", help="print one JSON document")
+    add_json(verb)
 
 
 def run_measure(arguments: argparse.Namespace) -> int:
@@ -150,27 +172,27 @@ def run_measure(arguments: argparse.Namespace) -> int:
         ]
         print(json.dumps(document, indent=2))
         return 0
-    for shown in measurement.histograms:
-        print(histogram(shown))
+    for found in measurement.histograms:
+        print("\n".join(histogram_lines(found)))
     _print(calibration, arguments.max_age_days)
     if void:
-        print(f"Measured through the old {part}, so measure again: {', '.join(void)}.")
-    sys.stdout.flush()
+        print_text(f"Measured through the old {part}, so measure again: {', '.join(void)}.")
     return 0
 
 
 def run_list(arguments: argparse.Namespace) -> int:
-    """Print one line for each calibration."""
+    """Print a table of the calibrations."""
     folder = _folder(arguments)
     found = [folder.load(name) for name in folder.names()]
     if arguments.json:
         documents = [_document(c, arguments.max_age_days) for c in found]
         print(json.dumps({"calibrations": documents}, indent=2))
         return 0
-    for calibration in found:
-        print(_line(calibration, arguments.max_age_days))
+    print_table([_row(calibration, arguments.max_age_days) for calibration in found])
     if not found:
-        print(f"No calibration in {folder.root}; measure one with edge-mil calibrate flat-field.")
+        print_text(
+            f"No calibration in {folder.root}; measure one with edge-mil calibrate flat-field."
+        )
     return 0
 
 
@@ -185,7 +207,7 @@ def run_show(arguments: argparse.Namespace) -> int:
 
 
 def _folder(arguments: argparse.Namespace) -> CalibrationFolder:
-    return CalibrationFolder(arguments.state or default_state_folder())
+    return CalibrationFolder(state_folder(arguments))
 
 
 def _measured(measurement: Measurement, frames: Iterator[Frame]) -> Calibration:
@@ -195,22 +217,12 @@ def _measured(measurement: Measurement, frames: Iterator[Frame]) -> Calibration:
 
 
 def _images(folder: Path) -> Iterator[Frame]:
-    if not folder.is_dir():
-        raise SourceError(f"{folder} is no folder; give a folder of images.", folder=folder)
-    paths = sorted(
-        path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()
-    )
-    if not paths:
-        raise SourceError(
-            f"{folder} holds no images; give a folder of png, jpg, tif or bmp files.",
-            folder=folder,
-        )
-    for path in paths:
-        yield Frame(read_image(path), name=path.relative_to(folder).as_posix())
+    for name in image_names(folder):
+        yield Frame(read_image(folder / name), name=name)
 
 
 def _positioned(folder: Path, mpp: float | None) -> Iterator[Frame]:
-    # The folder camera wants a pixel size, which is what is to be measured; it only passes it on.
+    # The folder camera asks for a pixel size, which is not known yet, and does not use it itself.
     camera = ImageFolder(folder, ScanPlan(), mpp or 1.0)
     for name in camera.names:
         yield camera.read(name)
@@ -235,29 +247,28 @@ def _document(calibration: Calibration, max_age_days: float) -> dict[str, Any]:
     }
 
 
-def _line(calibration: Calibration, max_age_days: float) -> str:
-    mpp = "pixel size unknown" if calibration.mpp is None else f"{calibration.mpp:.4g} um/px"
-    stale = ", STALE" if _age_days(calibration) > max_age_days else ""
+def _row(calibration: Calibration, max_age_days: float) -> tuple[str, ...]:
+    mpp = "pixel size unknown" if calibration.mpp is None else f"{calibration.mpp:.4g} µm/px"
+    stale = "STALE" if _age_days(calibration) > max_age_days else ""
     parts = ", ".join(sorted(calibration.measured)) or "nothing measured"
-    return f"{calibration.name:20} {calibration.optics}; {mpp}; {parts}{stale}"
+    return calibration.name, str(calibration.optics), mpp, parts, stale
 
 
 def _print(calibration: Calibration, max_age_days: float) -> None:
-    print(_line(calibration, max_age_days))
-    for part, when in sorted(calibration.measured.items()):
-        print(f"  {part:16} measured {_when(when)}")
-    for name, value in sorted(calibration.figures.items()):
-        print(f"  {name:32} {value:10.4g}")
+    name, *about = _row(calibration, max_age_days)
+    print_text(f"{name}: {'; '.join(part for part in about if part)}")
+    rows = [(f"{part} measured", _when(t)) for part, t in sorted(calibration.measured.items())]
+    rows += [(name, f"{value:.4g}") for name, value in sorted(calibration.figures.items())]
     if calibration.background is not None:
         levels = ", ".join(f"{level:.0f}" for level in calibration.background)
-        print(f"  empty glass after correction     ({levels})")
+        rows.append(("empty glass after correction, RGB", levels))
     if calibration.stage_affine is not None:
         a, b, c, d = calibration.stage_affine
-        print(f"  camera px to stage um            [{a:.5f} {b:.5f}; {c:.5f} {d:.5f}]")
+        rows.append(("camera px to stage µm", f"[{a:.5f} {b:.5f}; {c:.5f} {d:.5f}]"))
     if calibration.gates is not None:
-        for name, value in calibration.gates.as_json().items():
-            print(f"  gate {name:27} {value:10.4g}")
-    print(f"  {calibration.digest}")
+        gates = calibration.gates.as_json().items()
+        rows += [(f"gate {name}", f"{value:.4g}") for name, value in gates]
+    print_table([*rows, ("digest", calibration.digest)])
 
 
 def _age_days(calibration: Calibration) -> float:
