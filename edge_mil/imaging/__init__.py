@@ -1,4 +1,26 @@
-"""From a frame to instances: the global grid, tissue, resampling, slots; pictures of results."""
+"""Image processing of a session, between the camera's pixels and the extractor's tiles.
+
+RGB uint8 fields with a stage position, or with nothing but their content, go in; instances come
+out: model tiles that belong to one cell of the slide's grid each, or to one slot of fields. In the
+order in which a frame passes:
+
+| step | file |
+| --- | --- |
+| flat field, white balance, noise | `correction/shading.py`, `correction/noise.py` |
+| quality gate: saturation, motion, focus | `quality/gate.py` |
+| compare the stage with the image, or find the field by content | `registration/stage_check.py`, \
+`registration/localizer.py` |
+| turn the field to the stage's axes | `correction/stage_axes.py` |
+| tissue test | `tissue.py` |
+| cells, or slots of whole fields | `cells/cell_map.py`, `cells/field_slots.py` |
+| resample a cell to the model's pixel size | `resample.py` |
+| stain normalisation | `correction/stain.py` |
+
+`grid` holds the geometry that all of them share, `outline` the tissue as rectangles, and `render`
+draws results for people.
+"""
+
+from typing import TYPE_CHECKING
 
 from edge_mil.imaging.cells.assembly import CellUpdate
 from edge_mil.imaging.cells.cell_map import CellMap
@@ -20,6 +42,7 @@ from edge_mil.imaging.render.influence_colours import lay_over, paint_heat_map
 from edge_mil.imaging.render.thumbnail import thumbnail_jpeg
 from edge_mil.imaging.resample import resample_cell
 from edge_mil.imaging.tissue import TissueTest, tissue_share
+from edge_mil.renamed import renamed
 
 __all__ = [
     "AlignedFrame",
@@ -49,3 +72,19 @@ __all__ = [
     "tissue_outline",
     "tissue_share",
 ]
+
+if not TYPE_CHECKING:  # else mypy would accept any name
+    __getattr__ = renamed(
+        __name__,
+        {
+            "FieldView": "CellUpdate",
+            "Mosaic": "CellMap",
+            "Part": "CellPart",
+            "Rank": "ViewRank",
+            "Seen": "ViewSharpness",
+            "SlotBook": "SlotMap",
+            "SlotView": "SlotUpdate",
+            "Straight": "AlignedFrame",
+            "Straightener": "StageAligner",
+        },
+    )

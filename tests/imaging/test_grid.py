@@ -46,13 +46,13 @@ def test_a_field_is_placed_back_where_its_centre_says(
     geometry: GridGeometry, x: int, y: int, width: int, height: int
 ) -> None:
     centre = (x + width / 2) * geometry.mpp, (y + height / 2) * geometry.mpp
-    assert geometry.place(width, height, *centre) == (x, y)
+    assert geometry.field_corner(width, height, *centre) == (x, y)
 
 
 def test_a_field_between_two_pixels_goes_to_the_nearer() -> None:
     geometry = GridGeometry(0.5, 64, 64, 0.5)
-    assert geometry.place(100, 100, 25.2 + 5, 25.2 + 5) == (10, 10)
-    assert geometry.place(100, 100, 25.3 + 5, 25.2 + 5) == (11, 10)
+    assert geometry.field_corner(100, 100, 25.2 + 5, 25.2 + 5) == (10, 10)
+    assert geometry.field_corner(100, 100, 25.3 + 5, 25.2 + 5) == (11, 10)
 
 
 @settings(deadline=None)

@@ -144,10 +144,10 @@ class SteppedPath:
         sequence: int,
         sharpness: Callable[[int, int, int, int], float],
     ) -> CellUpdate:
-        view = self._mosaic.look(pixels, x_um, y_um, sequence, sharpness)
+        view = self._mosaic.plan(pixels, x_um, y_um, sequence, sharpness)
         for part in view.parts:
             part_row(sequence, part)
-        self._mosaic.apply(view)
+        self._mosaic.commit(view)
         return view
 
     def _box(self, pixels: UInt8Array, cell: tuple[int, int]) -> UInt8Array:

@@ -104,8 +104,8 @@ def slot_fields(
     for number, (slot, frame) in enumerate(zip(slots, microscope.frames(), strict=True)):
         if balanced is not None:
             frame = dataclasses.replace(frame, pixels=balanced(frame.pixels))
-        view = book.judge(frame, number)
-        book.apply(view)
+        view = book.plan(frame, number)
+        book.commit(view)
         if view.verdict is Verdict.ACCEPTED:
             best[slot] = view, _centre(microscope, microscope.places[number])
         to_come[slot] -= 1

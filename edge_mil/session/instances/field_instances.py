@@ -48,7 +48,7 @@ class FieldInstances(InstanceMap):
             outline=settings.tissue,
         )
         if frame_size is not None:
-            self._book.expect(*frame_size)
+            self._book.set_field_size(*frame_size)
         self._mpp, self._independent, self._size = settings.mpp, settings.independent, frame_size
         self._slot: dict[int, str] = {}
 
@@ -75,7 +75,7 @@ class FieldInstances(InstanceMap):
     def look(self, sequence: int, frame: Frame) -> InstancePlan:
         """Judge a field; see `InstanceMap.look`."""
         self.check(frame)
-        view = self._book.judge(frame, sequence)
+        view = self._book.plan(frame, sequence)
         place, best = _key(view.slot), view.verdict is Verdict.ACCEPTED
         kind = InstanceKind.HELD if best else InstanceKind.CANDIDATE
         note = json.dumps(dataclasses.astuple(view.rank))
@@ -96,10 +96,10 @@ class FieldInstances(InstanceMap):
         """Hold what the field brought."""
         seen = look.token
         assert isinstance(seen, _Seen)
-        self._book.apply(seen.view)
+        self._book.commit(seen.view)
         if self._size is None and not self._independent:
             self._size = seen.size
-            self._book.expect(*seen.size)
+            self._book.set_field_size(*seen.size)
         for row in look.rows:
             self._slot[row.sequence] = row.instance_key
 
@@ -138,7 +138,7 @@ class FieldInstances(InstanceMap):
 
     def shares(self) -> Mapping[str, float]:
         """Return 1 for a slot that is held, 0 for one of the outline that is not."""
-        expected = dict.fromkeys((_key(slot) for slot in self._book.expected()), 0.0)
+        expected = dict.fromkeys((_key(slot) for slot in self._book.outline_slots()), 0.0)
         return {**expected, **dict.fromkeys(map(_key, self._book.focus()), 1.0)}
 
     def focus(self) -> Mapping[str, float]:

@@ -113,7 +113,7 @@ class GridInstances(InstanceMap):
             seen = frame.pixels if frame.grey is None else frame.grey
             return sharpness_of(seen, *lying.camera_box(x0, y0, x1, y1))
 
-        view = self._mosaic.look(
+        view = self._mosaic.plan(
             straight.pixels, frame.x_um, frame.y_um, sequence, sharpness, straight.mask
         )
         rows = tuple(
@@ -122,7 +122,7 @@ class GridInstances(InstanceMap):
                 sequence,
                 InstanceKind.HELD,
                 view.sources[cell],
-                note_of(view.seen[cell]),
+                note_of(view.sharpness[cell]),
             )
             for cell in view.cells
         )
@@ -158,7 +158,7 @@ class GridInstances(InstanceMap):
         seen = look.token
         assert isinstance(seen, _Seen)
         self._size = seen.size
-        self._mosaic.apply(seen.view)
+        self._mosaic.commit(seen.view)
         for row in look.rows:
             self._owner[row.instance_key] = row.sequence
 
