@@ -34,7 +34,7 @@ def test_the_fields_of_the_benchmark_are_such_as_a_session_accepts() -> None:
     gate = FrameGate(GateSettings(), TissueTest())
     for frame in path(sheet(None), light, dense=True)[:2]:
         assert gate.saturation(frame.pixels).passed
-        looked = gate.look(light.apply(frame.pixels))
+        looked = gate.evaluate(light.apply(frame.pixels))
         assert looked.judged
         assert looked.verdict not in (Verdict.BLURRED, Verdict.MOVING)
 

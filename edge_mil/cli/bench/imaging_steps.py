@@ -110,7 +110,7 @@ class SteppedPath:
         watch.time("saturation", lambda: self._gate.saturation(frame.pixels))
         pixels = watch.time("flat field, white balance", lambda: self._light.apply(frame.pixels))
         grey = watch.time("grey", lambda: _grey(pixels))
-        watch.time("motion, focus", lambda: self._gate.look(pixels, None, grey))
+        watch.time("motion, focus", lambda: self._gate.evaluate(pixels, None, grey))
         x_um, y_um = frame.x_um or 0.0, frame.y_um or 0.0
         place = watch.time(
             "locate, with a stage",
