@@ -106,7 +106,7 @@ class GridInstances(InstanceMap):
                 "The field has no stage position; send that of the field's centre, um."
             )
         lying = self._straight(frame)
-        straight = lying.straighten(frame.pixels)
+        straight = lying.align(frame.pixels)
 
         def sharpness(x0: int, y0: int, x1: int, y1: int) -> float:
             # Of the camera's own pixels: straightening takes noise and sharpness away.
