@@ -114,9 +114,9 @@ class SteppedPath:
         x_um, y_um = frame.x_um or 0.0, frame.y_um or 0.0
         place = watch.time(
             "locate, with a stage",
-            lambda: self._check.look(sequence, RegistrationPyramid.of(pixels), x_um, y_um),
+            lambda: self._check.compare(sequence, RegistrationPyramid.of(pixels), x_um, y_um),
         )
-        watch.time("locate, with a stage", lambda: self._check.apply(place))
+        watch.time("locate, with a stage", lambda: self._check.commit(place))
         self._mosaic.tissue = _WatchedTest(*self._numbers, watch=watch)
 
         def sharpness(x0: int, y0: int, x1: int, y1: int) -> float:

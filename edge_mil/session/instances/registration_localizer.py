@@ -12,7 +12,7 @@ import numpy as np
 
 from edge_mil.errors import PositionError, StoreError
 from edge_mil.imaging.registration import FrameLocation, KeyFrameLocalizer
-from edge_mil.imaging.registration.localizer import STRONG, Register
+from edge_mil.imaging.registration.consensus import STRONG
 from edge_mil.imaging.registration.pairwise import MIN_LEAD
 from edge_mil.imaging.registration.pyramid import RegistrationPyramid
 from edge_mil.session.instances.base import InstancePlan, rejected
@@ -45,17 +45,14 @@ class RegistrationLocalizer(WrappedMap):
     The first field with tissue is the origin: its top left corner is stage (0, 0).
     """
 
-    def __init__(
-        self, make: Callable[[], GridInstances], register_pair: Register | None = None
-    ) -> None:
+    def __init__(self, make: Callable[[], GridInstances]) -> None:
         """Begin with no field.
 
         Args:
             make: Gives an empty survey of cells.
-            register_pair: Registers two pictures; None is the usual way.
         """
         super().__init__(make())
-        self._make, self._register = make, register_pair
+        self._make = make
         self._locator: KeyFrameLocalizer | None = None
         self._records: SessionReader | None = None
         self._located: dict[int, LocatedRow] = {}
@@ -76,7 +73,7 @@ class RegistrationLocalizer(WrappedMap):
         keys = [from_row(row) for row in records.key_fields()]
         if keys:
             first = keys[0]
-            self._locator = KeyFrameLocalizer((first.width_px, first.height_px), self._register)
+            self._locator = KeyFrameLocalizer((first.width_px, first.height_px))
             self._locator.keys.load = records.key_picture
             sequence, x, y = json.loads(records.meta()[LAST_SEEN])
             self._locator.restore(keys, (sequence, x, y))
@@ -89,10 +86,10 @@ class RegistrationLocalizer(WrappedMap):
             return rejected(Verdict.BLANK, (tissue,))
         size = (frame.width_px, frame.height_px)
         if self._locator is None:
-            self._locator = KeyFrameLocalizer(size, self._register)
+            self._locator = KeyFrameLocalizer(size)
             if self._records is not None:
                 self._locator.keys.load = self._records.key_picture
-        location = self._locator.find(sequence, RegistrationPyramid.of(frame.pixels))
+        location = self._locator.locate(sequence, RegistrationPyramid.of(frame.pixels))
         if not location.found:
             return rejected(Verdict.UNLOCATED, self._lost(location))
         survey, after = self._inner, None
@@ -125,7 +122,7 @@ class RegistrationLocalizer(WrappedMap):
         assert self._locator is not None
         self._inner = found.survey
         self._inner.apply(found.inner)
-        self._locator.apply(found.location)
+        self._locator.commit(found.location)
         self._located[found.row.sequence] = found.row
 
     def _tissue_in(self, pixels: UInt8Array) -> Measure:
@@ -142,7 +139,7 @@ class RegistrationLocalizer(WrappedMap):
 
     def _lost(self, location: FrameLocation) -> tuple[Measure, ...]:
         """Return why there is no place, and the way back."""
-        fit, measures = location.fit, []
+        fit, measures = location.registration, []
         if fit is None:
             measures.append(Measure("registration_response", 0.0, location.needed, False))
         else:

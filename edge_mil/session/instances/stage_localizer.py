@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from edge_mil.imaging.registration import StageCheck, StageComparison, StageOffset
 from edge_mil.imaging.registration.pyramid import RegistrationPyramid
-from edge_mil.imaging.registration.stage_check import REACH_UM
+from edge_mil.imaging.registration.stage_contradiction import MAX_STAGE_ERROR_UM
 from edge_mil.session.instances.base import InstancePlan, rejected
 from edge_mil.session.instances.grid_instances import GridInstances, check_size
 from edge_mil.session.instances.wrapped import Placed, WrappedMap, from_row, to_row
@@ -50,10 +50,10 @@ class StageLocalizer(WrappedMap):
         if frame.x_um is None or frame.y_um is None or min(_size(frame)) < SMALLEST_PX:
             return self._inner.look(sequence, frame)
         check_size(frame, self._inner.size)
-        place = self._against(frame).look(
+        place = self._against(frame).compare(
             sequence, RegistrationPyramid.of(frame.pixels), frame.x_um, frame.y_um
         )
-        if not place.believed:
+        if not place.located:
             return rejected(Verdict.UNLOCATED, _measures(place))
         located = self._moved(frame, place.shift_px)
         look = self._inner.look(sequence, located)
@@ -77,7 +77,7 @@ class StageLocalizer(WrappedMap):
         self._inner.apply(placed.inner)
         assert self._check is not None
         assert isinstance(placed.place, StageComparison)
-        self._check.apply(placed.place)
+        self._check.commit(placed.place)
 
     def _against(self, frame: Frame) -> StageCheck:
         """Return the check, made at the first field and after a restart from what is stored."""
@@ -125,12 +125,14 @@ def _size(frame: Frame) -> tuple[int, int]:
 def _measures(place: StageComparison) -> tuple[Measure, ...]:
     found: list[Measure] = []
     if math.isfinite(place.response):
-        passed = place.believed
+        passed = place.located
         found.append(Measure("registration_response", place.response, place.needed, passed))
     if place.shift_px != (0, 0):
         found.append(Measure("stage_error_px", math.hypot(*place.shift_px)))
     if place.disagreement_um:
-        found.append(Measure("stage_disagreement_um", place.disagreement_um, REACH_UM, False))
+        found.append(
+            Measure("stage_disagreement_um", place.disagreement_um, MAX_STAGE_ERROR_UM, False)
+        )
     if place.scale_ratio != 1.0:
         found.append(Measure("scale_ratio", place.scale_ratio, 1.0, False))
     return tuple(found)

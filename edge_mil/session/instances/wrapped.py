@@ -61,7 +61,7 @@ class WrappedMap(InstanceMap):
 
 def to_row(key: KeyFrame) -> KeyRow:
     """Return a key field as the store keeps it."""
-    links = tuple((link.start, link.dx, link.dy, link.weight) for link in key.links)
+    links = tuple((link.start, link.dx, link.dy, link.weight) for link in key.edges)
     size = (key.width_px, key.height_px)
     return KeyRow(key.sequence, key.x, key.y, size, key.factor, key.jpeg, links)
 
