@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+
 import pytest
 
-from edge_mil import imaging
+from edge_mil import imaging, types
 
-RENAMED = {
-    "FieldView": imaging.CellUpdate,
-    "Mosaic": imaging.CellMap,
-    "Part": imaging.CellPart,
-    "Rank": imaging.ViewRank,
-    "Seen": imaging.ViewSharpness,
-    "SlotBook": imaging.SlotMap,
-    "SlotView": imaging.SlotUpdate,
-    "Straight": imaging.AlignedFrame,
-    "Straightener": imaging.StageAligner,
-}
-
-
-@pytest.mark.parametrize("old", RENAMED)
-def test_an_old_name_warns_and_gives_the_new_object(old: str) -> None:
-    with pytest.deprecated_call(match=RENAMED[old].__name__):
-        assert getattr(imaging, old) is RENAMED[old]
+RENAMED = [
+    (imaging, "FieldView", imaging.CellUpdate),
+    (imaging, "Mosaic", imaging.CellMap),
+    (imaging, "Part", imaging.CellPart),
+    (imaging, "Rank", imaging.ViewRank),
+    (imaging, "Seen", imaging.ViewSharpness),
+    (imaging, "SlotBook", imaging.SlotMap),
+    (imaging, "SlotView", imaging.SlotUpdate),
+    (imaging, "Straight", imaging.AlignedFrame),
+    (imaging, "Straightener", imaging.StageAligner),
+    (types, "HeatMap", types.InfluenceMap),
+    (types, "Places", types.InstanceOrder),
+]
 
 
-def test_a_name_that_never_was_is_an_attribute_error() -> None:
+@pytest.mark.parametrize(("module", "old", "new"), RENAMED)
+def test_an_old_name_warns_and_gives_the_new_object(
+    module: ModuleType, old: str, new: type
+) -> None:
+    with pytest.deprecated_call(match=new.__name__):
+        assert getattr(module, old) is new
+
+
+@pytest.mark.parametrize("module", [imaging, types])
+def test_a_name_that_never_was_is_an_attribute_error(module: ModuleType) -> None:
     with pytest.raises(AttributeError, match="Palette"):
-        imaging.Palette  # noqa: B018
+        _ = module.Palette
