@@ -104,7 +104,6 @@ class Frame:
     grey: UInt8Array | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        """Check the frame, so that no later layer has to."""
         shape = self.pixels.shape
         if self.pixels.dtype != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:
             raise FrameError(
@@ -127,12 +126,10 @@ class Frame:
 
     @property
     def height_px(self) -> int:
-        """Number of rows."""
         return int(self.pixels.shape[0])
 
     @property
     def width_px(self) -> int:
-        """Number of columns."""
         return int(self.pixels.shape[1])
 
 
@@ -165,7 +162,6 @@ class InstanceOrder:
     groups: Int64Array | None = None
 
     def __post_init__(self) -> None:
-        """Check the lengths."""
         n = len(self.keys)
         if self.cells.shape != (n, 2) or (self.groups is not None and self.groups.shape != (n,)):
             raise InvalidInstancesError(

@@ -75,7 +75,6 @@ class ImageFolder(Camera):
 
     @property
     def mpp(self) -> float:
-        """Pixel size of the images, um/px."""
         return self._mpp
 
     def frames(self) -> Iterator[Frame]:
@@ -104,7 +103,6 @@ class ImageFolder(Camera):
         return 1
 
     def retake(self, frame: Frame) -> Frame:
-        """Read the image of a frame again."""
         return self.read(frame.name)
 
 

@@ -29,14 +29,6 @@ class ImperfectOptics:
     def __init__(
         self, slide: SlideFile, faults: Imperfections, width_px: int, height_px: int
     ) -> None:
-        """Mount a camera.
-
-        Args:
-            slide: The slide on the stage.
-            faults: What is wrong with the microscope.
-            width_px: Columns of the camera.
-            height_px: Rows of the camera.
-        """
         self._slide, self._faults = slide, faults
         self._width, self._height = width_px, height_px
         self._light = _vignette(width_px, height_px, faults.vignette) if faults.vignette else None

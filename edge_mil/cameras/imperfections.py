@@ -67,7 +67,6 @@ class Imperfections:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Check each option."""
         for option, value, limit, what in (
             ("--jitter", self.jitter_um, math.inf, "µm, 0 or more"),
             ("--defocus", self.defocus, 1.0, "a share of the fields, 0 to 1"),

@@ -56,7 +56,6 @@ class ScanPlan:
     dwell: int = 0
 
     def __post_init__(self) -> None:
-        """Check the options together."""
         if self.path not in PATHS:
             raise UsageError(f"There is no path {self.path!r}; --path is {', '.join(PATHS)}.")
         if not 0 <= self.overlap <= MAX_OVERLAP:
@@ -74,7 +73,6 @@ class ScanPlan:
 
     @property
     def hand_frames(self) -> int:
-        """Fields of a path by hand."""
         return self.frames or HAND_FRAMES
 
     def route(

@@ -85,22 +85,18 @@ class VirtualMicroscope(Camera):
 
     @property
     def mpp(self) -> float:
-        """Pixel size of level 0, um/px."""
         return self._slide.mpp
 
     @property
     def slide(self) -> SlideFile:
-        """The slide on the stage."""
         return self._slide
 
     @property
     def tissue(self) -> tuple[Region, ...]:
-        """The outline that the microscope was given, else empty."""
         return self._tissue
 
     @property
     def hand_moved(self) -> bool:
-        """Whether the stage reports no position."""
         return not self.faults.stage
 
     @property
@@ -203,7 +199,6 @@ class VirtualMicroscope(Camera):
 
     @property
     def retakes(self) -> int:
-        """More than once where the focus is random."""
         return FOCUS_RETAKES if self.faults.defocus else 1
 
     def retake(self, frame: Frame) -> Frame:
@@ -226,7 +221,6 @@ class VirtualMicroscope(Camera):
         )
 
     def close(self) -> None:
-        """Close the slide."""
         self._slide.close()
 
     def _plan_corners(self) -> list[Corner]:

@@ -17,7 +17,7 @@ order in which a frame passes:
 | stain normalisation | `correction/stain.py` |
 
 `grid` holds the geometry that all of them share, `outline` the tissue as rectangles, and `render`
-draws results for people.
+draws results for people. `docs/design/imaging.md` has the measured facts behind the numbers.
 """
 
 from typing import TYPE_CHECKING

@@ -31,12 +31,10 @@ class Box:
 
     @property
     def width_px(self) -> int:
-        """Number of columns."""
         return self.x1 - self.x0
 
     @property
     def height_px(self) -> int:
-        """Number of rows."""
         return self.y1 - self.y0
 
 
@@ -65,7 +63,6 @@ class GridGeometry:
     allow_enlargement: bool = False
 
     def __post_init__(self) -> None:
-        """Check the pixel sizes."""
         check_mpp(self.mpp)
         check_mpp(self.target_mpp, "The model's pixel size")
         too_coarse = self.mpp > MAX_ENLARGEMENT * self.target_mpp
@@ -96,12 +93,10 @@ class GridGeometry:
 
     @property
     def cell_w_um(self) -> float:
-        """Width of a cell on the stage, um."""
         return self.tile_w * self.target_mpp
 
     @property
     def cell_h_um(self) -> float:
-        """Height of a cell on the stage, um."""
         return self.tile_h * self.target_mpp
 
     def field_corner(

@@ -44,12 +44,17 @@ class TissueTest:
     min_share: float = 0.05
 
     def share(self, pixels: UInt8Array) -> float:
-        """Return the share of tissue pixels of an RGB uint8 image (h, w, 3)."""
-        return tissue_share(pixels, self.background, self.min_difference)
+        """Return the share of tissue pixels of an RGB uint8 image (h, w, 3), 0 to 1."""
+        return self.count(pixels) / int(pixels.shape[0] * pixels.shape[1])
 
     def count(self, pixels: UInt8Array) -> int:
         """Return the number of tissue pixels of an RGB uint8 image (h, w, 3)."""
-        return tissue_pixels(pixels, self.background, self.min_difference)
+        area = int(pixels.shape[0] * pixels.shape[1])
+        return area - int(cv2.countNonZero(self._glass(pixels)))
+
+    def mask(self, pixels: UInt8Array) -> UInt8Array:
+        """Return the tissue pixels of an RGB uint8 image (h, w, 3): uint8 (h, w), 255 or 0."""
+        return cv2.bitwise_not(self._glass(pixels)).astype(np.uint8, copy=False)
 
     def is_surely_glass(self, pixels: UInt8Array) -> bool:
         """Say whether a cell's camera pixels (h, w, 3) show glass whatever the resampling.
@@ -64,37 +69,14 @@ class TissueTest:
         )
         return not self.count(thinned) and not self.count(pixels)
 
-    def mask(self, pixels: UInt8Array) -> UInt8Array:
-        """Return the tissue pixels of an RGB uint8 image (h, w, 3): uint8 (h, w), 255 or 0."""
-        return cv2.bitwise_not(_glass(pixels, self.background, self.min_difference)).astype(
-            np.uint8, copy=False
-        )
+    def _glass(self, pixels: UInt8Array) -> UInt8Array:
+        lowest = _lowest_glass(self.background, self.min_difference)
+        return cv2.inRange(pixels, lowest, WHITE).astype(np.uint8, copy=False)
 
 
 def tissue_share(pixels: UInt8Array, background: tuple[float, ...], min_difference: float) -> float:
-    """Return the share of tissue pixels of an image.
-
-    Args:
-        pixels: RGB uint8, shape (h, w, 3).
-        background: Colour of empty glass, RGB 0 to 255.
-        min_difference: Grey levels by which one channel must be darker.
-
-    Returns:
-        0 to 1.
-    """
-    area = int(pixels.shape[0] * pixels.shape[1])
-    return tissue_pixels(pixels, background, min_difference) / area
-
-
-def tissue_pixels(pixels: UInt8Array, background: tuple[float, ...], min_difference: float) -> int:
-    """Return the number of tissue pixels; arguments as of `tissue_share`."""
-    area = int(pixels.shape[0] * pixels.shape[1])
-    return area - int(cv2.countNonZero(_glass(pixels, background, min_difference)))
-
-
-def _glass(pixels: UInt8Array, background: tuple[float, ...], min_difference: float) -> UInt8Array:
-    lowest = _lowest_glass(background, min_difference)
-    return cv2.inRange(pixels, lowest, WHITE).astype(np.uint8, copy=False)
+    """Return `TissueTest.share` of an image."""
+    return TissueTest(background, min_difference).share(pixels)
 
 
 @lru_cache(maxsize=64)

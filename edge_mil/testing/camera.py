@@ -82,12 +82,10 @@ class FakeCamera(Camera):
 
     @property
     def mpp(self) -> float | None:
-        """Pixel size, um/px, as it was given."""
         return self._mpp
 
     @property
     def hand_moved(self) -> bool:
-        """Whether the frames have neither a position nor a location."""
         return self._positions == "none"
 
     @property
@@ -109,15 +107,12 @@ class FakeCamera(Camera):
 
     @property
     def retakes(self) -> int:
-        """1: a refused field may be taken once more."""
         return 1
 
     def retake(self, frame: Frame) -> Frame:
-        """Return the frame of the same name again."""
         return self._frame(int(frame.name.rpartition(" ")[2]))
 
     def frames(self) -> Iterator[Frame]:
-        """Yield the fields along the serpentine."""
         return (self._frame(number) for number in range(len(self._corners)))
 
     def _frame(self, number: int) -> Frame:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_mil.errors import PixelSizeError
@@ -19,7 +19,6 @@ GEOMETRIES = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(GEOMETRIES, st.integers(-50, 5000), st.integers(-50, 5000))
 def test_a_box_covers_its_cell_with_less_than_a_pixel_to_spare(
     geometry: GridGeometry, i: int, j: int
@@ -34,7 +33,6 @@ def test_a_box_covers_its_cell_with_less_than_a_pixel_to_spare(
     assert y1 - slack <= box.y1 < y1 + 1 + slack
 
 
-@settings(deadline=None)
 @given(
     GEOMETRIES,
     st.integers(0, 50_000),
@@ -55,7 +53,6 @@ def test_a_field_between_two_pixels_goes_to_the_nearer() -> None:
     assert geometry.field_corner(100, 100, 25.3 + 5, 25.2 + 5) == (11, 10)
 
 
-@settings(deadline=None)
 @given(
     GEOMETRIES,
     st.integers(-300, 3000),

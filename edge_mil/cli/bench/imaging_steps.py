@@ -79,10 +79,6 @@ class StepTimer:
 class _TimedTissueTest(TissueTest):
     timer: StepTimer = field(default_factory=StepTimer)
 
-    def share(self, pixels: UInt8Array) -> float:
-        area = int(pixels.shape[0] * pixels.shape[1])
-        return self.count(pixels) / area
-
     def count(self, pixels: UInt8Array) -> int:
         self.timer.pixels["tissue"] += pixels.shape[0] * pixels.shape[1]
         return self.timer.time("tissue", lambda: super(_TimedTissueTest, self).count(pixels))

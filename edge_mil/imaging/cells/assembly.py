@@ -67,7 +67,7 @@ class CellUpdate:
 
 
 class CellAssembler:
-    """Assembles the cells of one field; it reads the state of the map and changes none of it."""
+    """Assembles the cells of one field, for `CellMap.plan`; changes nothing outside of itself."""
 
     def __init__(
         self,
@@ -79,21 +79,8 @@ class CellAssembler:
         top: int,
         sequence: int,
         sharpness: Sharpness | None,
-        mask: BoolArray | None = None,
+        mask: BoolArray | None,
     ) -> None:
-        """Prepare for one field.
-
-        Args:
-            geometry: The session's grid.
-            test: The session's tissue test.
-            status_of: Returns the state of a cell.
-            pixels: RGB uint8, shape (h, w, 3).
-            left: Lattice column of the field's left edge.
-            top: Lattice row of the field's top edge.
-            sequence: Number of the field.
-            sharpness: Sharpness of a box of the field; None: no held cell is ever replaced.
-            mask: Pixels that the camera saw, bool (h, w); the others are ignored. None: all.
-        """
         self._geometry, self._test, self._status_of = geometry, test, status_of
         self._pixels, self._left, self._top, self._sequence = pixels, left, top, sequence
         self._field_sharpness, self._mask = sharpness, mask

@@ -60,6 +60,9 @@ class StainProfile:
             the one that absorbs more red (haematoxylin): six numbers; empty where the tissue shows
             only one stain.
         reach: 99th percentile of each stain's amount; empty where `stains` is.
+
+    Raises:
+        CalibrationError: There are too few or too many numbers, or one is impossible.
     """
 
     background: tuple[float, ...]
@@ -69,11 +72,6 @@ class StainProfile:
     reach: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        """Check the numbers.
-
-        Raises:
-            CalibrationError: There are too few or too many, or one is impossible.
-        """
         numbers = (*self.background, *self.mean, *self.deviation, *self.stains, *self.reach)
         sizes = len(self.background), len(self.mean), len(self.deviation)
         if (

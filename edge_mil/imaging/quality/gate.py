@@ -69,7 +69,6 @@ class FrameGate:
 
     @property
     def settings(self) -> GateSettings:
-        """The thresholds."""
         return self._settings
 
     def saturation(self, raw: UInt8Array) -> Measure:

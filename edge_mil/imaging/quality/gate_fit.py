@@ -72,9 +72,7 @@ class FittedGates:
 
 
 def fit_gate_settings(
-    frames: Iterable[UInt8Array],
-    tissue: TissueTest | None = None,
-    start: GateSettings | None = None,
+    frames: Iterable[UInt8Array], tissue: TissueTest | None = None
 ) -> FittedGates:
     """Fit the thresholds to a short scan of the microscope.
 
@@ -82,12 +80,11 @@ def fit_gate_settings(
         frames: RGB uint8 (h, w, 3), in focus and at rest, after flat field and white balance;
             a few bad ones do no harm.
         tissue: Tissue test with the background of the calibration; None: the nominal one.
-        start: Settings whose other thresholds are kept; None: the defaults.
 
     Raises:
         CalibrationError: Too few of the frames show tissue.
     """
-    settings = start or GateSettings()
+    settings = GateSettings()
     gate = FrameGate(settings, tissue or TissueTest())
     numbers: dict[str, list[float]] = {"clipped_share": [], "stillness": [], "focus": []}
     for pixels in frames:

@@ -26,6 +26,9 @@ class GateSettings:
         doubt: Log odds that are added to `min_stillness` after such a displacement.
         min_contrast: Standard deviation of grey levels in the richer tissue blocks below which
             there is no structure to judge.
+
+    Raises:
+        CalibrationError: A number is not finite, or a share is outside of 0 to 1.
     """
 
     max_clipped_share: float = 0.08
@@ -37,11 +40,6 @@ class GateSettings:
     min_contrast: float = 4.0
 
     def __post_init__(self) -> None:
-        """Check the thresholds.
-
-        Raises:
-            CalibrationError: One is not finite, or a share is outside of 0 to 1.
-        """
         for name, value in asdict(self).items():
             share = name.endswith("_share")
             if not math.isfinite(value) or (share and not 0.0 <= value <= 1.0):
@@ -52,7 +50,6 @@ class GateSettings:
                 )
 
     def as_json(self) -> dict[str, float]:
-        """Return threshold by name."""
         return dict(asdict(self))
 
     @classmethod

@@ -115,7 +115,6 @@ class KeyFrames:
             self._frames[oldest] = replace(self._frames[oldest], jpeg=b"")
 
     def move(self, positions: dict[int, Position]) -> None:
-        """Set new positions of key frames."""
         for sequence, (x, y) in positions.items():
             self._frames[sequence] = replace(self._frames[sequence], x=x, y=y)
 

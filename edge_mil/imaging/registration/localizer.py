@@ -126,7 +126,6 @@ class KeyFrameLocalizer:
         )
 
     def commit(self, location: FrameLocation) -> None:
-        """Apply what `locate` found."""
         if not location.found:
             return
         if location.key is not None:

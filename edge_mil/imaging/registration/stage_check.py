@@ -170,7 +170,6 @@ class StageCheck:
         return self._with_key(StageComparison(sequence), pyramid, near, (x, y))
 
     def commit(self, comparison: StageComparison) -> None:
-        """Apply what `compare` found."""
         if comparison.key is not None:
             self.keys.add(comparison.key)
         x, y = self.confirmed

@@ -105,7 +105,7 @@ COVERINGS = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(MPPS, COVERINGS)
 def test_fields_in_any_order_give_the_tiles_of_the_whole_to_the_bit(
     mpp: float, fields: list[Rectangle]
@@ -123,7 +123,7 @@ def test_fields_in_any_order_give_the_tiles_of_the_whole_to_the_bit(
             assert update.sources[cell][-1] == update.sequence
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(MPPS, COVERINGS, st.data())
 def test_a_restored_map_is_at_the_same_state(
     mpp: float, fields: list[Rectangle], data: st.DataObject
@@ -154,7 +154,7 @@ def test_a_restored_map_is_at_the_same_state(
     assert again.coverage() == first.coverage()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(MPPS, COVERINGS, st.data())
 def test_removing_a_field_takes_every_cell_that_it_gave_pixels_to(
     mpp: float, fields: list[Rectangle], data: st.DataObject

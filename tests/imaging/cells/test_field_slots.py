@@ -52,7 +52,7 @@ FRAMES = [
 LOCATIONS = [Frame(textured(n % 4, 0.7), location_id=f"p{n % 3}") for n in range(8)]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.permutations(list(enumerate(FRAMES))))
 def test_the_best_field_of_a_slot_wins_in_any_order(frames: list[tuple[int, Frame]]) -> None:
     found = best_of(frames)
@@ -62,7 +62,7 @@ def test_the_best_field_of_a_slot_wins_in_any_order(frames: list[tuple[int, Fram
     assert found[0, 0] in (1, 5)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.permutations(list(enumerate(LOCATIONS))))
 def test_locations_are_slots_and_the_smaller_hash_breaks_ties(
     frames: list[tuple[int, Frame]],

@@ -44,7 +44,7 @@ def strips(degrees: int, count: int) -> list[np.ndarray]:
     return [(share >= n) & (share <= n + 1) for n in range(count)]
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     mpp=st.sampled_from([0.5, 0.3, 0.499, 0.6]),
     degrees=st.integers(0, 179),

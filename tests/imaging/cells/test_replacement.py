@@ -79,7 +79,7 @@ def test_parts_too_small_to_judge_are_left_out() -> None:
     assert math.isnan(update.sharpness[0, 0][1].sharpness)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**32 - 1),
     sd=st.floats(0, 3),
@@ -101,7 +101,7 @@ def test_equally_sharp_noisy_frames_leave_the_cells_as_the_first_showed_them(
         assert shown(cells, frames[number], 0, 0, sequence) == (Verdict.DUPLICATE, 0)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(views=st.lists(st.lists(st.floats(0, 1e4), min_size=3, max_size=3), min_size=2, max_size=6))
 def test_no_sequence_of_views_comes_back_to_where_it_was(views: list[list[float]]) -> None:
     """Shown the same views for ever, a cell settles."""

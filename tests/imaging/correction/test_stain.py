@@ -57,7 +57,7 @@ def test_two_real_slides_come_to_the_same_colours(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 2**32 - 1), split=st.integers(0, 5))
 def test_a_tile_does_not_see_the_others(method: str, seed: int, split: int) -> None:
     tiles = stained(PURPLE, 1.0, seed)
