@@ -1,4 +1,4 @@
-"""The virtual microscope's faults, each alone, against what is true."""
+"""Each fault of the virtual microscope alone, against the exact image."""
 
 from __future__ import annotations
 

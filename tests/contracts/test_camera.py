@@ -129,7 +129,7 @@ def test_a_camera_that_is_left_early_leaves_no_thread(opened: Callable[[], Camer
     next(frames)
     del frames
     camera.close()
-    assert threading.active_count() == before
+    assert threading.active_count() <= before
 
 
 def test_closing_twice_does_no_harm(opened: Callable[[], Camera]) -> None:

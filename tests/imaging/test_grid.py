@@ -1,4 +1,4 @@
-"""The grid: placing fields, covering cells, and who touches what."""
+"""The grid: corners of fields, boxes of cells, and the cells that a field touches."""
 
 from __future__ import annotations
 

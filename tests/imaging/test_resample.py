@@ -1,4 +1,4 @@
-"""Resampling: each output pixel shows its own place, whatever the phase of its box."""
+"""Resampling: each output pixel shows its own part of the slide, at any phase of the box."""
 
 from __future__ import annotations
 

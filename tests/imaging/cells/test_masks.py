@@ -65,7 +65,7 @@ def test_slanted_fields_join_to_the_cells_of_the_whole(
     assert same(found, whole(mpp))
 
 
-def test_what_the_camera_did_not_see_is_nothing() -> None:
+def test_pixels_that_the_camera_did_not_see_are_ignored() -> None:
     cell_map = cell_map_at(0.5)
     mask = np.zeros((HEIGHT, WIDTH), bool)
     tissue = np.full((HEIGHT, WIDTH, 3), JUNK, np.uint8)

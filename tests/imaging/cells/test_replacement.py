@@ -1,4 +1,4 @@
-"""A cell is seen anew when it is clearly sharper, and never swaps for ever."""
+"""A held cell is replaced by a clearly sharper view, and two views never alternate for ever."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_equal_pixels_are_never_replaced_however_the_cell_was_assembled() -> Non
     assert shown(cells, SLIDE, 0, 0, 9)[1] == 0
 
 
-def test_a_cell_with_one_blurred_part_is_seen_anew() -> None:
+def test_a_cell_with_one_blurred_part_is_replaced() -> None:
     cells = empty_map()
     shown(cells, SLIDE[:64, :40], 0, 0, 1)
     shown(cells, blurred(SLIDE)[:64, 40:64], 40, 0, 2)

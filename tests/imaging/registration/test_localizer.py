@@ -106,7 +106,7 @@ def test_bare_glass_is_never_the_origin() -> None:
     assert not locator.locate(1, RegistrationPyramid.of(glass)).found
 
 
-def test_the_same_field_again_makes_no_new_key_field() -> None:
+def test_the_same_field_again_makes_no_new_key_frame() -> None:
     locator = KeyFrameLocalizer(SIZE)
     walk(locator, [(300, 300)] * 5)
     assert len(locator.keys) == 1
