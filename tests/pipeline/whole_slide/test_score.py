@@ -267,7 +267,7 @@ def test_the_command_prints_one_json_document(
         (["--backend", "tensorrt"], "TensorRT"),
         (["--precision", "int8"], "int8"),
         (["--fov", "big"], "1024x768"),
-        (["--mpp", "-1"], "um/px"),
+        (["--mpp", "-1"], "µm/px"),
         (["--features", "f.txt"], ".npz"),
     ],
 )
