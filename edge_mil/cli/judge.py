@@ -123,7 +123,7 @@ def _entry(
         pixels = read_image(folder / name)
     except SourceError as error:
         return {"file": name, "verdict": None, "error": str(error)}
-    found = judge.judge(pixels)
+    found = judge.evaluate(pixels)
     verdict, measures, words = found.verdict, list(found.measures), words_of(found.verdict)
     if likeness is not None and verdict is Verdict.ACCEPTED:
         alike = likeness.of(found, pixels)

@@ -123,7 +123,7 @@ def _played(options: DemoOptions, slide: SlideFile, bundle: Bundle, out: TextIO)
         with ServiceProcess(BUNDLE, state) as service, Client(service.address) as client:
             _say(
                 out,
-                f"streaming {len(camera.places)} fields of {slide.path.name} "
+                f"streaming {len(camera.corners)} fields of {slide.path.name} "
                 f"to {service.address.split(':', maxsplit=1)[0]} over gRPC",
             )
             session = client.open_session(
@@ -146,7 +146,7 @@ def _stream(
         out,
         slide.width_px * slide.mpp,
         slide.height_px * slide.mpp,
-        len(camera.places),
+        len(camera.corners),
         bundle.manifest.task.classes[-1],
     )
     answers: list[FieldResult] = []

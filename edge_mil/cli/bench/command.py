@@ -1,4 +1,4 @@
-"""`edge-mil bench [NAME]`: the measurements that this installation can make."""
+"""`edge-mil bench [NAME]`: list the benchmarks of this installation, or run one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OWN = {
     "stream": "edge_mil.cli.bench.stream",
     "imaging": "edge_mil.cli.bench.imaging",
 }
-"""Benchmark -> its module, for those that a device has."""
+"""Benchmark -> module, for those that every device has."""
 
 LINES = {
     "stream": "fields per second through gRPC, in process and of the bare extractor; time and "
@@ -34,7 +34,7 @@ LINES = {
 
 
 def add_parser(subparsers: Any) -> None:
-    """Add `bench`; what follows the name is parsed by the benchmark's own parser."""
+    """Add `bench`; the arguments after the name go to the benchmark's own parser."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "bench",
         help="measure this machine",

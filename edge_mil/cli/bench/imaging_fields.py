@@ -1,4 +1,4 @@
-"""The fields that `edge-mil bench imaging` is timed on: real texture, in the order of a path."""
+"""The fields that `edge-mil bench imaging` is timed on: textured tissue, in the order of a path."""
 
 from __future__ import annotations
 
@@ -21,26 +21,38 @@ FIELD_PX = (2048, 2448)
 """Rows and columns of a common camera of 5 million pixels."""
 
 MPP = 0.25
-"""Of that camera under a 40x objective, um/px."""
+"""Pixel size of that camera under a 40x objective, um/px."""
 
 SPEC = InputSpec("grid", 224, 224, 0.5, "RGB", None, None, TissueSpec())
-"""What most models take."""
+"""Input of most models."""
 
 STEP = 0.1
-"""Share of a field between two fields of the dense path: nine tenths are seen again."""
+"""Share of a field between two fields of the dense path, so that they overlap by nine tenths."""
 
 FIELDS = 8
 """Fields of a path at most."""
 
+FIELDS_PER_SIDE = 3
+"""Sides of the image that is read of a slide, in fields."""
+
 NOISE = 1.5
-"""Of the sensor, grey levels."""
+"""Standard deviation of the sensor's noise, grey levels."""
 
-DEPTH = 0.4
-"""How much less light the corners get."""
+VIGNETTE = 0.4
+"""Share of the light that the corners lack."""
+
+WHITE_GAINS = (1.0, 1.02, 1.06)
+"""Of a slightly warm lamp."""
+
+FRAME_S = 0.1
+"""Time between two frames."""
 
 
-def sheet(slide: Path | None) -> UInt8Array:
-    """Return a large picture at `MPP`, RGB uint8: of a slide, or the demo's painting enlarged.
+def large_image(slide: Path | None) -> UInt8Array:
+    """Return a large image at `MPP`, RGB uint8 (h, w, 3).
+
+    Args:
+        slide: A slide whose middle is read; None: the demo's painted slide, enlarged.
 
     Raises:
         SourceError: The slide cannot be read, or is too small.
@@ -50,7 +62,7 @@ def sheet(slide: Path | None) -> UInt8Array:
     else:
         source = SlideFile(slide)
         try:
-            rows, columns = (round(3 * side * MPP / source.mpp) for side in FIELD_PX)
+            rows, columns = (round(FIELDS_PER_SIDE * side * MPP / source.mpp) for side in FIELD_PX)
             width, height = min(columns, source.width_px), min(rows, source.height_px)
             x, y = (source.width_px - width) // 2, (source.height_px - height) // 2
             pixels, mpp = source.read(x, y, width, height), source.mpp
@@ -59,7 +71,7 @@ def sheet(slide: Path | None) -> UInt8Array:
     size = round(pixels.shape[1] * mpp / MPP), round(pixels.shape[0] * mpp / MPP)
     if size[1] < FIELD_PX[0] or size[0] < FIELD_PX[1]:
         raise SourceError(
-            f"The slide has {size[0]} x {size[1]} px at {MPP:g} um/px, fewer than one field of "
+            f"The slide has {size[0]} x {size[1]} px at {MPP:g} µm/px, fewer than one field of "
             f"{FIELD_PX[1]} x {FIELD_PX[0]}; name a larger one."
         )
     large = cv2.resize(pixels, size, interpolation=cv2.INTER_CUBIC)
@@ -70,45 +82,45 @@ def sheet(slide: Path | None) -> UInt8Array:
 
 
 def shading() -> ShadingCorrection:
-    """Return a flat field of dark corners and a warm lamp."""
+    """Return the flat field of a vignette and a warm lamp."""
     side = np.linspace(-0.5, 0.5, 64, dtype=np.float32)
-    light = 1 - 2 * DEPTH * (side[:, None] ** 2 + side[None] ** 2)
+    light = 1 - 2 * VIGNETTE * (side[:, None] ** 2 + side[None] ** 2)
     flat: Float32Array = np.repeat((light / light.max())[:, :, None], 3, axis=2)
-    return ShadingCorrection(flat.astype(np.float32), FIELD_PX, None, (1.0, 1.02, 1.06))
+    return ShadingCorrection(flat.astype(np.float32), FIELD_PX, None, WHITE_GAINS)
 
 
-def path(picture: UInt8Array, light: ShadingCorrection, *, dense: bool) -> list[Frame]:
-    """Return fields as the camera gives them, ten a second.
+def path(image: UInt8Array, light: ShadingCorrection, *, dense: bool) -> list[Frame]:
+    """Return the frames of a path, as the camera gives them.
 
     Args:
-        picture: From `sheet`.
-        light: What the optics do to them.
-        dense: Nine tenths of a field were in the one before; else nothing was.
+        image: From `large_image`.
+        light: Flat field of the optics.
+        dense: Fields overlap by nine tenths; else they do not overlap.
     """
     rows, columns = FIELD_PX
-    free = picture.shape[0] - rows, picture.shape[1] - columns
+    free = image.shape[0] - rows, image.shape[1] - columns
     if dense:
         down = free[0] * columns > free[1] * rows
         step, room = (round(STEP * rows), free[0]) if down else (round(STEP * columns), free[1])
         along = [k * step for k in range(min(FIELDS, room // step + 1))]
         middle = (free[1] if down else free[0]) // 2
-        places = [(middle, k) if down else (k, middle) for k in along]
+        corners = [(middle, k) if down else (k, middle) for k in along]
     else:
         xs, ys = range(0, free[1] + 1, columns), range(0, free[0] + 1, rows)
-        places = [(x, y) for y in ys for x in xs][:FIELDS]
-    return [_frame(picture, light, number, place) for number, place in enumerate(places)]
+        corners = [(x, y) for y in ys for x in xs][:FIELDS]
+    return [_frame(image, light, number, corner) for number, corner in enumerate(corners)]
 
 
 def without_positions(frames: Sequence[Frame]) -> list[Frame]:
-    """Return the same fields from a slide moved by hand."""
+    """Return the same frames of a slide that is moved by hand."""
     return [Frame(f.pixels, capture_time_s=f.capture_time_s) for f in frames]
 
 
 def _frame(
-    picture: UInt8Array, light: ShadingCorrection, number: int, place: tuple[int, int]
+    image: UInt8Array, light: ShadingCorrection, number: int, corner: tuple[int, int]
 ) -> Frame:
-    (x, y), (rows, columns) = place, FIELD_PX
-    even = np.ascontiguousarray(picture[y : y + rows, x : x + columns])
+    (x, y), (rows, columns) = corner, FIELD_PX
+    even = np.ascontiguousarray(image[y : y + rows, x : x + columns])
     pixels = np.asarray(cv2.multiply(even, light.divisor, scale=1 / 255), np.uint8)
     centre = (x + columns / 2) * MPP, (y + rows / 2) * MPP
-    return Frame(pixels, *centre, capture_time_s=1000.0 + 0.1 * number)
+    return Frame(pixels, *centre, capture_time_s=1000.0 + FRAME_S * number)

@@ -10,13 +10,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from edge_mil.cli.stream.camera import (
-    Source,
     add_faults,
     calibrated,
-    look_again,
     open_source,
     outline,
-    rounds,
+    pixel_size,
     stage_frame,
 )
 from edge_mil.client import (
@@ -28,6 +26,7 @@ from edge_mil.client import (
     tune_allocator,
 )
 from edge_mil.errors import RemoteError, ServiceUnavailableError, UsageError
+from edge_mil.protocols import Camera
 from edge_mil.types import REFUSED, RESEARCH_USE_ONLY, FieldResult, Frame, Verdict
 
 DEFAULT_SERVER = "127.0.0.1:50051"
@@ -112,10 +111,9 @@ def run(arguments: argparse.Namespace) -> int:
 class _Playing:
     """One source being streamed, and what people are told meanwhile."""
 
-    def __init__(self, session: ClientSession, camera: Source, *, progress: bool) -> None:
+    def __init__(self, session: ClientSession, camera: Camera, *, progress: bool) -> None:
         self._session, self._camera, self._progress = session, camera, progress
         self._refused: dict[object, Frame] = {}
-        self._rounds = rounds(camera)
         self._began = time.monotonic()
         self._answered = 0
 
@@ -135,11 +133,11 @@ class _Playing:
             frames = self._camera.frames()
             self._send(stream, frames)
             stream.drain()
-            for _ in range(self._rounds):
+            for _ in range(self._camera.retakes):
                 again, self._refused = self._refused, {}
                 if not again:
                     break
-                self._send(stream, (look_again(self._camera, frame) for frame in again.values()))
+                self._send(stream, map(self._camera.retake, again.values()))
                 stream.drain()
             summary = stream.finish()
         if self._progress:
@@ -178,20 +176,21 @@ class _Playing:
             print(f"\r{line:<79.79}", end="", file=sys.stderr, flush=True)
 
 
-def _session(client: Client, camera: Source, arguments: argparse.Namespace) -> ClientSession:
+def _session(client: Client, camera: Camera, arguments: argparse.Namespace) -> ClientSession:
     """Resume the session that was named, or open a new one.
 
     Raises:
         UsageError: The session was opened for another pixel size, or another kind of fields.
         RemoteError: The service refuses.
     """
+    mpp = pixel_size(camera)
     if arguments.session:
         session = client.resume(arguments.session)
         opened = session.opened
-        if abs(opened.mpp - camera.mpp) > SAME_MPP * opened.mpp:
+        if abs(opened.mpp - mpp) > SAME_MPP * opened.mpp:
             raise UsageError(
                 f"Session {session.session_id} is read at {opened.mpp:g} um/px and this source is "
-                f"at {camera.mpp:g}; open a new session (leave --session out)."
+                f"at {mpp:g}; open a new session (leave --session out)."
             )
         if opened.independent != arguments.independent:
             kind = "independent fields" if opened.independent else "fields with positions"
@@ -208,7 +207,7 @@ def _session(client: Client, camera: Source, arguments: argparse.Namespace) -> C
     return client.open_session(
         model.name,
         digest=model.digest,
-        mpp=camera.mpp,
+        mpp=mpp,
         independent=arguments.independent,
         allow_enlargement=arguments.allow_enlargement,
         calibration=calibration,
