@@ -1,0 +1,60 @@
+"""Hooks of the documentation site: pages that lie outside of docs/, and the page of the wire."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path, PurePosixPath
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from wire_reference import wire_page
+
+ROOT = Path(__file__).resolve().parents[2]
+
+FROM_REPOSITORY = {
+    "CONTRIBUTING.md": "contributing.md",
+    "CHANGELOG.md": "changelog.md",
+    "deploy/README.md": "deploy.md",
+}
+"""Page of the repository, from its root -> page of the site."""
+WIRE = "reference/wire.md"
+LINK = re.compile(r"(\]\()([^)#:\s]+\.md)(#[^)]*)?(\))")
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages that are not files of docs/."""
+    for source, page in FROM_REPOSITORY.items():
+        text = (ROOT / source).read_text(encoding="utf-8")
+        content = _relinked(text, PurePosixPath(source), PurePosixPath(page))
+        files.append(File.generated(config, page, content=content))
+    files.append(File.generated(config, WIRE, content=wire_page()))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
+    """Point links that leave docs/ to the site's own copy of that page."""
+    if page.file.generated_by is not None:
+        return markdown
+    here = PurePosixPath(page.file.src_uri)
+    return _relinked(markdown, "docs" / here, here)
+
+
+def _relinked(text: str, source: PurePosixPath, page: PurePosixPath) -> str:
+    """Return text whose relative links, valid in the repository, are valid in the site."""
+
+    def target(match: re.Match[str]) -> str:
+        named = PurePosixPath(os.path.normpath(source.parent / match[2]))
+        moved = FROM_REPOSITORY.get(str(named))
+        if moved is None and named.parts[0] != "docs":
+            return match[0]  # mkdocs then warns, which ends a strict build
+        wanted = moved or str(named.relative_to("docs"))
+        relative = os.path.relpath(wanted, page.parent)
+        return f"{match[1]}{relative}{match[3] or ''}{match[4]}"
+
+    return LINK.sub(target, text)
