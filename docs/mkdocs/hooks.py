@@ -1,4 +1,4 @@
-"""Hooks of the documentation site: pages that lie outside of docs/, and the page of the wire."""
+"""Hooks of the documentation site: pages from outside of docs/, the wire, and no outside request."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 from pathlib import Path, PurePosixPath
 
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
@@ -18,13 +19,18 @@ from wire_reference import wire_page
 ROOT = Path(__file__).resolve().parents[2]
 
 FROM_REPOSITORY = {
+    "README.md": "first-steps.md",
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
     "deploy/README.md": "deploy.md",
 }
 """Page of the repository, from its root -> page of the site."""
 WIRE = "reference/wire.md"
-LINK = re.compile(r"(\]\()([^)#:\s]+\.md)(#[^)]*)?(\))")
+LINK = re.compile(r"(\]\()([^)#:\s]+\.(?:md|svg))(#[^)]*)?(\))")
+LOADED_FROM_OUTSIDE = re.compile(
+    r"""<(?:script|link|img|iframe|source)\b[^>]*\b(?:src|href)=["']?(?:https?:)?//[^"'>\s]+"""
+)
+"""An element that a browser would fetch from another host."""
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -43,6 +49,18 @@ def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
         return markdown
     here = PurePosixPath(page.file.src_uri)
     return _relinked(markdown, "docs" / here, here)
+
+
+def on_post_page(output: str, page: Page, **_: object) -> str:
+    """Refuse a page that loads anything from another host: it must work without a network.
+
+    Raises:
+        PluginError: It does.
+    """
+    found = LOADED_FROM_OUTSIDE.search(output)
+    if found is not None:
+        raise PluginError(f"{page.file.src_uri} loads from another host: {found[0]}")
+    return output
 
 
 def _relinked(text: str, source: PurePosixPath, page: PurePosixPath) -> str:
