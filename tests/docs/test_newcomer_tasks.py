@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -36,13 +37,18 @@ def files_of(task: str) -> list[str]:
     return re.findall(r"`([^`\s]+/[^`\s]+)`", rows[0])
 
 
-def trees(folder: str = "") -> dict[str, ast.Module]:
-    """Return path -> syntax tree of the production files below a folder."""
+@functools.cache
+def all_trees() -> dict[str, ast.Module]:
+    """Return path -> syntax tree of every production file."""
     return {
         path.relative_to(ROOT).as_posix(): ast.parse(path.read_text(encoding="utf-8"))
         for path in production_files()
-        if path.relative_to(ROOT).as_posix().startswith(folder)
     }
+
+
+def trees(folder: str = "") -> dict[str, ast.Module]:
+    """Return path -> syntax tree of the production files below a folder."""
+    return {path: tree for path, tree in all_trees().items() if path.startswith(folder)}
 
 
 def members(folder: str, methods: Iterable[str]) -> dict[str, str]:
