@@ -1,4 +1,4 @@
-"""Hooks of the documentation site: pages from outside of docs/, the wire, and no outside request."""
+"""Hooks of the documentation site: pages from outside of docs/, the wire, no outside request."""
 
 from __future__ import annotations
 
