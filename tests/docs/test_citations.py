@@ -187,3 +187,11 @@ def test_pages_write_micrometres_with_a_micro_sign() -> None:
         text = re.sub(r"`[^`\n]*`", "", page.read_text(encoding="utf-8"))
         found = re.findall(r"\S*[\d(,]\s?um\b.*|\bum(?:/px| per | of the stage).*", text)
         assert found == [], named(page)
+
+
+def test_the_table_of_layers_has_every_package_and_module_of_the_contract() -> None:
+    contract = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    layers = re.findall(r"^layers = \[\n(.*?)^\]", contract, re.M | re.S)[0]
+    page = (ROOT / "docs" / "design" / "architecture.md").read_text(encoding="utf-8")
+    table = page[page.index("## Layers") : page.index("## Seams")]
+    assert [name for name in re.findall(r"\w+", layers) if f"`{name}`" not in table] == []
