@@ -14,7 +14,7 @@ from mkdocs.structure.pages import Page
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from wire_reference import wire_page
+from wire_reference import wire_lists
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -26,6 +26,7 @@ FROM_REPOSITORY = {
 }
 """Page of the repository, from its root -> page of the site."""
 WIRE = "reference/wire.md"
+"""The page that gets the lists of the `.proto`."""
 LINK = re.compile(r"(\]\()([^)#:\s]+\.(?:md|svg))(#[^)]*)?(\))")
 LOADED_FROM_OUTSIDE = re.compile(
     r"""<(?:script|link|img|iframe|source)\b[^>]*\b(?:src|href)=["']?(?:https?:)?//[^"'>\s]+"""
@@ -39,14 +40,15 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         text = (ROOT / source).read_text(encoding="utf-8")
         content = _relinked(text, PurePosixPath(source), PurePosixPath(page))
         files.append(File.generated(config, page, content=content))
-    files.append(File.generated(config, WIRE, content=wire_page()))
     return files
 
 
 def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
-    """Point links that leave docs/ to the site's own copy of that page."""
+    """Point links that leave docs/ to the site's own copy of that page; list the wire on its page."""
     if page.file.generated_by is not None:
         return markdown
+    if page.file.src_uri == WIRE:
+        markdown = f"{markdown}\n{wire_lists()}"
     here = PurePosixPath(page.file.src_uri)
     return _relinked(markdown, "docs" / here, here)
 

@@ -1,4 +1,4 @@
-"""Turn the `.proto` and its comments into one Markdown page, so that no text is copied by hand."""
+"""Turn the `.proto` and its comments into Markdown, so that no text is copied by hand."""
 
 from __future__ import annotations
 
@@ -20,23 +20,16 @@ MEMBER = 2
 
 Path_ = tuple[int, ...]
 
-INTRODUCTION = """# The wire
 
-Made from `proto/edge_mil/v1/edge_mil.proto` and its comments when this site is built. The order
-in which a client calls what is in [the protocol](../protocol.md).
-
-"""
-
-
-def wire_page() -> str:
-    """Return the page of all services, messages and enums.
+def wire_lists() -> str:
+    """Return the lists of all services, messages and enums, as Markdown.
 
     Raises:
         FileNotFoundError: There is no Python with grpcio-tools; `make docs` makes one.
         subprocess.CalledProcessError: The `.proto` cannot be compiled.
     """
     file, comments = _described()
-    lines = [INTRODUCTION, comments.get((PACKAGE,), ""), "", "## Services", ""]
+    lines = [comments.get((PACKAGE,), ""), "", "## Services", ""]
     for number, service in enumerate(file.service):
         at = (SERVICE, number)
         lines += [f"### {service.name}", "", comments.get(at, ""), ""]

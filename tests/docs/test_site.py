@@ -37,7 +37,7 @@ def hooks() -> ModuleType:
 def test_the_page_of_the_wire_has_every_service_message_and_enum() -> None:
     if "EDGE_MIL_PROTO_PYTHON" not in os.environ:
         pytest.skip("needs a Python with grpcio-tools in EDGE_MIL_PROTO_PYTHON: make docs")
-    page = load("wire_reference").wire_page()
+    page = load("wire_reference").wire_lists()
     described = pb.DESCRIPTOR
     names = [
         *described.services_by_name,
