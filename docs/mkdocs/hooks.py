@@ -44,7 +44,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
-    """Point links that leave docs/ to the site's own copy of that page; list the wire on its page."""
+    """Point links that leave docs/ to the site's own copy; list the wire on its page."""
     if page.file.generated_by is not None:
         return markdown
     if page.file.src_uri == WIRE:
