@@ -133,8 +133,12 @@ def cited() -> Iterator[tuple[Path, str, str]]:
 
 
 def resolved(name: str, citing: Path) -> Path | None:
-    """Return the page that a name means: from the root, or beside the page that names it."""
-    for found in (ROOT / name, (citing.parent / name).resolve()):
+    """Return the page that a name means: from the root, or beside the page that names it.
+
+    Tests make the path of a page of docs/ from its parts.
+    """
+    beside = ROOT / "docs" if ROOT / "tests" in citing.parents else citing.parent
+    for found in (ROOT / name, (beside / name).resolve()):
         if found.is_file():
             return found
     return None
