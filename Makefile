@@ -1,5 +1,5 @@
 # Two commands from nothing: `make demo` and `make test`. Both need python3 (3.10 or later) with venv, and no more.
-# Every target is phony: proto, export and deploy are also folders, and would be "up to date" for ever.
+# Every target is phony: docs, proto, export and deploy are also folders, and would be "up to date" for ever.
 
 PYTHON ?= python3
 SLIDE ?=
@@ -15,15 +15,16 @@ WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
 PYTEST = EDGE_MIL_PROTO_PYTHON=$(CURDIR)/$(TOOLS)/bin/python $(DEV)/bin/python -m pytest -n $(WORKERS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check lint format types layers units units-all proto proto-check proto-lint \
+.PHONY: help demo test test-all check lint format types layers units units-all docs proto proto-check proto-lint \
 	wheel clean trt-build
 
 help:
 	@echo "make demo [SLIDE=path]  play a slide through a real service, end with a report (no torch)"
-	@echo "make test               lint, types, import contracts, generated code, and all but the slow tests"
+	@echo "make test               lint, types, import contracts, generated code, docs, and all but the slow tests"
 	@echo "make test-all           the same with the slow tests"
 	@echo "make trt-build          build every exported graph with TensorRT-RTX's real builder; no GPU needed"
 	@echo "make check              everything of make test but pytest"
+	@echo "make docs               build the documentation into site/, every warning an error"
 	@echo "make format             let ruff mend what it can"
 	@echo "make proto              write edge_mil/v1 again from proto/"
 	@echo "make wheel              build the wheel into dist/"
@@ -36,7 +37,7 @@ test: check units
 
 test-all: check units-all
 
-check: lint types layers proto-lint proto-check
+check: lint types layers proto-lint proto-check docs
 
 lint: $(DEV)/.ready
 	$(DEV)/bin/ruff check .
@@ -57,6 +58,12 @@ units: $(DEV)/.ready $(TOOLS)/.ready
 
 units-all: $(DEV)/.ready $(TOOLS)/.ready
 	$(PYTEST)
+
+# The page of the wire is made from the descriptors of the .proto, which the tools' protoc writes.
+docs: $(DEV)/.ready $(TOOLS)/.ready
+	EDGE_MIL_PROTO_PYTHON=$(CURDIR)/$(TOOLS)/bin/python NO_MKDOCS_2_WARNING=1 \
+	  $(DEV)/bin/mkdocs build --quiet --strict --config-file docs/mkdocs/mkdocs.yml
+	@echo "docs: site/index.html"
 
 # 91 MiB, so not part of the developers' environment; once installed, make test runs its quick tests too.
 trt-build: $(DEV)/.ready
@@ -87,7 +94,7 @@ wheel: $(DEV)/.ready
 	$(DEV)/bin/python -m pip wheel -q --no-deps --no-build-isolation --wheel-dir dist .
 
 clean:
-	rm -rf $(DEMO) $(DEV) $(TOOLS) $(TOOLS)-buf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+	rm -rf $(DEMO) $(DEV) $(TOOLS) $(TOOLS)-buf build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis \
 	  .import_linter_cache
 
 # A stamp for each environment, written last: a second `make` is quick, one that was cut off starts over.

@@ -9,7 +9,7 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from edge_mil.types import Float32Array, Frame, InstanceBatch, Region, SlideScore
+from edge_mil.types import Float32Array, Frame, InstanceBatch, Region, SlideScore, UInt8Array
 
 State = TypeVar("State")
 
@@ -55,22 +55,107 @@ class Backend(ABC):
         """Say in a few words what runs where, as "ONNX Runtime 1.23 on the CPU, 2 threads"."""
 
 
-class Camera(Protocol):
-    """A source of frames, on a stage or not."""
+class SlideImage(Protocol):
+    """A whole-slide image; coordinates are pixels of its full resolution, level 0."""
 
     @property
+    def mpp(self) -> float:
+        """Pixel size of level 0, um/px."""
+
+    @property
+    def width_px(self) -> int:
+        """Columns of level 0."""
+
+    @property
+    def height_px(self) -> int:
+        """Rows of level 0."""
+
+    def read(self, x: int, y: int, width_px: int, height_px: int) -> UInt8Array:
+        """Return a part of level 0, RGB uint8 (height_px, width_px, 3).
+
+        Raises:
+            SourceError: That part is damaged.
+        """
+
+    def overview(self, long_side_px: int) -> tuple[UInt8Array, float]:
+        """Return the whole slide, RGB uint8 (h, w, 3), and level-0 pixels per pixel of it."""
+
+
+class Camera(ABC):
+    """A source of frames: a microscope, or files that are played as one.
+
+    `edge-mil stream` opens a camera with `edge_mil.cameras.open_camera`, declares its properties
+    when it opens the session, sends every frame of `frames`, takes refused fields again as often as
+    `retakes` says, and closes the camera. Only `mpp` and `frames` have no default.
+    `tests/contracts/test_camera.py` says what holds for every camera.
+    """
+
+    @property
+    @abstractmethod
     def mpp(self) -> float | None:
-        """Pixel size on the slide, um/px; None when the source does not know it."""
+        """Pixel size on the slide, um/px; None where the camera does not know it."""
+
+    @abstractmethod
+    def frames(self) -> Iterator[Frame]:
+        """Yield the frames in the order of capture; called again, begin anew.
+
+        Either all frames have a stage position, or all have a `location_id`, or none has either.
+
+        Raises:
+            SourceError: A frame cannot be read.
+        """
+
+    def close(self) -> None:  # noqa: B027 - most sources hold nothing
+        """Release the source; calling it twice does no harm."""
+
+    @property
+    def hand_moved(self) -> bool:
+        """Whether frames have no position, so that the session locates them by content."""
+        return False
+
+    @property
+    def stage_affine(self) -> tuple[float, float, float, float] | None:
+        """Camera pixel to stage um, row-major 2 x 2; None: mpp times the identity."""
+        return None
+
+    @property
+    def area(self) -> Region | None:
+        """Area that is read, stage um, where frames reach beyond it; None: no limit."""
+        return None
 
     @property
     def tissue(self) -> tuple[Region, ...]:
-        """Outline of the tissue where it is known, else empty."""
+        """Outline of the tissue, stage um, where it is known; else empty."""
+        return ()
 
-    def frames(self) -> Iterator[Frame]:
-        """Yield the frames in the order of capture."""
+    @property
+    def slide(self) -> SlideImage | None:
+        """The whole-slide image behind the frames, at the camera's pixel size; None without one."""
+        return None
 
-    def close(self) -> None:
-        """Let the source go."""
+    @property
+    def calibration_name(self) -> str:
+        """Name under which a service keeps what `glass_frames` show of these optics.
+
+        Empty where the light is even and the sensor without noise, so that nothing is calibrated.
+        """
+        return ""
+
+    def glass_frames(self, count: int) -> Iterator[Frame]:
+        """Yield frames of clean glass; only called with a `calibration_name`."""
+        raise NotImplementedError
+
+    @property
+    def retakes(self) -> int:
+        """How often refused fields are taken again; 0 where the camera cannot go back."""
+        return 0
+
+    def retake(self, frame: Frame) -> Frame:
+        """Return a new frame of the place of an earlier one, whose pixels may be gone.
+
+        Only called where `retakes` is not 0.
+        """
+        raise NotImplementedError
 
 
 class Aggregator(ABC, Generic[State]):

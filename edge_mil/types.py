@@ -1,4 +1,8 @@
-"""Values that travel between layers: checked when made, never changed after."""
+"""Values that travel between layers: checked when made, immutable after.
+
+One file for all of them, longer than 300 lines: users import them from `edge_mil.types`, and each
+is small.
+"""
 
 from __future__ import annotations
 
@@ -23,14 +27,14 @@ Float64Array: TypeAlias = npt.NDArray[np.float64]
 Int64Array: TypeAlias = npt.NDArray[np.int64]
 
 RESEARCH_USE_ONLY = "Research use only. Not for diagnosis."
-"""Said by every output that holds a score."""
+"""Part of every output that holds a score."""
 
 MIN_MPP, MAX_MPP = 0.01, 20.0
-"""Bounds of a believable pixel size, um/px: a 100x objective on a 1 um sensor; a macro lens."""
+"""Bounds of a possible pixel size, um/px: a 100x objective on a 1 um sensor; a macro lens."""
 
 
 class Verdict(enum.IntEnum):
-    """What became of one field; the numbers are those of `edge_mil.v1.Verdict`."""
+    """Verdict on one field; the numbers are those of `edge_mil.v1.Verdict`."""
 
     ACCEPTED = 1
     DUPLICATE = 2
@@ -53,18 +57,22 @@ REFUSED = frozenset(
         Verdict.DROPPED,
     }
 )
-"""Verdicts after which another picture of the same place may fare better."""
+"""Verdicts after which another frame of the same place may be accepted."""
 
 
 def check_mpp(mpp: float, what: str = "The pixel size") -> float:
-    """Return `mpp` (um/px) when it can be a real pixel size.
+    """Return `mpp` where it is a possible pixel size.
+
+    Args:
+        mpp: Pixel size, um/px.
+        what: What it is, for the message.
 
     Raises:
         PixelSizeError: It is not finite, not positive, or outside of MIN_MPP to MAX_MPP.
     """
     if not (math.isfinite(mpp) and MIN_MPP <= mpp <= MAX_MPP):
         raise PixelSizeError(
-            f"{what} is {mpp:g} um/px, which is outside of {MIN_MPP:g} to {MAX_MPP:g}; "
+            f"{what} is {mpp:g} µm/px, which is outside of {MIN_MPP:g} to {MAX_MPP:g}; "
             "give the size of one camera pixel on the slide in micrometres (20x is often 0.5).",
             mpp=mpp,
         )
@@ -73,21 +81,21 @@ def check_mpp(mpp: float, what: str = "The pixel size") -> float:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """One field of view as the camera gave it.
+    """One camera image with its metadata.
 
     Attributes:
         pixels: RGB uint8, shape (h, w, 3), C-contiguous.
         x_um: Stage x of the field's centre, um, x right; None without a stage.
         y_um: Stage y of the field's centre, um, y down; None without a stage.
-        location_id: Name of the location, for independent fields; "" otherwise. A frame never has
+        location_id: Id of the location, for independent fields; "" otherwise. A frame never has
             both a location and a position.
         capture_time_s: Seconds since the epoch; 0 when the camera does not say.
-        name: Where the frame came from, for people (a file's name); "" when unknown.
-        grey: The same pixels in grey, uint8 (h, w), where a gate has made it; else None.
+        name: Source of the frame, for people (a file's name); "" when unknown.
+        grey: The same pixels in grey, uint8 (h, w), where a gate computed them; else None.
 
     Raises:
         FrameError: The array is not RGB uint8.
-        PositionError: Half a position, a position that is not finite, or a position and a place.
+        PositionError: Half a position, one that is not finite, or a position and a location.
     """
 
     pixels: UInt8Array
@@ -99,7 +107,6 @@ class Frame:
     grey: UInt8Array | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        """Check the frame here, so that no later layer has to."""
         shape = self.pixels.shape
         if self.pixels.dtype != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:
             raise FrameError(
@@ -111,30 +118,29 @@ class Frame:
         if self.x_um is not None and self.y_um is not None:
             if not (math.isfinite(self.x_um) and math.isfinite(self.y_um)):
                 raise PositionError(
-                    f"The stage position ({self.x_um}, {self.y_um}) um is not finite; "
+                    f"The stage position ({self.x_um}, {self.y_um}) µm is not finite; "
                     "read the stage again before sending the field."
                 )
             if self.location_id:
                 raise PositionError(
-                    f"The field has a stage position and the place {self.location_id!r}; send one."
+                    f"The field has a stage position and the location {self.location_id!r}; send "
+                    "one of them."
                 )
 
     place = renamed_attribute("Frame", "place", "location_id")
 
     @property
     def height_px(self) -> int:
-        """Rows of the frame."""
         return int(self.pixels.shape[0])
 
     @property
     def width_px(self) -> int:
-        """Columns of the frame."""
         return int(self.pixels.shape[1])
 
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A rectangle of the slide, stage um; x and y are its top left corner."""
+    """A rectangle of the slide, stage um; (x, y) is its top left corner."""
 
     x_um: float
     y_um: float
@@ -161,7 +167,6 @@ class InstanceOrder:
     groups: Int64Array | None = None
 
     def __post_init__(self) -> None:
-        """Check the lengths."""
         n = len(self.keys)
         if self.cells.shape != (n, 2) or (self.groups is not None and self.groups.shape != (n,)):
             raise InvalidInstancesError(
@@ -279,12 +284,12 @@ class SlideScore:
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """One number that a verdict rests on.
+    """One number behind a verdict.
 
     Attributes:
-        name: What was measured, as "tissue_share"; its unit ends the name where it has one.
+        name: Name of the number, as "tissue_share"; its unit ends the name where it has one.
         value: The number.
-        threshold: What it was compared with; NaN when it is reported only.
+        threshold: Threshold that it was compared with; NaN where it is only reported.
         passed: Whether the field passed.
     """
 
@@ -300,13 +305,13 @@ class FieldResult:
 
     Attributes:
         sequence: Number that the client gave the field.
-        verdict: What became of it.
-        measures: Every gate's number and threshold, also when accepted.
+        verdict: The verdict.
+        measures: Every gate's number and threshold, also of an accepted field.
         score: Running score after this field; None while the bag is empty.
-        revision: Counts the changes of the bag; the score is a function of it.
+        revision: Number of changes of the bag so far; the score is a function of it.
         fields_held: Fields whose instances are in the bag.
         coverage: Share held of the tissue cells known so far, 0 to 1.
-        cells_added: New instances; 0 with ACCEPTED when pixels wait for the rest of a cell.
+        cells_added: New instances; 0 with ACCEPTED where the field completed no cell.
         cells_improved: Instances replaced by better ones.
         cells_held: Instances that this field shows and that were held before.
         timings_s: Seconds by stage: receive, queue, decode, gate, extract, fold, commit.
@@ -340,7 +345,7 @@ class InfluenceMap:
         um_per_row: Height of a cell on the slide.
         values: Logit with the cell minus without it, float32, shape (rows, columns); NaN where
             there is no instance.
-        revision: Of the bag that it was computed from.
+        revision: Revision of the bag that it was computed from.
     """
 
     class_name: str
@@ -357,12 +362,12 @@ class CellLayer:
     """One number for each cell of the slide, or for each slot of fields.
 
     Attributes:
-        name: What it says: "focus" or "coverage".
+        name: "focus" or "coverage".
         origin_x_um: Stage x of the top left corner of values[0, 0].
         origin_y_um: Stage y of the same.
         um_per_column: Width of a cell on the slide.
         um_per_row: Height of a cell on the slide.
-        values: float32, shape (rows, columns); NaN where there is nothing to say.
+        values: float32, shape (rows, columns); NaN where there is no number.
     """
 
     name: str

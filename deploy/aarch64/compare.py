@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 
 BOUND = 1e-4
-"""Of the range, which is max(1, the largest |logit|) (design.md, section 1)."""
+"""Of the range, which is max(1, the largest |logit|) (`docs/design/architecture.md`,
+"Tolerances")."""
 
 
 def main() -> int:

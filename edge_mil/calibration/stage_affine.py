@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_mil.errors import CalibrationError
-from edge_mil.imaging.registration.pairwise import Registration, register
+from edge_mil.imaging.registration.pairwise import Registration, register_pair
 from edge_mil.imaging.registration.pyramid import RegistrationPyramid
 from edge_mil.types import Float64Array
 
@@ -174,8 +174,8 @@ class _Moves:
     def register_all(self) -> None:
         """Register every pair at any shift; only what is sure counts."""
         for i, j, step in self.pairs:
-            found = register(self._pyramids[i], self._pyramids[j])
-            if found is None or not found.sure:
+            found = register_pair(self._pyramids[i], self._pyramids[j])
+            if found is None or not found.reliable:
                 self._unregistered.append((i, j, step))
             elif math.hypot(found.dx, found.dy) >= MIN_MOVE_PX:
                 self._add(step, found)
@@ -191,7 +191,7 @@ class _Moves:
             dx, dy = (float(x) for x in inverse @ step)
             if max(abs(dx), abs(dy)) >= self._size_px or math.hypot(dx, dy) < MIN_MOVE_PX:
                 continue
-            found = register(self._pyramids[i], self._pyramids[j], (dx, dy), reach)
+            found = register_pair(self._pyramids[i], self._pyramids[j], (dx, dy), reach)
             if (
                 found is not None
                 and found.response >= NEAR_RESPONSE

@@ -1,4 +1,10 @@
-"""Sources of frames: the virtual microscope and folders of images."""
+"""Cameras: sources of RGB frames with stage positions, from slide files and folders of images.
+
+`factory` turns what a user names into a `edge_mil.protocols.Camera`: `image_folder` plays images
+that were taken already, `virtual_microscope` plays an archived slide (`slide_file`) along the path
+of a `scan_plan` or of a `hand_path`. `imperfections` says what is wrong with that microscope and
+`imperfect_optics` renders it. `playback` reads frames ahead of their use.
+"""
 
 from edge_mil.cameras.factory import open_camera, parse_fov
 from edge_mil.cameras.image_folder import ImageFolder, read_image

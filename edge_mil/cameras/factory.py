@@ -1,7 +1,9 @@
-"""From what the user typed to a camera."""
+"""Open the camera that a user names."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from edge_mil.cameras.image_folder import ImageFolder
@@ -10,8 +12,21 @@ from edge_mil.cameras.scan_plan import DEFAULT_OVERLAP, ScanPlan
 from edge_mil.cameras.slide_file import SlideFile
 from edge_mil.cameras.virtual_microscope import VirtualMicroscope
 from edge_mil.errors import NotThereYetError, SourceError, UsageError
+from edge_mil.protocols import Camera
 
-UNSUPPORTED = {"cv2:": "a USB camera (cv2:)", "mm:": "Micro-Manager (mm:)"}
+NOT_THERE_YET = {"cv2:": "a USB camera (cv2:)", "mm:": "Micro-Manager (mm:)"}
+"""Prefix of a source -> the camera that a later release brings."""
+
+
+@dataclass(frozen=True, slots=True)
+class CameraOptions:
+    """Options of a source; see `open_camera`."""
+
+    plan: ScanPlan
+    mpp: float | None = None
+    fov: tuple[int, int] | None = None
+    independent: bool = False
+    faults: Imperfections | None = None
 
 
 def open_camera(
@@ -28,58 +43,41 @@ def open_camera(
     independent: bool = False,
     dwell: int = 0,
     faults: Imperfections | None = None,
-) -> VirtualMicroscope | ImageFolder:
+) -> Camera:
     """Open a source of frames.
 
     Args:
         source: A slide file, or a folder of images.
         mpp: Pixel size, um/px; None takes the slide's own.
-        fov: Width and height of a field in pixels, as --fov WxH gives them; slides only.
-        overlap: Share of a field, 0 to 0.95; slides only.
+        fov: Width and height of a field in pixels; slides only.
+        overlap: Share of a field that its neighbour shows again, 0 to 0.95; slides only.
         path: serpentine, random, hover or hand.
         passes: How often the path is walked.
         frames: hover: frames at one place; hand: fields of the path; else the stream ends after
             so many.
         fps: Upper limit of frames per second.
         seed: Of the random path and of the one by hand.
-        independent: The images of a folder are different places.
-        dwell: Frames more at one place in the middle of the first pass.
-        faults: What is wrong with the microscope; slides only.
+        independent: Each image of a folder is a location of its own.
+        dwell: Extra frames at one place in the middle of the first pass.
+        faults: Imperfections of the microscope; slides only.
 
     Raises:
-        NotThereYetError: The source is a kind of camera that a later release brings.
-        SourceError: It cannot be read.
+        NotThereYetError: A later release brings this kind of camera.
+        SourceError: The source cannot be read.
         PixelSizeError: Its pixel size is unknown or impossible.
         PositionError: An image has no position.
-        UsageError: Options do not make sense together.
+        UsageError: Options contradict each other or do not suit the source.
     """
-    for prefix, what in UNSUPPORTED.items():
+    for prefix, what in NOT_THERE_YET.items():
         if source.startswith(prefix):
             raise NotThereYetError(
                 f"Streaming from {what} is not there yet: the acquisition release brings it; "
                 "stream a slide file or a folder of images."
             )
     plan = ScanPlan(path, overlap, passes, frames, fps, seed, dwell)
-    place = Path(source)
-    if place.is_dir():
-        if fov is not None:
-            raise UsageError("--fov is for slides: the images of a folder have their own size.")
-        if faults is not None or path == "hand" or dwell:
-            raise UsageError(
-                "--path hand, --dwell and the faults of a microscope are for slides: the images of "
-                "a folder were taken already."
-            )
-        return ImageFolder(place, plan, mpp, independent)
-    if not place.exists():
-        raise SourceError(f"There is no slide or folder {source}; check the path.", source=source)
-    if independent:
-        raise UsageError("--independent is for folders of images: a slide knows its positions.")
-    slide = SlideFile(place, mpp)
-    try:
-        return VirtualMicroscope(slide, plan, fov, faults=faults)
-    except UsageError:
-        slide.close()
-        raise
+    options = CameraOptions(plan, mpp, fov, independent, faults)
+    opener = next((opener for opens, opener in OPENERS if opens(source)), _open_slide)
+    return opener(source, options)
 
 
 def parse_fov(text: str) -> tuple[int, int]:
@@ -92,3 +90,39 @@ def parse_fov(text: str) -> tuple[int, int]:
     if len(sides) > 2 or not all(side.isdecimal() and int(side) > 0 for side in sides):
         raise UsageError(f"--fov is width x height in pixels, as 1024x768, got {text!r}.")
     return int(sides[0]), int(sides[-1])
+
+
+def _is_folder(source: str) -> bool:
+    return Path(source).is_dir()
+
+
+def _open_folder(source: str, options: CameraOptions) -> Camera:
+    if options.fov is not None:
+        raise UsageError("--fov is for slides: the images of a folder have their own size.")
+    if options.faults is not None or options.plan.path == "hand" or options.plan.dwell:
+        raise UsageError(
+            "--path hand, --dwell and the faults of a microscope are for slides: the images of "
+            "a folder were taken already."
+        )
+    return ImageFolder(Path(source), options.plan, options.mpp, options.independent)
+
+
+def _open_slide(source: str, options: CameraOptions) -> Camera:
+    path = Path(source)
+    if not path.exists():
+        raise SourceError(f"There is no slide or folder {source}; check the path.", source=source)
+    if options.independent:
+        raise UsageError("--independent is for folders of images: a slide knows its positions.")
+    slide = SlideFile(path, options.mpp)
+    try:
+        return VirtualMicroscope(slide, options.plan, options.fov, faults=options.faults)
+    except UsageError:
+        slide.close()
+        raise
+
+
+OPENERS: tuple[tuple[Callable[[str], bool], Callable[[str, CameraOptions], Camera]], ...] = (
+    (_is_folder, _open_folder),
+)
+"""(whether a source is such a camera, what opens it), in this order; any other source is a slide
+file. A new camera needs its class and a line here."""

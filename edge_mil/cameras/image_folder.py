@@ -1,4 +1,4 @@
-"""A folder of images played as a camera, with positions or as independent places."""
+"""A folder of images played as a camera, with positions or as independent locations."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import numpy as np
 from edge_mil.cameras.playback import play
 from edge_mil.cameras.scan_plan import ScanPlan
 from edge_mil.errors import DependencyError, PixelSizeError, PositionError, SourceError
-from edge_mil.types import Frame, Region, UInt8Array, check_mpp
+from edge_mil.protocols import Camera
+from edge_mil.types import Frame, UInt8Array, check_mpp
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
 POSITIONS_FILE = "positions.csv"
@@ -23,10 +24,19 @@ _NUMBER = r"[+-]?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?"
 _POSITION = re.compile(rf"_x({_NUMBER})_y({_NUMBER})$")
 
 GREY, RGBA = 1, 4
+"""Numbers of channels."""
 
 
-class ImageFolder:
-    """Plays the images of a folder and its subfolders, sorted by path; a `protocols.Camera`."""
+class ImageFolder(Camera):
+    """Plays the images of a folder and its subfolders, sorted by path.
+
+    Attributes:
+        folder: The folder.
+        plan: Order and pace.
+        independent: Whether each image is a location of its own.
+        names: Path of each image within the folder, sorted.
+        positions: Name -> stage position of the image's centre, um; empty where independent.
+    """
 
     def __init__(
         self, folder: Path, plan: ScanPlan, mpp: float | None, independent: bool = False
@@ -35,14 +45,14 @@ class ImageFolder:
 
         Args:
             folder: Holds png, jpg, tif or bmp images, 8 bits per channel.
-            plan: In which order and how fast; its overlap is not used.
+            plan: Order and pace; its overlap is not used.
             mpp: Pixel size of the images, um/px.
-            independent: Each image is a place of its own, named by its path within the folder.
+            independent: Each image is a location of its own, named by its path in the folder.
 
         Raises:
             SourceError: There is no image, or `positions.csv` cannot be read.
             PositionError: An image has no position and they are not independent.
-            PixelSizeError: No pixel size was given; images name none that can be relied on.
+            PixelSizeError: No pixel size was given; images name none that can be trusted.
         """
         self.folder, self.plan, self.independent = folder, plan, independent
         self.names = sorted(
@@ -65,13 +75,7 @@ class ImageFolder:
 
     @property
     def mpp(self) -> float:
-        """Pixel size of the images, um/px."""
         return self._mpp
-
-    @property
-    def tissue(self) -> tuple[Region, ...]:
-        """Empty: a folder does not know where the tissue is."""
-        return ()
 
     def frames(self) -> Iterator[Frame]:
         """Yield the images of the plan.
@@ -82,15 +86,24 @@ class ImageFolder:
         return play(self.plan.route(self.names, self.names[0]), self.read, self.plan.fps)
 
     def read(self, name: str) -> Frame:
-        """Return one image by its path within the folder."""
+        """Return one image by its path within the folder.
+
+        Raises:
+            SourceError: It is damaged or has more than 8 bits per channel.
+        """
         pixels = read_image(self.folder / name)
         if self.independent:
             return Frame(pixels, location_id=name, name=name)
         x_um, y_um = self.positions[name]
         return Frame(pixels, x_um=x_um, y_um=y_um, name=name)
 
-    def close(self) -> None:
-        """Do nothing: no file stays open."""
+    @property
+    def retakes(self) -> int:
+        """1: a refused image is sent once more, when the session knows all others."""
+        return 1
+
+    def retake(self, frame: Frame) -> Frame:
+        return self.read(frame.name)
 
 
 def read_image(path: Path) -> UInt8Array:
@@ -108,7 +121,7 @@ def read_image(path: Path) -> UInt8Array:
         ) from error
     try:
         data = np.frombuffer(path.read_bytes(), dtype=np.uint8)
-        # Unchanged: no turning by EXIF, and 16 bits are seen, not silently cut to 8.
+        # Unchanged: no rotation by EXIF, and 16 bits are refused below, not silently cut to 8.
         found = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if len(data) else None
     except OSError as error:
         raise SourceError(f"{path.name} cannot be read ({error}).", file=path) from error
@@ -131,13 +144,14 @@ def read_image(path: Path) -> UInt8Array:
         return cv2.cvtColor(found, cv2.COLOR_GRAY2RGB).astype(np.uint8, copy=False)
     if channels == RGBA:
         alpha = found[:, :, 3:].astype(np.uint16)
+        # Over white, rounded to the nearest level.
         mixed = (found[:, :, :3] * alpha + 255 * (255 - alpha) + 127) // 255
         return np.ascontiguousarray(mixed[:, :, ::-1].astype(np.uint8))
     return cv2.cvtColor(found, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
 
 
 def _positions(folder: Path, names: list[str]) -> dict[str, tuple[float, float]]:
-    """Return where each image's centre lies, um, from `positions.csv` or the names."""
+    """Return the stage position of each image's centre, um, from `positions.csv` or its name."""
     table = folder / POSITIONS_FILE
     found = _read_table(table) if table.exists() else {}
     for name in names:
@@ -155,6 +169,7 @@ def _positions(folder: Path, names: list[str]) -> dict[str, tuple[float, float]]
 
 
 def _read_table(table: Path) -> dict[str, tuple[float, float]]:
+    """Read `positions.csv`: name -> (x_um, y_um)."""
     try:
         with table.open(newline="", encoding="utf-8-sig") as lines:
             rows = csv.DictReader(lines)

@@ -1,4 +1,4 @@
-"""Frames read ahead in two threads and handed out in order, no faster than asked."""
+"""Read frames ahead in two threads and yield them in order, no faster than asked."""
 
 from __future__ import annotations
 
@@ -11,41 +11,41 @@ from typing import TypeVar
 
 from edge_mil.types import Frame
 
-Place = TypeVar("Place", bound=Hashable)
+Stop = TypeVar("Stop", bound=Hashable)
 
 READERS = 2
-"""One OpenSlide handle is thread-safe, and a field of 5 Mpx takes it 90 ms (`serving.md`, 6.2)."""
+"""Threads that read. An OpenSlide handle is thread-safe, and a field of 5 Mpx takes it 90 ms."""
 
 READ_AHEAD = 4
 """Frames read before they are wanted: enough to hide a slow read, few enough for memory."""
 
 
 def play(
-    route: Iterable[Place], read: Callable[[Place], Frame], fps: float | None
+    route: Iterable[Stop], read: Callable[[Stop], Frame], fps: float | None
 ) -> Iterator[Frame]:
-    """Yield the frame of each place, in order, stamped with the time at which it is handed out.
+    """Yield the frame of each stop, in order, with the time at which it is yielded.
 
-    A place that follows itself is read once. Closing the generator ends the threads.
+    A stop that follows itself is read once. Closing the generator ends the threads.
 
     Args:
-        route: Places to visit.
-        read: Reads one place; called in other threads, two at a time. What it raises is raised
-            here, when the turn of that frame comes.
-        fps: Upper limit of frames per second; None for none.
+        route: Stops to visit.
+        read: Reads the frame of a stop; called in other threads, two at a time. What it raises is
+            raised here in place of that frame.
+        fps: Upper limit of frames per second; None: no limit.
     """
     with ThreadPoolExecutor(READERS, thread_name_prefix="camera") as pool:
         waiting: collections.deque[Future[Frame]] = collections.deque()
-        places, last = iter(route), None
+        stops, last = iter(route), None
         next_s = time.monotonic()
         try:
             while True:
                 while len(waiting) < READ_AHEAD:
                     try:
-                        place = next(places)
+                        stop = next(stops)
                     except StopIteration:
                         break
-                    if last is None or last[0] != place:
-                        last = place, pool.submit(read, place)
+                    if last is None or last[0] != stop:
+                        last = stop, pool.submit(read, stop)
                     waiting.append(last[1])
                 if not waiting:
                     return

@@ -1,4 +1,4 @@
-"""What a camera is asked to do, checked once: the path over the slide, passes, pace."""
+"""The scan plan of a camera: the path over the slide, passes and pace, checked once."""
 
 from __future__ import annotations
 
@@ -13,33 +13,34 @@ from edge_mil.errors import UsageError
 PATHS = ("serpentine", "random", "hover", "hand")
 DEFAULT_OVERLAP = 0.1
 MAX_OVERLAP = 0.95
-"""More would take hundreds of fields for the area of one."""
+"""More overlap would take hundreds of fields for the area of one."""
 
 HOVER_FRAMES = 30
-"""Frames at one place when hovering and --frames does not say: a second of live video."""
+"""Frames at one place when hovering without --frames: a second of live video."""
 
 HAND_FRAMES = 200
-"""Fields of a path by hand where --frames does not say."""
+"""Fields of a path by hand without --frames."""
 
 MIN_OVERLAP_PX = 4
-"""Of fields that are turned: their edges lie between the lattice's pixels, not on them."""
+"""Overlap of rotated fields, whose edges lie between the lattice's pixels, not on them."""
 
-Place = TypeVar("Place")
+Stop = TypeVar("Stop")
+"""What a camera visits: a field's corner, or the name of an image."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScanPlan:
-    """Options of `edge-mil stream` that say which places are visited, how often and how fast.
+    """Which stops a camera visits, how often and how fast; options of `edge-mil stream`.
 
     Attributes:
         path: serpentine, random, hover or hand.
         overlap: Share of a field that its neighbour shows again, 0 to 0.95.
         passes: How often the path is walked.
-        frames: hover: frames at the first place; hand: fields of the path (None: 200); else the
-            stream ends after so many. None: all.
+        frames: hover: frames at the first stop (None: 30); hand: fields of the path (None: 200);
+            else the stream ends after so many (None: all).
         fps: Upper limit of frames per second; None for none.
         seed: Of the random path and of the one by hand.
-        dwell: Frames more at one place in the middle of the first pass, which do not count as
+        dwell: Extra frames at one stop in the middle of the first pass, which do not count as
             `frames`.
 
     Raises:
@@ -55,7 +56,6 @@ class ScanPlan:
     dwell: int = 0
 
     def __post_init__(self) -> None:
-        """Check the options together."""
         if self.path not in PATHS:
             raise UsageError(f"There is no path {self.path!r}; --path is {', '.join(PATHS)}.")
         if not 0 <= self.overlap <= MAX_OVERLAP:
@@ -73,51 +73,58 @@ class ScanPlan:
 
     @property
     def hand_frames(self) -> int:
-        """Fields of one pass by hand."""
         return self.frames or HAND_FRAMES
 
     def route(
-        self, places: Sequence[Place], hover_at: Place, dwell_at: Place | None = None
-    ) -> Iterator[Place]:
-        """Yield the places to visit, in order.
+        self, stops: Sequence[Stop], hover_at: Stop, dwell_at: Stop | None = None
+    ) -> Iterator[Stop]:
+        """Yield the stops to visit, in order.
 
         Args:
-            places: The places of one pass: every one once in the order of a serpentine, or the
-                path by hand.
-            hover_at: Where to stay first when the path is hover.
-            dwell_at: Where to stay when the pass first comes there; None for nowhere.
+            stops: The stops of one pass: each once in the order of a serpentine, or the path by
+                hand.
+            hover_at: Stop to begin at when the path is hover.
+            dwell_at: Stop for the extra frames, at its first visit; None: nowhere.
         """
         dwell = 0 if dwell_at is None else self.dwell
-        for place in self._passes(places, hover_at):
-            yield place
-            if dwell and place == dwell_at:
+        for stop in self._passes(stops, hover_at):
+            yield stop
+            if dwell and stop == dwell_at:
                 for _ in range(dwell):
-                    yield place
+                    yield stop
                 dwell = 0
 
-    def _passes(self, places: Sequence[Place], hover_at: Place) -> Iterator[Place]:
+    def _passes(self, stops: Sequence[Stop], hover_at: Stop) -> Iterator[Stop]:
         if self.path == "hover":
             for _ in range(self.frames or HOVER_FRAMES):
                 yield hover_at
-        left = None if self.path in ("hover", "hand") else self.frames
-        order, chance = list(places), random.Random(self.seed)  # noqa: S311 - a path, no secret
+        remaining = None if self.path in ("hover", "hand") else self.frames
+        order, chance = list(stops), random.Random(self.seed)  # noqa: S311 - a path, no secret
         for _ in range(self.passes):
             if self.path == "random":
                 chance.shuffle(order)
-            for place in order:
-                if left == 0:
+            for stop in order:
+                if remaining == 0:
                     return
-                yield place
-                left = None if left is None else left - 1
+                yield stop
+                remaining = None if remaining is None else remaining - 1
 
 
 def serpentine(
     width_px: int, height_px: int, field_w_px: int, field_h_px: int, overlap: float
 ) -> list[tuple[int, int]]:
-    """Return the top left pixels (x, y) of the fields that cover a slide wholly.
+    """Return the fields that cover a slide wholly, along a serpentine.
 
-    Rows from the top, every second one from right to left. The last column and row move back, so
-    that no field reaches beyond the slide.
+    Args:
+        width_px: Columns of the slide.
+        height_px: Rows of the slide.
+        field_w_px: Columns of a field, not more than the slide's.
+        field_h_px: Rows of a field, not more than the slide's.
+        overlap: Share of a field that its neighbour shows again.
+
+    Returns:
+        Top left pixels (x, y): rows from the top, every second one from right to left. The last
+        column and row move back, so that no field reaches beyond the slide.
     """
     columns = _starts(width_px, field_w_px, overlap)
     rows = _starts(height_px, field_h_px, overlap)
@@ -128,7 +135,7 @@ def serpentine(
     ]
 
 
-def turned_serpentine(
+def rotated_serpentine(
     width_px: int,
     height_px: int,
     field_w_px: int,
@@ -136,18 +143,27 @@ def turned_serpentine(
     overlap: float,
     rotation_deg: float,
 ) -> list[tuple[int, int]]:
-    """Return fields of a turned camera that cover a slide wholly, as `serpentine` does.
+    """Return fields of a rotated camera that cover a slide wholly, along a serpentine.
 
-    The stage goes along the camera's own axes, as a grid of Micro-Manager does, so that the
-    overlap is the same at every angle. Fields at the edge reach beyond the slide.
+    The stage moves along the camera's own axes, as in a grid of Micro-Manager, so that the overlap
+    is the same at every angle. Fields at the edge reach beyond the slide.
+
+    Args:
+        width_px: Columns of the slide.
+        height_px: Rows of the slide.
+        field_w_px: Columns of a field.
+        field_h_px: Rows of a field.
+        overlap: Share of a field that its neighbour shows again.
+        rotation_deg: Angle from the stage's x axis to the camera's, towards y, degrees.
 
     Returns:
-        The top left pixels (x, y) that the fields would have were they not turned: half a field
-        left of and above their centre.
+        The top left pixels (x, y) that the fields would have without the rotation: half a field
+        left of and above their centres.
     """
     angle = math.radians(rotation_deg)
     cos, sin = math.cos(angle), math.sin(angle)
-    # The slide in the camera's axes, from (0, 0), and how far a field reaches in the slide's.
+    # Extent of the slide along the camera's axes (u, v), and half extent of a field along the
+    # slide's axes (x, y).
     corners = [
         (x * cos + y * sin, y * cos - x * sin) for x in (0, width_px) for y in (0, height_px)
     ]
@@ -155,19 +171,20 @@ def turned_serpentine(
     low_v, high_v = min(v for _, v in corners), max(v for _, v in corners)
     reach_x = (field_w_px * abs(cos) + field_h_px * abs(sin)) / 2
     reach_y = (field_w_px * abs(sin) + field_h_px * abs(cos)) / 2
-    columns = _turned_starts(high_u - low_u, field_w_px, overlap)
-    rows = _turned_starts(high_v - low_v, field_h_px, overlap)
-    places = []
+    columns = _rotated_starts(high_u - low_u, field_w_px, overlap)
+    rows = _rotated_starts(high_v - low_v, field_h_px, overlap)
+    # Centres along the camera's axes, rotated to the slide's; those off the slide are left out.
+    fields = []
     for number, row in enumerate(rows):
         for column in columns if number % 2 == 0 else columns[::-1]:
             u, v = low_u + column + field_w_px / 2, low_v + row + field_h_px / 2
             x, y = u * cos - v * sin, u * sin + v * cos
             if -reach_x < x < width_px + reach_x and -reach_y < y < height_px + reach_y:
-                places.append((round(x - field_w_px / 2), round(y - field_h_px / 2)))
-    return places
+                fields.append((round(x - field_w_px / 2), round(y - field_h_px / 2)))
+    return fields
 
 
-def _turned_starts(length_px: float, field_px: int, overlap: float) -> list[int]:
+def _rotated_starts(length_px: float, field_px: int, overlap: float) -> list[int]:
     """Return the starts of fields along one axis, the first and last a little beyond the end."""
     step = max(1, min(round(field_px * (1 - overlap)), field_px - MIN_OVERLAP_PX))
     length = math.ceil(length_px) + 2 * MIN_OVERLAP_PX
@@ -176,5 +193,6 @@ def _turned_starts(length_px: float, field_px: int, overlap: float) -> list[int]
 
 
 def _starts(length_px: int, field_px: int, overlap: float) -> list[int]:
+    """Return the starts of fields along one axis, the last one moved back to its end."""
     step, last = max(1, round(field_px * (1 - overlap))), length_px - field_px
     return [*range(0, last, step), last]

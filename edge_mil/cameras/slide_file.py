@@ -1,4 +1,4 @@
-"""A whole-slide image as one large picture: OpenSlide, level 0, its pixel size."""
+"""Read a whole-slide image with OpenSlide: level 0 as one large image, and its pixel size."""
 
 from __future__ import annotations
 
@@ -16,15 +16,19 @@ if TYPE_CHECKING:
     import openslide
 
 MAX_ANISOTROPY = 0.01
-"""x and y pixel sizes may differ by this share; scanners round to three digits."""
+"""Share by which the pixel sizes of x and y may differ: scanners round to three digits."""
 
 OPAQUE = 255
+"""Alpha of a pixel that was scanned."""
+
+OVERVIEW_BAND_PX = 1024
+"""Rows that are read at once for an overview."""
 
 
 class SlideFile:
-    """An archived slide. Coordinates are level-0 pixels, (0, 0) the top left corner.
+    """An archived slide; coordinates are level-0 pixels, (0, 0) the top left corner.
 
-    Reading is safe from several threads.
+    Several threads may read at once.
 
     Attributes:
         path: The file.
@@ -57,7 +61,7 @@ class SlideFile:
             raise
 
     def read(self, x: int, y: int, width_px: int, height_px: int) -> UInt8Array:
-        """Return a part of level 0, RGB uint8 (height_px, width_px, 3); nothing is white.
+        """Return a part of level 0, RGB uint8 (height_px, width_px, 3); unscanned parts are white.
 
         Raises:
             SourceError: That part of the file is damaged.
@@ -65,10 +69,10 @@ class SlideFile:
         return self._read(x, y, 0, width_px, height_px)
 
     def overview(self, long_side_px: int) -> tuple[UInt8Array, float]:
-        """Return the whole slide as a small picture, and level-0 pixels per pixel of it.
+        """Return the whole slide, RGB uint8 (h, w, 3), and level-0 pixels per pixel of it.
 
-        The smallest level whose long side is at least `long_side_px` is read, else level 0 in
-        bands, and thinned to about that size.
+        The smallest level whose long side is at least `long_side_px` is read in bands and thinned
+        to about that size.
 
         Raises:
             SourceError: A part of the file is damaged.
@@ -79,16 +83,19 @@ class SlideFile:
         zoom = self._slide.level_downsamples[level]
         step = max(1, int(wanted / zoom))
         rows = []
-        band_px = max(step, (1024 // step) * step)
+        band_px = max(step, (OVERVIEW_BAND_PX // step) * step)
         for top in range(0, height, band_px):
             band = self._read(0, round(top * zoom), level, width, min(band_px, height - top))
             rows.append(band[::step, ::step])
         return np.concatenate(rows), zoom * step
 
     def close(self) -> None:
-        """Let the file go, once nobody reads it any more: closing it under a reader is a crash."""
+        """Close the file once no thread reads it; calling it twice does no harm."""
         with self._use:
+            if self._closed:
+                return
             self._closed = True
+            # OpenSlide crashes when a file is closed while it is read.
             self._use.wait_for(lambda: not self._readers)
         self._slide.close()
 
@@ -100,7 +107,7 @@ class SlideFile:
                 raise SourceError(f"{self.path.name} was closed; open it again.", file=self.path)
             self._readers += 1
         try:
-            picture = self._slide.read_region((x, y), level, (width, height))
+            region = self._slide.read_region((x, y), level, (width, height))
         except openslide.OpenSlideError as error:
             raise SourceError(
                 f"{self.path.name} is damaged at ({x}, {y}): {error}; copy the file again.",
@@ -110,11 +117,11 @@ class SlideFile:
             with self._use:
                 self._readers -= 1
                 self._use.notify_all()
-        rgba = np.asarray(picture)
+        rgba = np.asarray(region)
         colours, alpha = rgba[:, :, :3], rgba[:, :, 3:]
         if int(alpha.min()) == OPAQUE:
             return np.ascontiguousarray(colours)
-        # Beyond what was scanned a slide is transparent black; glass is white.
+        # Unscanned parts are transparent black; over white they are glass.
         opaque = alpha.astype(np.uint16)
         mixed = (colours * opaque + OPAQUE * (OPAQUE - opaque) + OPAQUE // 2) // OPAQUE
         return mixed.astype(np.uint8)
@@ -159,7 +166,7 @@ def _pixel_size(slide: openslide.OpenSlide, path: Path) -> float:
         )
     if abs(x - y) > MAX_ANISOTROPY * max(x, y):
         raise PixelSizeError(
-            f"{path.name} has pixels of {x:g} by {y:g} um, which are not square; resample it to "
+            f"{path.name} has pixels of {x:g} by {y:g} µm, which are not square; resample it to "
             "square pixels, or give --mpp when the file is wrong.",
             x=x,
             y=y,

@@ -12,30 +12,45 @@ from edge_mil.cameras.hand_path import hand_path
 from edge_mil.cameras.imperfect_optics import ImperfectOptics
 from edge_mil.cameras.imperfections import Imperfections, Shot
 from edge_mil.cameras.playback import play
-from edge_mil.cameras.scan_plan import ScanPlan, serpentine, turned_serpentine
+from edge_mil.cameras.scan_plan import ScanPlan, rotated_serpentine, serpentine
 from edge_mil.cameras.slide_file import SlideFile
 from edge_mil.errors import UsageError
-from edge_mil.types import Frame, Region, UInt8Array
+from edge_mil.protocols import Camera
+from edge_mil.types import Frame, Region
 
 DEFAULT_FIELD_PX = (1024, 768)
 """Width and height of a field, camera pixels."""
 
 OVERVIEW_PX = 512
-"""Long side of the picture in which the place to hover at is looked for."""
+"""Long side of the overview in which tissue is searched for a path."""
 
 DARKEST_GLASS = 215
-"""Grey level in the overview below which a hand finds tissue worth going to."""
+"""Grey level in the overview below which a path by hand finds tissue."""
 
 JITTER_REACH = 4.0
-"""How many standard deviations a scan reaches beyond the slide, so that no error bares its edge."""
+"""Standard deviations of the stage's error by which a scan reaches beyond the slide, so that no
+error leaves an edge of it out."""
+
+FOCUS_RETAKES = 3
+"""Times that a refused field is taken again where the focus is random."""
+
+Corner = tuple[int, int]
+"""Top left pixel (x, y) of a field in level 0."""
 
 
-class VirtualMicroscope:
-    """Plays a slide, field by field; a `protocols.Camera`.
+class VirtualMicroscope(Camera):
+    """Plays a slide, field by field.
 
     The stage's (0, 0) is the top left corner of level 0, and its um are level-0 pixels x MPP.
-    Fields lie on whole pixels, wholly inside the slide; only those of a turned camera, or of a
-    stage that errs, reach beyond its edge, where the slide goes on mirrored and `area` ends.
+    Fields lie on whole pixels, wholly inside the slide; only those of a rotated camera, or of a
+    stage with errors, reach beyond its edge, where the slide continues mirrored and `area` ends.
+
+    Attributes:
+        plan: Which fields, in which order, how fast.
+        faults: What is wrong with the microscope.
+        width_px: Columns of a field.
+        height_px: Rows of a field.
+        corners: Top left pixels of the fields of one pass.
     """
 
     def __init__(
@@ -53,36 +68,42 @@ class VirtualMicroscope:
             plan: Which fields, in which order, how fast.
             field_px: Width and height of a field in level-0 pixels; None is 1024 x 768, or the
                 whole slide where that is smaller.
-            tissue: Outline of its tissue, where it is known.
-            faults: What is wrong with the microscope; None for nothing.
+            tissue: Outline of its tissue, stage um, where it is known.
+            faults: What is wrong with the microscope; None: nothing.
 
         Raises:
-            UsageError: The field that was asked for is empty or larger than the slide.
+            UsageError: The field is empty or larger than the slide.
         """
-        self.slide, self.plan = slide, plan
+        self._slide, self.plan = slide, plan
         self.faults = faults or Imperfections()
         self.width_px, self.height_px = _field_size(slide, field_px)
         self._tissue = tissue
         self._optics = ImperfectOptics(slide, self.faults, self.width_px, self.height_px)
-        self._visits: Counter[tuple[int, int]] = Counter()
+        self._visits: Counter[Corner] = Counter()
         self._shots: dict[str, Shot] = {}
-        self.places = self._plan_places()
+        self.corners = self._plan_corners()
 
     @property
     def mpp(self) -> float:
-        """Pixel size of level 0, um/px."""
-        return self.slide.mpp
+        return self._slide.mpp
+
+    @property
+    def slide(self) -> SlideFile:
+        return self._slide
 
     @property
     def tissue(self) -> tuple[Region, ...]:
-        """The outline that the microscope was given, else empty."""
         return self._tissue
+
+    @property
+    def hand_moved(self) -> bool:
+        return not self.faults.stage
 
     @property
     def stage_affine(self) -> tuple[float, float, float, float] | None:
         """Camera pixel to stage um, row-major 2 x 2, as Micro-Manager declares it.
 
-        None where the camera is not turned: mpp times the identity.
+        None where the camera is not rotated: mpp times the identity.
         """
         if not self.faults.rotation_deg:
             return None
@@ -95,8 +116,24 @@ class VirtualMicroscope:
         """The slide, where fields reach beyond it; None where they do not."""
         if not (self.faults.stage and self.faults.reaches_beyond):
             return None
-        width, height = self.slide.width_px * self.mpp, self.slide.height_px * self.mpp
+        width, height = self._slide.width_px * self.mpp, self._slide.height_px * self.mpp
         return Region(0.0, 0.0, width, height)
+
+    @property
+    def calibration_name(self) -> str:
+        """Name of these optics, for uneven light or a noisy sensor; else empty."""
+        faults = self.faults
+        if not (faults.vignette or faults.noise):
+            return ""
+        return (
+            f"virtual-{self.width_px}x{self.height_px}-{self.mpp:.4g}um-v{faults.vignette:g}"
+            f"-n{faults.noise:g}-s{faults.seed}"
+        )
+
+    def glass_frames(self, count: int) -> Iterator[Frame]:
+        """Yield frames of clean glass through the same optics, each with its own noise."""
+        for number in range(count):
+            yield Frame(self._optics.expose_glass(number))
 
     def frames(self) -> Iterator[Frame]:
         """Yield the fields of the plan.
@@ -108,28 +145,28 @@ class VirtualMicroscope:
 
     def shots(self) -> Iterator[Shot]:
         """Yield the exposures of the plan, in order."""
-        hover_at = self._darkest(self.places) if self.plan.path == "hover" else self.places[0]
-        dwell_at = self._darkest(self._middle()) if self.plan.dwell else None
+        hover_at = self._darkest(self.corners) if self.plan.path == "hover" else self.corners[0]
+        dwell_at = self._darkest(self._middle_third()) if self.plan.dwell else None
         last: Shot | None = None
-        for place in self.plan.route(self.places, hover_at, dwell_at):
-            if last is None or (last.x, last.y) != place:
-                last = self.visit(place)
+        for corner in self.plan.route(self.corners, hover_at, dwell_at):
+            if last is None or (last.x, last.y) != corner:
+                last = self.visit(corner)
             elif self.faults.noise:
-                # Staring: only the sensor's noise is new. Without it, the same frame again.
+                # The camera stays: only the sensor's noise is new. Without noise, the same frame.
                 last = Shot(last.x, last.y, last.visit, last.frame + 1)
             yield last
 
-    def visit(self, place: tuple[int, int]) -> Shot:
-        """Return an exposure of a place (x, y) that is gone to, perhaps again."""
-        shot = Shot(*place, visit=self._visits[place])
-        self._visits[place] += 1
+    def visit(self, corner: Corner) -> Shot:
+        """Return an exposure of a place that the stage goes to, perhaps again."""
+        shot = Shot(*corner, visit=self._visits[corner])
+        self._visits[corner] += 1
         return shot
 
     def take(self, shot: Shot) -> Frame:
-        """Return an exposure; the same shot is the same frame."""
+        """Return the frame of an exposure; the same shot gives the same frame."""
         if self.faults == Imperfections(seed=self.faults.seed):
             return self.read((shot.x, shot.y))
-        name = f"{self.slide.path.name} ({shot.x}, {shot.y}) visit {shot.visit + 1}"
+        name = f"{self._slide.path.name} ({shot.x}, {shot.y}) visit {shot.visit + 1}"
         self._shots[name] = shot
         x_um, y_um = self.position_um(shot)
         error_x, error_y = self.faults.stage_error_um(shot)
@@ -141,12 +178,12 @@ class VirtualMicroscope:
         )
 
     def position_um(self, shot: Shot) -> tuple[float, float]:
-        """Return where the centre of an exposure truly is, stage um."""
+        """Return the true stage position of an exposure's centre, um."""
         x, y = shot.x + self.width_px / 2, shot.y + self.height_px / 2
         return x * self.mpp, y * self.mpp
 
     def shot_of(self, frame: Frame) -> Shot:
-        """Return the exposure that a frame of this microscope came from; its pixels may be gone.
+        """Return the exposure of a frame of this microscope, whose pixels may be gone.
 
         Raises:
             UsageError: The frame is of another camera.
@@ -160,36 +197,35 @@ class VirtualMicroscope:
             round(frame.y_um / self.mpp - self.height_px / 2),
         )
 
-    def look_again(self, frame: Frame) -> Frame:
-        """Go back to where a frame was taken, and take a fresh one."""
+    @property
+    def retakes(self) -> int:
+        return FOCUS_RETAKES if self.faults.defocus else 1
+
+    def retake(self, frame: Frame) -> Frame:
+        """Go back to the place of a frame and take a new one.
+
+        Raises:
+            UsageError: The frame is of another camera.
+        """
         shot = self.shot_of(frame)
         return self.take(self.visit((shot.x, shot.y)))
 
-    def read(self, place: tuple[int, int]) -> Frame:
-        """Return the field whose top left pixel is `place` (x, y), as a perfect one shows it."""
-        x, y = place
+    def read(self, corner: Corner) -> Frame:
+        """Return the field at a corner, as a perfect microscope shows it."""
+        x, y = corner
         return Frame(
-            self.slide.read(x, y, self.width_px, self.height_px),
+            self._slide.read(x, y, self.width_px, self.height_px),
             x_um=(x + self.width_px / 2) * self.mpp,
             y_um=(y + self.height_px / 2) * self.mpp,
-            name=self.slide.path.name,
+            name=self._slide.path.name,
         )
 
-    def empty_field(self, number: int = 0) -> UInt8Array:
-        """Return a picture of clean glass through the same optics, RGB uint8 (h, w, 3).
-
-        Args:
-            number: Of the exposure: each has its own noise.
-        """
-        return self._optics.expose_glass(number)
-
     def close(self) -> None:
-        """Let the slide go."""
-        self.slide.close()
+        self._slide.close()
 
-    def _plan_places(self) -> list[tuple[int, int]]:
-        """Return the places of one pass: they cover the slide, or follow a hand."""
-        slide, fov, overlap = self.slide, (self.width_px, self.height_px), self.plan.overlap
+    def _plan_corners(self) -> list[Corner]:
+        """Return the fields of one pass: they cover the slide, or follow a path by hand."""
+        slide, fov, overlap = self._slide, (self.width_px, self.height_px), self.plan.overlap
         if self.plan.path == "hand":
             overview, _ = slide.overview(OVERVIEW_PX)
             tissue = overview.min(axis=2) < DARKEST_GLASS
@@ -198,26 +234,25 @@ class VirtualMicroscope:
         margin = math.ceil(JITTER_REACH * self.faults.jitter_um / self.mpp)
         width, height = slide.width_px + 2 * margin, slide.height_px + 2 * margin
         if self.faults.rotation_deg:
-            places = turned_serpentine(width, height, *fov, overlap, self.faults.rotation_deg)
+            corners = rotated_serpentine(width, height, *fov, overlap, self.faults.rotation_deg)
         else:
-            places = serpentine(width, height, *fov, overlap)
-        return [(x - margin, y - margin) for x, y in places]
+            corners = serpentine(width, height, *fov, overlap)
+        return [(x - margin, y - margin) for x, y in corners]
 
-    def _middle(self) -> list[tuple[int, int]]:
-        """Return the middle third of the pass."""
-        third = len(self.places) // 3
-        return self.places[third : len(self.places) - third]
+    def _middle_third(self) -> list[Corner]:
+        third = len(self.corners) // 3
+        return self.corners[third : len(self.corners) - third]
 
-    def _darkest(self, places: list[tuple[int, int]]) -> tuple[int, int]:
+    def _darkest(self, corners: list[Corner]) -> Corner:
         """Return the field that is darkest in the overview: it shows tissue if any does."""
-        overview, zoom = self.slide.overview(OVERVIEW_PX)
-        dark = 255.0 - overview.min(axis=2).astype(np.float64)
-        return max(places, key=lambda place: self._mean(dark, zoom, place))
+        overview, zoom = self._slide.overview(OVERVIEW_PX)
+        darkness = 255.0 - overview.min(axis=2).astype(np.float64)
+        return max(corners, key=lambda corner: self._mean(darkness, zoom, corner))
 
-    def _mean(self, dark: np.ndarray, zoom: float, place: tuple[int, int]) -> float:
-        x, y = (max(0, int(side / zoom)) for side in place)
+    def _mean(self, darkness: np.ndarray, zoom: float, corner: Corner) -> float:
+        x, y = (max(0, int(side / zoom)) for side in corner)
         width, height = (max(1, int(side / zoom)) for side in (self.width_px, self.height_px))
-        part = dark[y : y + height, x : x + width]
+        part = darkness[y : y + height, x : x + width]
         return float(part.mean()) if part.size else 0.0
 
 

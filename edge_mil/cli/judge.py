@@ -147,7 +147,7 @@ def _judge(
         pixels = read_image(folder / name)
     except SourceError as error:
         return _JudgedImage(name, None, str(error))
-    report = quality.judge(pixels)
+    report = quality.evaluate(pixels)
     verdict, words = report.verdict, verdict_sentence(report.verdict, "judge")
     measures = Measure("sharpness", report.sharpness), *report.measures
     if ood is not None and verdict is Verdict.ACCEPTED:

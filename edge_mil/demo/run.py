@@ -129,7 +129,7 @@ def _read_slide(
     with ServiceProcess(BUNDLE, state) as service, Client(service.address) as client:
         transport = service.address.split(":", maxsplit=1)[0]
         console.out(
-            f"streaming {len(camera.places)} fields of {slide.path.name} to {transport} over gRPC",
+            f"streaming {len(camera.corners)} fields of {slide.path.name} to {transport} over gRPC",
         )
         width_mm, height_mm = (
             side * slide.mpp / 1000 for side in (slide.width_px, slide.height_px)
@@ -158,7 +158,7 @@ def _stream(
         console,
         slide.width_px * slide.mpp,
         slide.height_px * slide.mpp,
-        len(camera.places),
+        len(camera.corners),
         bundle.manifest.task.classes[-1],
     )
 

@@ -1,4 +1,24 @@
-"""From a frame to instances: the global grid, tissue, resampling, slots; pictures of results."""
+"""Image processing of a session, between the camera's pixels and the extractor's tiles.
+
+RGB uint8 fields with a stage position, or with nothing but their content, go in; instances come
+out: model tiles that belong to one cell of the slide's grid each, or to one slot of fields. In the
+order in which a frame passes:
+
+| step | file |
+| --- | --- |
+| flat field, white balance, noise | `correction/shading.py`, `correction/noise.py` |
+| quality gate: saturation, motion, focus | `quality/gate.py` |
+| compare the stage with the image, or find the field by content | `registration/stage_check.py`, \
+`registration/localizer.py` |
+| turn the field to the stage's axes | `correction/stage_axes.py` |
+| tissue test | `tissue.py` |
+| cells, or slots of whole fields | `cells/cell_map.py`, `cells/field_slots.py` |
+| resample a cell to the model's pixel size | `resample.py` |
+| stain normalisation | `correction/stain.py` |
+
+`grid` holds the geometry that all of them share, `outline` the tissue as rectangles, and `render`
+draws results for people. `docs/design/imaging.md` has the measured facts behind the numbers.
+"""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""The global grid of a slide: where fields lie on the lattice, and which pixels a cell covers."""
+"""The global grid of a slide: the lattice of camera pixels, and the pixels that a cell covers."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from edge_mil.errors import PixelSizeError
 from edge_mil.types import Region, check_mpp
 
 Cell: TypeAlias = tuple[int, int]
-"""A cell of the grid: column i to the right, row j down. It is the id of the instance."""
+"""A cell of the grid, (i, j): column i to the right, row j down. It identifies the instance."""
 
 MAX_ENLARGEMENT = 1.5
-"""A camera coarser than this many times the model's pixel would invent detail."""
+"""Largest camera pixel, in model pixels: enlarging more would invent detail."""
 
 EDGE_EPSILON_PX = 1e-4
-"""Slack of a cell's edge: float noise must not make a box one pixel larger (1e5 px are safe)."""
+"""Slack of a cell's edge, pixels: rounding errors must not make a box one pixel larger. In float64
+they stay below it up to 1e5 px from the origin and far beyond."""
 
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """Camera pixels of the lattice: columns x0 to x1 and rows y0 to y1, ends excluded."""
+    """A box of lattice pixels: columns x0 to x1 and rows y0 to y1, ends excluded."""
 
     x0: int
     y0: int
@@ -30,18 +31,16 @@ class Box:
 
     @property
     def width_px(self) -> int:
-        """Columns."""
         return self.x1 - self.x0
 
     @property
     def height_px(self) -> int:
-        """Rows."""
         return self.y1 - self.y0
 
 
 @dataclass(frozen=True, slots=True)
 class GridGeometry:
-    """The session's lattice of camera pixels, and the grid of cells that lies over it.
+    """The session's lattice of camera pixels and the grid of cells over it.
 
     Lattice pixel (X, Y) covers [X mpp, (X+1) mpp) by [Y mpp, (Y+1) mpp) of the stage, um. Cell
     (i, j) covers [i w, (i+1) w) by [j h, (j+1) h) with w = tile_w x target_mpp and h likewise.
@@ -51,7 +50,7 @@ class GridGeometry:
         tile_h: Rows of a model tile.
         tile_w: Columns of a model tile.
         target_mpp: Pixel size of a model tile, um/px.
-        allow_enlargement: The user knows that the camera is too coarse, and goes on.
+        allow_enlargement: Accept a camera that is too coarse, as the user asked.
 
     Raises:
         PixelSizeError: A pixel size is impossible, or the camera is too coarse for the model.
@@ -64,15 +63,14 @@ class GridGeometry:
     allow_enlargement: bool = False
 
     def __post_init__(self) -> None:
-        """Check the pixel sizes once, before any field."""
         check_mpp(self.mpp)
         check_mpp(self.target_mpp, "The model's pixel size")
         too_coarse = self.mpp > MAX_ENLARGEMENT * self.target_mpp
         if too_coarse and not self.allow_enlargement:
             raise PixelSizeError(
-                f"The camera is at {self.mpp:g} um/px and the model wants {self.target_mpp:g}, "
+                f"The camera is at {self.mpp:g} µm/px and the model wants {self.target_mpp:g}, "
                 f"more than {MAX_ENLARGEMENT:g} times finer; use a stronger objective, or a "
-                f"bundle made for about {self.mpp:g} um/px. Enlarged pixels lack the detail that "
+                f"bundle made for about {self.mpp:g} µm/px. Enlarged pixels lack the detail that "
                 "the model learnt to see; --allow-enlargement goes on all the same.",
                 mpp=self.mpp,
                 target_mpp=self.target_mpp,
@@ -80,31 +78,31 @@ class GridGeometry:
 
     @property
     def scale(self) -> float:
-        """Camera pixels per model pixel; above 1 when tiles are shrunk."""
+        """Camera pixels per model pixel; above 1 where tiles are shrunk."""
         return self.target_mpp / self.mpp
 
     @property
     def cell_w_px(self) -> float:
-        """Width of a cell in camera pixels, seldom whole."""
+        """Width of a cell, camera pixels; seldom a whole number."""
         return self.tile_w * self.target_mpp / self.mpp
 
     @property
     def cell_h_px(self) -> float:
-        """Height of a cell in camera pixels, seldom whole."""
+        """Height of a cell, camera pixels; seldom a whole number."""
         return self.tile_h * self.target_mpp / self.mpp
 
     @property
     def cell_w_um(self) -> float:
-        """Width of a cell on the stage, um."""
         return self.tile_w * self.target_mpp
 
     @property
     def cell_h_um(self) -> float:
-        """Height of a cell on the stage, um."""
         return self.tile_h * self.target_mpp
 
-    def place(self, width_px: int, height_px: int, x_um: float, y_um: float) -> tuple[int, int]:
-        """Return the lattice pixel (X, Y) of a field's top left corner.
+    def field_corner(
+        self, width_px: int, height_px: int, x_um: float, y_um: float
+    ) -> tuple[int, int]:
+        """Return the lattice pixel (X, Y) nearest to a field's top left corner.
 
         Args:
             width_px: Columns of the field.
@@ -133,15 +131,15 @@ class GridGeometry:
         )
 
     def phase(self, i: int, j: int) -> tuple[float, float]:
-        """Return how far the cell's own corner lies inside of its box, pixels (x, y), 0 to 1."""
+        """Return the offset (x, y) of the cell's own corner in its box, pixels, 0 to 1."""
         box = self.box(i, j)
         return i * self.cell_w_px - box.x0, j * self.cell_h_px - box.y0
 
     def cells_touching(self, x0: int, y0: int, width_px: int, height_px: int) -> list[Cell]:
         """Return the cells whose boxes share pixels with a rectangle of the lattice.
 
-        Row by row, left to right. Where cells have no whole number of pixels the boxes of
-        neighbours share a column or row, which counts for both.
+        Row by row, left to right. Where a cell is no whole number of pixels, the boxes of
+        neighbours share a column or row, and both are returned.
         """
         columns = _touching(x0, x0 + width_px, self.cell_w_px)
         rows = _touching(y0, y0 + height_px, self.cell_h_px)

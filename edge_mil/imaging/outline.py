@@ -1,4 +1,4 @@
-"""Where the tissue is, as rectangles: rows of cells that lie side by side."""
+"""The tissue outline as rectangles: runs of tissue cells that lie side by side in a row."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from collections.abc import Iterable, Sequence
 from edge_mil.imaging.grid import Cell, GridGeometry
 from edge_mil.types import Region
 
-_WHOLE_CELL = 1e-6
+CELL_TOLERANCE = 1e-6
+"""Slack of a rectangle's edge, in cells: rounding errors only."""
 
 
 def tissue_outline(cells: Iterable[Cell], geometry: GridGeometry) -> list[Region]:
-    """Return the rectangles that cover these cells exactly: one for each run of a row.
+    """Return the rectangles that cover cells exactly, stage um: one for each run of a row.
 
     Args:
         cells: Tissue cells (i, j) in any order.
-        geometry: The grid that they belong to.
+        geometry: The grid of the cells.
     """
     runs: list[list[int]] = []
     for j, i in sorted({(j, i) for i, j in cells}):
@@ -39,11 +40,19 @@ def cells_inside(outline: Sequence[Region], geometry: GridGeometry) -> set[Cell]
     return {
         (i, j)
         for region in outline
-        for j in _centres(region.y_um, region.height_um, height)
-        for i in _centres(region.x_um, region.width_um, width)
+        for j in centres_inside(region.y_um, region.height_um, height, CELL_TOLERANCE)
+        for i in centres_inside(region.x_um, region.width_um, width, CELL_TOLERANCE)
     }
 
 
-def _centres(start_um: float, length_um: float, cell_um: float) -> range:
-    first, end = start_um / cell_um - 0.5, (start_um + length_um) / cell_um - 0.5
-    return range(math.ceil(first - _WHOLE_CELL), math.ceil(end - _WHOLE_CELL))
+def centres_inside(start_um: float, length_um: float, step_um: float, tolerance: float) -> range:
+    """Return the squares of a regular row whose centres lie in an interval.
+
+    Args:
+        start_um: Start of the interval, um.
+        length_um: Its length, um.
+        step_um: Side of a square, um; square k begins at k step_um.
+        tolerance: Slack of the interval's ends, in squares.
+    """
+    first, end = start_um / step_um - 0.5, (start_um + length_um) / step_um - 0.5
+    return range(math.ceil(first - tolerance), math.ceil(end - tolerance))

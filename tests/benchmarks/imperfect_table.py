@@ -36,7 +36,7 @@ ALONE = {
 ALL = tuple(word for words in ALONE.values() for word in words)
 ROWS = {**ALONE, "all of them": ALL}
 LIMIT = 0.02
-"""Largest difference of a probability (design.md, section 1)."""
+"""Largest difference of a probability (`docs/design/architecture.md`, "Tolerances")."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import numpy as np
 from hand_moved import DATA, read_slide, tissue_of
 from textured_slide import with_noise
 
-from edge_mil.imaging.registration.pairwise import register
+from edge_mil.imaging.registration.pairwise import register_pair
 from edge_mil.imaging.registration.pyramid import RegistrationPyramid
 from edge_mil.types import UInt8Array
 
@@ -67,12 +67,12 @@ def random_pairs(
         if not (good(x, y) and good(u, v)):
             continue
         shared = max(0.0, 1 - abs(u - x) / width) * max(0.0, 1 - abs(v - y) / height)
-        fit = register(picture(x, y), picture(u, v))
+        fit = register_pair(picture(x, y), picture(u, v))
         if fit is None:
             pairs.append(Pair(shared, float("inf"), 0.0, False))
             continue
         error = max(abs(fit.dx - (u - x)), abs(fit.dy - (v - y)))
-        pairs.append(Pair(shared, error, fit.response, fit.sure))
+        pairs.append(Pair(shared, error, fit.response, fit.reliable))
     return pairs
 
 

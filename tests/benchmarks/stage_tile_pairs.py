@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from edge_mil.imaging.registration.pairwise import Registration, register
+from edge_mil.imaging.registration.pairwise import Registration, register_pair
 from edge_mil.imaging.registration.pyramid import RegistrationPyramid
 
 SIDE_PX = 512
@@ -37,14 +37,14 @@ class Pair:
     @property
     def error_px(self) -> float:
         """Return the larger of both errors of a registration that is believed; 0 for a refusal."""
-        if self.found is None or not self.found.sure:
+        if self.found is None or not self.found.reliable:
             return 0.0
         return max(abs(self.found.dx - self.truth[0]), abs(self.found.dy - self.truth[1]))
 
     @property
     def believed(self) -> bool:
         """Say whether the registration is believed."""
-        return self.found is not None and self.found.sure
+        return self.found is not None and self.found.reliable
 
 
 def all_pairs(folder: Path) -> list[Pair]:
@@ -56,7 +56,7 @@ def all_pairs(folder: Path) -> list[Pair]:
             place = float(row["registered_x_px"]), float(row["registered_y_px"])
             tiles.append((row["file"], place, RegistrationPyramid.of(np.asarray(grey, np.uint8))))
     return [
-        Pair((a, b), (there[0] - here[0], there[1] - here[1]), register(first, second))
+        Pair((a, b), (there[0] - here[0], there[1] - here[1]), register_pair(first, second))
         for (a, here, first), (b, there, second) in itertools.combinations(tiles, 2)
     ]
 

@@ -1,4 +1,4 @@
-"""The path of a hand: inside the slide, the same again, slow enough, and it comes back."""
+"""Paths by hand: inside the slide, reproducible, slow enough, and returning."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ def path(request: pytest.FixtureRequest) -> list[tuple[int, int]]:
     return hand_path(*SLIDE, *FIELD, 200, request.param)
 
 
-def test_a_hand_takes_as_many_pictures_as_asked(path: list[tuple[int, int]]) -> None:
+def test_a_path_has_as_many_frames_as_asked(path: list[tuple[int, int]]) -> None:
     assert len(path) == 200
 
 
 def test_a_hand_stays_inside_the_slide(path: list[tuple[int, int]]) -> None:
-    places = np.array(path)
-    assert (places >= 0).all()
-    assert (places + FIELD <= SLIDE).all()
+    corners = np.array(path)
+    assert (corners >= 0).all()
+    assert (corners + FIELD <= SLIDE).all()
 
 
 def test_a_hand_never_outruns_the_camera(path: list[tuple[int, int]]) -> None:
@@ -31,9 +31,9 @@ def test_a_hand_never_outruns_the_camera(path: list[tuple[int, int]]) -> None:
 
 
 def test_a_hand_stays_and_returns(path: list[tuple[int, int]]) -> None:
-    places = np.array(path) / FIELD
-    assert (np.abs(np.diff(places, axis=0)).sum(axis=1) == 0).any()
-    away = np.abs(places[:, None] - places[None]).max(axis=2)
+    corners = np.array(path) / FIELD
+    assert (np.abs(np.diff(corners, axis=0)).sum(axis=1) == 0).any()
+    away = np.abs(corners[:, None] - corners[None]).max(axis=2)
     later = np.triu(np.ones((200, 200), bool), 50)
     assert away[later].min() < 0.25
 

@@ -133,7 +133,7 @@ def test_an_empty_folder_and_options_of_slides_are_refused(tmp_path: Path, folde
 
 
 @pytest.mark.shared
-def test_blood_fields_of_five_folders_are_independent_places() -> None:
+def test_blood_fields_of_five_folders_are_independent_locations() -> None:
     camera = open_camera(str(shared("data/blood_disease_fov")), mpp=0.1, independent=True)
     assert isinstance(camera, ImageFolder)
     assert len(camera.names) == 30

@@ -1,4 +1,4 @@
-"""The virtual microscope's faults, each alone, against what is true."""
+"""Each fault of the virtual microscope alone, against the exact image."""
 
 from __future__ import annotations
 
@@ -83,14 +83,14 @@ def test_jitter_is_the_error_of_the_reported_position_alone(slide: Path) -> None
     assert np.std(errors) == pytest.approx(3.0, rel=0.35)
     assert camera.area is not None
     assert (camera.area.width_um, camera.area.height_um) == (WIDTH * MPP, HEIGHT * MPP)
-    left = min(x for x, _ in camera.places) * MPP
+    left = min(x for x, _ in camera.corners) * MPP
     assert left <= -3 * 3.0
 
 
 def test_a_retake_draws_its_focus_anew(slide: Path) -> None:
     camera = microscope(slide, defocus=0.5)
     first = [camera.faults.blur_radius_px(shot) for shot in camera.shots()]
-    again = [camera.faults.blur_radius_px(camera.visit(place)) for place in camera.places * 10]
+    again = [camera.faults.blur_radius_px(camera.visit(place)) for place in camera.corners * 10]
     assert 0.4 < np.mean([radius > 0 for radius in again]) < 0.6
     assert {0.0} < set(first)
     assert all(radius == 0 or 4 <= radius <= 10 for radius in again)
@@ -111,7 +111,7 @@ def test_a_defocused_field_is_the_slide_behind_a_disc(slide: Path) -> None:
 
 def test_corners_are_darker_by_the_depth(slide: Path) -> None:
     camera = microscope(slide, vignette=0.3)
-    light = camera.empty_field() / np.array(GLASS, float)
+    light = next(camera.glass_frames(1)).pixels / np.array(GLASS, float)
     assert light[80, 100].mean() == pytest.approx(1.0, abs=0.005)
     for corner in (light[0, 0], light[-1, -1], light[0, -1]):
         assert corner.mean() == pytest.approx(0.7, abs=0.006)
@@ -134,8 +134,8 @@ def test_noise_has_its_deviation_and_is_new_in_each_frame(slide: Path) -> None:
 def test_dwelling_without_noise_shows_one_frame(slide: Path) -> None:
     camera = microscope(slide, dwell=5, jitter_um=2.0)
     shots = list(camera.shots())
-    assert len(shots) == len(camera.places) + 5
-    assert len(set(shots)) == len(camera.places)
+    assert len(shots) == len(camera.corners) + 5
+    assert len(set(shots)) == len(camera.corners)
 
 
 def turned(degrees: float, x: int, y: int) -> tuple[Float64Array, Float64Array]:
@@ -179,7 +179,7 @@ def test_turned_fields_cover_the_slide(slide: Path, degrees: float, overlap: flo
     seen = np.zeros((HEIGHT, WIDTH), bool)
     angle = math.radians(degrees)
     column, row = np.meshgrid(np.arange(WIDTH) + 0.5, np.arange(HEIGHT) + 0.5)
-    for x, y in camera.places:  # type: ignore[union-attr]
+    for x, y in camera.corners:  # type: ignore[attr-defined]
         dx, dy = column - x - FOV[0] / 2, row - y - FOV[1] / 2
         u = dx * math.cos(angle) + dy * math.sin(angle)
         v = dy * math.cos(angle) - dx * math.sin(angle)
@@ -194,8 +194,8 @@ def test_without_a_stage_frames_have_no_position(slide: Path) -> None:
     assert len(frames) == 40
     assert all(frame.x_um is None and frame.y_um is None for frame in frames)
     shots = [camera.shot_of(frame) for frame in frames]
-    assert [(shot.x, shot.y) for shot in shots] == camera.places
-    again = camera.look_again(frames[3])
+    assert [(shot.x, shot.y) for shot in shots] == camera.corners
+    again = camera.retake(frames[3])
     assert camera.shot_of(again).visit > 0
     assert camera.area is None
 

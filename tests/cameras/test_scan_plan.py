@@ -6,14 +6,13 @@ import collections
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_mil.cameras import ScanPlan, parse_fov, serpentine
 from edge_mil.errors import UsageError
 
 
-@settings(deadline=None)
 @given(
     st.integers(1, 400),
     st.integers(1, 400),
@@ -25,10 +24,10 @@ def test_a_serpentine_covers_every_pixel_and_never_leaves_the_slide(
     width: int, height: int, wide: float, high: float, overlap: float
 ) -> None:
     field_w, field_h = max(1, round(width * wide)), max(1, round(height * high))
-    places = serpentine(width, height, field_w, field_h, overlap)
-    assert len(set(places)) == len(places)
+    corners = serpentine(width, height, field_w, field_h, overlap)
+    assert len(set(corners)) == len(corners)
     seen = np.zeros((height, width), bool)
-    for x, y in places:
+    for x, y in corners:
         assert 0 <= x <= width - field_w
         assert 0 <= y <= height - field_h
         seen[y : y + field_h, x : x + field_w] = True
@@ -42,25 +41,25 @@ def test_a_serpentine_turns_at_the_end_of_each_row() -> None:
     ]  # fmt: skip
 
 
-PLACES = list(range(12))
+STOPS = list(range(12))
 
 
 def test_random_visits_the_same_places_in_the_order_of_its_seed() -> None:
-    first = list(ScanPlan("random", seed=1).route(PLACES, 0))
-    assert first == list(ScanPlan("random", seed=1).route(PLACES, 0))
-    assert first != list(ScanPlan("random", seed=2).route(PLACES, 0))
-    assert sorted(first) == PLACES
+    first = list(ScanPlan("random", seed=1).route(STOPS, 0))
+    assert first == list(ScanPlan("random", seed=1).route(STOPS, 0))
+    assert first != list(ScanPlan("random", seed=2).route(STOPS, 0))
+    assert sorted(first) == STOPS
 
 
 def test_passes_walk_the_path_again() -> None:
-    assert list(ScanPlan(passes=2).route(PLACES, 0)) == PLACES * 2
-    twice = list(ScanPlan("random", passes=2).route(PLACES, 0))
+    assert list(ScanPlan(passes=2).route(STOPS, 0)) == STOPS * 2
+    twice = list(ScanPlan("random", passes=2).route(STOPS, 0))
     assert set(collections.Counter(twice).values()) == {2}
 
 
 def test_frames_end_the_stream_except_when_hovering() -> None:
-    assert list(ScanPlan(frames=5).route(PLACES, 0)) == PLACES[:5]
-    assert list(ScanPlan("hover", frames=5).route(PLACES, 7)) == [7] * 5 + PLACES
+    assert list(ScanPlan(frames=5).route(STOPS, 0)) == STOPS[:5]
+    assert list(ScanPlan("hover", frames=5).route(STOPS, 7)) == [7] * 5 + STOPS
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from edge_mil.cameras import SlideFile
 from edge_mil.errors import SourceError
 
 
-def test_closing_waits_for_readers_and_later_ones_are_told(tmp_path: Path) -> None:
+def test_closing_waits_for_readers_and_later_reads_are_errors(tmp_path: Path) -> None:
     path = write_tiled_tiff(tmp_path / "slide.tiff", painted(2048, 2048), 0.5)
     for _ in range(5):
         slide = SlideFile(path)

@@ -38,7 +38,7 @@ def test_fields_show_the_pixels_at_their_position(slide: Path) -> None:
     assert isinstance(camera, VirtualMicroscope)
     assert camera.mpp == pytest.approx(0.5)
     frames = list(camera.frames())
-    assert len(frames) == len(camera.places) == 4 * 5
+    assert len(frames) == len(camera.corners) == 4 * 5
     for frame in frames:
         assert frame.pixels.shape == (151, 200, 3)
         assert frame.x_um is not None
@@ -54,7 +54,7 @@ def test_fields_show_the_pixels_at_their_position(slide: Path) -> None:
 def test_hovering_stays_where_the_tissue_is(slide: Path) -> None:
     camera = open_camera(str(slide), fov=(200, 160), path="hover", frames=7)
     frames = list(camera.frames())
-    assert len(frames) == 7 + len(camera.places)  # type: ignore[union-attr]
+    assert len(frames) == 7 + len(camera.corners)  # type: ignore[attr-defined]
     assert len({(f.x_um, f.y_um) for f in frames[:7]}) == 1
     assert frames[0].pixels.mean() < 150
     camera.close()

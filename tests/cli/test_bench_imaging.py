@@ -8,7 +8,7 @@ import cv2
 import pytest
 
 from edge_mil.cli import main
-from edge_mil.cli.bench.imaging_fields import path_frames, slide_pixels, uneven_light
+from edge_mil.cli.bench.imaging_fields import large_image, path, shading
 from edge_mil.cli.bench.imaging_steps import STEPS, SteppedPath
 from edge_mil.imaging.quality.gate import FrameGate, GateSettings
 from edge_mil.imaging.tissue import TissueTest
@@ -26,25 +26,25 @@ def test_every_step_is_timed_next_to_its_bare_calls(capsys: pytest.CaptureFixtur
         assert measured["whole_ms"] > 0
         assert measured["ratio"] > 0
     assert all(ms > 0 for ms in found["apart_ms"].values())
-    assert cv2.getNumThreads() == threads  # what was set for one core is set back
+    assert cv2.getNumThreads() == threads  # restored after one core
 
 
 def test_the_fields_of_the_benchmark_are_such_as_a_session_accepts() -> None:
-    light = uneven_light()
+    light = shading()
     gate = FrameGate(GateSettings(), TissueTest())
-    for frame in path_frames(slide_pixels(None), light, dense=True)[:2]:
+    for frame in path(large_image(None), light, dense=True)[:2]:
         assert gate.saturation(frame.pixels).passed
-        looked = gate.look(light.apply(frame.pixels))
-        assert looked.judged
-        assert looked.verdict not in (Verdict.BLURRED, Verdict.MOVING)
+        result = gate.evaluate(light.apply(frame.pixels))
+        assert result.judged
+        assert result.verdict not in (Verdict.BLURRED, Verdict.MOVING)
 
 
 def test_the_dense_path_brings_few_new_cells_and_the_wide_one_many() -> None:
-    light, picture = uneven_light(), slide_pixels(None)
+    light, picture = shading(), large_image(None)
     added = []
     for dense in (True, False):
         stepped, before = SteppedPath(light), 0
-        for number, frame in enumerate(path_frames(picture, light, dense=dense)[:2], start=1):
+        for number, frame in enumerate(path(picture, light, dense=dense)[:2], start=1):
             before = stepped.held
             stepped.take(number, frame)
         added.append(stepped.held - before)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_mil.imaging import Cell, GridGeometry, cells_inside, tissue_outline
@@ -10,7 +10,6 @@ from edge_mil.imaging import Cell, GridGeometry, cells_inside, tissue_outline
 CELLS = st.sets(st.tuples(st.integers(-30, 3000), st.integers(-30, 3000)), max_size=60)
 
 
-@settings(deadline=None)
 @given(CELLS, st.sampled_from([0.1, 0.2271, 0.499, 0.5]))
 def test_an_outline_holds_the_cells_that_it_was_made_from(cells: set[Cell], mpp: float) -> None:
     geometry = GridGeometry(mpp, 128, 96, 0.5)

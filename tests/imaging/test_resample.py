@@ -1,4 +1,4 @@
-"""Resampling: each output pixel shows its own place, whatever the phase of its box."""
+"""Resampling: each output pixel shows its own part of the slide, at any phase of the box."""
 
 from __future__ import annotations
 
@@ -49,7 +49,6 @@ def test_shrinking_is_area_averaging_at_any_phase(mpp: float) -> None:
         assert abs((found - wanted).mean()) < 0.5
 
 
-@settings(deadline=None)
 @given(
     mpp=st.sampled_from([0.073, 0.1, 0.101, 0.2271, 0.25, 0.3, 0.4, 0.499, 0.501, 0.6, 0.75]),
     i=st.integers(0, 40),
@@ -110,7 +109,7 @@ def test_whole_boxes_are_averaged_by_opencv_exactly() -> None:
     assert np.array_equal(resample_cell(pixels, geometry, 0, 0), wanted)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     mpp=st.sampled_from([0.2271, 0.25, 0.3, 0.499]),
     i=st.integers(0, 5),

@@ -54,8 +54,8 @@ def test_a_calibrated_session_ends_on_the_score_of_the_slide(
     state = tmp_path / "state"
     faults = Imperfections(vignette=0.4)
     microscope = VirtualMicroscope(SlideFile(slide), ScanPlan(), FIELD_PX, faults=faults)
-    for number in range(5):
-        write(tmp_path / "glass", number, microscope.empty_field(number))
+    for number, glass in enumerate(microscope.glass_frames(5)):
+        write(tmp_path / "glass", number, glass.pixels)
     for number, frame in enumerate(microscope.frames()):
         write(tmp_path / "scan", number, frame.pixels)
     microscope.close()

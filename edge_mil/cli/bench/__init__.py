@@ -1,8 +1,8 @@
 """`edge-mil bench`: measure this machine.
 
-`command` lists the benchmarks and starts one. `stream` measures sessions, in process and over
-gRPC. `imaging` measures the steps before the network: `imaging_fields` makes the fields, and
-`imaging_steps` times each step next to the bare OpenCV calls that it needs.
+`command` lists the benchmarks and runs one; `stream` times sessions, in process and over gRPC;
+`imaging` times the steps before the network, with fields from `imaging_fields` and the bare calls
+of each step in `imaging_steps`.
 """
 
 from edge_mil.cli.bench.command import add_parser

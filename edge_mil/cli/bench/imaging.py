@@ -1,8 +1,8 @@
-"""`edge-mil bench imaging`: measure the milliseconds of a field of 2448 x 2048 px, to its tiles.
+"""`edge-mil bench imaging`: milliseconds of a field of 2448 x 2048 px from camera to tiles.
 
-Everything runs on one core. The processor time of the thread is measured, step by step, next to
-the bare OpenCV calls that a step needs. Of several rounds the fastest counts, so that a busy
-machine does not change the result. The whole path is measured apart, by the session's own code.
+Everything runs on one core and is timed by the processor time of its thread, step by step and next
+to the bare OpenCV calls of the step; of several rounds the fastest counts, so that a busy machine
+does not decide. The whole path is timed separately, by the session's own code.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from edge_mil.cli.bench.imaging_fields import (
     FIELD_PX,
     MPP,
     SPEC,
-    path_frames,
-    slide_pixels,
-    uneven_light,
+    large_image,
+    path,
+    shading,
     without_positions,
 )
-from edge_mil.cli.bench.imaging_steps import STEPS, SteppedPath, Watch
+from edge_mil.cli.bench.imaging_steps import STEPS, SteppedPath, StepTimer
 from edge_mil.cli.console import print_table
 from edge_mil.errors import UsageError
 from edge_mil.imaging import GridGeometry, TissueTest, resample_cell, thumbnail_jpeg
@@ -47,12 +47,15 @@ from edge_mil.session.view.mosaic_view import FINEST_UM
 from edge_mil.types import Frame, UInt8Array
 
 ROUNDS = 12
+"""Repetitions of which the fastest counts."""
+
 WHOLE = "the whole path"
+
 GOAL_MS, GOAL_RATIO = 25.0, 1.3
-"""Goals for the whole path on one core: milliseconds, and times the bare calls."""
+"""Goals for the path on one core: milliseconds, and the ratio to the bare calls."""
 
 OBJECTIVES = {"4x": 2.52, "10x": 1.01, "20x": 0.504, "40x": 0.252, "63x": 0.101}
-"""Objective -> pixel size, µm/px. None has a whole number of pixels to a cell: the dearest case."""
+"""Objective -> pixel size, µm/px: never a whole number of pixels to a cell, which costs most."""
 
 Rows = dict[str, float]
 
@@ -82,18 +85,18 @@ def run(args: argparse.Namespace) -> int:
     """
     if args.rounds < 1:
         raise UsageError("--rounds must be 1 or more.")
-    picture, light = slide_pixels(args.slide), uneven_light()
+    image, light = large_image(args.slide), shading()
     with _one_core():
         paths = {
-            "nine tenths seen before": path_frames(picture, light, dense=True),
-            "all new": path_frames(picture, light, dense=False),
+            "nine tenths seen before": path(image, light, dense=True),
+            "all new": path(image, light, dense=False),
         }
-        found = {name: _measured(frames, light, args.rounds) for name, frames in paths.items()}
+        measured = {name: _measured(frames, light, args.rounds) for name, frames in paths.items()}
         apart = _apart(paths["nine tenths seen before"], light, args.rounds)
     if args.json:
-        print(json.dumps({"field_px": FIELD_PX[::-1], "mpp": MPP, **_document(found, apart)}))
+        print(json.dumps({"field_px": FIELD_PX[::-1], "mpp": MPP, **_document(measured, apart)}))
     else:
-        _print(found, apart)
+        _print(measured, apart)
     return 0
 
 
@@ -110,10 +113,10 @@ def _one_core() -> Iterator[None]:
 def _measured(
     frames: Sequence[Frame], light: ShadingCorrection, rounds: int
 ) -> tuple[Rows, Rows, float]:
-    """Return the milliseconds of each step, its bare calls, and fields per path.
+    """Return the milliseconds of each step and of its bare calls, and the number of fields.
 
-    Each field's fastest round counts, and the mean over the fields but the first, which opens the
-    session.
+    Of each field the fastest round counts, and of the path the mean without the first field, which
+    opens the session.
     """
     steps: list[list[Rows]] = []
     bare: list[list[Rows]] = []
@@ -157,14 +160,14 @@ def _whole(frames: Sequence[Frame], light: ShadingCorrection, *, stage: bool = T
 
     spent = []
     for number, frame in enumerate(frames, start=1):
-        watch = Watch()
-        watch.time(WHOLE, lambda n=number, f=frame: take(n, f))  # type: ignore[misc]
-        spent.append(watch.spent_ms[WHOLE])
+        timer = StepTimer()
+        timer.time(WHOLE, lambda n=number, f=frame: take(n, f))  # type: ignore[misc]
+        spent.append(timer.spent_ms[WHOLE])
     return spent
 
 
 def _apart(frames: Sequence[Frame], light: ShadingCorrection, rounds: int) -> Rows:
-    """Return the milliseconds of what only some sessions do."""
+    """Return the milliseconds of the steps that only some sessions have."""
     tissue = SPEC.tissue
     pixels = light.apply(frames[0].pixels)
     grey = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.uint8)
@@ -175,7 +178,7 @@ def _apart(frames: Sequence[Frame], light: ShadingCorrection, rounds: int) -> Ro
     assert noise is not None
     unit = np.diag((FIELD_PX[1] * MPP / 256, FIELD_PX[0] * MPP / 214))
 
-    def paint() -> None:
+    def add_to_mosaic() -> None:
         small = cv2.imdecode(np.frombuffer(thumbnail, np.uint8), cv2.IMREAD_COLOR)
         MosaicCanvas(FINEST_UM).paint(np.asarray(small, np.uint8), 306.0, 256.0, unit)
 
@@ -188,27 +191,27 @@ def _apart(frames: Sequence[Frame], light: ShadingCorrection, rounds: int) -> Ro
         "stain of one tile, macenko": lambda: stains["macenko"].apply(tile),
         "stain of one tile, reinhard": lambda: stains["reinhard"].apply(tile),
         "noise reduction, where noise was calibrated": lambda: noise.apply(pixels),
-        "a field laid on the mosaic, when it is asked for": paint,
+        "a field laid on the mosaic, when it is asked for": add_to_mosaic,
     }
-    found: Rows = {}
+    apart: Rows = {}
     for name, call in work.items():
         spent = []
         for _ in range(rounds):
-            watch = Watch()
-            watch.time(name, call)
-            spent.append(watch.spent_ms[name])
-        found[name] = min(spent)
+            timer = StepTimer()
+            timer.time(name, call)
+            spent.append(timer.spent_ms[name])
+        apart[name] = min(spent)
     hand = without_positions(frames)
     whole = [_whole(hand, light, stage=False) for _ in range(rounds)]
     fields = np.min(np.array(whole), axis=0)
-    found["the whole path without a stage"] = float(
+    apart["the whole path without a stage"] = float(
         fields[1:].mean() if len(fields) > 1 else fields[0]
     )
-    return found
+    return apart
 
 
 def _resampling(pixels: UInt8Array, mpp: float) -> Callable[[], object]:
-    """Return what brings every cell that lies wholly in a field to its tile."""
+    """Return a function that resamples every cell that lies wholly in a field."""
     geometry = GridGeometry(mpp, SPEC.tile_height_px, SPEC.tile_width_px, SPEC.mpp, True)
     height, width = pixels.shape[:2]
     boxes = [(cell, geometry.box(*cell)) for cell in geometry.cells_touching(0, 0, width, height)]

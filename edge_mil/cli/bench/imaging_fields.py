@@ -1,4 +1,4 @@
-"""Make the fields of `edge-mil bench imaging`: real texture, in the order of a path."""
+"""The fields that `edge-mil bench imaging` is timed on: textured tissue, in the order of a path."""
 
 from __future__ import annotations
 
@@ -24,23 +24,35 @@ MPP = 0.25
 """Pixel size of that camera under a 40x objective, µm/px."""
 
 SPEC = InputSpec("grid", 224, 224, 0.5, "RGB", None, None, TissueSpec())
-"""What most models take."""
+"""Input of most models."""
 
 STEP = 0.1
-"""Distance of two fields of the dense path, as a share of a field: nine tenths are seen again."""
+"""Share of a field between two fields of the dense path, so that they overlap by nine tenths."""
 
 FIELDS = 8
 """Fields of a path at most."""
 
-NOISE = 1.5
-"""Noise of the sensor, grey levels (standard deviation)."""
+FIELDS_PER_SIDE = 3
+"""Sides of the image that is read of a slide, in fields."""
 
-DEPTH = 0.4
+NOISE = 1.5
+"""Standard deviation of the sensor's noise, grey levels."""
+
+VIGNETTE = 0.4
 """Share of the light that the corners lack."""
 
+WHITE_GAINS = (1.0, 1.02, 1.06)
+"""Of a slightly warm lamp."""
 
-def slide_pixels(slide: Path | None) -> UInt8Array:
-    """Return a part of a slide at `MPP`, RGB uint8 (h, w, 3); of the demo's painted one without.
+FRAME_S = 0.1
+"""Time between two frames."""
+
+
+def large_image(slide: Path | None) -> UInt8Array:
+    """Return a large image at `MPP`, RGB uint8 (h, w, 3).
+
+    Args:
+        slide: A slide whose middle is read; None: the demo's painted slide, enlarged.
 
     Raises:
         SourceError: The slide cannot be read, or is too small.
@@ -50,7 +62,7 @@ def slide_pixels(slide: Path | None) -> UInt8Array:
     else:
         source = SlideFile(slide)
         try:
-            rows, columns = (round(3 * side * MPP / source.mpp) for side in FIELD_PX)
+            rows, columns = (round(FIELDS_PER_SIDE * side * MPP / source.mpp) for side in FIELD_PX)
             width, height = min(columns, source.width_px), min(rows, source.height_px)
             x, y = (source.width_px - width) // 2, (source.height_px - height) // 2
             pixels, mpp = source.read(x, y, width, height), source.mpp
@@ -69,24 +81,24 @@ def slide_pixels(slide: Path | None) -> UInt8Array:
     return np.asarray(cv2.add(large, noise, dtype=cv2.CV_8U), np.uint8)
 
 
-def uneven_light() -> ShadingCorrection:
-    """Return a flat field of dark corners and a warm lamp."""
+def shading() -> ShadingCorrection:
+    """Return the flat field of a vignette and a warm lamp."""
     side = np.linspace(-0.5, 0.5, 64, dtype=np.float32)
-    light = 1 - 2 * DEPTH * (side[:, None] ** 2 + side[None] ** 2)
+    light = 1 - 2 * VIGNETTE * (side[:, None] ** 2 + side[None] ** 2)
     flat: Float32Array = np.repeat((light / light.max())[:, :, None], 3, axis=2)
-    return ShadingCorrection(flat.astype(np.float32), FIELD_PX, None, (1.0, 1.02, 1.06))
+    return ShadingCorrection(flat.astype(np.float32), FIELD_PX, None, WHITE_GAINS)
 
 
-def path_frames(pixels: UInt8Array, light: ShadingCorrection, *, dense: bool) -> list[Frame]:
-    """Return fields as the camera gives them, ten a second.
+def path(image: UInt8Array, light: ShadingCorrection, *, dense: bool) -> list[Frame]:
+    """Return the frames of a path, as the camera gives them.
 
     Args:
-        pixels: The slide, from `slide_pixels`.
-        light: What the optics do to them.
-        dense: Whether nine tenths of a field were in the one before it; else nothing was.
+        image: From `large_image`.
+        light: Flat field of the optics.
+        dense: Fields overlap by nine tenths; else they do not overlap.
     """
     rows, columns = FIELD_PX
-    free = pixels.shape[0] - rows, pixels.shape[1] - columns
+    free = image.shape[0] - rows, image.shape[1] - columns
     if dense:
         down = free[0] * columns > free[1] * rows
         step, room = (round(STEP * rows), free[0]) if down else (round(STEP * columns), free[1])
@@ -96,19 +108,19 @@ def path_frames(pixels: UInt8Array, light: ShadingCorrection, *, dense: bool) ->
     else:
         xs, ys = range(0, free[1] + 1, columns), range(0, free[0] + 1, rows)
         corners = [(x, y) for y in ys for x in xs][:FIELDS]
-    return [_frame(pixels, light, number, corner) for number, corner in enumerate(corners)]
+    return [_frame(image, light, number, corner) for number, corner in enumerate(corners)]
 
 
 def without_positions(frames: Sequence[Frame]) -> list[Frame]:
-    """Return the same fields from a slide moved by hand."""
+    """Return the same frames of a slide that is moved by hand."""
     return [Frame(f.pixels, capture_time_s=f.capture_time_s) for f in frames]
 
 
 def _frame(
-    pixels: UInt8Array, light: ShadingCorrection, number: int, corner: tuple[int, int]
+    image: UInt8Array, light: ShadingCorrection, number: int, corner: tuple[int, int]
 ) -> Frame:
     (x, y), (rows, columns) = corner, FIELD_PX
-    even = np.ascontiguousarray(pixels[y : y + rows, x : x + columns])
-    shaded = np.asarray(cv2.multiply(even, light.divisor, scale=1 / 255), np.uint8)
+    even = np.ascontiguousarray(image[y : y + rows, x : x + columns])
+    pixels = np.asarray(cv2.multiply(even, light.divisor, scale=1 / 255), np.uint8)
     centre = (x + columns / 2) * MPP, (y + rows / 2) * MPP
-    return Frame(shaded, *centre, capture_time_s=1000.0 + 0.1 * number)
+    return Frame(pixels, *centre, capture_time_s=1000.0 + FRAME_S * number)

@@ -1,4 +1,4 @@
-"""Time the imaging steps of a session one by one, next to the bare OpenCV calls of each."""
+"""Time the imaging path of a session step by step, next to the bare OpenCV calls of each step."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from edge_mil.imaging.render.thumbnail import JPEG_QUALITY
 from edge_mil.session.instances.rows import part_row
 from edge_mil.types import Frame, UInt8Array
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 STEPS = {
     "saturation": "inRange and countNonZero of the rows looked at",
@@ -46,43 +46,50 @@ STEPS = {
     "cut, keep parts": "one copy of the parts",
     "picture for the mosaic": "resize by halves, imencode",
 }
-"""Step -> the fewest bare calls that do the same on the same number of pixels."""
+"""Step -> the fewest bare calls that process the same number of pixels."""
+
+GLASS, WHITE = (216, 216, 216), (255, 255, 255)
+"""Darkest and brightest glass of the nominal tissue test."""
+
+PART_COLUMNS = 1024
+"""Columns of an image that stands for many small parts."""
 
 
 @dataclass(slots=True)
-class Watch:
-    """Sums the processor time of this thread by step, ms."""
+class StepTimer:
+    """Adds up the processor time of this thread by step.
+
+    Attributes:
+        spent_ms: Step -> milliseconds.
+        pixels: Step -> number of pixels, where the bare calls depend on it.
+    """
 
     spent_ms: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     pixels: dict[str, int] = field(default_factory=lambda: defaultdict(int))
 
-    def time(self, step: str, work: Callable[[], Found]) -> Found:
+    def time(self, step: str, work: Callable[[], Result]) -> Result:
         """Run the work and add its time to the step."""
         started = time.thread_time()
-        found = work()
+        result = work()
         self.spent_ms[step] += (time.thread_time() - started) * 1e3
-        return found
+        return result
 
 
 @dataclass(frozen=True)
-class _WatchedTest(TissueTest):
-    watch: Watch = field(default_factory=Watch)
-
-    def share(self, pixels: UInt8Array) -> float:
-        area = int(pixels.shape[0] * pixels.shape[1])
-        return self.count(pixels) / area
+class _TimedTissueTest(TissueTest):
+    timer: StepTimer = field(default_factory=StepTimer)
 
     def count(self, pixels: UInt8Array) -> int:
-        self.watch.pixels["tissue"] += pixels.shape[0] * pixels.shape[1]
-        return self.watch.time("tissue", lambda: super(_WatchedTest, self).count(pixels))
+        self.timer.pixels["tissue"] += pixels.shape[0] * pixels.shape[1]
+        return self.timer.time("tissue", lambda: super(_TimedTissueTest, self).count(pixels))
 
     def mask(self, pixels: UInt8Array) -> UInt8Array:
-        self.watch.pixels["tissue"] += pixels.shape[0] * pixels.shape[1]
-        return self.watch.time("tissue", lambda: super(_WatchedTest, self).mask(pixels))
+        self.timer.pixels["tissue"] += pixels.shape[0] * pixels.shape[1]
+        return self.timer.time("tissue", lambda: super(_TimedTissueTest, self).mask(pixels))
 
 
 class SteppedPath:
-    """Runs the steps of a session on the fields of a path, each timed."""
+    """Processes the fields of a path as a session does, one step after the other."""
 
     def __init__(self, light: ShadingCorrection) -> None:
         self._light = light
@@ -90,7 +97,7 @@ class SteppedPath:
         numbers = (tissue.background, tissue.min_difference, tissue.min_share)
         self._gate = FrameGate(GateSettings(), TissueTest(*numbers))
         self._geometry = GridGeometry(MPP, SPEC.tile_height_px, SPEC.tile_width_px, SPEC.mpp)
-        self._mosaic = CellMap(
+        self._cells = CellMap(
             self._geometry,
             background=tissue.background,
             min_difference=tissue.min_difference,
@@ -101,42 +108,42 @@ class SteppedPath:
 
     @property
     def held(self) -> int:
-        """Number of cells that are held."""
-        return self._mosaic.held
+        """Number of cells held."""
+        return self._cells.held
 
     def take(self, sequence: int, frame: Frame) -> tuple[dict[str, float], dict[str, float]]:
-        """Run the steps on one field; return their milliseconds, and those of their bare calls."""
-        watch = Watch()
-        watch.time("saturation", lambda: self._gate.saturation(frame.pixels))
-        pixels = watch.time("flat field, white balance", lambda: self._light.apply(frame.pixels))
-        grey = watch.time("grey", lambda: _grey(pixels))
-        watch.time("motion, focus", lambda: self._gate.look(pixels, None, grey))
+        """Process one field; return the milliseconds of each step, and of its bare calls."""
+        timer = StepTimer()
+        timer.time("saturation", lambda: self._gate.saturation(frame.pixels))
+        pixels = timer.time("flat field, white balance", lambda: self._light.apply(frame.pixels))
+        grey = timer.time("grey", lambda: _grey(pixels))
+        timer.time("motion, focus", lambda: self._gate.evaluate(pixels, None, grey))
         x_um, y_um = frame.x_um or 0.0, frame.y_um or 0.0
-        place = watch.time(
+        comparison = timer.time(
             "locate, with a stage",
-            lambda: self._check.look(sequence, RegistrationPyramid.of(pixels), x_um, y_um),
+            lambda: self._check.compare(sequence, RegistrationPyramid.of(pixels), x_um, y_um),
         )
-        watch.time("locate, with a stage", lambda: self._check.apply(place))
-        self._mosaic.tissue = _WatchedTest(*self._numbers, watch=watch)
+        timer.time("locate, with a stage", lambda: self._check.commit(comparison))
+        self._cells.tissue = _TimedTissueTest(*self._numbers, timer=timer)
 
         def sharpness(x0: int, y0: int, x1: int, y1: int) -> float:
-            watch.pixels["sharpness of cells"] += (x1 - x0) * (y1 - y0)
-            return watch.time("sharpness of cells", lambda: sharpness_of(grey, x0, y0, x1, y1))
+            timer.pixels["sharpness of cells"] += (x1 - x0) * (y1 - y0)
+            return timer.time("sharpness of cells", lambda: sharpness_of(grey, x0, y0, x1, y1))
 
-        view = watch.time(
-            "all of the cells", lambda: self._lay(pixels, x_um, y_um, sequence, sharpness)
+        update = timer.time(
+            "all of the cells", lambda: self._update_cells(pixels, x_um, y_um, sequence, sharpness)
         )
-        boxes = [self._box(pixels, cell) for cell in view.cells]
-        watch.time("resample", lambda: self._resample(view, boxes))
-        spent = watch.spent_ms
+        boxes = [self._box(pixels, cell) for cell in update.cells]
+        timer.time("resample", lambda: self._resample(update, boxes))
+        spent = timer.spent_ms
         spent["cut, keep parts"] = spent.pop("all of the cells") - sum(
             spent[step] for step in ("tissue", "sharpness of cells", "resample")
         )
-        watch.time("picture for the mosaic", lambda: thumbnail_jpeg(pixels))
-        bare = self._bare(frame.pixels, grey, watch, view, boxes, key=place.key is not None)
+        timer.time("picture for the mosaic", lambda: thumbnail_jpeg(pixels))
+        bare = self._bare(frame.pixels, grey, timer, update, boxes, key=comparison.key is not None)
         return {step: spent[step] for step in STEPS}, bare
 
-    def _lay(
+    def _update_cells(
         self,
         pixels: UInt8Array,
         x_um: float,
@@ -144,33 +151,33 @@ class SteppedPath:
         sequence: int,
         sharpness: Callable[[int, int, int, int], float],
     ) -> CellUpdate:
-        view = self._mosaic.look(pixels, x_um, y_um, sequence, sharpness)
-        for part in view.parts:
+        update = self._cells.plan(pixels, x_um, y_um, sequence, sharpness)
+        for part in update.parts:
             part_row(sequence, part)
-        self._mosaic.apply(view)
-        return view
+        self._cells.commit(update)
+        return update
 
     def _box(self, pixels: UInt8Array, cell: tuple[int, int]) -> UInt8Array:
-        """Return as many pixels as a cell has; where they lie does not matter for the time."""
+        """Return as many pixels as a cell has, from the field's corner."""
         box = self._geometry.box(*cell)
         return pixels[: box.height_px, : box.width_px]
 
-    def _resample(self, view: CellUpdate, boxes: Sequence[UInt8Array]) -> None:
-        for cell, tile, box in zip(view.cells, view.tiles, boxes, strict=True):
+    def _resample(self, update: CellUpdate, boxes: Sequence[UInt8Array]) -> None:
+        for cell, tile, box in zip(update.cells, update.tiles, boxes, strict=True):
             resample_cell(box, self._geometry, *cell, out=tile)
 
     def _bare(
         self,
         raw: UInt8Array,
         grey: UInt8Array,
-        watch: Watch,
-        view: CellUpdate,
+        timer: StepTimer,
+        update: CellUpdate,
         boxes: Sequence[UInt8Array],
         *,
         key: bool,
     ) -> dict[str, float]:
-        """Time the calls of `STEPS`, into memory that is allocated already."""
-        bare, out = Watch(), np.empty_like(raw)
+        """Time the bare calls of `STEPS`, into memory that is allocated already."""
+        bare, out = StepTimer(), np.empty_like(raw)
         rows = max(1, SAMPLE_PX // raw.shape[1])
         bare.time("saturation", lambda: _count(raw[:rows]))
         divisor = self._light.divisor
@@ -182,11 +189,11 @@ class SteppedPath:
         bare.time("motion, focus", lambda: _blocks(blocks))
         bare.time("locate, with a stage", lambda: _locate(raw, key=key))
         flat = raw.reshape(-1, 1, 3)
-        bare.time("tissue", lambda: _count(_part(flat, watch.pixels["tissue"])))
-        side = max(1, watch.pixels["sharpness of cells"] // grey.shape[1])
+        bare.time("tissue", lambda: _count(_part(flat, timer.pixels["tissue"])))
+        side = max(1, timer.pixels["sharpness of cells"] // grey.shape[1])
         bare.time("sharpness of cells", lambda: cv2.Sobel(grey[:side], cv2.CV_16S, 2, 2, ksize=3))
         bare.time("resample", lambda: _shrink(boxes))
-        kept = sum(part.pixels.shape[0] * part.pixels.shape[1] for part in view.parts)
+        kept = sum(part.pixels.shape[0] * part.pixels.shape[1] for part in update.parts)
         bare.time("cut, keep parts", lambda: np.copyto(out.reshape(-1, 3)[:kept], flat[:kept, 0]))
         bare.time("picture for the mosaic", lambda: _thumbnail(raw))
         return {step: bare.spent_ms[step] for step in STEPS}
@@ -197,17 +204,17 @@ def _grey(pixels: UInt8Array) -> UInt8Array:
 
 
 def _part(flat: UInt8Array, count: int) -> UInt8Array:
-    """Return about `count` pixels, as an image of 1024 columns."""
-    rows = max(1, min(count, len(flat)) // 1024)
-    return flat[: rows * 1024].reshape(rows, 1024, 3)
+    """Return about `count` pixels, as an image of PART_COLUMNS columns."""
+    rows = max(1, min(count, len(flat)) // PART_COLUMNS)
+    return flat[: rows * PART_COLUMNS].reshape(rows, PART_COLUMNS, 3)
 
 
 def _count(pixels: UInt8Array) -> None:
-    cv2.countNonZero(cv2.inRange(pixels, (216, 216, 216), (255, 255, 255)))
+    cv2.countNonZero(cv2.inRange(pixels, GLASS, WHITE))
 
 
 def _blocks(pixels: UInt8Array) -> None:
-    cv2.inRange(pixels, (216, 216, 216), (255, 255, 255))
+    cv2.inRange(pixels, GLASS, WHITE)
     grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
     block = grey[:BLOCK_PX].astype(np.float32)
     for _ in range(round(MAX_BLOCKS * TEXTURED_SHARE)):

@@ -1,8 +1,8 @@
-"""`edge-mil bench stream`: measure what the wire, the records and the size of the bag cost.
+"""`edge-mil bench stream`: the cost of gRPC, of the store and of the size of the bag.
 
-A round runs the extractor alone, the pipeline in process and the pipeline through gRPC on the same
-fields, one after the other. The medians over the rounds count, of rates and of their ratios, so
-that a machine which is busy for a while does not change the result.
+A round runs the bare extractor, the pipeline in process and the pipeline through gRPC on the same
+fields, one after the other, and the rates are compared within the round, so that a busy machine
+does not decide. The medians over the rounds count.
 """
 
 from __future__ import annotations
@@ -36,14 +36,27 @@ from edge_mil.session import Session
 from edge_mil.types import Float32Array, Frame, UInt8Array
 
 ROUNDS = 5
+
 FIELDS = 24
 """Fields of one round."""
+
 FIELD_PX = (768, 1024)
 """Rows and columns of a field: a common camera at half resolution."""
+
+FIELDS_PER_ROW, OVERLAP = 10, 0.1
+"""Fields lie side by side, so many to a row, and overlap by this share."""
+
 HELD = (100, 10_000, 100_000)
+"""Sizes of the bag at which a fold is timed."""
+
 PROBES = 40
-"""Fields timed at each size of the bag; the median counts."""
-CELLS_PER_FIELD = 20
+"""Fields that are timed at each size of the bag; the median counts."""
+
+CELLS_PER_FIELD, FIELDS_PER_FOLD_ROW = 20, 100
+"""Cells of such a field, and fields to a row."""
+
+MAX_LEVEL = 180
+"""Brightest level of a field of noise: all of it is tissue."""
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -92,16 +105,16 @@ def run(args: argparse.Namespace) -> int:
         )
     if bundle.has(REFERENCE_FILE):
         raise BundleError(
-            f"{bundle.manifest.name} has a reference of its tissue, and would refuse this "
-            "command's fields of noise as unlike it; name a bundle that was exported without "
-            "--calibration."
+            f"{bundle.manifest.name} has a reference of its tissue, and the fields of noise of "
+            "this command would be refused as out of distribution; name a bundle that was exported "
+            "without --calibration."
         )
     if args.rounds < 1 or args.fields < 1 or not args.held or min(args.held) < 1:
         raise UsageError("--rounds, --fields and --held must be 1 or more.")
     model = Model.load(bundle, precision=args.precision)
-    folds = _folds(model, args.held)  # first: the memory of a fresh process is measured best
+    folds = _folds(model, args.held)  # first, while the process has little other memory
     shares = _shares(model, args)
-    found = {
+    measured = {
         "bundle": bundle.digest,
         "precision": args.precision,
         "runs": model.backend,
@@ -110,7 +123,7 @@ def run(args: argparse.Namespace) -> int:
         "folds": [dataclasses.asdict(f) for f in folds],
     }
     if args.json:
-        print(json.dumps(found, indent=2))
+        print(json.dumps(measured, indent=2))
         return 0
     print(f"{bundle.manifest.name}, {args.precision}, {model.backend}")
     print(f"fields of {FIELD_PX[1]} x {FIELD_PX[0]} px, {shares['tiles_per_field']:.1f} tiles each")
@@ -151,7 +164,7 @@ def run(args: argparse.Namespace) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Fold:
-    """The time of one field at one size of the bag.
+    """Time and memory of a fold at one size of the bag.
 
     Attributes:
         held: Instances in the bag when the timing began.
@@ -222,7 +235,7 @@ def _through_grpc(client: Client, frames: list[Frame], mpp: float) -> float:
 
 
 class _WithoutExtractor(Model):
-    """The model with random features, to time everything but the extractor."""
+    """A model with random features, so that everything but the extractor is timed."""
 
     _rng = np.random.default_rng(0)
 
@@ -245,8 +258,8 @@ def _folds(model: Model, sizes: tuple[int, ...]) -> list[Fold]:
             times: list[float] = []
             begun = 0
             while len(times) < PROBES:
-                x = sequence % 100 * size[1] + size[1] / 2
-                y = sequence // 100 * size[0] + size[0] / 2
+                row, column = divmod(sequence, FIELDS_PER_FOLD_ROW)
+                x, y = column * size[1] + size[1] / 2, row * size[0] + size[0] / 2
                 sequence += 1
                 started = time.perf_counter()
                 result, durable = session.submit(
@@ -264,18 +277,18 @@ def _folds(model: Model, sizes: tuple[int, ...]) -> list[Fold]:
 
 
 def _fields(spec: InputSpec, count: int, seed: int) -> Iterator[Frame]:
-    """Yield fields of blotches, side by side with a tenth of overlap, ten to a row."""
+    """Yield fields of noise, row by row."""
     rows, columns = FIELD_PX
     for number in range(count):
-        x = number % 10 * columns * 0.9 + columns / 2
-        y = number // 10 * rows * 0.9 + rows / 2
+        x = number % FIELDS_PER_ROW * columns * (1 - OVERLAP) + columns / 2
+        y = number // FIELDS_PER_ROW * rows * (1 - OVERLAP) + rows / 2
         pixels = _noise((rows, columns, 3), seed=1000 * seed + number)
         yield Frame(pixels, round(x) * spec.mpp, round(y) * spec.mpp)
 
 
 def _noise(shape: tuple[int, ...], seed: int) -> UInt8Array:
-    """Return pixels that are all darker than glass."""
-    return np.random.default_rng(seed).integers(0, 180, shape, dtype=np.uint8)
+    """Return random pixels that are all darker than glass, uint8."""
+    return np.random.default_rng(seed).integers(0, MAX_LEVEL, shape, dtype=np.uint8)
 
 
 def _input(model: Model) -> InputSpec:
@@ -285,7 +298,7 @@ def _input(model: Model) -> InputSpec:
 
 
 def _memory_bytes() -> int:
-    """Return this process's resident memory; 0 where the system does not say."""
+    """Return this process's resident memory; 0 where the system does not report it."""
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     except OSError:

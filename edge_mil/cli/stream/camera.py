@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import argparse
 import time
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from edge_mil.client import Client, ModelInfo
+from edge_mil.errors import PixelSizeError
+from edge_mil.protocols import Camera
 from edge_mil.rpc.results import encode_regions
-from edge_mil.types import Frame, Region
+from edge_mil.types import Region
 from edge_mil.v1 import edge_mil_pb2 as pb
 
 if TYPE_CHECKING:
-    from edge_mil.cameras import ImageFolder, Imperfections, VirtualMicroscope
+    from edge_mil.cameras import Imperfections
 
-Source: TypeAlias = "VirtualMicroscope | ImageFolder"
-
-EMPTY_FIELDS = 8
+GLASS_FRAMES = 8
 """Frames of clean glass that the light and the noise are measured from."""
 
 DAY_S = 86_400.0
-
-REFOCUS = 3
-"""How often refused fields are visited again where the focus of each visit is drawn by chance."""
+"""Age at which such a calibration is measured again."""
 
 
 def add_faults(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +43,7 @@ def add_faults(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def open_source(arguments: argparse.Namespace) -> Source:
+def open_source(arguments: argparse.Namespace) -> Camera:
     """Open the source that the user named.
 
     Raises:
@@ -69,27 +67,33 @@ def open_source(arguments: argparse.Namespace) -> Source:
     )
 
 
-def stage_frame(camera: Source) -> pb.StageFrame:
-    """Return the stage as Micro-Manager would declare it: affine of the pixels, area, or none."""
-    from edge_mil.cameras import VirtualMicroscope
+def pixel_size(camera: Camera) -> float:
+    """Return the camera's pixel size, µm/px.
 
+    Raises:
+        PixelSizeError: It is unknown.
+    """
+    if camera.mpp is None:
+        raise PixelSizeError("The camera does not know its pixel size; give it with --mpp.")
+    return camera.mpp
+
+
+def stage_frame(camera: Camera) -> pb.StageFrame:
+    """Return the stage as Micro-Manager would declare it: affine of the pixels, area, or none."""
     stage = pb.StageFrame(unit="um")
-    if not isinstance(camera, VirtualMicroscope):
-        return stage
     if camera.stage_affine is not None:
         a, b, c, d = camera.stage_affine
         stage.pixel_size_affine[:] = [a, b, 0.0, c, d, 0.0]
     if camera.area is not None:
         stage.area.CopyFrom(encode_regions([camera.area])[0])
-    stage.absent = not camera.faults.stage
+    stage.absent = camera.hand_moved
     return stage
 
 
-def calibrated(client: Client, camera: Source, named: str) -> str:
+def calibrated(client: Client, camera: Camera, named: str) -> str:
     """Return the name of the calibration that a session with this camera runs under, "" for none.
 
-    A virtual microscope with uneven light or a noisy sensor is calibrated from frames of clean
-    glass, once a day.
+    A camera with uneven light or a noisy sensor is calibrated on clean glass, once a day.
 
     Args:
         client: The service.
@@ -99,58 +103,33 @@ def calibrated(client: Client, camera: Source, named: str) -> str:
     Raises:
         RemoteError: The service cannot measure it.
     """
-    from edge_mil.cameras import VirtualMicroscope
-
-    if named or not isinstance(camera, VirtualMicroscope):
+    name = camera.calibration_name
+    if named or not name:
         return named
-    faults = camera.faults
-    if not (faults.vignette or faults.noise):
-        return ""
-    name = (
-        f"virtual-{camera.width_px}x{camera.height_px}-{camera.mpp:.4g}um-v{faults.vignette:g}"
-        f"-n{faults.noise:g}-s{faults.seed}"
-    )
     known = {found.name: found.measured.get("flat-field", 0.0) for found in client.calibrations()}
     if time.time() - known.get(name, 0.0) > DAY_S:
-        glass = [Frame(camera.empty_field(number)) for number in range(EMPTY_FIELDS)]
+        glass = list(camera.glass_frames(GLASS_FRAMES))
         client.calibrate("flat-field", name, glass, mpp=camera.mpp)
     return name
 
 
-def refocus_rounds(camera: Source) -> int:
-    """Return how often refused fields are visited again."""
-    from edge_mil.cameras import VirtualMicroscope
-
-    return REFOCUS if isinstance(camera, VirtualMicroscope) and camera.faults.defocus else 1
-
-
-def look_again(camera: Source, frame: Frame) -> Frame:
-    """Take a new frame where an earlier one lay."""
-    from edge_mil.cameras import VirtualMicroscope
-
-    if isinstance(camera, VirtualMicroscope):
-        return camera.look_again(frame)
-    return camera.read(frame.name)
-
-
 def outline(
-    camera: Source, model: ModelInfo, allow_enlargement: bool = False
+    camera: Camera, model: ModelInfo, allow_enlargement: bool = False
 ) -> tuple[Region, ...]:
     """Return where the tissue is, as `edge-mil slide` finds it; empty where it is not known.
 
-    Without a stage the outline has no position on the slide, so it is empty too.
+    Without a stage the position of the tissue is unknown.
     """
     from edge_mil.bundle import TissueSpec
-    from edge_mil.cameras import VirtualMicroscope
     from edge_mil.imaging import GridGeometry
     from edge_mil.pipeline.whole_slide.cells import slide_outline
 
-    if not isinstance(camera, VirtualMicroscope) or model.instances != "grid":
+    if camera.slide is None or model.instances != "grid":
         return camera.tissue
-    if not camera.faults.stage:
+    if camera.hand_moved:
         return ()
     tile = model.tile_height_px, model.tile_width_px
-    geometry = GridGeometry(camera.mpp, *tile, model.mpp, allow_enlargement)
+    geometry = GridGeometry(camera.slide.mpp, *tile, model.mpp, allow_enlargement)
     tissue = TissueSpec(model.background, model.min_difference, model.min_share)
     return tuple(slide_outline(camera.slide, geometry, tissue))
 

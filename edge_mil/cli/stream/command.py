@@ -9,16 +9,17 @@ import time
 from edge_mil.cli.arguments import Subparsers, add_json
 from edge_mil.cli.console import print_table
 from edge_mil.cli.stream.camera import (
-    Source,
     add_faults,
     calibrated,
     open_source,
     outline,
+    pixel_size,
     stage_frame,
 )
 from edge_mil.cli.stream.playing import Playback, say
 from edge_mil.client import Client, ClientSession, ModelInfo, SessionInfo, tune_allocator
 from edge_mil.errors import RemoteError, ServiceUnavailableError, UsageError
+from edge_mil.protocols import Camera
 from edge_mil.types import RESEARCH_USE_ONLY
 
 DEFAULT_SERVER = "127.0.0.1:50051"
@@ -120,20 +121,21 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _open_session(client: Client, camera: Source, arguments: argparse.Namespace) -> ClientSession:
+def _open_session(client: Client, camera: Camera, arguments: argparse.Namespace) -> ClientSession:
     """Resume the session that was named, or open a new one.
 
     Raises:
         UsageError: The session was opened for another pixel size, or another kind of fields.
         RemoteError: The service refuses.
     """
+    mpp = pixel_size(camera)
     if arguments.session:
         session = client.resume(arguments.session)
         opened = session.opened
-        if abs(opened.mpp - camera.mpp) > SAME_MPP * opened.mpp:
+        if abs(opened.mpp - mpp) > SAME_MPP * opened.mpp:
             raise UsageError(
                 f"Session {session.session_id} is read at {opened.mpp:g} µm/px and this source is "
-                f"at {camera.mpp:g}; open a new session (leave --session out)."
+                f"at {mpp:g}; open a new session (leave --session out)."
             )
         if opened.independent != arguments.independent:
             kind = "independent fields" if opened.independent else "fields with positions"
@@ -150,7 +152,7 @@ def _open_session(client: Client, camera: Source, arguments: argparse.Namespace)
     return client.open_session(
         model.name,
         digest=model.digest,
-        mpp=camera.mpp,
+        mpp=mpp,
         independent=arguments.independent,
         allow_enlargement=arguments.allow_enlargement,
         calibration=calibration,

@@ -9,8 +9,8 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from edge_mil.cli.console import terminal_console
-from edge_mil.cli.stream.camera import Source, look_again, refocus_rounds
 from edge_mil.client import ClientSession, FieldStream, StreamSummary
+from edge_mil.protocols import Camera
 from edge_mil.types import REFUSED, FieldResult, Frame, Verdict
 from edge_mil.verdict_text import unlocated_sentence, verdict_sentence
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class Playback:
     """Sends the frames of one source to one session; messages go to standard error."""
 
-    def __init__(self, session: ClientSession, camera: Source) -> None:
+    def __init__(self, session: ClientSession, camera: Camera) -> None:
         self._session, self._camera = session, camera
         self._refused: dict[object, Frame] = {}
         self._began = time.monotonic()
@@ -45,11 +45,11 @@ class Playback:
             ) as stream,
         ):
             _send(stream, self._camera.frames())
-            for _ in range(refocus_rounds(self._camera)):
+            for _ in range(self._camera.retakes):
                 again, self._refused = self._refused, {}
                 if not again:
                     break
-                _send(stream, (look_again(self._camera, frame) for frame in again.values()))
+                _send(stream, map(self._camera.retake, again.values()))
             return stream.finish()
 
     def _progress(self) -> AbstractContextManager[Status | None]:

@@ -1,4 +1,4 @@
-"""One field laid over the cells: what it completes, brings in part, and shows better."""
+"""Compute what one field adds to the cells: completed cells, parts of cells, sharper views."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ from typing import Final, TypeAlias
 import numpy as np
 
 from edge_mil.imaging.cells.pending import BoolArray, CellPart, PendingCell
-from edge_mil.imaging.cells.replacement import Sharpness, ViewSharpness, clearly_sharper, measure
+from edge_mil.imaging.cells.replacement import (
+    Sharpness,
+    ViewSharpness,
+    clearly_sharper,
+    part_sharpness,
+)
 from edge_mil.imaging.grid import Box, Cell, GridGeometry
 from edge_mil.imaging.resample import resample_cell
 from edge_mil.imaging.tissue import TissueTest
@@ -18,34 +23,34 @@ from edge_mil.types import Measure, UInt8Array, Verdict
 
 
 class Glass(enum.Enum):
-    """A complete cell without tissue."""
+    """Marks a complete cell without tissue."""
 
     GLASS = "glass"
 
 
 GLASS: Final = Glass.GLASS
 
-Known: TypeAlias = Callable[[Cell], "tuple[ViewSharpness, ...] | Glass | PendingCell | None"]
-"""What is known of a cell: how a held one was seen, that it is glass, its parts, or nothing."""
+CellStatus: TypeAlias = "tuple[ViewSharpness, ...] | Glass | PendingCell | None"
+"""State of a cell: the sharpness of a held one's parts, glass, a pending cell, or unknown."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CellUpdate:
-    """What one field brings; nothing is changed until `CellMap.apply`.
+    """What one field adds to a `CellMap`; nothing changes until `CellMap.commit`.
 
     Attributes:
         sequence: Number of the field.
         verdict: ACCEPTED, DUPLICATE or BLANK.
-        cells: Cells (i, j) that are complete now and show tissue, row by row, and those held
-            before that it shows clearly sharper.
+        cells: Tissue cells (i, j) that this field completes, row by row, and held cells that it
+            shows clearly more sharply.
         tiles: Their tiles, RGB uint8, shape (n, tile_h, tile_w, 3), in the order of `cells`.
-        glass: Cells that are complete now and show none.
-        parts: New pixels of cells that still lack some; also of a BLANK field.
+        glass: Cells that this field completes and that show no tissue.
+        parts: New pixels of cells that are still incomplete; a BLANK field has them too.
         improved: Those of `cells` that were held before.
-        sources: Each of `cells` and `glass` -> every field that gave it pixels, this one last.
-        seen: Each of `cells` and `glass` -> how sharply its parts were seen.
-        held: How many cells held before the field shows, wholly or in part.
-        measures: `tissue_share`: the largest among the cells in it, with the threshold.
+        sources: Each of `cells` and `glass` -> the fields that gave it pixels, this one last.
+        sharpness: Each of `cells` and `glass` -> the sharpness of its parts.
+        held: Number of cells held before that the field shows, wholly or in part.
+        measures: `tissue_share`: the largest of the field's cells, with the threshold.
     """
 
     sequence: int
@@ -56,133 +61,122 @@ class CellUpdate:
     parts: tuple[CellPart, ...]
     improved: frozenset[Cell]
     sources: dict[Cell, tuple[int, ...]]
-    seen: dict[Cell, tuple[ViewSharpness, ...]]
+    sharpness: dict[Cell, tuple[ViewSharpness, ...]]
     held: int
     measures: tuple[Measure, ...]
 
 
 class CellAssembler:
-    """One field laid over the cells; computes, and changes nothing outside of itself."""
+    """Assembles the cells of one field, for `CellMap.plan`; changes nothing outside of itself."""
 
     def __init__(
         self,
         geometry: GridGeometry,
         test: TissueTest,
-        known: Known,
+        status_of: Callable[[Cell], CellStatus],
         pixels: UInt8Array,
         left: int,
         top: int,
         sequence: int,
         sharpness: Sharpness | None,
-        mask: BoolArray | None = None,
+        mask: BoolArray | None,
     ) -> None:
-        """Lay a field.
+        self._geometry, self._test, self._status_of = geometry, test, status_of
+        self._pixels, self._left, self._top, self._sequence = pixels, left, top, sequence
+        self._field_sharpness, self._mask = sharpness, mask
+        self._complete: list[Cell] = []
+        self._tiles: UInt8Array = np.empty((0, geometry.tile_h, geometry.tile_w, 3), np.uint8)
+        self._glass: list[Cell] = []
+        self._parts: list[CellPart] = []
+        self._improved: set[Cell] = set()
+        self._sources: dict[Cell, tuple[int, ...]] = {}
+        self._sharpness: dict[Cell, tuple[ViewSharpness, ...]] = {}
+        self._held = 0
+        self._largest_share = 0.0
 
-        Args:
-            geometry: The session's grid.
-            test: Its tissue test.
-            known: What is known of a cell.
-            pixels: RGB uint8, shape (h, w, 3).
-            left: Lattice column of the field's left edge.
-            top: Lattice row of its top edge.
-            sequence: Its number.
-            sharpness: Of a box of the field; None: no cell is ever seen better.
-            mask: Which pixels the camera saw, bool (h, w); the others count for nothing.
-                None: all.
-        """
-        self.geometry, self.test, self.known = geometry, test, known
-        self.pixels, self.left, self.top, self.sequence = pixels, left, top, sequence
-        self.sharpness, self.mask = sharpness, mask
-        self.complete: list[Cell] = []
-        self.tiles: UInt8Array = np.empty((0, geometry.tile_h, geometry.tile_w, 3), np.uint8)
-        self.glass: list[Cell] = []
-        self.parts: list[CellPart] = []
-        self.improved: set[Cell] = set()
-        self.sources: dict[Cell, tuple[int, ...]] = {}
-        self.seen: dict[Cell, tuple[ViewSharpness, ...]] = {}
-        self.held = 0
-        self.largest = 0.0
-
-    def view(self) -> CellUpdate:
-        """Visit every cell that the field touches, and judge."""
-        height, width = self.pixels.shape[:2]
-        geometry, test = self.geometry, self.test
-        touched = geometry.cells_touching(self.left, self.top, width, height)
+    def assemble(self) -> CellUpdate:
+        """Visit every cell that the field touches and return what the field adds."""
+        height, width = self._pixels.shape[:2]
+        geometry, test = self._geometry, self._test
+        touched = geometry.cells_touching(self._left, self._top, width, height)
         if not (width and height):
             touched = []
-        # Memory that no tile is written to costs nothing.
-        self.tiles = np.empty((len(touched), geometry.tile_h, geometry.tile_w, 3), np.uint8)
+        # Pages of memory that no tile is written to are never touched, so they cost nothing.
+        self._tiles = np.empty((len(touched), geometry.tile_h, geometry.tile_w, 3), np.uint8)
         for cell in touched:
-            self._visit(cell, geometry.box(*cell))
-        shows_tissue = self.largest >= test.min_share
-        new = bool(self.complete or self.glass or self.parts)
+            self._assemble_cell(cell, geometry.box(*cell))
+        shows_tissue = self._largest_share >= test.min_share
+        new = bool(self._complete or self._glass or self._parts)
         verdict = Verdict.ACCEPTED if new else Verdict.DUPLICATE
         if not shows_tissue:
             verdict = Verdict.BLANK
         return CellUpdate(
-            sequence=self.sequence,
+            sequence=self._sequence,
             verdict=verdict,
-            cells=tuple(self.complete),
-            tiles=self.tiles[: len(self.complete)],
-            glass=tuple(self.glass),
-            parts=tuple(self.parts),
-            improved=frozenset(self.improved),
-            sources=self.sources,
-            seen=self.seen,
-            held=self.held,
-            measures=(Measure("tissue_share", self.largest, test.min_share, shows_tissue),),
+            cells=tuple(self._complete),
+            tiles=self._tiles[: len(self._complete)],
+            glass=tuple(self._glass),
+            parts=tuple(self._parts),
+            improved=frozenset(self._improved),
+            sources=self._sources,
+            sharpness=self._sharpness,
+            held=self._held,
+            measures=(Measure("tissue_share", self._largest_share, test.min_share, shows_tissue),),
         )
 
-    def _visit(self, cell: Cell, box: Box) -> None:
-        height, width = self.pixels.shape[:2]
-        # The part that the field shows, within the field and within the box.
-        x0, x1 = max(box.x0, self.left), min(box.x1, self.left + width)
-        y0, y1 = max(box.y0, self.top), min(box.y1, self.top + height)
-        crop = np.s_[y0 - self.top : y1 - self.top, x0 - self.left : x1 - self.left]
-        shown, valid = self.pixels[crop], None if self.mask is None else self.mask[crop]
+    def _assemble_cell(self, cell: Cell, box: Box) -> None:
+        height, width = self._pixels.shape[:2]
+        # The intersection of the cell's box and the field, as indices into the field.
+        x0, x1 = max(box.x0, self._left), min(box.x1, self._left + width)
+        y0, y1 = max(box.y0, self._top), min(box.y1, self._top + height)
+        crop = np.s_[y0 - self._top : y1 - self._top, x0 - self._left : x1 - self._left]
+        shown, valid = self._pixels[crop], None if self._mask is None else self._mask[crop]
         if valid is not None:
             if not valid.any():
                 return
             valid = None if valid.all() else valid
         whole = shown.shape[:2] == (box.height_px, box.width_px) and valid is None
-        status = self.known(cell)
+        status = self._status_of(cell)
         if status is GLASS:
             return
         if isinstance(status, tuple):
             if not (whole and self._improves(cell, box, shown, status)):
-                self.held += 1
-                # Wholly in view it is tissue, as decided on its tile; else its part decides.
-                self._found(self.test.min_share if whole else self._share(shown, valid))
+                self._held += 1
+                # A whole held cell is tissue, as its tile was found; a part is tested by itself.
+                share = self._test.min_share if whole else self._tissue_share(shown, valid)
+                self._record_share(share)
         elif whole and status is None:
-            all_of_it = self._seen(box, 0, 0, box.width_px, box.height_px)
-            self._completed(cell, shown, (self.sequence,), (all_of_it,))
+            view = self._view_sharpness(box, 0, 0, box.width_px, box.height_px)
+            self._complete_cell(cell, shown, (self._sequence,), (view,))
         else:
-            self._partly(cell, box, status, shown, valid, x0 - box.x0, y0 - box.y0)
+            self._add_part(cell, box, status, shown, valid, x0 - box.x0, y0 - box.y0)
 
     def _improves(
         self, cell: Cell, box: Box, shown: UInt8Array, before: tuple[ViewSharpness, ...]
     ) -> bool:
-        """Take a held cell anew when this field shows it clearly sharper."""
-        if self.sharpness is None or not before:
+        """Replace a held cell where this field shows it clearly more sharply; say whether."""
+        if self._field_sharpness is None or not before:
             return False
-        now = tuple(self._seen(box, p.x, p.y, p.width_px, p.height_px) for p in before)
+        now = tuple(self._view_sharpness(box, p.x, p.y, p.width_px, p.height_px) for p in before)
         if not clearly_sharper(before, now):
             return False
-        if self._tissue_of_tile(cell, shown) < self.test.min_share:
+        if self._cut_tile(cell, shown) < self._test.min_share:
             return False
-        self.sources[cell], self.seen[cell] = (self.sequence,), now
-        self.complete.append(cell)
-        self.improved.add(cell)
-        self._found(self.test.min_share)
+        self._sources[cell], self._sharpness[cell] = (self._sequence,), now
+        self._complete.append(cell)
+        self._improved.add(cell)
+        self._record_share(self._test.min_share)
         return True
 
-    def _seen(self, box: Box, x: int, y: int, width_px: int, height_px: int) -> ViewSharpness:
-        """Measure a part of a cell, given within the cell's box."""
-        left, top = box.x0 + x - self.left, box.y0 + y - self.top
-        sharpness = measure(self.sharpness, left, top, width_px, height_px)
+    def _view_sharpness(
+        self, box: Box, x: int, y: int, width_px: int, height_px: int
+    ) -> ViewSharpness:
+        """Measure the sharpness of a part of a cell; x and y lie within the cell's box."""
+        left, top = box.x0 + x - self._left, box.y0 + y - self._top
+        sharpness = part_sharpness(self._field_sharpness, left, top, width_px, height_px)
         return ViewSharpness(x, y, width_px, height_px, sharpness)
 
-    def _partly(
+    def _add_part(
         self,
         cell: Cell,
         box: Box,
@@ -192,14 +186,17 @@ class CellAssembler:
         x: int,
         y: int,
     ) -> None:
+        """Add the pixels that an incomplete cell lacks, and complete it where none lack then."""
         height, width = shown.shape[:2]
+        # The first part of a cell is new as a whole.
         if status is None and valid is None:
-            seen, tissue_px = self._seen(box, x, y, width, height), self.test.count(shown)
-            self._found(tissue_px / (height * width))
-            part = CellPart(*cell, x, y, shown.copy(), seen.sharpness, tissue_px=tissue_px)
-            self.parts.append(part)
+            view = self._view_sharpness(box, x, y, width, height)
+            tissue_px = self._test.count(shown)
+            self._record_share(tissue_px / (height * width))
+            part = CellPart(*cell, x, y, shown.copy(), view.sharpness, tissue_px=tissue_px)
+            self._parts.append(part)
             return
-        self._found(self._share(shown, valid))
+        self._record_share(self._tissue_share(shown, valid))
         known = None if status is None else status.known[y : y + height, x : x + width]
         if known is not None and known.all():
             return
@@ -208,61 +205,62 @@ class CellAssembler:
         new_px = int(np.count_nonzero(lacking))
         if not new_px:
             return
-        # Only the rectangle around what is new: a field that drifts over a cell pixel by pixel
+        # Only the rectangle around the new pixels: a field that drifts over a cell pixel by pixel
         # must not store the whole of it every time.
         columns, rows = np.flatnonzero(lacking.any(axis=0)), np.flatnonzero(lacking.any(axis=1))
         x_new, y_new = int(columns[0]), int(rows[0])
         around = np.s_[y_new : int(rows[-1]) + 1, x_new : int(columns[-1]) + 1]
         new, mask = shown[around], None if valid is None else valid[around]
-        seen = self._seen(box, x + x_new, y + y_new, new.shape[1], new.shape[0])
+        view = self._view_sharpness(box, x + x_new, y + y_new, new.shape[1], new.shape[0])
         part = CellPart(
             *cell,
-            seen.x,
-            seen.y,
+            view.x,
+            view.y,
             new.copy(),
-            seen.sharpness,
+            view.sharpness,
             None if mask is None or mask.all() else mask.copy(),
         )
         if status is None or status.known_px + new_px < status.known.size:
-            self.parts.append(part)
+            self._parts.append(part)
             return
         pixels = np.empty((box.height_px, box.width_px, 3), np.uint8)
-        # What this field lacks others gave, and `paint` lays theirs over its own.
+        # `paint` overwrites this field's pixels where earlier fields gave theirs.
         pixels[y : y + height, x : x + width] = shown
         status.paint(pixels)
-        sources = dict.fromkeys((*(number for number, _ in status.parts), self.sequence))
-        parts = (*(part.seen() for _, part in status.parts), seen)
-        self._completed(cell, pixels, tuple(sources), parts)
+        sources = dict.fromkeys((*(number for number, _ in status.parts), self._sequence))
+        views = (*(part.view_sharpness() for _, part in status.parts), view)
+        self._complete_cell(cell, pixels, tuple(sources), views)
 
-    def _completed(
+    def _complete_cell(
         self,
         cell: Cell,
         pixels: UInt8Array,
         sources: tuple[int, ...],
-        seen: tuple[ViewSharpness, ...],
+        sharpness: tuple[ViewSharpness, ...],
     ) -> None:
-        self.sources[cell], self.seen[cell] = sources, seen
-        if self.test.is_surely_glass(pixels):
-            self.glass.append(cell)
+        """Make a complete cell a tile, or glass where it shows no tissue."""
+        self._sources[cell], self._sharpness[cell] = sources, sharpness
+        if self._test.is_surely_glass(pixels):
+            self._glass.append(cell)
             return
-        share = self._tissue_of_tile(cell, pixels)
-        self._found(share)
-        if share >= self.test.min_share:
-            self.complete.append(cell)
+        share = self._cut_tile(cell, pixels)
+        self._record_share(share)
+        if share >= self._test.min_share:
+            self._complete.append(cell)
         else:
-            self.glass.append(cell)
+            self._glass.append(cell)
 
-    def _tissue_of_tile(self, cell: Cell, pixels: UInt8Array) -> float:
-        """Make the next tile, where it will stay if the cell is taken; return its tissue."""
-        tile = self.tiles[len(self.complete)]
-        return self.test.share(resample_cell(pixels, self.geometry, *cell, out=tile))
+    def _cut_tile(self, cell: Cell, pixels: UInt8Array) -> float:
+        """Resample the next tile in place and return its share of tissue."""
+        tile = self._tiles[len(self._complete)]
+        return self._test.share(resample_cell(pixels, self._geometry, *cell, out=tile))
 
-    def _share(self, shown: UInt8Array, valid: BoolArray | None) -> float:
+    def _tissue_share(self, shown: UInt8Array, valid: BoolArray | None) -> float:
         """Return the share of tissue among the pixels that the camera saw."""
         if valid is None:
-            return self.test.share(shown)
-        tissue = np.count_nonzero(self.test.mask(shown)[valid])
+            return self._test.share(shown)
+        tissue = np.count_nonzero(self._test.mask(shown)[valid])
         return int(tissue) / int(np.count_nonzero(valid))
 
-    def _found(self, share: float) -> None:
-        self.largest = max(self.largest, share)
+    def _record_share(self, share: float) -> None:
+        self._largest_share = max(self._largest_share, share)

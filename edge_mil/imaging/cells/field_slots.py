@@ -1,4 +1,4 @@
-"""Whole fields as instances: the best usable field of each slot of the slide counts."""
+"""Whole fields as instances: each slot of the slide is represented by its best field."""
 
 from __future__ import annotations
 
@@ -12,22 +12,28 @@ import cv2
 import numpy as np
 
 from edge_mil.errors import PixelSizeError, PositionError
+from edge_mil.imaging.outline import centres_inside
 from edge_mil.imaging.tissue import TissueTest
 from edge_mil.types import Frame, Measure, Region, UInt8Array, Verdict, check_mpp
 
 Slot: TypeAlias = tuple[int, int] | str
-"""A slot of the stage (column, row), or the place of an independent field."""
+"""A slot of the stage (column, row), or the location id of an independent field."""
 
 MPP_TOLERANCE = 0.1
-"""`design.md`, section 3: a field is not resampled to a pixel size, so it must have the model's."""
+"""Relative difference of pixel sizes: a field is shrunk to a tile without regard to its pixel size,
+so it must have about that of the training fields."""
 
 SHARPNESS_STEP = 1.5
 """Fields whose sharpness differs by less than this factor are equally sharp."""
 
 MIN_SHARPNESS = 1e-3
-"""Grey levels squared; below is no structure at all, and the estimate may even be negative."""
+"""Grey levels squared; below is no structure, and the estimate may even be negative."""
 
-_SLOT_EDGE = 1e-9
+DISTANCE_DIGITS = 3
+"""Distances are rounded to 0.001 um: two ways to compute one centre must not differ."""
+
+EDGE_TOLERANCE = 1e-9
+"""Slack of a slot's edge, in slots, and of the tolerance of pixel sizes: rounding errors only."""
 
 
 def check_field_mpp(mpp: float, target_mpp: float) -> None:
@@ -41,9 +47,9 @@ def check_field_mpp(mpp: float, target_mpp: float) -> None:
         PixelSizeError: It is impossible, or differs by more than 10 %.
     """
     check_mpp(mpp)
-    if abs(mpp - target_mpp) > MPP_TOLERANCE * target_mpp * (1 + _SLOT_EDGE):
+    if abs(mpp - target_mpp) > MPP_TOLERANCE * target_mpp * (1 + EDGE_TOLERANCE):
         raise PixelSizeError(
-            f"The camera is at {mpp:g} um/px and this bundle takes whole fields at "
+            f"The camera is at {mpp:g} µm/px and this bundle takes whole fields at "
             f"{target_mpp:g} (within {MPP_TOLERANCE:.0%}); use the objective that it was trained "
             "with, or another bundle.",
             mpp=mpp,
@@ -52,7 +58,7 @@ def check_field_mpp(mpp: float, target_mpp: float) -> None:
 
 
 def bring_to_tile(pixels: UInt8Array, tile_h: int, tile_w: int) -> UInt8Array:
-    """Bring a whole field, RGB uint8 (h, w, 3), to (tile_h, tile_w, 3) by area averaging."""
+    """Shrink a whole field, RGB uint8 (h, w, 3), to (tile_h, tile_w, 3) by area averaging."""
     return cv2.resize(pixels, (tile_w, tile_h), interpolation=cv2.INTER_AREA).astype(
         np.uint8, copy=False
     )
@@ -61,13 +67,17 @@ def bring_to_tile(pixels: UInt8Array, tile_h: int, tile_w: int) -> UInt8Array:
 def sharpness(tile: UInt8Array) -> float:
     """Return the gradient energy of a tile without that of its noise, grey levels squared.
 
-    With g the grey image, dx[y, x] = g[y, x+1] - g[y, x] and dy[y, x] = g[y+1, x] - g[y, x]:
-    mean(dx[y, x] dx[y+1, x]) + mean(dy[y, x] dy[y, x+1]). Each product is of differences that share
-    no pixel, so noise that is independent from pixel to pixel has a mean of 0 in it, whatever its
-    strength, while an edge counts with its square.
-
     Args:
         tile: RGB uint8, shape (h, w, 3).
+
+    Returns:
+        With g the grey image, dx[y, x] = g[y, x+1] - g[y, x] and dy[y, x] = g[y+1, x] - g[y, x]:
+        mean(dx[y, x] dx[y+1, x]) + mean(dy[y, x] dy[y, x+1]), at least MIN_SHARPNESS.
+
+    Source:
+        The squared-gradient focus measures (Groen et al., Cytometry 6:81, 1985) with the square
+        replaced by the product of neighbouring differences. They share no pixel, so noise that is
+        independent from pixel to pixel adds 0 on average, while an edge counts with its square.
     """
     grey = cv2.cvtColor(tile, cv2.COLOR_RGB2GRAY).astype(np.float32)
     dx, dy = np.diff(grey, axis=1), np.diff(grey, axis=0)
@@ -78,11 +88,11 @@ def sharpness(tile: UInt8Array) -> float:
 
 @dataclass(frozen=True, slots=True, order=True)
 class ViewRank:
-    """How good a field is for its slot; the smallest is the best, and no two fields tie.
+    """Rank of a field within its slot; the smallest is the best, and different fields never tie.
 
     Attributes:
-        dullness: Minus the sharpness class: floor(log(sharpness) / log(1.5)).
-        distance_um: From the field's centre to that of the slot; 0 for a place.
+        dullness: Minus the sharpness class, which is floor(log(sharpness) / log(1.5)).
+        distance_um: From the field's centre to that of the slot; 0 for an independent field.
         sha256: Of the field's pixels, hex.
     """
 
@@ -93,17 +103,17 @@ class ViewRank:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SlotUpdate:
-    """What one field brings; nothing is changed until `SlotMap.apply`.
+    """What one field changes in a `SlotMap`; nothing changes until `SlotMap.commit`.
 
     Attributes:
         sequence: Number of the field.
         verdict: ACCEPTED, DUPLICATE or BLANK.
-        slot: Where it belongs.
+        slot: Slot of the field's centre.
         tile: The instance, RGB uint8, shape (tile_h, tile_w, 3).
-        rank: How good it is.
-        replaces: Number of the field whose instance it takes the place of; None when it is new.
-        candidate: Whether it is worth keeping: it could stand for the slot, were the better ones
-            removed. A blank field is not, nor one of the very pixels of an earlier one.
+        rank: Rank of the field within the slot.
+        replaces: Number of the field whose instance it replaces; None when the slot was empty.
+        candidate: Whether the field is kept, as it would represent the slot were the better ones
+            removed. Not kept are a blank field and one with the pixels of an earlier one.
         measures: `tissue_share` with its threshold, and `sharpness`.
     """
 
@@ -118,7 +128,7 @@ class SlotUpdate:
 
 
 class SlotMap:
-    """Which field stands for each slot of the slide. One owner, one thread."""
+    """The field that represents each slot of the slide; one owner, one thread."""
 
     def __init__(
         self,
@@ -137,24 +147,24 @@ class SlotMap:
             tile_h: Rows of a model tile.
             tile_w: Columns of a model tile.
             background: Colour of empty glass, RGB 0 to 255.
-            min_difference: Grey levels darker than it that make a pixel tissue.
-            min_share: Share of tissue pixels that makes the whole field tissue.
+            min_difference: Grey levels below it from which a pixel is tissue.
+            min_share: Share of tissue pixels from which the whole field is tissue, 0 to 1.
             mpp: Pixel size of the camera, um/px; needed for fields that have a position.
-            outline: Where the tissue is, when it is known before; only coverage uses it.
+            outline: Tissue outline, stage um, where it is known before; only coverage uses it.
         """
         self.tile_h, self.tile_w, self.mpp = tile_h, tile_w, mpp
         self.tissue = TissueTest(background, min_difference, min_share)
         self._outline = tuple(outline)
-        self._expected: set[Slot] = set()
-        self._taken: dict[Slot, list[tuple[ViewRank, int]]] = {}
+        self._outline_slots: set[Slot] = set()
+        self._ranked: dict[Slot, list[tuple[ViewRank, int]]] = {}
 
     @property
     def held(self) -> int:
-        """Slots that have an instance: the size of the bag."""
-        return len(self._taken)
+        """Number of slots that have an instance, which is the size of the bag."""
+        return len(self._ranked)
 
     def slot_of(self, x_um: float, y_um: float, width_px: int, height_px: int) -> tuple[int, int]:
-        """Return the slot that holds the centre of a field of this size.
+        """Return the slot (column, row) of a field's centre, for fields of this size.
 
         Raises:
             PixelSizeError: The session has no pixel size.
@@ -162,12 +172,12 @@ class SlotMap:
         width_um, height_um = self._slot_um(height_px, width_px)
         return _slot_of(x_um, width_um), _slot_of(y_um, height_um)
 
-    def judge(self, frame: Frame, sequence: int) -> SlotUpdate:
-        """Say what a field brings, without taking it.
+    def plan(self, frame: Frame, sequence: int) -> SlotUpdate:
+        """Compute what a field changes; changes nothing.
 
         Raises:
-            PositionError: It has neither a position nor a place.
-            PixelSizeError: It has a position and the session no pixel size.
+            PositionError: The frame has neither a stage position nor a location id.
+            PixelSizeError: It has a stage position and the session no pixel size.
         """
         slot, distance_um = self._locate(frame)
         tile = bring_to_tile(frame.pixels, self.tile_h, self.tile_w)
@@ -177,7 +187,7 @@ class SlotMap:
             -math.floor(math.log(sharp) / math.log(SHARPNESS_STEP)), distance_um, digest
         )
         verdict, replaces = Verdict.ACCEPTED, None
-        ranked = self._taken.get(slot, [])
+        ranked = self._ranked.get(slot, [])
         if share < self.tissue.min_share:
             verdict = Verdict.BLANK
         elif ranked:
@@ -192,67 +202,67 @@ class SlotMap:
         )
         return SlotUpdate(sequence, verdict, slot, tile, rank, replaces, candidate, measures)
 
-    def apply(self, view: SlotUpdate) -> None:
-        """Take what `judge` found; only a candidate changes anything."""
-        if view.candidate:
-            self.restore(view.sequence, view.slot, view.rank)
+    def commit(self, update: SlotUpdate) -> None:
+        """Apply a plan; only a candidate changes anything."""
+        if update.candidate:
+            self.restore(update.sequence, update.slot, update.rank)
 
     def restore(self, sequence: int, slot: Slot, rank: ViewRank) -> None:
-        """Put back a candidate, the best of its slot or not."""
-        self._taken.setdefault(slot, []).append((rank, sequence))
-        self._taken[slot].sort()
+        """Add a candidate of a plan or of the store, the best of its slot or not."""
+        self._ranked.setdefault(slot, []).append((rank, sequence))
+        self._ranked[slot].sort()
 
     def remove(self, sequence: int) -> tuple[Slot | None, int | None]:
-        """Take a field out.
+        """Remove a field.
 
         Returns:
             The slot whose instance changes, None when the field was not the best of any; and the
-            number of the candidate that stands for it again, None when the slot is empty.
+            number of the candidate that represents it now, None when the slot is empty.
         """
-        for slot, ranked in list(self._taken.items()):
+        for slot, ranked in list(self._ranked.items()):
             if all(number != sequence for _, number in ranked):
                 continue
             was_best = ranked[0][1] == sequence
             ranked[:] = [entry for entry in ranked if entry[1] != sequence]
             if not ranked:
-                del self._taken[slot]
+                del self._ranked[slot]
             return (slot, ranked[0][1] if ranked else None) if was_best else (None, None)
         return None, None
 
     def instances(self) -> dict[Slot, int]:
-        """Return each slot's field, by its number."""
-        return {slot: ranked[0][1] for slot, ranked in self._taken.items()}
+        """Return the number of the field that represents each slot."""
+        return {slot: ranked[0][1] for slot, ranked in self._ranked.items()}
 
-    def expect(self, height_px: int, width_px: int) -> None:
-        """Learn the size of the session's fields, and so which slots its outline holds.
+    def set_field_size(self, height_px: int, width_px: int) -> None:
+        """Set the size of the session's fields, from which the slots of the outline follow.
 
         Raises:
             PixelSizeError: The session has an outline and no pixel size.
         """
         if self._outline:
             width_um, height_um = self._slot_um(height_px, width_px)
-            self._expected = {
+            self._outline_slots = {
                 (column, row)
                 for region in self._outline
-                for row in _centres(region.y_um, region.height_um, height_um)
-                for column in _centres(region.x_um, region.width_um, width_um)
+                for row in centres_inside(region.y_um, region.height_um, height_um, EDGE_TOLERANCE)
+                for column in centres_inside(region.x_um, region.width_um, width_um, EDGE_TOLERANCE)
             }
 
     def coverage(self) -> float:
         """Return the share held of the slots known to show tissue, 0 to 1; 0 when none is.
 
-        Known are the slots held and, once `expect` was called, those of the outline.
+        Known are the slots held and, once the field size is set, those of the outline.
         """
-        known = len(set(self._taken) | self._expected)
-        return len(self._taken) / known if known else 0.0
+        known = len(set(self._ranked) | self._outline_slots)
+        return len(self._ranked) / known if known else 0.0
 
-    def expected(self) -> set[Slot]:
-        """Return the slots of the outline."""
-        return self._expected
+    def outline_slots(self) -> set[Slot]:
+        """Return the slots of the outline; empty before the field size is set."""
+        return self._outline_slots
 
     def focus(self) -> dict[Slot, float]:
-        """Return the sharpness class of each slot's field, as its lower end; from any thread."""
-        best = [(slot, ranked[0][0]) for slot, ranked in list(self._taken.items()) if ranked]
+        """Return the lower end of the sharpness class of each slot's field; thread-safe."""
+        best = [(slot, ranked[0][0]) for slot, ranked in list(self._ranked.items()) if ranked]
         return {slot: SHARPNESS_STEP**-rank.dullness for slot, rank in best}
 
     def _locate(self, frame: Frame) -> tuple[Slot, float]:
@@ -261,15 +271,14 @@ class SlotMap:
         if frame.x_um is None or frame.y_um is None:
             raise PositionError(
                 "The field has no stage position; send its position, or open the session for "
-                "independent fields and give each a place (edge-mil stream --independent)."
+                "independent fields and give each a location (edge-mil stream --independent)."
             )
         width_um, height_um = self._slot_um(frame.height_px, frame.width_px)
         column, row = self.slot_of(frame.x_um, frame.y_um, frame.width_px, frame.height_px)
         distance_um = math.hypot(
             frame.x_um - (column + 0.5) * width_um, frame.y_um - (row + 0.5) * height_um
         )
-        # To a thousandth of a um: two ways to compute one centre must not differ.
-        return (column, row), round(distance_um, 3)
+        return (column, row), round(distance_um, DISTANCE_DIGITS)
 
     def _slot_um(self, height_px: int, width_px: int) -> tuple[float, float]:
         if self.mpp is None:
@@ -281,9 +290,4 @@ class SlotMap:
 
 
 def _slot_of(position_um: float, slot_um: float) -> int:
-    return math.floor(position_um / slot_um + _SLOT_EDGE)
-
-
-def _centres(start_um: float, length_um: float, slot_um: float) -> range:
-    first, end = start_um / slot_um - 0.5, (start_um + length_um) / slot_um - 0.5
-    return range(math.ceil(first - _SLOT_EDGE), math.ceil(end - _SLOT_EDGE))
+    return math.floor(position_um / slot_um + EDGE_TOLERANCE)

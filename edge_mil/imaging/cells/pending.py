@@ -1,4 +1,4 @@
-"""A cell that waits for the rest of its pixels, and the parts that it has."""
+"""The parts of an incomplete cell, until fields have given all of its pixels."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BoolArray: TypeAlias = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CellPart:
-    """Pixels of a cell that is not complete yet, as one field gave them.
+    """Pixels that one field gave to an incomplete cell.
 
     Attributes:
         i: Column of the cell.
@@ -27,9 +27,9 @@ class CellPart:
         x: Column of the part's left edge within the cell's box.
         y: Row of the part's top edge within the cell's box.
         pixels: RGB uint8, shape (h, w, 3), a copy.
-        sharpness: Of these pixels in their field; NaN where it was not judged.
-        mask: Which of the pixels the camera saw, bool (h, w); None: all.
-        tissue_px: How many of the pixels are tissue, where that was counted; else None.
+        sharpness: `box_sharpness` of these pixels in their field; NaN where it was not measured.
+        mask: Pixels that the camera saw, bool (h, w); None: all.
+        tissue_px: Number of tissue pixels where it was counted; else None.
     """
 
     i: int
@@ -41,15 +41,15 @@ class CellPart:
     mask: BoolArray | None = None
     tissue_px: int | None = None
 
-    def seen(self) -> ViewSharpness:
-        """Return how sharply this part of the cell was seen."""
+    def view_sharpness(self) -> ViewSharpness:
+        """Return the sharpness of this part with its rectangle within the cell."""
         height, width = self.pixels.shape[:2]
         return ViewSharpness(self.x, self.y, width, height, self.sharpness)
 
     def to_bytes(self) -> bytes | memoryview:
-        """Return the pixels row by row, and behind them the mask as bits where there is one.
+        """Serialise the pixels row by row, then the mask as bits where there is one.
 
-        Without a mask they are the part's own, not copied.
+        Without a mask the result is a view of the pixels, not a copy.
         """
         pixels = np.ascontiguousarray(self.pixels).data.cast("B")
         return pixels if self.mask is None else bytes(pixels) + np.packbits(self.mask).tobytes()
@@ -61,13 +61,13 @@ class CellPart:
         data: bytes | memoryview,
         sharpness: float = math.nan,
     ) -> CellPart:
-        """Read what `to_bytes` wrote.
+        """Read a part that `to_bytes` serialised.
 
         Args:
             cell: The cell (i, j).
-            box: x, y, width and height within the cell's box.
-            data: The bytes, which it goes on using.
-            sharpness: As it was.
+            box: x, y, width and height within the cell's box, pixels.
+            data: The bytes; the part's pixels are a view of them.
+            sharpness: Of the part, as it was stored.
         """
         x, y, width, height = box
         area = width * height
@@ -79,10 +79,16 @@ class CellPart:
 
 @dataclass(slots=True, eq=False)
 class PendingCell:
-    """A cell of which some pixels are known.
+    """The known pixels of an incomplete cell.
 
-    The parts are kept as they came and painted together once, at the end: a part that is removed
-    then leaves no trace, and a restart that gives the same parts back is at the same state.
+    The parts are kept as they came and painted once, when the cell is complete: a removed part
+    leaves no trace, and a restart from the same parts gives the same state.
+
+    Attributes:
+        known: Pixels of the cell's box that a field has given, bool (box rows, box columns).
+        parts: (sequence, part) in the order of arrival.
+        known_px: Number of known pixels.
+        tissue_px: Number of tissue pixels among them.
     """
 
     known: BoolArray
@@ -91,10 +97,10 @@ class PendingCell:
     tissue_px: int = 0
 
     def add(self, sequence: int, part: CellPart, test: TissueTest) -> None:
-        """Take the pixels that were not known; the first writer of a pixel stays."""
+        """Add a part; of a pixel that several fields show, the first field's value is kept."""
         height, width = part.pixels.shape[:2]
         known = self.known[part.y : part.y + height, part.x : part.x + width]
-        # The first part of a cell is all new, and most parts are first ones.
+        # The first part is new as a whole; most parts are a cell's first.
         if not self.parts and part.mask is None:
             known[...] = True
             self.known_px += height * width
@@ -110,11 +116,11 @@ class PendingCell:
         self.parts.append((sequence, part))
 
     def paint(self, pixels: UInt8Array) -> None:
-        """Lay the parts over the box's pixels; earlier ones cover later ones."""
+        """Write the parts into the box's pixels (h, w, 3); an earlier part overwrites a later."""
         for _, part in reversed(self.parts):
             height, width = part.pixels.shape[:2]
-            under = pixels[part.y : part.y + height, part.x : part.x + width]
+            target = pixels[part.y : part.y + height, part.x : part.x + width]
             if part.mask is None:
-                under[...] = part.pixels
+                target[...] = part.pixels
             else:
-                np.copyto(under, part.pixels, where=part.mask[:, :, None])
+                np.copyto(target, part.pixels, where=part.mask[:, :, None])

@@ -1,4 +1,4 @@
-"""The light behind one picture, estimated from that picture alone: for `judge`, never a session."""
+"""Estimate the light of one image from that image alone: for `edge-mil judge`, no session."""
 
 from __future__ import annotations
 
@@ -11,62 +11,86 @@ import numpy as np
 from edge_mil.types import Float32Array, Float64Array, UInt8Array
 
 SMALL_PX = 96
-"""Long side of the picture that the surface is fitted to."""
+"""Long side of the shrunk image that the surface is fitted to."""
 
 NOMINAL = (240.0, 240.0, 240.0)
-"""Colour that empty glass is brought to: the tissue test's own background."""
+"""Colour of empty glass after the correction, RGB: the tissue test's own background."""
 
-ABOVE = 0.98
-"""Weight of a pixel above the surface; one below has the rest: the surface rides on the glass."""
+ORDER = 4
+"""Degree of the surface: enough for vignetting whose centre is not the image's."""
 
-ROUNDS = 12
+EXPECTILE = 0.98
+"""Weight of a pixel above the surface; one below has the rest, so that the surface follows the
+brightest pixels, which are glass."""
+
+ITERATIONS = 12
+"""Reweighted fits; the fit converges in fewer."""
 
 GLASS_LEVELS = 12.0
-"""Levels around the surface that its second fit takes for glass."""
+"""Distance from the surface, grey levels, up to which a pixel is glass in the second fit."""
 
-LEAST_GLASS = 0.02
-"""Share of the picture that must lie there for the second fit."""
+MIN_GLASS_SHARE = 0.02
+"""Share of the image that must be glass for the second fit."""
+
+TISSUE_WEIGHT = 1e-3
+"""Weight of tissue in the second fit, so that the surface stays bounded where there is no glass."""
+
+RIDGE = 1e-6
+"""Ridge of the fit, far below the data's own scale: an image of a few pixels has fewer of them than
+the surface has terms."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BackgroundEstimate:
-    """The estimated light behind one picture.
+    """The estimated light of one image.
 
     Attributes:
-        surface: float32 (h, w, 3) at a small size, levels.
-        brightest: The colour where the light is strongest, RGB.
+        surface: Level of empty glass, float32 (h, w, 3), at a small size.
+        brightest: Colour of the glass where the light is strongest, RGB 0 to 255.
     """
 
     surface: Float32Array
     brightest: tuple[float, float, float]
 
     def flatten(self, pixels: UInt8Array, glass: tuple[float, ...] = NOMINAL) -> UInt8Array:
-        """Return the picture (h, w, 3) with its glass brought to one colour everywhere."""
+        """Return the image with the same colour of glass everywhere.
+
+        Args:
+            pixels: RGB uint8 (h, w, 3).
+            glass: That colour, RGB 0 to 255.
+        """
         gain = np.asarray(glass, np.float32) / np.maximum(self.surface, 1.0)
         size = (pixels.shape[1], pixels.shape[0])
-        whole = cv2.resize(gain.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
-        return cv2.multiply(pixels, whole, dtype=cv2.CV_8U).astype(np.uint8, copy=False)
+        enlarged = cv2.resize(gain.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
+        return cv2.multiply(pixels, enlarged, dtype=cv2.CV_8U).astype(np.uint8, copy=False)
 
 
 def estimate_background(pixels: UInt8Array) -> BackgroundEstimate:
-    """Fit a smooth surface, of fourth order, to the brightest parts of each channel.
+    """Fit a polynomial surface to the brightest pixels of each channel.
 
-    Vignetting, a lamp out of centre and a colour cast go with it. On a field that is all tissue
-    it rides on the palest tissue, and the rest of the tissue still lies below.
+    It models vignetting, a lamp out of centre and a colour cast. In a field that is all tissue it
+    follows the palest tissue, and the rest of the tissue still lies below.
 
     Args:
         pixels: RGB uint8 (h, w, 3).
+
+    Source:
+        Retrospective shading correction by a polynomial background (Likar et al., J. Microsc.
+        197:285, 2000); the fit is an expectile regression (Newey and Powell, Econometrica 55:819,
+        1987).
     """
+    # Shrink: thinning first, then area averages over at least four pixels each way.
     height, width = pixels.shape[:2]
     factor = max(1.0, max(height, width) / SMALL_PX)
     size = (max(1, round(width / factor)), max(1, round(height / factor)))
-    thin = max(1, math.floor(factor / 4))
+    step = max(1, math.floor(factor / 4))
     small = cv2.resize(
-        np.ascontiguousarray(pixels[::thin, ::thin]), size, interpolation=cv2.INTER_AREA
+        np.ascontiguousarray(pixels[::step, ::step]), size, interpolation=cv2.INTER_AREA
     )
-    terms = _terms(size[1], size[0])
+    # One surface per channel.
+    terms = _polynomial(size[1], size[0])
     surface = np.stack(
-        [_ride(terms, small[..., channel].ravel().astype(np.float64)) for channel in range(3)], -1
+        [_upper_surface(terms, small[..., c].ravel().astype(np.float64)) for c in range(3)], -1
     )
     surface = np.clip(surface, 1.0, 255.0)
     brightest = surface[np.argmax(surface.sum(axis=1))]
@@ -76,32 +100,33 @@ def estimate_background(pixels: UInt8Array) -> BackgroundEstimate:
     )
 
 
-def _terms(height: int, width: int) -> Float64Array:
+def _polynomial(height: int, width: int) -> Float64Array:
+    """Return the powers x^i y^j, i + j <= ORDER, of each pixel: float64 (pixels, terms)."""
     y, x = np.mgrid[0:height, 0:width]
     y = (2.0 * y - (height - 1)) / max(height, width)
     x = (2.0 * x - (width - 1)) / max(height, width)
-    powers = [x**i * y**j for i in range(5) for j in range(5 - i)]
+    powers = [x**i * y**j for i in range(ORDER + 1) for j in range(ORDER + 1 - i)]
     return np.stack([power.ravel() for power in powers], axis=1)
 
 
-def _ride(terms: Float64Array, levels: Float64Array) -> Float64Array:
-    """Return the surface on top of the levels: an expectile, fitted by weighted least squares."""
+def _upper_surface(terms: Float64Array, levels: Float64Array) -> Float64Array:
+    """Return the expectile surface of the levels, by iteratively reweighted least squares."""
     weights = np.ones(len(levels))
     surface = levels
-    for _ in range(ROUNDS):
+    for _ in range(ITERATIONS):
         surface = _fit(terms, levels, weights)
-        weights = np.where(levels > surface, ABOVE, 1.0 - ABOVE)
+        weights = np.where(levels > surface, EXPECTILE, 1.0 - EXPECTILE)
+    # A second fit to the glass alone, which tissue far below no longer pulls down.
     glass = np.abs(levels - surface) <= GLASS_LEVELS
-    if glass.mean() >= LEAST_GLASS:
-        # What is far below no longer pulls; it keeps a little weight, so that the surface cannot
-        # run away where there is no glass.
-        surface = _fit(terms, levels, np.where(glass | (levels > surface), 1.0, 1e-3))
+    if glass.mean() >= MIN_GLASS_SHARE:
+        weights = np.where(glass | (levels > surface), 1.0, TISSUE_WEIGHT)
+        surface = _fit(terms, levels, weights)
     return surface
 
 
 def _fit(terms: Float64Array, levels: Float64Array, weights: Float64Array) -> Float64Array:
-    weighed = terms * weights[:, None]
-    # A ridge far below the data's own scale: a picture of a few pixels has fewer than 15.
-    system = weighed.T @ terms + 1e-6 * len(levels) * np.eye(terms.shape[1])
-    answer: Float64Array = terms @ np.linalg.solve(system, weighed.T @ levels)
-    return answer
+    """Return the weighted least-squares fit of the levels, by the normal equations."""
+    weighted = terms * weights[:, None]
+    system = weighted.T @ terms + RIDGE * len(levels) * np.eye(terms.shape[1])
+    fitted: Float64Array = terms @ np.linalg.solve(system, weighted.T @ levels)
+    return fitted

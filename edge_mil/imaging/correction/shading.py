@@ -1,4 +1,4 @@
-"""Uneven light, the camera's dark level and the lamp's colour, taken out of a field in one pass."""
+"""Flat field, dark frame and white balance, applied to a field in one pass."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from edge_mil.errors import FrameError
 from edge_mil.types import Float32Array, UInt8Array
 
 FULL = 255
-"""The divisor of a pixel that is not changed."""
+"""Divisor of a pixel that stays as it is."""
 
 MIN_LIGHT = 0.1
-"""Where less than a tenth of the light arrives, a pixel of 8 bits has nothing to be mended."""
+"""Least share of the light that is corrected: below it 8 bits hold too little to be raised."""
 
 ROWS_AT_ONCE = 64
-"""With a dark frame a field is worked on in strips that stay in the processor's cache."""
+"""Rows of a strip: with a dark frame a field is corrected in strips that fit the CPU's cache."""
 
 
 class ShadingCorrection:
-    """What a camera with these optics does to an even white field, and how to take it back.
+    """Correction of uneven light, the camera's dark level and the colour of the lamp.
 
     A corrected pixel is `(pixel - dark) x white gain / flat`, rounded to the nearest level and
-    clipped to 0 to 255. Flat field and white gain are one divisor of 8 bits, so that the whole is
-    a saturating subtraction (only with a dark frame) and one division: 3 ms for 2448 x 2048 RGB on
-    one core, 4 ms with a dark frame; a gain in float32 needs 10 ms. The divisor's own rounding is
-    at most half of 1/255 of full light: 0.2 % where the field is brightest, 0.5 % where 40 % of
-    the light arrives.
+    clipped to 0 to 255 (flat-field correction; Seibert et al., Proc. SPIE 3336:348, 1998). Flat
+    field and white gain are one divisor of 8 bits, so that the whole is a saturating subtraction
+    (only with a dark frame) and one division: 3 ms for 2448 x 2048 RGB on one core, 4 ms with a
+    dark frame; a gain in float32 needs 10 ms. The divisor's own rounding is at most half of 1/255
+    of full light: 0.2 % where the field is brightest, 0.5 % where 40 % of the light arrives.
 
-    The brightest place keeps its level and all others are raised to it, so correcting never
-    clips a place that was not clipped before, save in a channel that white balance raises.
+    The brightest pixel keeps its level and all others are raised to it, so the correction clips
+    no pixel that was not clipped before, except in a channel that white balance raises.
 
     Attributes:
-        flat: Light that arrives, as a share of the brightest place of the same channel: float32,
+        flat: Light that arrives, as a share of the channel's brightest pixel: float32, shape
             (h', w', 3), above 0 and at most 1; it may be smaller than the frames.
         dark: Level of the camera in the dark, float32, (h', w', 3) as `flat`; None: 0.
         white_gains: Gain of red, green and blue that makes empty glass grey; at least 1.
@@ -48,10 +48,10 @@ class ShadingCorrection:
         dark: Float32Array | None = None,
         white_gains: tuple[float, ...] = (1.0, 1.0, 1.0),
     ) -> None:
-        """Take what was measured.
+        """Check the measured arrays; see the class for each.
 
         Raises:
-            FrameError: The arrays do not fit together, or a number is not possible.
+            FrameError: The shapes do not fit together, or a number is impossible.
         """
         shapes_fit = flat.ndim == 3 and flat.shape[2] == 3 and 0 not in flat.shape
         if not shapes_fit or (dark is not None and dark.shape != flat.shape):
@@ -70,13 +70,8 @@ class ShadingCorrection:
         self._dark: UInt8Array | None = None
 
     @property
-    def depth(self) -> float:
-        """How much less light the darkest place gets than the brightest, 0 to 1."""
-        return 1 - float(self.flat.min())
-
-    @property
     def divisor(self) -> UInt8Array:
-        """Flat field and white gains as applied: uint8, (h, w, 3), 255 where nothing changes."""
+        """Flat field over white gains, uint8 (h, w, 3); FULL where nothing changes."""
         if self._divisor is None:
             gains = np.asarray(self.white_gains, dtype=np.float32)
             light = np.maximum(self._at_frame_size(self.flat), MIN_LIGHT) / gains
@@ -88,16 +83,15 @@ class ShadingCorrection:
 
         Args:
             pixels: RGB uint8, shape (h, w, 3), of the size that was calibrated.
-            out: Where to put the result, of the same shape; `pixels` itself is allowed. None
-                makes a new array.
+            out: Receives the result, of the same shape; it may be `pixels`. None makes one.
 
         Returns:
-            The corrected field, uint8, (h, w, 3): `out` where it was given.
+            The corrected field, uint8 (h, w, 3); `out` where it was given.
 
         Raises:
             FrameError: The field has another size than the calibration's frames.
         """
-        self.check_size(pixels)
+        self._check_size(pixels)
         if out is None:
             out = np.empty_like(pixels)
         divisor, dark = self.divisor, self._dark_frame()
@@ -110,12 +104,11 @@ class ShadingCorrection:
             cv2.divide(out[rows], divisor[rows], dst=out[rows], scale=FULL)
         return out
 
-    def check_size(self, pixels: UInt8Array) -> None:
-        """Refuse a field that this calibration was not measured for.
+    def with_white_gains(self, white_gains: tuple[float, ...]) -> ShadingCorrection:
+        """Return the same correction for another lamp colour."""
+        return ShadingCorrection(self.flat, self.frame_px, self.dark, white_gains)
 
-        Raises:
-            FrameError: It has another size, so it is from another camera, binning or crop.
-        """
+    def _check_size(self, pixels: UInt8Array) -> None:
         height, width = self.frame_px
         if pixels.shape != (height, width, 3) or pixels.dtype != np.uint8:
             raise FrameError(
@@ -124,10 +117,6 @@ class ShadingCorrection:
                 "crop, or measure it again with edge-mil calibrate flat-field.",
                 reason="CALIBRATION_FRAME_SIZE",
             )
-
-    def with_white_gains(self, white_gains: tuple[float, ...]) -> ShadingCorrection:
-        """Return the same correction for another lamp colour."""
-        return ShadingCorrection(self.flat, self.frame_px, self.dark, white_gains)
 
     def _dark_frame(self) -> UInt8Array | None:
         if self._dark is None and self.dark is not None and float(self.dark.max()) > 0:
@@ -141,8 +130,3 @@ class ShadingCorrection:
             return small
         large = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
         return large.astype(np.float32, copy=False)
-
-
-def even(frame_px: tuple[int, int], white_gains: tuple[float, ...]) -> ShadingCorrection:
-    """Return a correction of colour alone, for optics whose light is even."""
-    return ShadingCorrection(np.ones((1, 1, 3), dtype=np.float32), frame_px, None, white_gains)

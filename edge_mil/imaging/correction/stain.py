@@ -1,8 +1,8 @@
-"""Stain normalisation: the colours of one stain batch brought to those a model was trained on.
+"""Stain normalisation: bring the colours of one slide to those that a model was trained on.
 
-A profile says what the colours of a slide are like; a transform goes from one profile to another.
-Both are fixed before the first field, and a tile is changed by its own pixels alone, so that the
-live score equals the batch.
+A profile describes the colours of a slide, and a transform goes from one profile to another. Both
+are fixed before the first field, and a tile is changed by its own pixels alone, so that the live
+score equals the batch score.
 """
 
 from __future__ import annotations
@@ -19,21 +19,33 @@ from edge_mil.types import Float32Array, Float64Array, UInt8Array
 METHODS = ("macenko", "reinhard")
 
 MIN_DENSITY = 0.15
-"""Optical density (natural logarithm) below which a pixel is glass; Macenko et al. take 0.15."""
+"""Optical density (natural logarithm) below which a pixel is glass; Macenko et al. use 0.15."""
+
 ANGLE_PERCENTILE = 1.0
-"""The stains are the extreme directions but the outermost hundredth (Macenko et al.)."""
+"""The stains are the extreme directions without the outermost hundredth (Macenko et al.)."""
+
 REACH_PERCENTILE = 99.0
-"""What counts as the strongest staining (the same)."""
+"""Percentile of a stain's amount that counts as the strongest staining (Macenko et al.)."""
+
 MIN_PIXELS = 1000
-"""Fewer tissue pixels than this say nothing of a stain."""
+"""Tissue pixels that a profile needs."""
+
 MIN_ANGLE_DEGREES = 3.0
-"""Two stains nearer than this are one: their amounts would be noise."""
-SAMPLE = 200_000
-"""Tissue pixels that a profile is fitted on; more change it by less than a grey level."""
+"""Angle between two stains below which they are one: their amounts would be noise."""
+
+MIN_LAB_DEVIATION = 0.1
+"""Standard deviation in L*a*b* below which all tissue has one colour."""
+
+SAMPLE_PIXELS = 200_000
+"""Tissue pixels that a profile is fitted to; more change it by less than a grey level."""
+
 LEVELS = 256
+MIN_LEVEL = 0.5
+"""Level that 0 counts as, whose logarithm would be infinite."""
+
 LAB_SCALE = np.array([2.55, 1.0, 1.0])
 LAB_ZERO = np.array([0.0, 128.0, 128.0])
-"""How OpenCV packs L*a*b* into 8 bits: (value + zero) x scale."""
+"""OpenCV's packing of L*a*b* into 8 bits: (value + zero) x scale."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +54,15 @@ class StainProfile:
 
     Attributes:
         background: Colour of empty glass, RGB 0 to 255.
-        mean: Mean of the tissue in CIE L*a*b*.
+        mean: Mean of the tissue in CIE L*a*b*, three numbers.
         deviation: Standard deviation of the same.
-        stains: The two stains' optical densities in red, green and blue, unit length, the one
-            that takes more red (haematoxylin) first: six numbers; empty where the tissue shows
+        stains: The two stains' optical densities in red, green and blue, as unit vectors, first
+            the one that absorbs more red (haematoxylin): six numbers; empty where the tissue shows
             only one stain.
-        reach: 99th percentile of each stain's amount; empty with `stains`.
+        reach: 99th percentile of each stain's amount; empty where `stains` is.
+
+    Raises:
+        CalibrationError: There are too few or too many numbers, or one is impossible.
     """
 
     background: tuple[float, ...]
@@ -57,7 +72,6 @@ class StainProfile:
     reach: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse numbers that no slide has."""
         numbers = (*self.background, *self.mean, *self.deviation, *self.stains, *self.reach)
         sizes = len(self.background), len(self.mean), len(self.deviation)
         if (
@@ -76,16 +90,18 @@ def fit_profile(pixels: UInt8Array, background: tuple[float, ...]) -> StainProfi
     """Measure the colours of stained tissue.
 
     Args:
-        pixels: RGB uint8, shape (..., 3), of many places; glass among them is left out.
+        pixels: RGB uint8, shape (..., 3), of many fields; glass among them is ignored.
         background: Colour of empty glass, RGB 0 to 255.
 
     Raises:
         CalibrationError: There is too little tissue, or all of it has one colour.
 
     Source:
-        Macenko et al., "A method for normalizing histology slides for quantitative analysis"
-        (ISBI 2009); Reinhard et al., "Color transfer between images" (2001), in L*a*b*.
+        Macenko et al., "A method for normalizing histology slides for quantitative analysis" (IEEE
+        ISBI 2009); Reinhard et al., "Color transfer between images" (IEEE Comput. Graph. Appl.
+        21(5):34, 2001), in L*a*b*.
     """
+    # Stained pixels: dense enough in every channel; of very many an even sample.
     flat = pixels.reshape(-1, 3)
     density = _density(background)[flat, np.arange(3)]
     stained = np.flatnonzero((density > MIN_DENSITY).all(axis=1))
@@ -95,12 +111,14 @@ def fit_profile(pixels: UInt8Array, background: tuple[float, ...]) -> StainProfi
             "needed; scan places with tissue, in focus.",
             pixels=len(stained),
         )
-    if len(stained) > SAMPLE:
-        stained = stained[np.linspace(0, len(stained) - 1, SAMPLE).round().astype(np.int64)]
+    if len(stained) > SAMPLE_PIXELS:
+        sample = np.linspace(0, len(stained) - 1, SAMPLE_PIXELS)
+        stained = stained[sample.round().astype(np.int64)]
     tissue, density = flat[stained], density[stained]
+    # Reinhard's moments, then Macenko's stains.
     lab = _to_lab(tissue[None])[0]
     deviation = lab.std(axis=0)
-    if float(deviation.min()) < 0.1:
+    if float(deviation.min()) < MIN_LAB_DEVIATION:
         raise CalibrationError("All tissue has one colour; scan more places, in focus.")
     stains, reach = _two_stains(density)
     return StainProfile(
@@ -113,20 +131,25 @@ def fit_profile(pixels: UInt8Array, background: tuple[float, ...]) -> StainProfi
 
 
 class StainTransform:
-    """Brings tiles from one stain profile to another; a pure function of each tile.
+    """Transforms tiles from one stain profile to another; a pure function of each tile.
 
-    Macenko: optical density is linear in the amount of stain, so unmixing by the source's
-    stains, scaling to the target's reach and mixing by the target's stains is one 3 x 3 matrix
-    between two tables. Reinhard: each channel of L*a*b* gets the target's mean and deviation.
-    Empty glass becomes the target's glass under Macenko; under Reinhard it is shifted with the
-    rest.
+    Macenko: optical density is linear in the amount of stain (Beer-Lambert), so unmixing by the
+    source's stains, scaling to the target's reach and mixing by the target's stains is one 3 x 3
+    matrix between a table of logarithms and an exponential. Reinhard: each channel of L*a*b* gets
+    the target's mean and standard deviation. Empty glass becomes the target's glass under Macenko;
+    under Reinhard it is shifted with the rest.
     """
 
     def __init__(self, method: str, source: StainProfile, target: StainProfile) -> None:
         """Prepare the tables.
 
+        Args:
+            method: One of METHODS.
+            source: Colours of the session's slide.
+            target: Colours of the bundle's training slides.
+
         Raises:
-            CalibrationError: The method is unknown, or a profile lacks what it needs.
+            CalibrationError: The method is unknown, or a profile has no two stains for Macenko's.
         """
         if method not in METHODS:
             raise CalibrationError(
@@ -134,6 +157,7 @@ class StainTransform:
             )
         self.method, self.source, self.target = method, source, target
         if method == "reinhard":
+            # One table of 8-bit levels per channel: unpack, shift and scale, pack.
             gain = np.asarray(target.deviation) / np.asarray(source.deviation)
             shift = np.asarray(target.mean) - gain * np.asarray(source.mean)
             levels = np.arange(LEVELS, dtype=np.float64)[:, None] / LAB_SCALE - LAB_ZERO
@@ -146,11 +170,13 @@ class StainTransform:
                     f"The {what} shows only one stain, so Macenko's normalisation has nothing to "
                     "separate; scan places with both stains, or use a bundle with Reinhard's."
                 )
+        # Mixing matrix (channels, stains) of the target, scaled from the source's reach to its own,
+        # times the pseudo-inverse of the source's.
         mixing = np.asarray(target.stains).reshape(2, 3).T * (
             np.asarray(target.reach) / np.asarray(source.reach)
         )
         unmixing = np.linalg.pinv(np.asarray(source.stains).reshape(2, 3).T)
-        # exp(log white - density) is the light that is left.
+        # The light that is left is exp(log white - density).
         white = np.log(np.asarray(target.background))
         self._matrix = np.column_stack([-mixing @ unmixing, white]).astype(np.float32)
         # cv2.LUT wants one row of 256 entries with a table for each channel.
@@ -166,9 +192,9 @@ class StainTransform:
             The same shape; a new array.
         """
         out = np.empty_like(tiles)
-        one = self._reinhard if self.method == "reinhard" else self._macenko
-        for tile, place in zip(tiles, out, strict=True):
-            place[...] = one(tile)
+        normalise = self._reinhard if self.method == "reinhard" else self._macenko
+        for tile, result in zip(tiles, out, strict=True):
+            result[...] = normalise(tile)
         return out
 
     def _macenko(self, tile: UInt8Array) -> UInt8Array:
@@ -177,17 +203,26 @@ class StainTransform:
         return cv2.convertScaleAbs(levels).astype(np.uint8, copy=False)
 
     def _reinhard(self, tile: UInt8Array) -> UInt8Array:
-        # 8-bit L*a*b*, as StainTools has it: 0.6 ms for a tile of 224 px, in float32 2.4 ms.
+        # 8-bit L*a*b*, as StainTools does: 0.6 ms for a tile of 224 px, in float32 2.4 ms.
         lab = cv2.LUT(cv2.cvtColor(tile, cv2.COLOR_RGB2Lab), self._table)
         return cv2.cvtColor(lab, cv2.COLOR_Lab2RGB).astype(np.uint8, copy=False)
 
 
 def _two_stains(density: Float64Array) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return both stains and their reach, or nothing where the tissue shows only one."""
+    """Return the stains of tissue and their reach (Macenko et al., 2009).
+
+    Args:
+        density: Optical density of stained pixels, float64 (n, 3).
+
+    Returns:
+        `StainProfile.stains` and `reach`; both empty where the tissue shows only one stain.
+    """
+    # The plane of the two largest principal components of the densities.
     _, directions = np.linalg.eigh(np.cov(density.T))
     plane = directions[:, [2, 1]]
     # An eigenvector has no sign; densities are positive.
     plane *= np.where(plane[0] < 0, -1.0, 1.0)
+    # The extreme angles within the plane are the stains.
     along = density @ plane
     angles = np.arctan2(along[:, 1], along[:, 0])
     low, high = np.percentile(angles, [ANGLE_PERCENTILE, 100 - ANGLE_PERCENTILE])
@@ -196,6 +231,7 @@ def _two_stains(density: Float64Array) -> tuple[tuple[float, ...], tuple[float, 
     ends = [plane @ np.array([math.cos(a), math.sin(a)]) for a in (low, high)]
     first, second = sorted(ends, key=lambda stain: -float(stain[0]))
     stains = np.stack([first, second])
+    # Amount of each stain in each pixel, by least squares.
     amounts = density @ np.linalg.pinv(stains)
     reach = np.percentile(amounts, REACH_PERCENTILE, axis=0)
     if float(reach.min()) <= 0:
@@ -204,16 +240,17 @@ def _two_stains(density: Float64Array) -> tuple[tuple[float, ...], tuple[float, 
 
 
 def _density(background: tuple[float, ...]) -> Float64Array:
-    """Return the optical density of each level of each channel, (256, 3).
+    """Return the optical density of each level of each channel, float64 (256, 3), 0 and more.
 
-    Brighter than glass is none; level 0 is taken as half a level.
+    Natural logarithm, as Macenko et al.; a level above the glass has density 0.
     """
-    levels = np.maximum(np.arange(LEVELS, dtype=np.float64), 0.5)[:, None]
+    levels = np.maximum(np.arange(LEVELS, dtype=np.float64), MIN_LEVEL)[:, None]
     density = np.log(np.asarray(background, dtype=np.float64)) - np.log(levels)
-    out: Float64Array = np.maximum(density, 0.0)
-    return out
+    positive: Float64Array = np.maximum(density, 0.0)
+    return positive
 
 
 def _to_lab(pixels: UInt8Array) -> Float32Array:
+    """Return RGB uint8 (h, w, 3) in CIE L*a*b*, float32, L 0 to 100."""
     scaled: Float32Array = np.multiply(pixels, np.float32(1 / 255), dtype=np.float32)
     return cv2.cvtColor(scaled, cv2.COLOR_RGB2Lab).astype(np.float32, copy=False)

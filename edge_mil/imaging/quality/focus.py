@@ -1,41 +1,45 @@
-"""How sharp a field is: against itself for the gate, in grey levels for planes of one place."""
+"""Focus: features of a field's spectrum for the gate, and sharpness in grey levels squared."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from edge_mil.errors import FrameError
-from edge_mil.imaging.quality.spectrum import BLOCK_PX, FieldSpectrum, coefficients
-from edge_mil.imaging.tissue import TissueTest
+from edge_mil.imaging.quality.spectrum import FieldSpectrum, coefficient_counts
 from edge_mil.types import Float32Array, UInt8Array
 
 NOISE_BAND = 9
-"""Band of the corners of the spectrum."""
+"""Band of the corners of the spectrum, which no lens fills."""
 
 NOISE_MARGIN = 1.1
-"""The noise is taken off with this factor: a mean of a few blocks is a little off itself."""
+"""Factor of the noise that is subtracted: a mean of a few blocks is itself inexact."""
 
-LEAST_SHARE, LEAST = 0.1, 0.03
-"""What is left is never below this share of the noise plus this power: no logarithm of nothing.
-A picture of whole grey levels has a noise of 1/12 by itself."""
+FLOOR_SHARE, FLOOR_POWER = 0.1, 0.03
+"""Least corrected power: this share of the noise plus this power, grey levels squared, so that no
+logarithm of 0 is taken. Rounding to whole grey levels alone has a power of 1/12."""
+
+SECTOR_FLOOR = 1.5
+"""Factor of the floor in a sector: with fewer coefficients than a ring its mean scatters more."""
 
 LAG_PX = 2
-"""Distance of the two pixels whose difference is the sharpness: one pixel of a camera is often
-finer than its lens, and mostly noise."""
+"""Distance of the two pixels whose difference is measured: a camera's pixel is often finer than
+its lens resolves, so the difference of neighbours is mostly noise."""
+
+IMMERKAER_GAIN = 36.0
+"""Sum of the squares of Immerkaer's mask: its factor on the variance of white noise."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Contrast:
-    """The logarithm (base 10) of a spectrum without its noise.
+    """Logarithm (base 10) of a field's power spectrum without the sensor's noise.
 
     Attributes:
         rings: By band, float32 (BANDS,).
-        sectors: By band and direction, each smoothed with its neighbours (BANDS, DIRECTIONS).
-        floor: What would stand there where there is nothing but noise.
+        sectors: By band and direction, each smoothed with its neighbours, float32
+            (BANDS, DIRECTIONS).
+        floor: Value of a band that holds nothing but noise.
     """
 
     rings: Float32Array
@@ -43,53 +47,62 @@ class Contrast:
     floor: float
 
 
-def contrast(spectrum: FieldSpectrum) -> Contrast:
-    """Take the sensor's noise off a spectrum.
+def noise_corrected(spectrum: FieldSpectrum) -> Contrast:
+    """Subtract the sensor's noise from a spectrum.
 
-    Noise is white, and the corners of the spectrum hold nothing else; blur that came before the
-    noise leaves them alone, so a blurred field does not look sharp because it is noisy.
+    The sensor's noise is white, and the corners of the spectrum hold nothing else, so their power
+    is that of the noise in every band. Blur happens before the noise is added and leaves it as it
+    is, so a blurred field does not pass for a sharp one because it is noisy.
     """
-    count = coefficients()
-    power = spectrum.power
+    count, power = coefficient_counts(), spectrum.power
+    # Mean over all directions of a band, weighted with the number of coefficients.
     rings = (power * count).sum(axis=1) / np.maximum(count.sum(axis=1), 1.0)
-    near = np.roll(count, 1, 1) + 2 * count + np.roll(count, -1, 1)
-    weighed = power * count
-    sectors = (np.roll(weighed, 1, 1) + 2 * weighed + np.roll(weighed, -1, 1)) / np.maximum(
-        near, 1e-3
+    # Mean over a direction and its two neighbours, with weights 1 2 1.
+    nearby = np.roll(count, 1, 1) + 2 * count + np.roll(count, -1, 1)
+    weighted = power * count
+    sectors = (np.roll(weighted, 1, 1) + 2 * weighted + np.roll(weighted, -1, 1)) / np.maximum(
+        nearby, 1e-3
     )
+    # Subtract the noise, keep at least the floor, and take the logarithm.
     noise = NOISE_MARGIN * rings[NOISE_BAND]
-    floor = LEAST_SHARE * rings[NOISE_BAND] + LEAST
+    floor = FLOOR_SHARE * rings[NOISE_BAND] + FLOOR_POWER
     return Contrast(
         np.log10(np.maximum(rings - noise, floor)).astype(np.float32),
-        np.log10(np.maximum(sectors - noise, 1.5 * floor)).astype(np.float32),
+        np.log10(np.maximum(sectors - noise, SECTOR_FLOOR * floor)).astype(np.float32),
         float(np.log10(floor)),
     )
 
 
-def focus_numbers(of: Contrast) -> tuple[float, float, float]:
-    """Return what tells a blurred field from a sharp one, each larger when sharp, in decades.
+def focus_features(contrast: Contrast) -> tuple[float, float, float]:
+    """Return the features of the focus gate, in decades; each is larger for a sharp field.
 
-    The steepest fall between two bands of 0.045 to 0.25 cycles per pixel (sharp tissue falls by
-    0.4 to 0.9 per half octave whatever it is, a disc of confusion brings a cliff), the fall from
-    0.05 to 0.15, and how far 0.15 stands above the noise.
+    The steepest fall between two bands of 0.045 to 0.25 cycles per pixel, the fall from 0.05 to
+    0.15, and the height of 0.15 above the noise.
+
+    Source:
+        The spectrum of a natural image falls as a power of the frequency (Field, J. Opt. Soc. Am.
+        A 4:2379, 1987); tissue in focus falls by 0.4 to 0.9 decades per half octave. The transfer
+        function of a disc of confusion falls to 0 at 0.61 / radius (Stokseth, J. Opt. Soc. Am.
+        59:1314, 1969), which shows as one steep step.
     """
-    rings = of.rings
+    rings = contrast.rings
     steepest = float(np.diff(rings)[2:6].min())
-    return steepest, float(rings[5] - rings[2]), float(rings[5] - of.floor)
+    return steepest, float(rings[5] - rings[2]), float(rings[5] - contrast.floor)
 
 
 def box_sharpness(grey: UInt8Array) -> float:
     """Return the noise-corrected contrast of pixels two apart, grey levels squared.
 
-    It depends on these pixels alone, so equal pixels are equally sharp. It compares pictures of
-    one place; between places it says more of the tissue than of the focus.
+    It depends on these pixels alone, so equal pixels are equally sharp. It compares images of one
+    place of the slide; between places it says more of the tissue than of the focus.
 
     Args:
-        grey: uint8 (h, w), at least 4 pixels each way; else 0.
+        grey: uint8 (h, w), at least 4 pixels each way; else the result is 0.
 
     Source:
-        Mean square difference (a Brenner gradient, both ways), less twice the variance of the
-        noise after Immerkaer, "Fast noise variance estimation", CVIU 64 (1996).
+        Mean squared difference at a lag of two pixels, across and down (Brenner et al., J.
+        Histochem. Cytochem. 24:100, 1976), less twice the variance of the noise (Immerkaer, "Fast
+        noise variance estimation", Comput. Vis. Image Underst. 64:300, 1996).
     """
     if min(grey.shape) < 2 * LAG_PX:
         return 0.0
@@ -97,49 +110,16 @@ def box_sharpness(grey: UInt8Array) -> float:
     across = cv2.norm(grey[:, LAG_PX:], grey[:, :-LAG_PX], cv2.NORM_L2SQR)
     down = cv2.norm(grey[LAG_PX:], grey[:-LAG_PX], cv2.NORM_L2SQR)
     energy = across / (height * (width - LAG_PX)) + down / (width * (height - LAG_PX))
-    # The second differences across and down are Immerkaer's mask (1 -2 1, -2 4 -2, 1 -2 1), in
-    # whole numbers and at half the time of a filter with that mask.
-    answer = cv2.Sobel(grey, cv2.CV_16S, 2, 2, ksize=3)[1:-1, 1:-1]
-    noise = cv2.norm(answer, cv2.NORM_L2SQR) / (answer.size * _IMMERKAER_GAIN)
+    # The second derivative across of that down is Immerkaer's mask (1 -2 1, -2 4 -2, 1 -2 1), in
+    # whole numbers and in half the time of a filter with that mask.
+    response = cv2.Sobel(grey, cv2.CV_16S, 2, 2, ksize=3)[1:-1, 1:-1]
+    noise = cv2.norm(response, cv2.NORM_L2SQR) / (response.size * IMMERKAER_GAIN)
+    # Each squared difference holds twice the noise's variance; `energy` is the sum of two of them.
     return float(max(0.0, energy / 2.0 - 2.0 * noise))
 
 
-_IMMERKAER_GAIN = 36.0
-"""Sum of the squares of the mask: by how much it enlarges the variance of white noise."""
-
-
-def mean_sharpness(blocks: Sequence[UInt8Array] | UInt8Array) -> float:
-    """Return the mean sharpness of the blocks; 0 without one."""
+def mean_sharpness(blocks: UInt8Array) -> float:
+    """Return the mean `box_sharpness` of grey blocks, uint8 (n, h, w); 0 without a block."""
     if not len(blocks):
         return 0.0
     return float(np.mean([box_sharpness(block) for block in blocks]))
-
-
-def sharpest(frames: Iterable[UInt8Array], tissue: TissueTest | None = None) -> int:
-    """Return which of the pictures of one place, through the focus, is the sharpest.
-
-    Args:
-        frames: RGB uint8 (h, w, 3), all of one size.
-        tissue: Where given, only blocks that show tissue in any of the planes count.
-
-    Raises:
-        FrameError: There is no picture, or their sizes differ.
-    """
-    planes = list(frames)
-    if not planes:
-        raise FrameError("A focus stack needs at least one picture; got none.")
-    if any(plane.shape != planes[0].shape for plane in planes):
-        raise FrameError("The pictures of a focus stack must all have one size.")
-    height, width = planes[0].shape[:2]
-    sums = np.zeros(len(planes))
-    for y in range(0, max(1, height - BLOCK_PX + 1), BLOCK_PX):
-        for x in range(0, max(1, width - BLOCK_PX + 1), BLOCK_PX):
-            parts = [plane[y : y + BLOCK_PX, x : x + BLOCK_PX] for plane in planes]
-            if tissue is not None and not any(tissue.count(part) for part in parts):
-                continue
-            sums += [box_sharpness(_grey(part)) for part in parts]
-    return int(np.argmax(sums))
-
-
-def _grey(pixels: UInt8Array) -> UInt8Array:
-    return cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY).astype(np.uint8, copy=False)

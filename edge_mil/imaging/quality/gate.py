@@ -1,22 +1,21 @@
-"""The gates that a field passes before its cells are looked at: saturation, motion, focus."""
+"""The gates that a field must pass before its cells are assembled: saturation, motion, focus."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
 from edge_mil.imaging.quality.focus import (
     Contrast,
-    box_sharpness,
-    contrast,
-    focus_numbers,
+    focus_features,
     mean_sharpness,
+    noise_corrected,
 )
 from edge_mil.imaging.quality.gate_settings import GateSettings
-from edge_mil.imaging.quality.motion import displacement_px, motion_numbers
+from edge_mil.imaging.quality.motion import displacement_px, motion_features
 from edge_mil.imaging.quality.saturation import clipped
 from edge_mil.imaging.quality.spectrum import field_spectrum, tissue_blocks
 from edge_mil.imaging.tissue import TissueTest
@@ -25,33 +24,33 @@ from edge_mil.types import Measure, UInt8Array, Verdict
 __all__ = ["FrameGate", "GateResult", "GateSettings"]
 
 MIN_BLOCKS = 12
-"""Tissue blocks from which a field is judged; one of 224 x 224 pixels has 16. Of one to eight
+"""Tissue blocks from which a field is judged; one of 224 x 224 pixels has 16. With one to eight
 blocks at the soft margin of the tissue one sharp field in ten was refused."""
 
 FOCUS_WEIGHTS = (12.4, 2.5, 4.4)
 FOCUS_OFFSET = 7.2
-"""Of `focus_numbers`: a logistic regression by `tests/benchmarks/gates/fit_weights.py`."""
+"""Of `focus_features`: a logistic regression by `tests/benchmarks/gates/fit_weights.py`."""
 
 STILL_WEIGHTS = (12.4, 2.9, 5.4, -10.8, -8.3, -1.2, 5.7)
 STILL_OFFSET = 8.9
-"""Of `motion_numbers`, by the same."""
+"""Of `motion_features`, fitted in the same way."""
 
 MOVING_WEIGHTS = (5.2, 1.2, 1.9, 12.2, 8.1, -1.7, -12.0)
 MOVING_OFFSET = -3.3
-"""Of `motion_numbers`: moved rather than out of focus, once the field is refused."""
+"""Of `motion_features`: moved rather than out of focus, for fields that are refused."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class GateResult:
-    """What the gates say of one field, and how sharp each part of it is.
+    """Verdict of the gates on one field.
 
     Attributes:
-        verdict: MOVING, BLURRED, or None where the field is good, or shows nothing to judge.
+        verdict: MOVING, BLURRED, or None where the field passes or shows too little to judge.
         measures: Every number with its threshold.
-        sharpness: Noise-corrected contrast of the tissue, grey levels squared: comparable between
-            pictures of one place, refused ones too. 0 where there is no tissue.
-        empty: No tissue, or none with structure: the field is BLANK if anything.
-        judged: Whether motion and focus could be judged; too little tissue says nothing.
+        sharpness: Noise-corrected contrast of the tissue, grey levels squared; 0 without tissue.
+            It compares images of one place, refused ones too.
+        empty: Whether the field shows no tissue, or none with structure.
+        judged: Whether there was enough tissue to judge motion and focus.
     """
 
     verdict: Verdict | None
@@ -59,21 +58,10 @@ class GateResult:
     sharpness: float
     empty: bool
     judged: bool
-    _pixels: UInt8Array = field(repr=False)
-
-    def of_box(self, x0: int, y0: int, x1: int, y1: int) -> float:
-        """Return the sharpness of a part of the field: of pixels [x0, x1) by [y0, y1).
-
-        It depends on the pixels of the part alone; an empty part has none (0).
-        """
-        part = self._pixels[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)]
-        if 0 in part.shape:
-            return 0.0
-        return box_sharpness(cv2.cvtColor(part, cv2.COLOR_RGB2GRAY).astype(np.uint8, copy=False))
 
 
 class FrameGate:
-    """The gates of one session, or of `edge-mil judge`: no state, thresholds fixed when made."""
+    """The gates of one session, or of `edge-mil judge`; stateless, its thresholds are fixed."""
 
     def __init__(self, settings: GateSettings, tissue: TissueTest) -> None:
         self._settings = settings
@@ -81,44 +69,42 @@ class FrameGate:
 
     @property
     def settings(self) -> GateSettings:
-        """The thresholds."""
         return self._settings
 
     def saturation(self, raw: UInt8Array) -> Measure:
-        """Return the share of clipped pixels of the field as the camera gave it (h, w, 3)."""
+        """Return the share of clipped pixels of a field as the camera gave it (h, w, 3)."""
         shares = clipped(raw)
         if shares.black > self._settings.max_black_share:
             return Measure("black_share", shares.black, self._settings.max_black_share, False)
         limit = self._settings.max_clipped_share
         return Measure("clipped_share", shares.share, limit, shares.share <= limit)
 
-    def look(
+    def evaluate(
         self,
         pixels: UInt8Array,
-        previous_gray: UInt8Array | None = None,
-        gray: UInt8Array | None = None,
+        previous_grey: UInt8Array | None = None,
+        grey: UInt8Array | None = None,
     ) -> GateResult:
         """Judge motion and focus of a field.
 
         Args:
-            pixels: RGB uint8 (h, w, 3), after flat field and white balance. It is kept for
-                `GateResult.of_box`, so it must not be written to while that is in use.
-            previous_gray: The frame before at the same place, grey uint8 (h, w), where there is
-                one: the way between the two settles a doubt.
-            gray: `pixels` in grey, where that has been made already.
+            pixels: RGB uint8 (h, w, 3), after flat field and white balance.
+            previous_grey: The frame before at the same place, uint8 (h, w), where there is one:
+                a large displacement between the two raises the threshold of stillness.
+            grey: `pixels` in grey, uint8 (h, w), where it was computed already.
         """
         settings = self._settings
-        blocks = tissue_blocks(pixels, self._tissue, gray)
+        blocks = tissue_blocks(pixels, self._tissue, grey)
         spectrum = field_spectrum(blocks)
-        sharpness = mean_sharpness(blocks.grey)
-        way = math.nan
-        if previous_gray is not None:
-            if gray is None:
-                gray = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY).astype(np.uint8, copy=False)
-            way = displacement_px(gray, previous_gray)
-        moved = [] if math.isnan(way) else [Measure("displacement_px", way)]
+        sharpness = mean_sharpness(blocks)
+        displacement = math.nan
+        if previous_grey is not None:
+            if grey is None:
+                grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY).astype(np.uint8, copy=False)
+            displacement = displacement_px(grey, previous_grey)
+        moved = [] if math.isnan(displacement) else [Measure("displacement_px", displacement)]
         if spectrum is None:
-            return GateResult(None, tuple(moved), sharpness, True, False, pixels)
+            return GateResult(None, tuple(moved), sharpness, empty=True, judged=False)
         structured = spectrum.deviation >= settings.min_contrast
         measures = [
             *moved,
@@ -126,34 +112,27 @@ class FrameGate:
             Measure("sharpness", sharpness),
         ]
         if not structured or len(blocks) < MIN_BLOCKS:
-            return GateResult(None, tuple(measures), sharpness, not structured, False, pixels)
-        of = contrast(spectrum)
-        least = settings.min_stillness + (settings.doubt if way >= settings.moving_px else 0.0)
-        stillness, focus = stillness_of(of), focus_of(of)
+            return GateResult(None, tuple(measures), sharpness, empty=not structured, judged=False)
+        contrast = noise_corrected(spectrum)
+        min_stillness = settings.min_stillness
+        if displacement >= settings.moving_px:
+            min_stillness += settings.doubt
+        stillness = _log_odds(motion_features(contrast), STILL_WEIGHTS, STILL_OFFSET)
+        focus = _log_odds(focus_features(contrast), FOCUS_WEIGHTS, FOCUS_OFFSET)
         measures += [
-            Measure("stillness", stillness, least, stillness >= least),
+            Measure("stillness", stillness, min_stillness, stillness >= min_stillness),
             Measure("focus", focus, settings.min_focus, focus >= settings.min_focus),
         ]
         verdict = None
-        if stillness < least or focus < settings.min_focus:
-            verdict = Verdict.MOVING if looks_moved(of) else Verdict.BLURRED
-        return GateResult(verdict, tuple(measures), sharpness, False, True, pixels)
+        if stillness < min_stillness or focus < settings.min_focus:
+            verdict = Verdict.MOVING if _looks_moved(contrast) else Verdict.BLURRED
+        return GateResult(verdict, tuple(measures), sharpness, empty=False, judged=True)
 
 
-def focus_of(of: Contrast) -> float:
-    """Return the log odds that a field is in focus, by its spectrum."""
-    return _weigh(focus_numbers(of), FOCUS_WEIGHTS, FOCUS_OFFSET)
-
-
-def stillness_of(of: Contrast) -> float:
-    """Return the log odds that a field did not move while it was exposed."""
-    return _weigh(motion_numbers(of), STILL_WEIGHTS, STILL_OFFSET)
-
-
-def looks_moved(of: Contrast) -> bool:
+def _looks_moved(contrast: Contrast) -> bool:
     """Say whether a field that is not sharp lost its contrast in one direction."""
-    return _weigh(motion_numbers(of), MOVING_WEIGHTS, MOVING_OFFSET) > 0.0
+    return _log_odds(motion_features(contrast), MOVING_WEIGHTS, MOVING_OFFSET) > 0.0
 
 
-def _weigh(numbers: tuple[float, ...], weights: tuple[float, ...], offset: float) -> float:
-    return offset + sum(w * n for w, n in zip(weights, numbers, strict=True))
+def _log_odds(features: tuple[float, ...], weights: tuple[float, ...], offset: float) -> float:
+    return offset + sum(w * x for w, x in zip(weights, features, strict=True))

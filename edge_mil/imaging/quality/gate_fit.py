@@ -1,4 +1,4 @@
-"""Thresholds of the gates for one microscope, from a short scan of fields that are good."""
+"""Fit the thresholds of the gates to one microscope, from a short scan of good fields."""
 
 from __future__ import annotations
 
@@ -15,32 +15,39 @@ from edge_mil.types import Float64Array, UInt8Array
 MIN_FIELDS = 5
 """Fields with tissue that a fit needs."""
 
-SPREADS = 4.0
-"""Robust deviations (1.48 median absolute ones) below the median at which a threshold lies: a
-scan may hold a few bad fields, so its worst field says nothing."""
+DEVIATIONS = 4.0
+"""Robust deviations below the median at which a threshold lies: a scan may hold a few bad fields,
+so its worst field says nothing."""
 
-LEAST_DEVIATION = 1.0
+MAD_TO_DEVIATION = 1.4826
+"""Standard deviation of a normal distribution over its median absolute deviation."""
+
+MIN_DEVIATION = 1.0
 """Log odds: fields of one scan are more alike than those of a week."""
 
 LOWEST, HIGHEST = -4.0, 4.0
-"""Log odds between which a fitted threshold stays: no scan of blurred fields may teach the gates
-that blur is good, and no scan of one sharp spot that other tissue is blurred."""
+"""Log odds between which a fitted threshold stays: from a scan of blurred fields blur must not
+become acceptable, nor other tissue unacceptable from a scan of one sharp spot."""
 
 HIGHEST_CLIPPED = 0.3
-"""Share of clipped pixels that no scan can make good."""
+"""Largest threshold of the share of clipped pixels, whatever the scan."""
+
+USUAL_QUANTILE, CLIPPED_FACTOR = 0.75, 2.0
+"""The threshold of clipping is at least this factor of this quantile of the scan."""
 
 BINS = 20
+"""Bins of a histogram."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Histogram:
-    """How one number was spread over the scan.
+    """Distribution of one measure over the scan.
 
     Attributes:
-        name: The measure.
+        name: Name of the measure.
         edges: Ends of the bins, float64 (n + 1,).
-        counts: Fields in each, (n,).
-        threshold: What was fitted.
+        counts: Number of fields in each bin, n of them.
+        threshold: The fitted threshold.
     """
 
     name: str
@@ -51,12 +58,12 @@ class Histogram:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FittedGates:
-    """Thresholds, and the spread of the numbers that they were fitted to.
+    """Fitted thresholds, with the distributions that they were fitted to.
 
     Attributes:
         settings: The thresholds.
-        histograms: One for each number.
-        fields: Fields with tissue that were used.
+        histograms: One for each measure.
+        fields: Number of fields with tissue that were used.
     """
 
     settings: GateSettings
@@ -65,29 +72,26 @@ class FittedGates:
 
 
 def fit_gate_settings(
-    frames: Iterable[UInt8Array],
-    tissue: TissueTest | None = None,
-    start: GateSettings | None = None,
+    frames: Iterable[UInt8Array], tissue: TissueTest | None = None
 ) -> FittedGates:
     """Fit the thresholds to a short scan of the microscope.
 
     Args:
         frames: RGB uint8 (h, w, 3), in focus and at rest, after flat field and white balance;
             a few bad ones do no harm.
-        tissue: With the background of the calibration; None takes the nominal one.
-        start: Settings whose other numbers stay; None takes the defaults.
+        tissue: Tissue test with the background of the calibration; None: the nominal one.
 
     Raises:
         CalibrationError: Too few of the frames show tissue.
     """
-    settings = start or GateSettings()
+    settings = GateSettings()
     gate = FrameGate(settings, tissue or TissueTest())
     numbers: dict[str, list[float]] = {"clipped_share": [], "stillness": [], "focus": []}
     for pixels in frames:
-        found = gate.look(pixels)
-        if not found.judged:
+        result = gate.evaluate(pixels)
+        if not result.judged:
             continue
-        for measure in (gate.saturation(pixels), *found.measures):
+        for measure in (gate.saturation(pixels), *result.measures):
             if measure.name in numbers:
                 numbers[measure.name].append(measure.value)
     fields = len(numbers["focus"])
@@ -114,16 +118,16 @@ def fit_gate_settings(
 
 def _threshold(values: list[float]) -> float:
     """Return the log odds below which a field is refused."""
-    middle = float(np.median(values))
-    deviation = 1.4826 * float(np.median(np.abs(np.asarray(values) - middle)))
-    lowest = middle - SPREADS * max(deviation, LEAST_DEVIATION)
+    median = float(np.median(values))
+    deviation = MAD_TO_DEVIATION * float(np.median(np.abs(np.asarray(values) - median)))
+    lowest = median - DEVIATIONS * max(deviation, MIN_DEVIATION)
     return round(min(max(lowest, LOWEST), HIGHEST), 3)
 
 
 def _clipped(values: list[float], default: float) -> float:
     """Return the share of clipped pixels above which a field is refused, never a stricter one."""
-    usual = float(np.quantile(values, 0.75)) if values else 0.0
-    return round(min(max(default, 2.0 * usual), HIGHEST_CLIPPED), 3)
+    usual = float(np.quantile(values, USUAL_QUANTILE)) if values else 0.0
+    return round(min(max(default, CLIPPED_FACTOR * usual), HIGHEST_CLIPPED), 3)
 
 
 def _histogram(name: str, values: list[float], threshold: float) -> Histogram:

@@ -1,4 +1,4 @@
-"""The thresholds of the frame gates: fixed before the first field, kept with a calibration."""
+"""The thresholds of the gates: fixed before the first field, stored with a calibration."""
 
 from __future__ import annotations
 
@@ -13,19 +13,22 @@ from edge_mil.errors import CalibrationError
 class GateSettings:
     """Thresholds of the gates; the defaults hold for any bright-field camera.
 
-    Where they come from: `docs/imaging/gates.md` and `tests/gates/`.
+    Measured by `tests/benchmarks/gates/`, with results in `docs/imaging/gates.md`.
 
     Attributes:
         max_clipped_share: Share of pixels in plateaus of one or two clipped channels. Good real
             fields hold 0.05 at most (10 of 336 of `oral_he`, burnt out in parts, more than 0.08),
             those whose gain was raised by 1.3 mostly 0.2 to 0.6.
         max_black_share: Share of pixels in plateaus of black.
-        min_focus: Log odds of being in focus (`imaging.focus`).
-        min_stillness: Log odds of not having moved (`imaging.motion`).
-        moving_px: Way since the frame before from which a doubtful field counts as moving.
-        doubt: Log odds above `min_stillness` that such a way leaves in doubt.
+        min_focus: Log odds that the field is in focus (`quality/focus.py`).
+        min_stillness: Log odds that the field did not move (`quality/motion.py`).
+        moving_px: Displacement since the frame before from which `doubt` applies, pixels.
+        doubt: Log odds that are added to `min_stillness` after such a displacement.
         min_contrast: Standard deviation of grey levels in the richer tissue blocks below which
             there is no structure to judge.
+
+    Raises:
+        CalibrationError: A number is not finite, or a share is outside of 0 to 1.
     """
 
     max_clipped_share: float = 0.08
@@ -37,11 +40,6 @@ class GateSettings:
     min_contrast: float = 4.0
 
     def __post_init__(self) -> None:
-        """Check the numbers.
-
-        Raises:
-            CalibrationError: One is not finite, or a share is not within 0 and 1.
-        """
         for name, value in asdict(self).items():
             share = name.endswith("_share")
             if not math.isfinite(value) or (share and not 0.0 <= value <= 1.0):
@@ -52,15 +50,14 @@ class GateSettings:
                 )
 
     def as_json(self) -> dict[str, float]:
-        """Return the thresholds by name."""
         return dict(asdict(self))
 
     @classmethod
     def from_json(cls, document: Mapping[str, object]) -> GateSettings:
-        """Return the thresholds that `as_json` gave.
+        """Read thresholds as `as_json` wrote them.
 
         Raises:
-            CalibrationError: A name is unknown or a value is no number.
+            CalibrationError: A name is unknown, or a value is no number.
         """
         known = {field.name for field in fields(cls)}
         if unknown := sorted(set(document) - known):

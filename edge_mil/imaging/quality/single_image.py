@@ -1,4 +1,4 @@
-"""One picture judged alone, without a session: its verdict, and every number behind it."""
+"""Judge the quality of one image without a session: its verdict, and every number behind it."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from edge_mil.imaging.quality.gate import FrameGate, GateSettings
 from edge_mil.imaging.tissue import TissueTest
 from edge_mil.types import Measure, UInt8Array, Verdict
 
-WORTH_ASKING = 0.5
-"""Share of a cell that must lie in the picture for the cell to be asked for tissue: a sliver is
-filled by one speck of dust."""
+MIN_CELL_SHARE = 0.5
+"""Share of a cell that must lie in the image for the cell to be tested for tissue: one speck of
+dust fills a sliver."""
 
-SPARSE = 0.3
-"""Share of tissue in the fullest cell below which the picture may hold nothing but dust."""
+SPARSE_SHARE = 0.3
+"""Share of tissue in the fullest cell below which the image may hold nothing but dust."""
 
-GREY = 0.12
-"""Difference of the channels' mean darkness, as a share of the darkest: dust and shadows take all
+STAIN_DIFFERENCE = 0.12
+"""Difference of the channels' mean darkness, as a share of the darkest: dust and shadows absorb all
 colours alike (0.01 to 0.06 under noise), the stains do not (0.3 and more on every real field)."""
 
 STRUCTURE = 80.0
@@ -32,15 +32,15 @@ STRUCTURE = 80.0
 
 @dataclass(frozen=True, slots=True, eq=False)
 class QualityReport:
-    """What became of one picture.
+    """Quality of one image.
 
     Attributes:
         verdict: SATURATED, MOVING, BLANK, BLURRED or ACCEPTED.
         measures: The numbers, with their thresholds.
-        sharpness: Noise-corrected contrast of its tissue, grey levels squared: the largest of
-            several planes of one place is the sharpest plane, refused ones included.
-        flat: The picture with its own light taken off, RGB uint8 (h, w, 3).
-        cells: The whole cells that show tissue.
+        sharpness: Noise-corrected contrast of its tissue, grey levels squared. Of several focal
+            planes of one place the largest is that of the sharpest plane, refused ones included.
+        flat: The image divided by its own estimated light, RGB uint8 (h, w, 3).
+        cells: The whole cells (i, j) that show tissue, the image's corner being that of (0, 0).
     """
 
     verdict: Verdict
@@ -51,7 +51,7 @@ class QualityReport:
 
 
 class ImageQuality:
-    """Judges pictures one by one; the light behind each is estimated from it alone."""
+    """Judges images one by one; the light of each is estimated from that image alone."""
 
     def __init__(
         self,
@@ -59,20 +59,20 @@ class ImageQuality:
         tissue: TissueTest | None = None,
         settings: GateSettings | None = None,
     ) -> None:
-        """Set what does not change from picture to picture.
+        """Set what is the same for all images.
 
         Args:
-            geometry: Size of the cells, and of the camera's pixels; None where the whole picture
-                is one instance.
-            tissue: The tissue test; None takes the nominal one.
-            settings: Thresholds of the gates; None takes the defaults.
+            geometry: Size of the cells, and of the camera's pixels; None where the whole image is
+                one instance.
+            tissue: The tissue test; None: the nominal one.
+            settings: Thresholds of the gates; None: the defaults.
         """
         self.geometry = geometry
         self.tissue = TissueTest() if tissue is None else tissue
         self._gate = FrameGate(settings or GateSettings(), self.tissue)
 
-    def judge(self, pixels: UInt8Array) -> QualityReport:
-        """Judge one picture.
+    def evaluate(self, pixels: UInt8Array) -> QualityReport:
+        """Judge one image.
 
         Args:
             pixels: RGB uint8 (h, w, 3), as the camera gave it.
@@ -80,53 +80,54 @@ class ImageQuality:
         saturation = self._gate.saturation(pixels)
         light = estimate_background(pixels)
         flat = light.flatten(pixels, self.tissue.background)
-        look = self._gate.look(flat)
-        share, cells = self._tissue_of(flat)
-        numbers = (
+        gated = self._gate.evaluate(flat)
+        share, cells = self._tissue_cells(flat)
+        measures = (
             saturation,
             Measure("background", sum(light.brightest) / 3.0),
             Measure("tissue_share", share, self.tissue.min_share, share >= self.tissue.min_share),
         )
         if not saturation.passed:
             verdict = Verdict.SATURATED
-        elif share < self.tissue.min_share or look.empty:
+        elif share < self.tissue.min_share or gated.empty:
             verdict = Verdict.BLANK
         else:
-            verdict = look.verdict or Verdict.ACCEPTED
-        return QualityReport(verdict, (*numbers, *look.measures), look.sharpness, flat, cells)
+            verdict = gated.verdict or Verdict.ACCEPTED
+        return QualityReport(verdict, (*measures, *gated.measures), gated.sharpness, flat, cells)
 
-    def _tissue_of(self, flat: UInt8Array) -> tuple[float, tuple[Cell, ...]]:
+    def _tissue_cells(self, flat: UInt8Array) -> tuple[float, tuple[Cell, ...]]:
         """Return the largest share of tissue in a cell, and the whole cells that show tissue."""
         height, width = flat.shape[:2]
         if self.geometry is None:
-            return self._share(flat), ()
-        best, cells, asked = 0.0, [], False
+            return self._tissue_share(flat), ()
+        largest, cells, tested = 0.0, [], False
         for i, j in self.geometry.cells_touching(0, 0, width, height):
             box = self.geometry.box(i, j)
             x1, y1 = min(box.x1, width), min(box.y1, height)
             x0, y0 = max(box.x0, 0), max(box.y0, 0)
-            seen = (x1 - x0) * (y1 - y0) / (box.width_px * box.height_px)
-            if seen < WORTH_ASKING:
+            shown = (x1 - x0) * (y1 - y0) / (box.width_px * box.height_px)
+            if shown < MIN_CELL_SHARE:
                 continue
-            asked = True
-            share = self._share(flat[y0:y1, x0:x1])
-            best = max(best, share)
-            if seen == 1.0 and share >= self.tissue.min_share:
+            tested = True
+            share = self._tissue_share(flat[y0:y1, x0:x1])
+            largest = max(largest, share)
+            if shown == 1.0 and share >= self.tissue.min_share:
                 cells.append((i, j))
-        if not asked:
-            best = self._share(flat)
-        return best, tuple(cells)
+        if not tested:
+            largest = self._tissue_share(flat)
+        return largest, tuple(cells)
 
-    def _share(self, part: UInt8Array) -> float:
-        """Return the share of tissue; 0 where what is dark is only dust or a shadow."""
+    def _tissue_share(self, part: UInt8Array) -> float:
+        """Return the share of tissue; 0 where the dark pixels are only dust or a shadow."""
         share = self.tissue.share(part)
         if share < self.tissue.min_share:
             return share
+        # Mean darkness of each channel over the tissue pixels; stain differs between channels.
         levels = cv2.mean(part, self.tissue.mask(part))
         darkness = [
             glass - level for glass, level in zip(self.tissue.background, levels, strict=False)
         ]
-        if max(darkness) - min(darkness) >= GREY * max(darkness):
+        if max(darkness) - min(darkness) >= STAIN_DIFFERENCE * max(darkness):
             return share
         grey = cv2.cvtColor(part, cv2.COLOR_RGB2GRAY).astype(np.uint8, copy=False)
-        return share if share >= SPARSE and box_sharpness(grey) >= STRUCTURE else 0.0
+        return share if share >= SPARSE_SHARE and box_sharpness(grey) >= STRUCTURE else 0.0

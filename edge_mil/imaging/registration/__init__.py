@@ -1,14 +1,24 @@
-"""Align images with each other: pairs of frames, chains of key frames, the stage against both.
+"""Registration: align images with each other, and the stage with the images.
 
-`pairwise` finds the offset between two images (`shift_search` proposes offsets, `pyramid` holds an
-image at several sizes); `localizer` finds a frame among the `key_frames`, `pose_graph` solves their
-positions together when a path closes a loop; `stage_check` and `stage_offset` compare the stage
-with the images, and `magnification` asks whether another objective explains a failure.
+Fields go in as `RegistrationPyramid`s, prepared by `pyramid`; positions on the session's lattice
+come out, or a refusal with the numbers behind it.
+
+| step | file |
+| --- | --- |
+| try every whole shift of two images | `shift_search.py` |
+| refine a shift to a part of a pixel | `template_match.py` |
+| register a pair, and say whether it is reliable | `pairwise.py` |
+| locate a frame among the key frames, without a stage | `localizer.py`, `key_frames.py` |
+| combine registrations to several key frames | `consensus.py` |
+| solve all positions together where a loop closes | `pose_graph.py` |
+| compare a stage with the images, and refine it | `stage_check.py`, `stage_offset.py` |
+| name what is wrong with a stage | `stage_contradiction.py` |
+| recognise another objective | `magnification.py` |
 """
 
-from edge_mil.imaging.registration.key_frames import KeyFrame, KeyFrames, key_frame
+from edge_mil.imaging.registration.key_frames import KeyFrame, KeyFrames, make_key_frame
 from edge_mil.imaging.registration.localizer import FrameLocation, KeyFrameLocalizer
-from edge_mil.imaging.registration.pose_graph import PoseEdge, settle
+from edge_mil.imaging.registration.pose_graph import PoseEdge, optimise_poses
 from edge_mil.imaging.registration.stage_check import StageCheck, StageComparison, check_affine
 from edge_mil.imaging.registration.stage_offset import StageOffset
 
@@ -22,6 +32,6 @@ __all__ = [
     "StageComparison",
     "StageOffset",
     "check_affine",
-    "key_frame",
-    "settle",
+    "make_key_frame",
+    "optimise_poses",
 ]

@@ -1,4 +1,4 @@
-"""The fields that others are placed by: where they lie, and a picture of each."""
+"""Key frames: the frames of a session that later frames are registered to."""
 
 from __future__ import annotations
 
@@ -12,31 +12,30 @@ import numpy as np
 from edge_mil.errors import StoreError
 from edge_mil.imaging.registration.pose_graph import PoseEdge, Position
 from edge_mil.imaging.registration.pyramid import RegistrationPyramid
-from edge_mil.types import UInt8Array
 
 QUALITY = 92
-"""Of the stored picture, JPEG: a twelfth of the memory, and nothing that registration misses."""
+"""JPEG quality of a stored key frame: a twelfth of the memory, without loss to registration."""
 
-READY = 48
-"""Pictures kept decoded: those near by, and those that a search came over last."""
+MAX_PYRAMIDS = 48
+"""Pyramids that are kept: those near the last frame, and those that a search used last."""
 
-HELD = 256
-"""Pictures kept in memory as JPEG, the newest; older ones are read from the session's file."""
+MAX_IN_MEMORY = 256
+"""JPEGs that are kept in memory, the newest; older ones are read from the session's file."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class KeyFrame:
-    """One field that others are placed by.
+    """One frame that others are registered to.
 
     Attributes:
-        sequence: Its number.
+        sequence: Number of the field.
         x: Column of its left edge on the session's lattice, camera pixels.
         y: Row of its top edge.
         width_px: Its columns, camera pixels.
         height_px: Its rows.
-        factor: Camera pixels per pixel of the picture.
-        jpeg: The picture, grey; b"" once it is in the session's file alone.
-        links: Registrations that placed it, to earlier key fields.
+        factor: Camera pixels per pixel of the stored image.
+        jpeg: The image in grey; b"" once only the session's file holds it.
+        edges: Registrations to earlier key frames that gave its position.
     """
 
     sequence: int
@@ -46,103 +45,100 @@ class KeyFrame:
     height_px: int
     factor: int
     jpeg: bytes
-    links: tuple[PoseEdge, ...] = ()
+    edges: tuple[PoseEdge, ...] = ()
 
     @property
     def position(self) -> Position:
-        """Where its top left corner lies."""
+        """Top left corner on the session's lattice, camera pixels."""
         return self.x, self.y
 
     def overlap(self, x: float, y: float) -> float:
-        """Return the share that it has in common with a field of its size at (x, y)."""
+        """Return the share that it has in common with a field of its size at (x, y), 0 to 1."""
         across = max(0.0, 1 - abs(x - self.x) / self.width_px)
         down = max(0.0, 1 - abs(y - self.y) / self.height_px)
         return across * down
 
-    def away(self, x: float, y: float) -> float:
-        """Return how far a field at (x, y) lies, in fields, the larger of both directions."""
+    def distance(self, x: float, y: float) -> float:
+        """Return the distance to a field at (x, y), in fields, the larger of both directions."""
         return max(abs(x - self.x) / self.width_px, abs(y - self.y) / self.height_px)
 
 
-def key_frame(
+def make_key_frame(
     sequence: int,
-    picture: RegistrationPyramid,
+    pyramid: RegistrationPyramid,
     size_px: tuple[int, int],
     position: Position,
-    links: tuple[PoseEdge, ...] = (),
+    edges: tuple[PoseEdge, ...] = (),
 ) -> KeyFrame:
-    """Make a key field of a picture.
+    """Make a key frame of a field.
 
     Args:
         sequence: Number of the field.
-        picture: Its picture.
+        pyramid: The field.
         size_px: Its (width, height), camera pixels.
-        position: Of its top left corner.
-        links: What placed it.
+        position: Its top left corner on the session's lattice, camera pixels.
+        edges: Registrations that gave the position.
     """
-    _, jpeg = cv2.imencode(".jpg", picture.grey, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
-    return KeyFrame(sequence, *position, *size_px, picture.factor, jpeg.tobytes(), links)
+    _, jpeg = cv2.imencode(".jpg", pyramid.grey, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    return KeyFrame(sequence, *position, *size_px, pyramid.factor, jpeg.tobytes(), edges)
 
 
 class KeyFrames:
-    """All key fields of a session, in the order of their numbers; bounded in memory.
+    """All key frames of a session in the order of their numbers, with bounded memory.
 
     Attributes:
-        load: Reads the JPEG of a key field that is durable; None keeps all of them in memory.
+        load: Reads the JPEG of a key frame from the session's file; None keeps all in memory.
     """
 
     def __init__(self) -> None:
-        self._fields: dict[int, KeyFrame] = {}
-        self._ready: OrderedDict[int, RegistrationPyramid] = OrderedDict()
-        self._held: deque[int] = deque()
+        self._frames: dict[int, KeyFrame] = {}
+        self._pyramids: OrderedDict[int, RegistrationPyramid] = OrderedDict()
+        self._in_memory: deque[int] = deque()
         self.load: Callable[[int], bytes] | None = None
 
     def __len__(self) -> int:
-        return len(self._fields)
-
-    def __contains__(self, sequence: int) -> bool:
-        return sequence in self._fields
+        return len(self._frames)
 
     def __getitem__(self, sequence: int) -> KeyFrame:
-        return self._fields[sequence]
+        return self._frames[sequence]
 
     def all(self) -> list[KeyFrame]:
-        """Return the key fields, oldest first."""
-        return list(self._fields.values())
+        """Return the key frames, oldest first."""
+        return list(self._frames.values())
 
-    def add(self, field: KeyFrame) -> None:
-        """Take one."""
-        self._fields[field.sequence] = field
-        self._held.append(field.sequence)
-        while self.load is not None and len(self._held) > HELD:
-            oldest = self._held.popleft()
-            self._fields[oldest] = replace(self._fields[oldest], jpeg=b"")
+    def add(self, key: KeyFrame) -> None:
+        """Add a key frame; the JPEG of the oldest in memory goes where the file holds it."""
+        self._frames[key.sequence] = key
+        self._in_memory.append(key.sequence)
+        while self.load is not None and len(self._in_memory) > MAX_IN_MEMORY:
+            oldest = self._in_memory.popleft()
+            self._frames[oldest] = replace(self._frames[oldest], jpeg=b"")
 
     def move(self, positions: dict[int, Position]) -> None:
-        """Give key fields new positions."""
         for sequence, (x, y) in positions.items():
-            self._fields[sequence] = replace(self._fields[sequence], x=x, y=y)
+            self._frames[sequence] = replace(self._frames[sequence], x=x, y=y)
 
     def near(self, x: float, y: float, reach: float) -> list[KeyFrame]:
         """Return those within `reach` fields of a field at (x, y), the nearest first."""
-        near = [field for field in self._fields.values() if field.away(x, y) <= reach]
-        return sorted(near, key=lambda field: (field.away(x, y), field.sequence))
+        near = [key for key in self._frames.values() if key.distance(x, y) <= reach]
+        return sorted(near, key=lambda key: (key.distance(x, y), key.sequence))
 
-    def picture(self, sequence: int) -> RegistrationPyramid:
-        """Return the picture of one, as it is stored: the same before and after a restart."""
-        found = self._ready.get(sequence)
-        if found is None:
-            field = self._fields[sequence]
-            jpeg = field.jpeg or (self.load(sequence) if self.load is not None else b"")
+    def pyramid(self, sequence: int) -> RegistrationPyramid:
+        """Return the pyramid of the stored JPEG, which a restart does not change.
+
+        Raises:
+            StoreError: The JPEG is damaged.
+        """
+        pyramid = self._pyramids.get(sequence)
+        if pyramid is None:
+            key = self._frames[sequence]
+            jpeg = key.jpeg or (self.load(sequence) if self.load is not None else b"")
             grey = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_GRAYSCALE)
             if grey is None:
-                raise StoreError(f"The stored picture of field {sequence} cannot be read.")
-            found = self._ready[sequence] = RegistrationPyramid(_uint8(grey), field.factor)
-            while len(self._ready) > READY:
-                self._ready.popitem(last=False)
-        self._ready.move_to_end(sequence)
-        return found
-
-
-def _uint8(grey: object) -> UInt8Array:
-    return np.asarray(grey, np.uint8)
+                raise StoreError(f"The stored image of field {sequence} cannot be read.")
+            pyramid = RegistrationPyramid(np.asarray(grey, np.uint8), key.factor)
+            self._pyramids[sequence] = pyramid
+            while len(self._pyramids) > MAX_PYRAMIDS:
+                self._pyramids.popitem(last=False)
+        self._pyramids.move_to_end(sequence)
+        return pyramid

@@ -1,4 +1,4 @@
-"""A field as registration sees it: grey, flattened, at the scales that are needed."""
+"""A field prepared for registration: in grey, flattened, at several scales."""
 
 from __future__ import annotations
 
@@ -12,33 +12,36 @@ import numpy.typing as npt
 from edge_mil.types import Float32Array, Float64Array, UInt8Array
 
 FINE_PX = 1280
-"""Long side of the finest scale at most: whole camera pixels up to here, half ones beyond."""
+"""Longest side of the finest scale: camera pixels up to here, means of 2 x 2 and more beyond."""
 
 COARSE_PX = 160
-"""Long side at most of the small picture in which every shift is tried."""
+"""Longest side of the coarsest scale, at which every shift is tried."""
 
-SHADING = 0.04
-"""Sigma of the blur that is taken off, in long sides: uneven light goes, structure stays."""
+LIGHT_SIGMA = 0.04
+"""Sigma of the blur that is subtracted, in long sides: it removes uneven light, not structure."""
 
-FLOOR = 4.0
-"""Grey levels of contrast that count as noise: what is fainter is not blown up."""
+NOISE_LEVELS = 4.0
+"""Grey levels that are added to the local contrast: fainter structure is not amplified."""
 
-TEXTURED = 5.0
-"""Local contrast of the flattened picture, grey levels, by which a place can be known."""
+TEXTURE_LEVELS = 5.0
+"""Local contrast, grey levels, from which a place has texture that identifies it."""
 
-TEXTURE_SIGMA = 1.5
-"""Pixels around a place whose contrast counts."""
+TEXTURE_SIGMA_PX = 1.5
+"""Sigma of the window of the local contrast, pixels of the coarsest scale."""
+
+MIN_SIDE_PX = 8
+"""Shortest side of a field that is shrunk to another magnification."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CoarseLevel:
-    """A small picture with every contrast made alike, and what all its overlaps need.
+    """The coarsest scale with local contrast equalised, and its integral images.
 
     Attributes:
         pixels: float32 (h, w), mean near 0, local deviation near 1 where there is structure.
-        textured: Where there is structure, bool (h, w).
-        sums: Integral of `pixels`, float64 (h + 1, w + 1).
-        squares: Integral of their squares.
+        textured: Pixels with texture, bool (h, w).
+        sums: Integral image of `pixels`, float64 (h + 1, w + 1).
+        squares: Integral image of their squares, float64 (h + 1, w + 1).
     """
 
     pixels: Float32Array
@@ -49,12 +52,12 @@ class CoarseLevel:
 
 @dataclass(slots=True, eq=False)
 class RegistrationPyramid:
-    """One field in grey, and its smaller and flattened forms, made when first asked for.
+    """One field in grey with its coarser and flattened scales, each computed once when needed.
 
     Attributes:
         grey: uint8 (h, w) at `factor` camera pixels per pixel.
         factor: 1, 2, 4, ...
-        coarse_px: Long side at most of its smallest form, pixels.
+        coarse_px: Longest side of the coarsest scale, pixels.
     """
 
     grey: UInt8Array
@@ -67,10 +70,10 @@ class RegistrationPyramid:
 
     @staticmethod
     def of(pixels: UInt8Array) -> RegistrationPyramid:
-        """Return the picture of a field.
+        """Return the pyramid of a field.
 
         Args:
-            pixels: RGB uint8 (h, w, 3), or grey uint8 (h, w). Of RGB the green channel is taken:
+            pixels: RGB uint8 (h, w, 3), or grey uint8 (h, w). Of RGB the green channel is used:
                 both of the usual stains absorb it.
         """
         grey = pixels if pixels.ndim == 2 else cv2.extractChannel(pixels, 1)
@@ -80,91 +83,93 @@ class RegistrationPyramid:
         return RegistrationPyramid(_shrunk(np.ascontiguousarray(grey, np.uint8), factor), factor)
 
     @property
-    def steps(self) -> list[int]:
-        """Return the scales, camera pixels per pixel, from the coarsest to the finest."""
+    def factors(self) -> list[int]:
+        """Camera pixels per pixel of each scale, from the coarsest to the finest."""
         factors = [self.factor]
         while max(self.grey.shape) * self.factor > self.coarse_px * factors[-1]:
             factors.append(factors[-1] * 2)
         return factors[::-1]
 
     def at(self, factor: int) -> UInt8Array:
-        """Return the grey picture at `factor` camera pixels per pixel, one of `steps`."""
+        """Return the field in grey, uint8 (h, w), at one of `factors`."""
         if factor == self.factor:
             return self.grey
-        found = self._scales.get(factor)
-        if found is None:
-            found = self._scales[factor] = _shrunk(self.at(factor // 2), 2)
-        return found
+        scale = self._scales.get(factor)
+        if scale is None:
+            scale = self._scales[factor] = _shrunk(self.at(factor // 2), 2)
+        return scale
 
     def flat(self, factor: int) -> Float32Array:
-        """Return the picture without its shading, grey levels around 0, float32 (h, w)."""
-        found = self._flat.get(factor)
-        if found is None:
+        """Return the field without uneven light at one of `factors`: levels around 0, float32."""
+        flat = self._flat.get(factor)
+        if flat is None:
             grey = self.at(factor)
-            smallest = self.at(self.steps[0])
+            # The light is smooth: it is estimated at the coarsest scale and enlarged.
+            smallest = self.at(self.factors[0])
             light = cv2.GaussianBlur(
-                smallest.astype(np.float32), (0, 0), SHADING * max(smallest.shape)
+                smallest.astype(np.float32), (0, 0), LIGHT_SIGMA * max(smallest.shape)
             )
             if light.shape != grey.shape:
                 light = cv2.resize(light, grey.shape[::-1], interpolation=cv2.INTER_LINEAR)
-            flat = cv2.subtract(grey, light, dtype=cv2.CV_32F)
-            found = self._flat[factor] = flat.astype(np.float32, copy=False)
-        return found
+            difference = cv2.subtract(grey, light, dtype=cv2.CV_32F)
+            flat = self._flat[factor] = difference.astype(np.float32, copy=False)
+        return flat
 
     @property
     def coarse(self) -> CoarseLevel:
-        """Return the smallest picture, ready for the search over all shifts."""
+        """The coarsest scale, prepared for the search over all shifts."""
         if self._coarse is None:
-            self._coarse = _coarse(self.flat(self.steps[0]))
+            self._coarse = _coarse_level(self.flat(self.factors[0]))
         return self._coarse
 
     def spectrum(self, size: tuple[int, int]) -> Float32Array:
-        """Return the DFT of the smallest picture, padded to `size`, in OpenCV's packed form."""
-        found = self._spectra.get(size)
-        if found is None:
+        """Return the DFT of the coarsest scale, padded to `size`, in OpenCV's packed form."""
+        spectrum = self._spectra.get(size)
+        if spectrum is None:
             pixels = self.coarse.pixels
             padded = np.zeros(size, np.float32)
             padded[: pixels.shape[0], : pixels.shape[1]] = pixels
-            found = self._spectra[size] = cv2.dft(padded).astype(np.float32, copy=False)
-        return found
+            spectrum = self._spectra[size] = cv2.dft(padded).astype(np.float32, copy=False)
+        return spectrum
 
     @property
     def texture(self) -> float:
-        """Return the share of the picture that has something to be known by, 0 to 1."""
+        """Share of the field with texture, 0 to 1."""
         return float(self.coarse.textured.mean())
 
     def at_magnification(self, ratio: float) -> RegistrationPyramid:
-        """Return the same view as an objective of `ratio` times the magnification shows it.
+        """Return the same view under an objective of `ratio` times the magnification.
 
-        Its smallest form is of the same scale as this picture's.
+        Its coarsest scale has the same factor as this one's.
         """
         height, width = self.grey.shape
-        size = (max(8, round(width * ratio)), max(8, round(height * ratio)))
-        how = cv2.INTER_AREA if ratio < 1 else cv2.INTER_LINEAR
-        grey = np.asarray(cv2.resize(self.grey, size, interpolation=how), np.uint8)
-        coarse_px = math.ceil(max(size) * self.factor / self.steps[0])
+        size = (max(MIN_SIDE_PX, round(width * ratio)), max(MIN_SIDE_PX, round(height * ratio)))
+        interpolation = cv2.INTER_AREA if ratio < 1 else cv2.INTER_LINEAR
+        grey = np.asarray(cv2.resize(self.grey, size, interpolation=interpolation), np.uint8)
+        coarse_px = math.ceil(max(size) * self.factor / self.factors[0])
         return RegistrationPyramid(grey, self.factor, coarse_px)
 
     def with_coarse(self, coarse_px: int) -> RegistrationPyramid:
-        """Return the same picture with a smallest form of another size."""
+        """Return the same field with a coarsest scale of another size."""
         return RegistrationPyramid(self.grey, self.factor, coarse_px)
 
 
 def _shrunk(grey: UInt8Array, factor: int) -> UInt8Array:
-    """Return the mean of factor x factor pixels; what is left over at the ends is cut off."""
+    """Return the mean of factor x factor pixels; a remainder at the ends is cut off."""
     if factor == 1:
         return grey
     height, width = max(1, grey.shape[0] // factor), max(1, grey.shape[1] // factor)
-    whole = grey[: height * factor, : width * factor]
-    return cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA).astype(
+    multiple = grey[: height * factor, : width * factor]
+    return cv2.resize(multiple, (width, height), interpolation=cv2.INTER_AREA).astype(
         np.uint8, copy=False
     )
 
 
-def _coarse(flat: Float32Array) -> CoarseLevel:
+def _coarse_level(flat: Float32Array) -> CoarseLevel:
+    """Equalise the local contrast: divide by the root of the mean square around each pixel."""
     energy = cv2.multiply(flat, flat)
-    wide = cv2.GaussianBlur(energy, (0, 0), SHADING * max(flat.shape))
-    pixels = flat / (np.sqrt(wide) + np.float32(FLOOR))
-    near = cv2.GaussianBlur(energy, (0, 0), TEXTURE_SIGMA)
+    wide = cv2.GaussianBlur(energy, (0, 0), LIGHT_SIGMA * max(flat.shape))
+    pixels = flat / (np.sqrt(wide) + np.float32(NOISE_LEVELS))
+    near = cv2.GaussianBlur(energy, (0, 0), TEXTURE_SIGMA_PX)
     sums, squares = cv2.integral2(pixels, sdepth=cv2.CV_64F, sqdepth=cv2.CV_64F)
-    return CoarseLevel(pixels, near > TEXTURED**2, sums, squares)
+    return CoarseLevel(pixels, near > TEXTURE_LEVELS**2, sums, squares)

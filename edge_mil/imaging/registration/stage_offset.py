@@ -1,29 +1,29 @@
-"""Where the zero of a stage that errs lies, out of many of its errors."""
+"""Estimate the offset of an inexact stage from the errors of many fields."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
-FIELDS_REMEMBERED = 24
-"""Over so many fields a stage's errors are averaged to learn where its own zero lies."""
+MAX_FIELDS = 24
+"""Fields over which the errors of a stage are averaged."""
 
-MOST_PULL_PX = 1
-"""By so much a field is drawn back towards the stage's zero at most: no seam is seen of it."""
+MAX_STEP_PX = 1
+"""Camera pixels by which a field is moved back towards the stage's zero: no seam is visible."""
 
 
 @dataclass(frozen=True, slots=True)
 class StageOffset:
-    """By how much registered fields lie off the stage's own places, on the average.
+    """Mean offset of registered fields from the stage's own positions.
 
-    The first field is believed as it is, and what is registered to it inherits its error. The
-    errors of many positions cancel, so their mean says how wrong the first one was, and fields
-    are drawn back pixel by pixel. On a stage without errors all of it stays 0.
+    The first field is taken at its stage position, and fields that are registered to it inherit
+    its error. The errors of many positions cancel, so their mean is the error of the first, and
+    fields are moved back pixel by pixel. On a stage without errors the offset stays 0.
 
     Attributes:
         x: Camera pixels to the right.
         y: Camera pixels down.
-        fields: How many it is known from.
+        fields: Number of fields in the mean, MAX_FIELDS at most.
     """
 
     x: float = 0.0
@@ -31,23 +31,24 @@ class StageOffset:
     fields: int = 1
 
     def after(self, shift: tuple[float, float]) -> tuple[StageOffset, tuple[int, int]]:
-        """Return what is known after one more field, and where that field is put.
+        """Return the offset after one more field, and the shift of that field.
 
         Args:
-            shift: Of its place by registration against the stage's, camera pixels.
+            shift: Registered position minus stage position (x, y), camera pixels.
 
         Returns:
-            The new offset, and whole pixels to add to the stage's place.
+            The new offset, and whole pixels (x, y) to add to the stage's position.
         """
-        fields = min(self.fields + 1, FIELDS_REMEMBERED)
+        fields = min(self.fields + 1, MAX_FIELDS)
+        # A running mean with a window: old fields lose weight once there are MAX_FIELDS.
         x, y = (
-            known + (float(found) - known) / fields
-            for known, found in zip((self.x, self.y), shift, strict=True)
+            mean + (float(error) - mean) / fields
+            for mean, error in zip((self.x, self.y), shift, strict=True)
         )
-        back_x, back_y = _pull(x), _pull(y)
-        place = round(shift[0]) - back_x, round(shift[1]) - back_y
-        return StageOffset(x - back_x, y - back_y, fields), place
+        step_x, step_y = _step(x), _step(y)
+        shift_px = round(shift[0]) - step_x, round(shift[1]) - step_y
+        return StageOffset(x - step_x, y - step_y, fields), shift_px
 
 
-def _pull(offset_px: float) -> int:
-    return int(math.copysign(MOST_PULL_PX, offset_px)) if abs(offset_px) > MOST_PULL_PX else 0
+def _step(offset_px: float) -> int:
+    return int(math.copysign(MAX_STEP_PX, offset_px)) if abs(offset_px) > MAX_STEP_PX else 0

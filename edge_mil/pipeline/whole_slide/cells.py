@@ -22,6 +22,7 @@ from edge_mil.imaging import (
     resample_cell,
     tissue_outline,
 )
+from edge_mil.protocols import SlideImage
 from edge_mil.types import Region, UInt8Array, Verdict
 
 BLOCK_PX = 2048
@@ -37,7 +38,7 @@ MIN_OVERVIEW_CELL_PX = 16
 
 
 def tissue_cells(
-    slide: SlideFile,
+    slide: SlideImage,
     geometry: GridGeometry,
     tissue: TissueSpec,
     balanced: Callable[[UInt8Array], UInt8Array] | None = None,
@@ -98,22 +99,22 @@ def slot_fields(
     )
     # The last column and row move back and may share a slot with the one before, so the best of
     # a slot is known when the last of its fields was seen.
-    slots = [book.slot_of(*_centre(microscope, place), *field_px) for place in microscope.places]
+    slots = [book.slot_of(*_centre(microscope, place), *field_px) for place in microscope.corners]
     to_come = collections.Counter(slots)
     best: dict[object, tuple[SlotUpdate, tuple[float, float]]] = {}
     for number, (slot, frame) in enumerate(zip(slots, microscope.frames(), strict=True)):
         if balanced is not None:
             frame = dataclasses.replace(frame, pixels=balanced(frame.pixels))
-        view = book.judge(frame, number)
-        book.apply(view)
+        view = book.plan(frame, number)
+        book.commit(view)
         if view.verdict is Verdict.ACCEPTED:
-            best[slot] = view, _centre(microscope, microscope.places[number])
+            best[slot] = view, _centre(microscope, microscope.corners[number])
         to_come[slot] -= 1
         if not to_come[slot] and slot in best:
             yield best.pop(slot)
 
 
-def slide_outline(slide: SlideFile, geometry: GridGeometry, tissue: TissueSpec) -> list[Region]:
+def slide_outline(slide: SlideImage, geometry: GridGeometry, tissue: TissueSpec) -> list[Region]:
     """Return where the slide's tissue is: rectangles of cells wholly inside of it, um.
 
     Exact (the cells that `tissue_cells` yields) up to 100 Mpx; larger slides are judged on the
@@ -150,7 +151,7 @@ def tissue_test(tissue: TissueSpec) -> TissueTest:
     return TissueTest(tissue.background, tissue.min_difference, tissue.min_share)
 
 
-def _counts(slide: SlideFile, geometry: GridGeometry) -> tuple[int, int]:
+def _counts(slide: SlideImage, geometry: GridGeometry) -> tuple[int, int]:
     """Return how many columns and rows of cells lie wholly inside of the slide."""
     columns = int(slide.width_px / geometry.cell_w_px) + 1
     rows = int(slide.height_px / geometry.cell_h_px) + 1
@@ -161,7 +162,7 @@ def _counts(slide: SlideFile, geometry: GridGeometry) -> tuple[int, int]:
     return columns, rows
 
 
-def _blocks(slide: SlideFile, geometry: GridGeometry) -> Iterator[list[Cell]]:
+def _blocks(slide: SlideImage, geometry: GridGeometry) -> Iterator[list[Cell]]:
     columns, rows = _counts(slide, geometry)
     wide = max(1, int(BLOCK_PX / geometry.cell_w_px))
     high = max(1, int(BLOCK_PX / geometry.cell_h_px))
@@ -175,7 +176,7 @@ def _blocks(slide: SlideFile, geometry: GridGeometry) -> Iterator[list[Cell]]:
 
 
 def _read_block(
-    slide: SlideFile,
+    slide: SlideImage,
     geometry: GridGeometry,
     test: TissueTest,
     cells: list[Cell],

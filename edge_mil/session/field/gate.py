@@ -79,7 +79,7 @@ class FieldGate:
         if self._shading is not None:
             frame = dataclasses.replace(frame, pixels=self._shading.apply(frame.pixels))
         frame = dataclasses.replace(frame, grey=_grey(frame))
-        result = self._gate.look(frame.pixels, self._comparable(frame), frame.grey)
+        result = self._gate.evaluate(frame.pixels, self._comparable(frame), frame.grey)
         self._remember(frame)
         if self._noise is not None:
             frame = dataclasses.replace(frame, pixels=self._noise.apply(frame.pixels), grey=None)

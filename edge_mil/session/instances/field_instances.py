@@ -70,7 +70,7 @@ class FieldInstances(InstanceMap[FieldPlan]):
             outline=settings.tissue,
         )
         if frame_size is not None:
-            self._slots.expect(*frame_size)
+            self._slots.set_field_size(*frame_size)
         self._mpp, self._independent, self._size = settings.mpp, settings.independent, frame_size
         self._key_of_field: dict[int, str] = {}
 
@@ -88,7 +88,7 @@ class FieldInstances(InstanceMap[FieldPlan]):
                 self._key_of_field[row.sequence] = row.instance_key
 
     def plan(self, sequence: int, frame: Frame, placement: Placement) -> FieldPlan:
-        update = self._slots.judge(frame, sequence)
+        update = self._slots.plan(frame, sequence)
         key, best = _key(update.slot), update.verdict is Verdict.ACCEPTED
         kind = InstanceKind.HELD if best else InstanceKind.CANDIDATE
         note = json.dumps(dataclasses.astuple(update.rank))
@@ -110,10 +110,10 @@ class FieldInstances(InstanceMap[FieldPlan]):
 
     def commit(self, plan: FieldPlan) -> None:
         assert plan.update is not None
-        self._slots.apply(plan.update)
+        self._slots.commit(plan.update)
         if self._size is None and plan.size is not None and not self._independent:
             self._size = plan.size
-            self._slots.expect(*plan.size)
+            self._slots.set_field_size(*plan.size)
         for row in plan.changes.rows:
             self._key_of_field[row.sequence] = row.instance_key
 
@@ -144,7 +144,7 @@ class FieldInstances(InstanceMap[FieldPlan]):
 
     def shares(self) -> Mapping[str, float]:
         """Return 1 for a slot that is held, 0 for one of the outline that is not."""
-        expected = dict.fromkeys((_key(slot) for slot in self._slots.expected()), 0.0)
+        expected = dict.fromkeys((_key(slot) for slot in self._slots.outline_slots()), 0.0)
         return {**expected, **dict.fromkeys(map(_key, self._slots.focus()), 1.0)}
 
     def focus(self) -> Mapping[str, float]:

@@ -117,14 +117,14 @@ class GridInstances(InstanceMap[GridPlan]):
             relocation = self._relocation(placement)
             held = self._filled(relocation.rows, relocation.parts)
         aligner = self._aligner_for(frame)
-        aligned = aligner.straighten(frame.pixels)
+        aligned = aligner.align(frame.pixels)
 
         def sharpness(x0: int, y0: int, x1: int, y1: int) -> float:
             # Measured in the camera's own pixels: resampling removes noise and sharpness.
             pixels = frame.pixels if frame.grey is None else frame.grey
             return sharpness_of(pixels, *aligner.camera_box(x0, y0, x1, y1))
 
-        update = held.cells.look(
+        update = held.cells.plan(
             aligned.pixels, placement.x_um, placement.y_um, sequence, sharpness, aligned.mask
         )
         changes, measures = _changes(update, sequence, held.owner), placement.measures
@@ -148,7 +148,7 @@ class GridInstances(InstanceMap[GridPlan]):
         assert plan.update is not None
         assert plan.held_cells is not None
         self._size, self._held = plan.size, plan.held_cells
-        self._held.cells.apply(plan.update)
+        self._held.cells.commit(plan.update)
         self._held.owner.update((row.instance_key, row.sequence) for row in plan.changes.rows)
 
     def remove(self, sequence: int) -> Removal:
@@ -226,7 +226,7 @@ def _changes(update: CellUpdate, sequence: int, owner: Mapping[str, int]) -> Ins
             sequence,
             InstanceKind.HELD,
             update.sources[cell],
-            note_of(update.seen[cell]),
+            note_of(update.sharpness[cell]),
         )
         for cell in update.cells
     )

@@ -12,7 +12,7 @@ import numpy as np
 from edge_mil.errors import PositionError, StoreError
 from edge_mil.imaging import GridGeometry, TissueTest
 from edge_mil.imaging.registration import FrameLocation, KeyFrameLocalizer
-from edge_mil.imaging.registration.localizer import STRONG, Register
+from edge_mil.imaging.registration.consensus import STRONG
 from edge_mil.imaging.registration.pairwise import MIN_LEAD
 from edge_mil.imaging.registration.pyramid import RegistrationPyramid
 from edge_mil.session.instances.base import Localizer, Placement, Shift
@@ -44,17 +44,14 @@ class RegistrationLocalizer(Localizer[RegisteredPlacement]):
     The first field with tissue is the origin: its top left corner is stage (0, 0).
     """
 
-    def __init__(
-        self, geometry: GridGeometry, tissue: TissueTest, register_pair: Register | None = None
-    ) -> None:
+    def __init__(self, geometry: GridGeometry, tissue: TissueTest) -> None:
         """Start before the first field.
 
         Args:
             geometry: The session's grid.
             tissue: A frame without tissue is not registered: dust would be taken for content.
-            register_pair: Registers two frames; None takes the usual function.
         """
-        self._geometry, self._tissue, self._register = geometry, tissue, register_pair
+        self._geometry, self._tissue = geometry, tissue
         self._localizer: KeyFrameLocalizer | None = None
         self._records: SessionReader | None = None
         self._located: dict[int, LocatedRow] = {}
@@ -87,7 +84,7 @@ class RegistrationLocalizer(Localizer[RegisteredPlacement]):
             return RegisteredPlacement(None, None, Verdict.BLANK, (tissue,))
         width, height = frame.width_px, frame.height_px
         localizer = self._localizer_for((width, height))
-        location = localizer.find(sequence, RegistrationPyramid.of(frame.pixels))
+        location = localizer.locate(sequence, RegistrationPyramid.of(frame.pixels))
         if not location.found:
             measures = self._why_unlocated(localizer, location)
             return RegisteredPlacement(None, None, Verdict.UNLOCATED, measures)
@@ -108,12 +105,12 @@ class RegistrationLocalizer(Localizer[RegisteredPlacement]):
         assert self._localizer is not None
         assert placement.location is not None
         assert placement.located is not None
-        self._localizer.apply(placement.location)
+        self._localizer.commit(placement.location)
         self._located[placement.located.sequence] = placement.located
 
     def _localizer_for(self, size_px: tuple[int, int]) -> KeyFrameLocalizer:
         if self._localizer is None:
-            self._localizer = KeyFrameLocalizer(size_px, self._register)
+            self._localizer = KeyFrameLocalizer(size_px)
             if self._records is not None:
                 self._localizer.keys.load = self._records.key_frame_jpeg
         return self._localizer
@@ -135,7 +132,7 @@ class RegistrationLocalizer(Localizer[RegisteredPlacement]):
         self, localizer: KeyFrameLocalizer, location: FrameLocation
     ) -> tuple[Measure, ...]:
         """Return why there is no position, and where the last field lay that had one."""
-        fit, measures = location.fit, []
+        fit, measures = location.registration, []
         if fit is None:
             measures.append(Measure("registration_response", 0.0, location.needed, False))
         else:

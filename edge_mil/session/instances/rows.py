@@ -53,7 +53,7 @@ def part_from(row: PartRow) -> CellPart:
 
 def key_frame_row(key: KeyFrame) -> KeyFrameRow:
     """Return the row of a key frame."""
-    links = tuple((edge.start, edge.dx, edge.dy, edge.weight) for edge in key.links)
+    links = tuple((edge.start, edge.dx, edge.dy, edge.weight) for edge in key.edges)
     size = (key.width_px, key.height_px)
     return KeyFrameRow(key.sequence, key.x, key.y, size, key.factor, key.jpeg, links)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from edge_mil.errors import PositionError
 from edge_mil.imaging.registration import StageCheck, StageComparison, StageOffset
 from edge_mil.imaging.registration.pyramid import RegistrationPyramid
-from edge_mil.imaging.registration.stage_check import REACH_UM
+from edge_mil.imaging.registration.stage_contradiction import MAX_STAGE_ERROR_UM
 from edge_mil.session.instances.base import Localizer, Placement
 from edge_mil.session.instances.rows import key_frame_from, key_frame_row
 from edge_mil.session.settings import SessionSettings
@@ -65,11 +65,11 @@ class StageLocalizer(Localizer[StagePlacement]):
         assert frame.y_um is not None
         if min(_size(frame)) < SMALLEST_PX:
             return StagePlacement(frame.x_um, frame.y_um)
-        comparison = self._check_for(frame).look(
+        comparison = self._check_for(frame).compare(
             sequence, RegistrationPyramid.of(frame.pixels), frame.x_um, frame.y_um
         )
         measures = _measures(comparison)
-        if not comparison.believed:
+        if not comparison.located:
             return StagePlacement(None, None, Verdict.UNLOCATED, measures)
         x_um, y_um = self._refined(frame.x_um, frame.y_um, comparison.shift_px)
         key = comparison.key
@@ -92,7 +92,7 @@ class StageLocalizer(Localizer[StagePlacement]):
     def commit(self, placement: StagePlacement) -> None:
         if placement.comparison is not None:
             assert self._check is not None
-            self._check.apply(placement.comparison)
+            self._check.commit(placement.comparison)
 
     def _check_for(self, frame: Frame) -> StageCheck:
         """Return the check for frames of this size; made anew from the records after a restart."""
@@ -140,13 +140,15 @@ def _measures(comparison: StageComparison) -> tuple[Measure, ...]:
     if math.isfinite(comparison.response):
         found.append(
             Measure(
-                "registration_response", comparison.response, comparison.needed, comparison.believed
+                "registration_response", comparison.response, comparison.needed, comparison.located
             )
         )
     if comparison.shift_px != (0, 0):
         found.append(Measure("stage_error_px", math.hypot(*comparison.shift_px)))
     if comparison.disagreement_um:
-        found.append(Measure("stage_disagreement_um", comparison.disagreement_um, REACH_UM, False))
+        found.append(
+            Measure("stage_disagreement_um", comparison.disagreement_um, MAX_STAGE_ERROR_UM, False)
+        )
     if comparison.scale_ratio != 1.0:
         found.append(Measure("scale_ratio", comparison.scale_ratio, 1.0, False))
     return tuple(found)

@@ -81,7 +81,7 @@ def make_reference(files: Sequence[FileTiles], extract: Extract, tissue: TissueT
             "distance_field_false_alarm": FIELD_FALSE_ALARM,
         }
     gate = FrameGate(GateSettings(), tissue)
-    arrays["sharpness"] = statistics.median(gate.look(tile).sharpness for tile in tiles)
+    arrays["sharpness"] = statistics.median(gate.evaluate(tile).sharpness for tile in tiles)
     seen = [tissue_colour(tile, tissue) for tile in tiles]
     shown = np.array([colour is not None for colour in seen])
     if int(shown.sum()) >= MIN_TILES:

@@ -31,10 +31,10 @@ def confusion(
     data: Path, *, half: str = "all", fields: int = 12, seed: int = 0, other: bool = False
 ) -> dict[tuple[str, str], Counter[Verdict]]:
     """Return how often each verdict was given, by kind and source."""
-    judge = ImageQuality(GridGeometry(0.5, 224, 224, 0.5))
+    quality = ImageQuality(GridGeometry(0.5, 224, 224, 0.5))
     table: dict[tuple[str, str], Counter[Verdict]] = defaultdict(Counter)
     for picture in labelled_set(data, half=half, fields=fields, seed=seed, other=other):
-        table[picture.kind, picture.source][judge.judge(picture.pixels).verdict] += 1
+        table[picture.kind, picture.source][quality.evaluate(picture.pixels).verdict] += 1
     return table
 
 

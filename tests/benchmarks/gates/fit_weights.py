@@ -19,8 +19,8 @@ from sources import EXTRA, HALVES, MAIN, fields_of, slide_parts, spread
 
 from edge_mil.cameras.image_folder import read_image
 from edge_mil.imaging.correction.background_estimate import estimate_background
-from edge_mil.imaging.quality.focus import Contrast, contrast, focus_numbers
-from edge_mil.imaging.quality.motion import motion_numbers
+from edge_mil.imaging.quality.focus import Contrast, focus_features, noise_corrected
+from edge_mil.imaging.quality.motion import motion_features
 from edge_mil.imaging.quality.spectrum import field_spectrum, tissue_blocks
 from edge_mil.imaging.tissue import TissueTest
 from edge_mil.types import UInt8Array
@@ -54,7 +54,7 @@ def examples(data: Path, half: str, fields: int, seed: int) -> Iterator[Example]
             flat = estimate_background(made).flatten(made)
             spectrum = field_spectrum(tissue_blocks(flat, TissueTest()))
             if spectrum is not None:
-                yield source, kind, contrast(spectrum)
+                yield source, kind, noise_corrected(spectrum)
 
 
 def _made(pixels: UInt8Array, rng: np.random.Generator) -> Iterator[tuple[str, UInt8Array]]:
@@ -119,8 +119,8 @@ def main() -> None:
     ]
     weights = np.array([WEIGHTS[kind] for kind in named])
     weights[np.isin(sources, EXTRA)] *= EXTRA_WEIGHT
-    focus = np.array([focus_numbers(of) for _, _, of in found])
-    motion = np.array([motion_numbers(of) for _, _, of in found])
+    focus = np.array([focus_features(contrast) for _, _, contrast in found])
+    motion = np.array([motion_features(contrast) for _, _, contrast in found])
     for name, numbers, yes, no in (
         ("FOCUS", focus, good, disc),
         ("STILL", motion, good, move),

@@ -26,7 +26,7 @@ def textured(seed: int, blur: float = 0.8, height: int = 48, width: int = 64) ->
     )
 
 
-def book(outline: tuple[Region, ...] = ()) -> SlotMap:
+def slots(outline: tuple[Region, ...] = ()) -> SlotMap:
     return SlotMap(
         24, 32, background=(240,) * 3, min_difference=25, min_share=0.05, mpp=MPP, outline=outline
     )
@@ -37,9 +37,9 @@ def centred(pixels: UInt8Array, x_px: float, y_px: float) -> Frame:
 
 
 def best_of(frames: list[tuple[int, Frame]]) -> dict[object, int]:
-    found = book()
+    found = slots()
     for number, frame in frames:
-        found.apply(found.judge(frame, number))
+        found.commit(found.plan(frame, number))
     return dict(found.instances())
 
 
@@ -49,10 +49,10 @@ FRAMES = [
         [(0.8, 3), (0.8, -2), (3.0, 0), (0.8, 70), (0.9, 66), (0.8, 2)]
     )
 ]
-PLACES = [Frame(textured(n % 4, 0.7), location_id=f"p{n % 3}") for n in range(8)]
+LOCATIONS = [Frame(textured(n % 4, 0.7), location_id=f"p{n % 3}") for n in range(8)]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.permutations(list(enumerate(FRAMES))))
 def test_the_best_field_of_a_slot_wins_in_any_order(frames: list[tuple[int, Frame]]) -> None:
     found = best_of(frames)
@@ -62,33 +62,35 @@ def test_the_best_field_of_a_slot_wins_in_any_order(frames: list[tuple[int, Fram
     assert found[0, 0] in (1, 5)
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.permutations(list(enumerate(PLACES))))
-def test_places_are_slots_and_the_smaller_hash_breaks_ties(frames: list[tuple[int, Frame]]) -> None:
-    wanted = best_of(list(enumerate(PLACES)))
+@settings(max_examples=30)
+@given(st.permutations(list(enumerate(LOCATIONS))))
+def test_locations_are_slots_and_the_smaller_hash_breaks_ties(
+    frames: list[tuple[int, Frame]],
+) -> None:
+    wanted = best_of(list(enumerate(LOCATIONS)))
     found = best_of(frames)
     assert set(found) == {"p0", "p1", "p2"}
     for place, number in found.items():
-        assert np.array_equal(PLACES[number].pixels, PLACES[wanted[place]].pixels)
+        assert np.array_equal(LOCATIONS[number].pixels, LOCATIONS[wanted[place]].pixels)
 
 
 def test_the_same_picture_of_the_same_place_is_a_duplicate() -> None:
-    found = book()
+    found = slots()
     frame = Frame(textured(1), location_id="a")
-    first = found.judge(frame, 1)
-    found.apply(first)
-    second = found.judge(frame, 2)
+    first = found.plan(frame, 1)
+    found.commit(first)
+    second = found.plan(frame, 2)
     assert (first.verdict, second.verdict) == (Verdict.ACCEPTED, Verdict.DUPLICATE)
     assert not second.candidate
     assert second.replaces is None
 
 
 def test_a_sharper_field_replaces_the_one_before() -> None:
-    found = book()
-    found.apply(found.judge(centred(textured(1, 3.0), 32, 24), 1))
-    view = found.judge(centred(textured(1, 0.6), 40, 24), 2)
-    assert (view.verdict, view.replaces) == (Verdict.ACCEPTED, 1)
-    found.apply(view)
+    found = slots()
+    found.commit(found.plan(centred(textured(1, 3.0), 32, 24), 1))
+    update = found.plan(centred(textured(1, 0.6), 40, 24), 2)
+    assert (update.verdict, update.replaces) == (Verdict.ACCEPTED, 1)
+    found.commit(update)
     assert found.held == 1
     slot, number = found.remove(2)
     assert (slot, number) == ((0, 0), 1)
@@ -98,22 +100,22 @@ def test_a_sharper_field_replaces_the_one_before() -> None:
 
 def test_an_empty_field_is_blank() -> None:
     glass = np.full((48, 64, 3), 240, np.uint8)
-    view = book().judge(centred(glass, 32, 24), 1)
-    assert view.verdict is Verdict.BLANK
-    assert not view.candidate
+    update = slots().plan(centred(glass, 32, 24), 1)
+    assert update.verdict is Verdict.BLANK
+    assert not update.candidate
 
 
-def test_a_field_without_position_or_place_is_refused() -> None:
+def test_a_field_without_position_or_location_is_refused() -> None:
     with pytest.raises(PositionError, match="--independent"):
-        book().judge(Frame(textured(1)), 1)
+        slots().plan(Frame(textured(1)), 1)
 
 
 def test_coverage_counts_the_slots_of_the_outline() -> None:
-    found = book((Region(0, 0, 4 * 6.4, 4.8),))
-    found.expect(48, 64)
+    found = slots((Region(0, 0, 4 * 6.4, 4.8),))
+    found.set_field_size(48, 64)
     shares = []
     for number in range(4):
-        found.apply(found.judge(centred(textured(number), 32 + 64 * number, 24), number))
+        found.commit(found.plan(centred(textured(number), 32 + 64 * number, 24), number))
         shares.append(found.coverage())
     assert shares == [0.25, 0.5, 0.75, 1.0]
 

@@ -1,4 +1,4 @@
-"""Noise of the sensor: measured on glass, taken out where nothing else is."""
+"""Noise of the sensor: measured on glass, smoothed where a field shows nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fields of a turned camera, laid on the stage's axes."""
+"""Fields of a turned camera, with the axes of the stage."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def wanted(width: int, height: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("affine", [None, (MPP, 0.0, 0.0, MPP), (MPP, 1e-6, -1e-6, MPP)])
-def test_a_straight_camera_costs_nothing(affine: Affine | None) -> None:
+def test_a_camera_with_the_axes_of_the_stage_costs_nothing(affine: Affine | None) -> None:
     pixels = np.zeros((30, 40, 3), np.uint8)
-    straight = StageAligner(affine, MPP, 40, 30).straighten(pixels)
-    assert straight.pixels is pixels
-    assert straight.mask is None
+    aligned = StageAligner(affine, MPP, 40, 30).align(pixels)
+    assert aligned.pixels is pixels
+    assert aligned.mask is None
 
 
 @pytest.mark.parametrize("degrees", [90, 180, 270])
@@ -51,23 +51,23 @@ def test_flips_and_quarter_turns_change_no_value(degrees: int, flip: tuple[int, 
     a, b, c, d = turn(degrees)
     affine = (a * flip[0], b * flip[1], c * flip[0], d * flip[1])
     pixels = seen(affine, 41, 30)
-    straightener = StageAligner(affine, MPP, 41, 30)
-    straight = straightener.straighten(pixels)
-    assert straight.mask is None
-    height, width = straight.pixels.shape[:2]
-    assert (width, height) == straightener.size == ((30, 41) if degrees % 180 else (41, 30))
-    assert np.array_equal(straight.pixels, np.rint(wanted(width, height)))
+    aligner = StageAligner(affine, MPP, 41, 30)
+    aligned = aligner.align(pixels)
+    assert aligned.mask is None
+    height, width = aligned.pixels.shape[:2]
+    assert (width, height) == aligner.size == ((30, 41) if degrees % 180 else (41, 30))
+    assert np.array_equal(aligned.pixels, np.rint(wanted(width, height)))
 
 
 @pytest.mark.parametrize("degrees", [0.5, 3.0, -12.0, 45.0, 93.0, 179.0])
 @pytest.mark.parametrize("scale", [0.5, 0.46])
-def test_every_pixel_shows_its_own_place(degrees: float, scale: float) -> None:
+def test_every_pixel_shows_its_own_point_of_the_stage(degrees: float, scale: float) -> None:
     affine = turn(degrees, scale)
-    straight = StageAligner(affine, MPP, 120, 91).straighten(seen(affine, 120, 91))
-    assert straight.mask is not None
-    height, width = straight.pixels.shape[:2]
+    aligned = StageAligner(affine, MPP, 120, 91).align(seen(affine, 120, 91))
+    assert aligned.mask is not None
+    height, width = aligned.pixels.shape[:2]
     assert (width % 2, height % 2) == (0, 1)
-    error = np.abs(straight.pixels - wanted(width, height))[straight.mask]
+    error = np.abs(aligned.pixels - wanted(width, height))[aligned.mask]
     assert error.mean() < 0.5
     assert error.max() < 5
 
@@ -75,7 +75,7 @@ def test_every_pixel_shows_its_own_place(degrees: float, scale: float) -> None:
 @pytest.mark.parametrize("degrees", [3.0, 30.0])
 def test_the_mask_holds_what_the_camera_saw_and_no_more(degrees: float) -> None:
     affine = turn(degrees)
-    mask = StageAligner(affine, MPP, 200, 151).straighten(seen(affine, 200, 151)).mask
+    mask = StageAligner(affine, MPP, 200, 151).align(seen(affine, 200, 151)).mask
     assert mask is not None
     height, width = mask.shape
     x, y = np.meshgrid(np.arange(width) + 0.5 - width / 2, np.arange(height) + 0.5 - height / 2)
@@ -90,20 +90,20 @@ def test_the_mask_holds_what_the_camera_saw_and_no_more(degrees: float) -> None:
 def test_a_mirrored_and_turned_camera_is_undone() -> None:
     a, b, c, d = turn(20.0)
     affine = (-a, b, -c, d)
-    straight = StageAligner(affine, MPP, 120, 90).straighten(seen(affine, 120, 90))
-    height, width = straight.pixels.shape[:2]
-    assert np.abs(straight.pixels - wanted(width, height))[straight.mask].mean() < 0.5
+    aligned = StageAligner(affine, MPP, 120, 90).align(seen(affine, 120, 90))
+    height, width = aligned.pixels.shape[:2]
+    assert np.abs(aligned.pixels - wanted(width, height))[aligned.mask].mean() < 0.5
 
 
 @pytest.mark.parametrize("degrees", [0.0, 90.0, 7.0])
 def test_a_box_is_found_again_in_the_camera(degrees: float) -> None:
     affine = turn(degrees)
-    straightener = StageAligner(affine, MPP, 120, 90)
+    aligner = StageAligner(affine, MPP, 120, 90)
     marked = np.zeros((90, 120, 3), np.uint8)
     cv2.rectangle(marked, (70, 30), (84, 47), (255, 255, 255), -1)
-    rows, columns = np.nonzero(straightener.straighten(marked).pixels[:, :, 0] > 127)
+    rows, columns = np.nonzero(aligner.align(marked).pixels[:, :, 0] > 127)
     box = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
-    x0, y0, x1, y1 = straightener.camera_box(*(int(side) for side in box))
+    x0, y0, x1, y1 = aligner.camera_box(*(int(side) for side in box))
     assert x0 <= 70 < 85 <= x1
     assert y0 <= 30 < 48 <= y1
     slack = 1 if degrees % 90 == 0 else 6

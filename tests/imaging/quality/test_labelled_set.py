@@ -56,10 +56,10 @@ def test_good_fields_pass_and_bad_ones_do_not(confusion: ModuleType) -> None:
 
 def test_glass_with_dust_and_shading_is_blank(confusion: ModuleType) -> None:
     made = script("make_labelled_set")
-    judge = confusion.ImageQuality(confusion.GridGeometry(0.5, 224, 224, 0.5))
+    quality = confusion.ImageQuality(confusion.GridGeometry(0.5, 224, 224, 0.5))
     rng = made.np.random.default_rng(4)
     verdicts = Counter(
-        judge.judge(picture.pixels).verdict
+        quality.evaluate(picture.pixels).verdict
         for picture in made._without_tissue(shared("data"), rng)
         if picture.kind.startswith("blank")
     )

@@ -1,4 +1,4 @@
-"""Finding fields without a stage: along a path, after a jump, around a loop, or not at all."""
+"""Locating fields without a stage: along a path, after a jump, around a loop, or not at all."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from textured_slide import textured_slide, with_noise
 
 from edge_mil.imaging.registration import FrameLocation, KeyFrame, KeyFrameLocalizer
-from edge_mil.imaging.registration.pairwise import Registration, register
+from edge_mil.imaging.registration.pairwise import Registration
 from edge_mil.imaging.registration.pyramid import RegistrationPyramid
 from edge_mil.types import UInt8Array
 
@@ -19,7 +19,7 @@ SIZE = (256, 192)
 SLIDE = textured_slide(1400, 1100)
 
 
-def picture(x: int, y: int, deviation: float = 2.0) -> RegistrationPyramid:
+def view(x: int, y: int, deviation: float = 2.0) -> RegistrationPyramid:
     pixels = SLIDE[y : y + SIZE[1], x : x + SIZE[0]]
     return RegistrationPyramid.of(with_noise(pixels, deviation, 7000 * x + y))
 
@@ -29,8 +29,8 @@ def walk(
 ) -> list[FrameLocation]:
     found = []
     for sequence, place in enumerate(places, start=first):
-        found.append(locator.find(sequence, picture(*place)))
-        locator.apply(found[-1])
+        found.append(locator.locate(sequence, view(*place)))
+        locator.commit(found[-1])
     return found
 
 
@@ -78,7 +78,7 @@ def test_a_path_with_a_return_is_followed_to_the_pixel() -> None:
     assert found.found
 
 
-def test_a_field_that_shares_nothing_has_no_place() -> None:
+def test_a_field_that_shares_nothing_is_not_located() -> None:
     found = walk(KeyFrameLocalizer(SIZE), [(100, 100), (700, 600)])[-1]
     assert not found.found
     assert found.response < found.needed
@@ -103,10 +103,10 @@ def test_an_unlocated_field_changes_nothing() -> None:
 def test_bare_glass_is_never_the_origin() -> None:
     locator = KeyFrameLocalizer(SIZE)
     glass = with_noise(np.full((SIZE[1], SIZE[0], 3), 240, np.uint8), 2.0, 1)
-    assert not locator.find(1, RegistrationPyramid.of(glass)).found
+    assert not locator.locate(1, RegistrationPyramid.of(glass)).found
 
 
-def test_the_same_field_again_makes_no_new_key_field() -> None:
+def test_the_same_field_again_makes_no_new_key_frame() -> None:
     locator = KeyFrameLocalizer(SIZE)
     walk(locator, [(300, 300)] * 5)
     assert len(locator.keys) == 1
@@ -135,43 +135,43 @@ def test_another_objective_is_recognised(ratio: float) -> None:
     walk(locator, [(500, 400), (560, 430)])
     width, height = round(SIZE[0] / ratio), round(SIZE[1] / ratio)
     x, y = 560 + (SIZE[0] - width) // 2, 430 + (SIZE[1] - height) // 2
-    view = SLIDE[y : y + height, x : x + width]
+    crop = SLIDE[y : y + height, x : x + width]
     how = cv2.INTER_AREA if ratio < 1 else cv2.INTER_CUBIC
-    other: UInt8Array = np.asarray(cv2.resize(view, SIZE, interpolation=how), np.uint8)
-    found = locator.find(3, RegistrationPyramid.of(other))
+    other: UInt8Array = np.asarray(cv2.resize(crop, SIZE, interpolation=how), np.uint8)
+    found = locator.locate(3, RegistrationPyramid.of(other))
     assert not found.found
     assert found.scale_ratio == ratio
 
 
-class Drifting:
-    """Registers well, but for a push to the right from key field to key field, as a bad lens."""
+class DriftingLocalizer(KeyFrameLocalizer):
+    """Registers well, but for an error to the right per field, as through a distorting lens.
 
-    def __init__(self, push_px: float) -> None:
-        self.push_px, self.now = push_px, 0
+    Against key frames of long ago it registers without error: there the loop closes.
+    """
 
-    def __call__(
-        self,
-        fixed: RegistrationPyramid,
-        moving: RegistrationPyramid,
-        key: KeyFrame,
-        _: tuple[float, float] | None,
+    def __init__(self, size_px: tuple[int, int], drift_px: float) -> None:
+        super().__init__(size_px)
+        self.drift_px, self.now = drift_px, 0
+
+    def locate(self, sequence: int, pyramid: RegistrationPyramid) -> FrameLocation:
+        self.now = sequence
+        return super().locate(sequence, pyramid)
+
+    def register(
+        self, key: KeyFrame, pyramid: RegistrationPyramid, _: tuple[float, float] | None = None
     ) -> Registration | None:
-        """Register a pair."""
-        fit = register(fixed, moving)
-        # What was seen long ago is registered as well as ever: that is the loop.
-        if fit is None or self.now - key.sequence > 12:
-            return fit
-        return dataclasses.replace(fit, dx=fit.dx + self.push_px * (self.now - key.sequence))
+        found = super().register(key, pyramid)
+        if found is None or self.now - key.sequence > 12:
+            return found
+        return dataclasses.replace(found, dx=found.dx + self.drift_px * (self.now - key.sequence))
 
 
-def _drifted(push_px: float) -> tuple[list[float], int]:
-    pair = Drifting(push_px)
-    locator = KeyFrameLocalizer(SIZE, pair)
+def _drifted(drift_px: float) -> tuple[list[float], int]:
+    locator = DriftingLocalizer(SIZE, drift_px)
     closures = 0
     for sequence, place in enumerate(EIGHT, start=1):
-        pair.now = sequence
-        found = locator.find(sequence, picture(*place))
-        locator.apply(found)
+        found = locator.locate(sequence, view(*place))
+        locator.commit(found)
         closures += bool(found.moved)
     errors = [
         max(

@@ -15,7 +15,7 @@ from random_pairs import random_pairs
 from shared_data import shared
 from textured_slide import textured_slide, with_noise
 
-from edge_mil.imaging.registration.pairwise import Registration, fits_as_told, register
+from edge_mil.imaging.registration.pairwise import Registration, confirm_shift, register_pair
 from edge_mil.imaging.registration.pyramid import RegistrationPyramid
 from edge_mil.types import UInt8Array
 
@@ -28,24 +28,24 @@ def field(x: int, y: int, deviation: float = 0.0) -> UInt8Array:
 
 
 def fit(a: UInt8Array, b: UInt8Array) -> Registration:
-    found = register(RegistrationPyramid.of(a), RegistrationPyramid.of(b))
+    found = register_pair(RegistrationPyramid.of(a), RegistrationPyramid.of(b))
     assert found is not None
     return found
 
 
 @pytest.mark.parametrize(
-    "way", [(0, 0), (13, -7), (-120, 45), (200, 10), (-10, -225), (228, 0), (150, 150)]
+    "shift", [(0, 0), (13, -7), (-120, 45), (200, 10), (-10, -225), (228, 0), (150, 150)]
 )
 @pytest.mark.parametrize("deviation", [0.0, 3.0])
-def test_a_shift_is_found_to_a_part_of_a_pixel(way: tuple[int, int], deviation: float) -> None:
-    found = fit(field(300, 300, deviation), field(300 + way[0], 300 + way[1], deviation))
-    assert found.sure
-    assert max(abs(found.dx - way[0]), abs(found.dy - way[1])) < 0.3
+def test_a_shift_is_found_to_a_part_of_a_pixel(shift: tuple[int, int], deviation: float) -> None:
+    found = fit(field(300, 300, deviation), field(300 + shift[0], 300 + shift[1], deviation))
+    assert found.reliable
+    assert max(abs(found.dx - shift[0]), abs(found.dy - shift[1])) < 0.3
 
 
-@pytest.mark.parametrize("way", [(256, 0), (-300, 40), (270, 270)])
-def test_fields_that_share_nothing_are_refused(way: tuple[int, int]) -> None:
-    assert not fit(field(300, 300), field(300 + way[0], 300 + way[1])).sure
+@pytest.mark.parametrize("shift", [(256, 0), (-300, 40), (270, 270)])
+def test_fields_that_share_nothing_are_refused(shift: tuple[int, int]) -> None:
+    assert not fit(field(300, 300), field(300 + shift[0], 300 + shift[1])).reliable
 
 
 def test_dust_on_bare_glass_is_no_lock() -> None:
@@ -55,14 +55,14 @@ def test_dust_on_bare_glass_is_no_lock() -> None:
         for x, y in ((40, 60), (200, 90), (120, 220)):  # dust on the camera: always there
             cv2.circle(glass, (x, y), 4, (120, 120, 120), -1)
         pictures.append(with_noise(glass, 2.0, seed))
-    assert not fit(*pictures).sure
+    assert not fit(*pictures).reliable
 
 
 def test_uneven_light_is_no_lock() -> None:
     y, x = np.mgrid[:SIDE, :SIDE]
     light = 1 - 0.5 * ((x - 90) ** 2 + (y - 150) ** 2) / SIDE**2
     pair = [(field(*at) * light[..., None]).astype(np.uint8) for at in ((100, 100), (500, 600))]
-    assert not fit(*pair).sure
+    assert not fit(*pair).reliable
 
 
 def test_uneven_light_does_not_hide_a_shift() -> None:
@@ -70,20 +70,20 @@ def test_uneven_light_does_not_hide_a_shift() -> None:
     light = 1 - 0.5 * ((x - 90) ** 2 + (y - 150) ** 2) / SIDE**2
     pair = [(field(*at) * light[..., None]).astype(np.uint8) for at in ((300, 300), (420, 350))]
     found = fit(*pair)
-    assert found.sure
+    assert found.reliable
     assert max(abs(found.dx - 120), abs(found.dy - 50)) < 1
 
 
 def test_a_straight_edge_says_nothing() -> None:
     picture = np.full((SIDE, SIDE, 3), 230, np.uint8)
     picture[:, 100:] = 120
-    assert not fit(with_noise(picture, 3.0, 1), with_noise(picture, 3.0, 2)).sure
+    assert not fit(with_noise(picture, 3.0, 1), with_noise(picture, 3.0, 2)).reliable
 
 
-def test_a_told_shift_is_known_to_be_right() -> None:
+def test_a_given_shift_is_confirmed_to_the_pixel() -> None:
     a, b = RegistrationPyramid.of(field(300, 300)), RegistrationPyramid.of(field(400, 320))
-    assert fits_as_told(a, b, 100, 20)
-    assert not fits_as_told(a, b, 104, 20)
+    assert confirm_shift(a, b, 100, 20)
+    assert not confirm_shift(a, b, 104, 20)
 
 
 def _pairs() -> ModuleType:

@@ -1,4 +1,4 @@
-"""A stage is checked before it is believed; a good one is left alone, a bad one is refined."""
+"""A stage is compared with the images: a good one is left alone, an inexact one refined."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def scan(
     for number, (x, y) in enumerate(places, start=1):
         pixels = with_noise(SLIDE[y : y + SIZE[1], x : x + SIZE[0]], deviation, number)
         place = stage((x + SIZE[0] / 2) * MPP, (y + SIZE[1] / 2) * MPP)
-        found.append(check.look(number, RegistrationPyramid.of(pixels), *place))
-        check.apply(found[-1])
+        found.append(check.compare(number, RegistrationPyramid.of(pixels), *place))
+        check.commit(found[-1])
     return found
 
 
@@ -38,19 +38,19 @@ def scan(
 def test_a_perfect_stage_is_left_alone_in_any_order(seed: int, deviation: float) -> None:
     places = [PLACES[k] for k in np.random.default_rng(seed).permutation(len(PLACES))]
     found = scan(lambda x, y: (x, y), places, deviation)
-    assert all(place.believed and place.shift_px == (0, 0) for place in found)
+    assert all(one.located and one.shift_px == (0, 0) for one in found)
 
 
 def test_a_stage_that_jitters_is_refined_and_drawn_back_to_its_zero() -> None:
     errors = np.random.default_rng(1).normal(0, 4.0, (len(PLACES), 2))
-    told = iter(errors)
+    remaining = iter(errors)
 
     def jittering(x: float, y: float) -> tuple[float, float]:
-        dx, dy = next(told)
+        dx, dy = next(remaining)
         return x + dx, y + dy
 
     found = scan(jittering, PLACES, 2.0)
-    left = np.array([place.shift_px for place in found]) + errors / MPP
+    left = np.array([one.shift_px for one in found]) + errors / MPP
     # Of the jitter of 8 px little is left between one field and the next, and the error that all
     # inherit from the first is drawn out, a pixel at a time.
     assert np.abs(np.diff(errors, axis=0)).max() / MPP > 30
@@ -69,30 +69,30 @@ def test_a_stage_that_jitters_is_refined_and_drawn_back_to_its_zero() -> None:
         (lambda x, y: (y, x), "exchanged"),
     ],
 )
-def test_wrong_axes_are_said_in_words(stage: Stage, words: str) -> None:
+def test_wrong_axes_are_named(stage: Stage, words: str) -> None:
     with pytest.raises(PositionError, match=rf"{words}.*calibrate pixel-size"):
         scan(stage, PLACES)
 
 
 def test_a_stage_in_other_micrometres_is_refused_with_both_numbers() -> None:
-    with pytest.raises(PixelSizeError, match=r"0\.5 um.*0\.25"):
+    with pytest.raises(PixelSizeError, match=r"0\.5 µm.*0\.25"):
         scan(lambda x, y: (x / 2, y / 2), PLACES)
 
 
-def test_one_wrong_position_among_good_ones_has_no_place() -> None:
+def test_one_wrong_position_among_good_ones_is_refused() -> None:
     calls = iter(range(1000))
 
     def slipping(x: float, y: float) -> tuple[float, float]:
         return (x + 60, y) if next(calls) == 8 else (x, y)
 
     found = scan(slipping, PLACES)
-    assert not found[8].believed
+    assert not found[8].located
     assert found[8].disagreement_um == pytest.approx(60, abs=2)
-    assert all(place.believed for place in found[:8] + found[9:])
+    assert all(one.located for one in found[:8] + found[9:])
 
 
 def test_an_uncalibrated_affine_is_refused_with_both_numbers() -> None:
-    with pytest.raises(PixelSizeError, match=r"says 1 um.*0\.25"):
+    with pytest.raises(PixelSizeError, match=r"says 1 µm.*0\.25"):
         check_affine((1.0, 0.0, 0.0, 1.0), 0.25)
 
 
@@ -107,8 +107,8 @@ def test_another_objective_at_the_same_place_is_recognised() -> None:
     x, y = 300, 300
     field = SLIDE[y : y + SIZE[1], x : x + SIZE[0]]
     centre = (x + SIZE[0] / 2) * MPP, (y + SIZE[1] / 2) * MPP
-    check.apply(check.look(1, RegistrationPyramid.of(field), *centre))
+    check.commit(check.compare(1, RegistrationPyramid.of(field), *centre))
     inner = field[SIZE[1] // 4 : -SIZE[1] // 4, SIZE[0] // 4 : -SIZE[0] // 4]
     larger = np.asarray(cv2.resize(inner, SIZE, interpolation=cv2.INTER_CUBIC), np.uint8)
-    place = check.look(2, RegistrationPyramid.of(larger), *centre)
-    assert (place.believed, place.scale_ratio) == (False, 2.0)
+    one = check.compare(2, RegistrationPyramid.of(larger), *centre)
+    assert (one.located, one.scale_ratio) == (False, 2.0)

@@ -47,7 +47,7 @@ def likeness(folder: Path, limit: float) -> SingleImageOod | None:
 def test_the_distance_to_the_reference_decides(
     tmp_path: Path, field: UInt8Array, limit: float, alike: bool
 ) -> None:
-    judged = ImageQuality(GridGeometry(MPP, TILE_PX, TILE_PX, MPP)).judge(field)
+    judged = ImageQuality(GridGeometry(MPP, TILE_PX, TILE_PX, MPP)).evaluate(field)
     assert judged.verdict is Verdict.ACCEPTED
     reference = likeness(tmp_path / "bundle", limit)
     assert reference is not None

@@ -88,8 +88,8 @@ def streamed(source: Path, geometry: GridGeometry, **options: object) -> dict[Ce
     for number, frame in enumerate(camera.frames(), start=1):
         assert frame.x_um is not None
         assert frame.y_um is not None
-        view = mosaic.look(frame.pixels, frame.x_um, frame.y_um, number)
-        mosaic.apply(view)
+        view = mosaic.plan(frame.pixels, frame.x_um, frame.y_um, number)
+        mosaic.commit(view)
         assert not tiles.keys() & set(view.cells)
         tiles |= dict(zip(view.cells, view.tiles, strict=True))
     camera.close()
@@ -219,8 +219,8 @@ def test_fields_of_slide_are_those_of_a_live_pass(
     frames = dict(enumerate(camera.frames()))
     verdicts = []
     for number, frame in frames.items():
-        view = book.judge(frame, number)
-        book.apply(view)
+        view = book.plan(frame, number)
+        book.commit(view)
         verdicts.append(view.verdict)
     wanted = {(frames[n].x_um, frames[n].y_um): frames[n] for n in book.instances().values()}
     assert {tuple(centre) for centre in reading.positions.tolist()} == wanted.keys()
@@ -267,7 +267,7 @@ def test_the_command_prints_one_json_document(
         (["--backend", "tensorrt"], "TensorRT"),
         (["--precision", "int8"], "int8"),
         (["--fov", "big"], "1024x768"),
-        (["--mpp", "-1"], "um/px"),
+        (["--mpp", "-1"], "µm/px"),
         (["--features", "f.txt"], ".npz"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import math
@@ -20,11 +21,10 @@ from textured_slide import textured_slide, with_noise
 from edge_mil.bundle import Bundle
 from edge_mil.cameras.hand_path import hand_path
 from edge_mil.errors import PixelSizeError, PositionError
-from edge_mil.imaging.registration import KeyFrame
-from edge_mil.imaging.registration.pairwise import Registration, register
+from edge_mil.imaging.registration import FrameLocation, KeyFrame, KeyFrameLocalizer
+from edge_mil.imaging.registration.pairwise import Registration
 from edge_mil.imaging.registration.pyramid import RegistrationPyramid
 from edge_mil.session import Session, SessionSettings
-from edge_mil.session.instances import factory as places
 from edge_mil.session.instances import registration_localizer as found_survey
 from edge_mil.store import InstanceKind, SessionFile
 from edge_mil.types import FieldResult, Frame, UInt8Array, Verdict
@@ -109,42 +109,39 @@ CORNERS += [(150, 700), (50, 400), (150, 150), (500, 400), (520, 420)]
 EIGHT = [place for ends in itertools.pairwise(CORNERS) for place in _line(*ends)]
 
 
-class Drifting:
-    """Registers well, but for a push from each field to the next, as through a bad lens.
+class DriftingLocalizer(KeyFrameLocalizer):
+    """Registers well, but for an error to the right per field, as through a distorting lens.
 
-    Against what was seen long ago it registers as well as ever: there the loop closes.
+    Against key frames of long ago it registers without error: there the loop closes.
     """
 
-    def __init__(self, push_px: float) -> None:
+    def __init__(self, size_px: tuple[int, int], push_px: float) -> None:
+        super().__init__(size_px)
         self.push_px, self.now = push_px, 0
 
-    def __call__(
-        self,
-        fixed: RegistrationPyramid,
-        moving: RegistrationPyramid,
-        key: KeyFrame,
-        _: tuple[float, float] | None,
+    def locate(self, sequence: int, pyramid: RegistrationPyramid) -> FrameLocation:
+        self.now = sequence
+        return super().locate(sequence, pyramid)
+
+    def register(
+        self, key: KeyFrame, pyramid: RegistrationPyramid, _: tuple[float, float] | None = None
     ) -> Registration | None:
-        """Register a pair."""
-        fit = register(fixed, moving)
-        if fit is None or self.now - key.sequence > 12:
-            return fit
-        pushed = fit.dx + self.push_px * (self.now - key.sequence)
-        return Registration(pushed, fit.dy, fit.response, fit.overlap, fit.texture, fit.runner_up)
+        found = super().register(key, pyramid)
+        if found is None or self.now - key.sequence > 12:
+            return found
+        return dataclasses.replace(found, dx=found.dx + self.push_px * (self.now - key.sequence))
 
 
 @pytest.mark.parametrize(("push_px", "missing"), [(0.0, 0.0), (1.0, 0.02), (3.0, 0.05)])
 def test_a_drifting_figure_of_eight_equals_one_clean_pass(
     push_px: float, missing: float, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pair = Drifting(push_px)
-    survey = functools.partial(found_survey.RegistrationLocalizer, register_pair=pair)
-    monkeypatch.setattr(places, "RegistrationLocalizer", survey)
+    drifting = functools.partial(DriftingLocalizer, push_px=push_px)
+    monkeypatch.setattr(found_survey, "KeyFrameLocalizer", drifting)
     store = SessionFile(tmp_path / "session.db")
     with Session(bundle, settings=NO_STAGE, store=store) as session:
         twice = 0.0
-        for sequence, place in enumerate(EIGHT, start=1):
-            pair.now = sequence
+        for place in EIGHT:
             twice += measures(session.add(Frame(field(*place)))).get("cells_counted_twice", 0)
         truth, score = against_truth(store, EIGHT, 64), session.score()
         found = truth.places

@@ -132,7 +132,7 @@ def test_a_scan_that_reaches_beyond_the_slide_invents_no_cell(
     model: Model, slide: Path, straight: tuple[set[str], SlideScore | None, float]
 ) -> None:
     camera = microscope(slide, rotation_deg=5.0)
-    assert min(x for x, _ in camera.places) < 0
+    assert min(x for x, _ in camera.corners) < 0
     frames = list(camera.frames())
     without = SessionSettings(MPP, stage_affine=camera.stage_affine)
     assert read(model, without, frames)[0] > straight[0]
