@@ -16,8 +16,8 @@ from edge_mil.cli.console import print_table, print_text
 from edge_mil.errors import UsageError
 from edge_mil.session import SessionFolder, SessionSummary
 from edge_mil.session.answers import read_answer
+from edge_mil.session.report.content import session_report
 from edge_mil.session.report.files import export_session
-from edge_mil.session.report.gather import session_report
 from edge_mil.session.report.page import write_report
 from edge_mil.session.stored_fields import REVISION
 from edge_mil.store import SessionReader

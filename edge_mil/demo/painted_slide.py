@@ -10,8 +10,8 @@ from edge_mil.demo.slide_layout import (
     MAP_STEP_PX,
     BoolArray,
     gland_map,
-    place_glands,
     random_spots,
+    scatter_glands,
     tissue_depth,
 )
 from edge_mil.demo.stain_canvas import StainCanvas
@@ -66,7 +66,7 @@ def paint_slide(
     if positive:
         foci = random_spots(rng, depth, int(rng.integers(1, 4)), (11.0, 21.0))
     lymphocytes = random_spots(rng, depth, int(rng.integers(2, 6)), (7.0, 17.0)) & ~foci
-    glands = place_glands(rng, tissue, foci | lymphocytes)
+    glands = scatter_glands(rng, tissue, foci | lymphocytes)
     inside_glands = gland_map(glands, rows, columns)
     canvas = StainCanvas(rng, tissue, height_px, width_px)
     canvas.add_vacuoles(foci | inside_glands)

@@ -29,7 +29,7 @@ def write_picture(report: ReportContent, path: Path) -> None:
     picture = page_templates("edge_mil.demo").get_template("picture.svg.j2")
     text = picture.render(
         report=report,
-        image=None if report.picture is None else _smaller(report.picture.image),
+        image=None if report.mosaic is None else _smaller(report.mosaic.image),
         heat=None if report.heat_map is None else influence_cells(report.heat_map),
         history=history_chart(report.history, HISTORY_AREA),
     )

@@ -20,8 +20,7 @@ from edge_mil.errors import StoreError
 from edge_mil.imaging import GridGeometry
 from edge_mil.pipeline.whole_slide.cells import slide_outline
 from edge_mil.session import SessionFolder
-from edge_mil.session.report.content import ReportContent
-from edge_mil.session.report.gather import session_report
+from edge_mil.session.report.content import ReportContent, session_report
 from edge_mil.session.report.page import write_report
 from edge_mil.types import RESEARCH_USE_ONLY, FieldResult, Frame, Region
 

@@ -69,7 +69,7 @@ def random_spots(
     return out
 
 
-def place_glands(rng: np.random.Generator, tissue: BoolArray, taken: BoolArray) -> list[Gland]:
+def scatter_glands(rng: np.random.Generator, tissue: BoolArray, taken: BoolArray) -> list[Gland]:
     """Return glands that keep clear of each other, of the edge and of what is taken."""
     blocked = (~tissue | taken).astype(np.uint8)
     free = cv2.distanceTransform(1 - blocked, cv2.DIST_L2, 3)

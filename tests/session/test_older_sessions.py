@@ -12,7 +12,7 @@ from small_bundle import write_small_bundle
 
 from edge_mil.pipeline import Model
 from edge_mil.session import SessionFolder, SessionSettings
-from edge_mil.session.report.gather import gather_report
+from edge_mil.session.report.content import gather_report
 
 SLIDE = painted()
 FIRST = {"mpp", "mpp_source", "independent", "tissue", "slide_label", "labels"}

@@ -37,7 +37,7 @@ def render_report(report: ReportContent) -> str:
         legend=legend_steps(),
         limit=INFLUENCE_LIMIT,
         history=history_chart(report.history, HISTORY_AREA),
-        bar_um=None if report.picture is None else scale_bar_um(report.picture.region),
+        bar_um=None if report.mosaic is None else scale_bar_um(report.mosaic.region),
     )
 
 

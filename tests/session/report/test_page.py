@@ -19,8 +19,8 @@ from edge_mil.session.report.charts import (
 )
 from edge_mil.session.report.content import (
     HistoryPoint,
+    MosaicImage,
     ReportContent,
-    SlidePicture,
     TopField,
 )
 from edge_mil.session.report.page import render_report
@@ -42,7 +42,7 @@ CONTENT = ReportContent(
         HistoryPoint(3, Verdict.ACCEPTED, 0.924, 0.41),
     ),
     verdicts={Verdict.ACCEPTED: 2, Verdict.BLANK: 1},
-    picture=SlidePicture(JPEG, Region(0.0, 0.0, 400.0, 300.0)),
+    mosaic=MosaicImage(JPEG, Region(0.0, 0.0, 400.0, 300.0)),
     heat_map=InfluenceMap("tumour", 64.0, 64.0, 64.0, 64.0, VALUES, 3),
     top_fields=(TopField(3, 1.25, JPEG, Region(50.0, 50.0, 200.0, 150.0)),),
     settings={"session": "01ABC"},
@@ -139,7 +139,7 @@ def test_the_scale_is_fixed_signed_and_full_at_its_limit() -> None:
     "less",
     [
         {"score": None, "history": (HistoryPoint(1, Verdict.BLANK, None, 0.0),), "top_fields": ()},
-        {"picture": None, "heat_map": None},
+        {"mosaic": None, "heat_map": None},
         {"history": (HistoryPoint(1, Verdict.ACCEPTED, 0.5, 1.0),)},
         {"history": (), "verdicts": {}},
         {"score": SlideScore(("risk", "tumour"), (0.5, -2.0), (), instances=1)},
