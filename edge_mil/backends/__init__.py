@@ -39,7 +39,7 @@ def open_backend(
         return OpenVinoBackend(threads=threads)
     if name == "tensorrt":
         from edge_mil.backends.tensorrt.backend import TensorRtBackend
-        from edge_mil.backends.tensorrt.cache import EngineCache
+        from edge_mil.backends.tensorrt.engines.cache import EngineCache
 
         if engines is None:
             raise UsageError("TensorRT keeps its engines; name the folder where.")

@@ -63,7 +63,7 @@ def run_build(arguments: argparse.Namespace) -> int:
         EdgeMilError: TensorRT is not installed, the folder cannot be used, or the bundle lacks it.
     """
     from edge_mil.backends.tensorrt.backend import TensorRtBackend
-    from edge_mil.backends.tensorrt.cache import EngineCache
+    from edge_mil.backends.tensorrt.engines.cache import EngineCache
     from edge_mil.pipeline import Model
     from edge_mil.pipeline.runners.fallback import FALLBACK_ORDER, GRAPHS
 
@@ -231,7 +231,7 @@ def _engines(arguments: argparse.Namespace) -> Path:
 
 
 def _cache(arguments: argparse.Namespace) -> Any:
-    from edge_mil.backends.tensorrt.cache import EngineCache
+    from edge_mil.backends.tensorrt.engines.cache import EngineCache
 
     return EngineCache(_engines(arguments))
 

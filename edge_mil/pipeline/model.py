@@ -261,7 +261,7 @@ def cpu_runner(bundle: Bundle, precision: str, threads: int | None) -> Runner:
 
 def _accelerate(model: Model, precision: str, engines: Path | None) -> None:
     from edge_mil.backends.tensorrt.backend import TensorRtBackend
-    from edge_mil.backends.tensorrt.cache import EngineCache
+    from edge_mil.backends.tensorrt.engines.cache import EngineCache
     from edge_mil.pipeline.runners.fallback import select_engine
 
     if engines is None:

@@ -108,7 +108,7 @@ def run_server(settings: ServerSettings, tell: Callable[[str], None]) -> None:
     if not (settings.backend == AUTO and settings.precision == AUTO):
         settings = dataclasses.replace(settings, backend=choose_backend(settings.backend))
     if settings.backend == TENSORRT:
-        from edge_mil.backends.tensorrt.cache import EngineCache
+        from edge_mil.backends.tensorrt.engines.cache import EngineCache
 
         EngineCache(settings.engines)
     tune_allocator()

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from demo_recipes import DEMO
 
-from edge_mil.backends.tensorrt.building.recipe import EngineKey
-from edge_mil.backends.tensorrt.cache import EngineCache
+from edge_mil.backends.tensorrt.engines.cache import EngineCache
+from edge_mil.backends.tensorrt.engines.recipe import EngineKey
 from edge_mil.cli import main
 
 

@@ -11,8 +11,8 @@ import pytest
 from demo_recipes import DEMO
 
 from edge_mil.backends.tensorrt.backend import TensorRtBackend
-from edge_mil.backends.tensorrt.cache import EngineCache
 from edge_mil.backends.tensorrt.device import find_device
+from edge_mil.backends.tensorrt.engines.cache import EngineCache
 from edge_mil.backends.tensorrt.library import find_library
 from edge_mil.bundle import open_bundle
 from edge_mil.errors import BackendLostError, DependencyError

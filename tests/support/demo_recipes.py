@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edge_mil.backends.tensorrt.building.recipe import Recipe
+from edge_mil.backends.tensorrt.engines.recipe import Recipe
 
 DEMO = Path(__file__).parents[2] / "edge_mil" / "demo" / "bundle"
 

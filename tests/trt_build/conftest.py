@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from demo_recipes import demo
 
-from edge_mil.backends.tensorrt.building.recipe import Recipe
-from edge_mil.backends.tensorrt.cache import EngineCache
+from edge_mil.backends.tensorrt.engines.cache import EngineCache
+from edge_mil.backends.tensorrt.engines.recipe import Recipe
 from edge_mil.backends.tensorrt.library import Library, find_library
 from edge_mil.errors import DependencyError
 

@@ -15,9 +15,9 @@ import pytest
 from demo_recipes import DEMO, demo
 
 from edge_mil.backends.tensorrt.building.engine_builder import PROCESS, BuildLimits, build_engine
-from edge_mil.backends.tensorrt.building.recipe import Recipe
-from edge_mil.backends.tensorrt.cache import EngineCache
 from edge_mil.backends.tensorrt.device import Device
+from edge_mil.backends.tensorrt.engines.cache import EngineCache
+from edge_mil.backends.tensorrt.engines.recipe import Recipe
 from edge_mil.backends.tensorrt.library import Library
 from edge_mil.errors import EngineError
 
@@ -142,11 +142,13 @@ def test_the_builder_ends_when_its_parent_is_killed(
     script.write_text(
         "import sys\n"
         "from pathlib import Path\n"
-        "from edge_mil.backends.tensorrt import building, cache, library, recipe\n"
-        "made = recipe.Recipe(Path(sys.argv[1]).read_bytes(), 'x', 'fp32')\n"
-        "told = lambda share: print('share', share, flush=True)\n"
-        "building.build_engine(made, library.find_library('tensorrt_rtx'), None,\n"
-        "    cache.EngineCache(Path(sys.argv[2])), on_progress=told)\n"
+        "from edge_mil.backends.tensorrt.building.engine_builder import build_engine\n"
+        "from edge_mil.backends.tensorrt.engines.cache import EngineCache\n"
+        "from edge_mil.backends.tensorrt.engines.recipe import Recipe\n"
+        "from edge_mil.backends.tensorrt.library import find_library\n"
+        "recipe = Recipe(Path(sys.argv[1]).read_bytes(), 'x', 'fp32')\n"
+        "build_engine(recipe, find_library('tensorrt_rtx'), None, EngineCache(Path(sys.argv[2])),\n"
+        "    on_progress=lambda share: print('share', share, flush=True))\n"
     )
     parent = subprocess.Popen(
         [sys.executable, str(script), str(DEMO / "extractor.onnx"), str(cache.root)],

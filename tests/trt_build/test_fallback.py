@@ -16,8 +16,8 @@ from edge_mil.backends.batching import BatchingNetwork, NetworkExecutor
 from edge_mil.backends.onnx_runtime import OnnxRuntimeBackend
 from edge_mil.backends.tensorrt.backend import TensorRtBackend
 from edge_mil.backends.tensorrt.building.engine_builder import BuildLimits
-from edge_mil.backends.tensorrt.cache import EngineCache
 from edge_mil.backends.tensorrt.device import find_device
+from edge_mil.backends.tensorrt.engines.cache import EngineCache
 from edge_mil.backends.tensorrt.library import Library
 from edge_mil.bundle import Bundle, open_bundle, write_bundle
 from edge_mil.errors import EngineError

@@ -11,8 +11,8 @@ from graph_zoo import NETWORKS, PX, graphs
 from onnx import TensorProto, helper, numpy_helper
 
 from edge_mil.backends.tensorrt.building.engine_builder import build_engine
-from edge_mil.backends.tensorrt.building.recipe import Recipe
-from edge_mil.backends.tensorrt.cache import EngineCache
+from edge_mil.backends.tensorrt.engines.cache import EngineCache
+from edge_mil.backends.tensorrt.engines.recipe import Recipe
 from edge_mil.backends.tensorrt.library import Library
 from edge_mil.errors import EngineError
 

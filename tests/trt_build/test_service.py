@@ -9,8 +9,8 @@ import pytest
 from demo_recipes import DEMO
 from running_service import RunningService, WireStream, launch, open_session, tissue_frames
 
-from edge_mil.backends.tensorrt.cache import EngineCache
 from edge_mil.backends.tensorrt.device import find_device
+from edge_mil.backends.tensorrt.engines.cache import EngineCache
 from edge_mil.backends.tensorrt.library import Library
 from edge_mil.v1 import edge_mil_pb2 as pb
 from edge_mil.v1 import edge_mil_pb2_grpc as rpc

@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 from edge_mil.backends.batching import BatchingNetwork, Executor
 from edge_mil.backends.tensorrt.building.engine_builder import BuildLimits, build_engine
-from edge_mil.backends.tensorrt.building.recipe import Recipe
-from edge_mil.backends.tensorrt.cache import EngineCache
 from edge_mil.backends.tensorrt.device import Device, find_device
 from edge_mil.backends.tensorrt.drivers.driver import open_driver
+from edge_mil.backends.tensorrt.engines.cache import EngineCache
+from edge_mil.backends.tensorrt.engines.recipe import Recipe
 from edge_mil.backends.tensorrt.executor import EngineExecutor
 from edge_mil.backends.tensorrt.library import Library, find_library
 from edge_mil.errors import EngineError

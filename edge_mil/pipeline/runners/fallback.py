@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edge_mil.backends.tensorrt.backend import TensorRtBackend
-from edge_mil.backends.tensorrt.building.recipe import Recipe
+from edge_mil.backends.tensorrt.engines.recipe import Recipe
 from edge_mil.bundle import Bundle
 from edge_mil.errors import EngineError, UsageError
 from edge_mil.pipeline.model import Model

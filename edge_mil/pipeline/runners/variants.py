@@ -108,7 +108,7 @@ def open_variant(
         network = backend.load(data, label=label)
         return Runner(network, way.precision, backend.describe(), on=way.backend)
     from edge_mil.backends.tensorrt.backend import TensorRtBackend
-    from edge_mil.backends.tensorrt.building.recipe import Recipe
+    from edge_mil.backends.tensorrt.engines.recipe import Recipe
 
     assert isinstance(backend, TensorRtBackend)
     if backend.device is None:

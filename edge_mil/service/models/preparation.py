@@ -124,7 +124,7 @@ class Preparation:
 
     def _engine(self, precision: str) -> Runner:
         from edge_mil.backends.tensorrt.backend import TensorRtBackend
-        from edge_mil.backends.tensorrt.cache import EngineCache
+        from edge_mil.backends.tensorrt.engines.cache import EngineCache
         from edge_mil.pipeline.runners.fallback import select_engine
 
         backend = TensorRtBackend(EngineCache(self._engines))

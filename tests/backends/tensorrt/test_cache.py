@@ -8,10 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from edge_mil.backends.tensorrt.building.recipe import BatchProfile, EngineKey, Recipe
-from edge_mil.backends.tensorrt.cache import EngineCache
 from edge_mil.backends.tensorrt.device import Device
-from edge_mil.backends.tensorrt.engine_file import MAGIC, read_engine, write_engine
+from edge_mil.backends.tensorrt.engines.cache import EngineCache
+from edge_mil.backends.tensorrt.engines.engine_file import MAGIC, read_engine, write_engine
+from edge_mil.backends.tensorrt.engines.recipe import BatchProfile, EngineKey, Recipe
 from edge_mil.backends.tensorrt.library import Library
 from edge_mil.errors import EngineError
 

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from edge_mil.backends.tensorrt.building.progress import BuildProgress
-from edge_mil.backends.tensorrt.building.recipe import BatchProfile, EngineKey
-from edge_mil.backends.tensorrt.cache import PRIVATE_FILE
-from edge_mil.backends.tensorrt.engine_file import write_engine
+from edge_mil.backends.tensorrt.engines.cache import PRIVATE_FILE
+from edge_mil.backends.tensorrt.engines.engine_file import write_engine
+from edge_mil.backends.tensorrt.engines.recipe import BatchProfile, EngineKey
 from edge_mil.backends.tensorrt.library import Library, find_library
 from edge_mil.errors import EdgeMilError, EngineError
 

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from edge_mil.backends.tensorrt.building.recipe import FREE_SHARE, EngineKey, Recipe
-from edge_mil.backends.tensorrt.cache import EngineCache
 from edge_mil.backends.tensorrt.device import Device, free_memory_bytes
-from edge_mil.backends.tensorrt.engine_file import EngineHeader
+from edge_mil.backends.tensorrt.engines.cache import EngineCache
+from edge_mil.backends.tensorrt.engines.engine_file import EngineHeader
+from edge_mil.backends.tensorrt.engines.recipe import FREE_SHARE, EngineKey, Recipe
 from edge_mil.backends.tensorrt.library import Library
 from edge_mil.errors import EngineError
 

@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edge_mil.backends.tensorrt.building.recipe import EngineKey
-from edge_mil.backends.tensorrt.engine_file import EngineHeader, read_engine, read_header
+from edge_mil.backends.tensorrt.engines.engine_file import EngineHeader, read_engine, read_header
+from edge_mil.backends.tensorrt.engines.recipe import EngineKey
 from edge_mil.errors import EngineError
 
 LOG = logging.getLogger("edge_mil.engines")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from edge_mil.backends.tensorrt.building.recipe import EngineKey
+from edge_mil.backends.tensorrt.engines.recipe import EngineKey
 from edge_mil.errors import EngineError
 
 MAGIC = b"EDGE-MIL ENGINE1"

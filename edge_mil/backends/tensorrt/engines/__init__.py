@@ -1,0 +1,1 @@
+"""Engines on the disk: what each is built from, its file, and the folder that holds them."""
