@@ -1,7 +1,7 @@
 """`edge-mil engine build|list|clear BUNDLE`: TensorRT engines, before they are needed.
 
 An engine is built for one GPU, one TensorRT and one graph; the service builds what it lacks by
-itself. Building here does it without a service running, and ends with the bundle's fidelity tiles.
+itself. This command builds without a service, and compares with the bundle's fidelity tiles.
 """
 
 from __future__ import annotations
@@ -18,11 +18,14 @@ from edge_mil.errors import EdgeMilError, EngineError, UsageError
 
 if TYPE_CHECKING:
     from edge_mil.backends.tensorrt.backend import TensorRtBackend
+    from edge_mil.backends.tensorrt.engines.cache import EngineCache
     from edge_mil.pipeline import Model
+    from edge_mil.pipeline.runners.variants import RunnerVariant
 
 MIB = 1 << 20
 NOT_RUN = "not run: this machine shows no NVIDIA GPU, so nothing is known of its numbers or speed"
 STEP = 0.1
+"""Smallest growth of a build's share that is shown."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -57,32 +60,37 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run_build(arguments: argparse.Namespace) -> int:
-    """Build, check, and print a line for each precision; exit code 2 when one failed.
+    """Build, check, and print a line for each precision; return exit code 2 when one failed.
 
     Raises:
-        EdgeMilError: TensorRT is not installed, the folder cannot be used, or the bundle lacks it.
+        EdgeMilError: TensorRT is not installed, the folder cannot be used, or the bundle lacks a
+            graph.
     """
     from edge_mil.backends.tensorrt.backend import TensorRtBackend
-    from edge_mil.backends.tensorrt.engines.cache import EngineCache
-    from edge_mil.pipeline import Model
-    from edge_mil.pipeline.runners.fallback import FALLBACK_ORDER, GRAPHS
+    from edge_mil.pipeline import load_model
+    from edge_mil.pipeline.runners.fallback import list_candidates
+    from edge_mil.pipeline.runners.variants import list_variants
 
     bundle = open_bundle(arguments.bundle)
-    spec = bundle.manifest.extractor
-    had = [p for p in FALLBACK_ORDER if spec is not None and GRAPHS[p] in spec.graphs]
-    wanted = arguments.precision or had
+    of_bundle = list_variants(bundle)
+    available = {
+        variant.precision: variant
+        for variant in list_candidates(bundle, "tensorrt", "int8")
+        if variant in of_bundle
+    }
+    wanted = arguments.precision or list(available)
     if not wanted:
         raise UsageError(f"{bundle.manifest.name} has no extractor, so there is nothing to build.")
     for precision in wanted:
-        if precision not in had:
+        if precision not in available:
             raise UsageError(
                 f"{bundle.manifest.name} has no {precision} graph for TensorRT; it has "
-                f"{', '.join(had) or 'none'}."
+                f"{', '.join(available) or 'none'}."
             )
-    backend = TensorRtBackend(EngineCache(_engines(arguments)))
-    model = Model.load(bundle)
+    backend = TensorRtBackend(_cache(arguments))
+    model = load_model(bundle)
     try:
-        rows = [_build(model, backend, precision) for precision in wanted]
+        rows = [_build(model, backend, available[precision]) for precision in wanted]
     finally:
         model.close()
     if arguments.json:
@@ -99,7 +107,7 @@ def run_list(arguments: argparse.Namespace) -> int:
     """Print engines and failures of a bundle."""
     bundle, cache = open_bundle(arguments.bundle), _cache(arguments)
     graphs = _graphs(bundle)
-    engines = [
+    engines: list[dict[str, Any]] = [
         {
             "engine": digest,
             "graph": header.label,
@@ -113,7 +121,7 @@ def run_list(arguments: argparse.Namespace) -> int:
         for digest, header in cache.engines()
         if header.key.get("graph") in graphs
     ]
-    failed = [
+    failed: list[dict[str, Any]] = [
         {
             "engine": digest,
             "graph": failure.label,
@@ -143,7 +151,7 @@ def run_list(arguments: argparse.Namespace) -> int:
 
 
 def run_clear(arguments: argparse.Namespace) -> int:
-    """Remove a bundle's engines, and what is remembered of builds that failed."""
+    """Remove a bundle's engines, and the memory of builds that failed."""
     bundle, cache = open_bundle(arguments.bundle), _cache(arguments)
     count = cache.clear(_graphs(bundle))
     if arguments.json:
@@ -153,61 +161,54 @@ def run_clear(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _build(model: Model, backend: TensorRtBackend, precision: str) -> dict[str, Any]:
-    """Return what came of one precision; a failure is a row too, since others may work."""
-    from edge_mil.pipeline.runners.fallback import recipe_of
-    from edge_mil.pipeline.runners.runner import Runner
-    from edge_mil.pipeline.runners.verification import check_runner
+def _build(model: Model, backend: TensorRtBackend, variant: RunnerVariant) -> dict[str, Any]:
+    """Return the row of one precision; a failure is a row too, since others may succeed."""
+    from edge_mil.pipeline.runners.fallback import open_verified, refuse
+    from edge_mil.pipeline.runners.runner import extractor_graph
 
-    recipe = recipe_of(model.bundle, precision)
-    assert recipe is not None
-    shown = _Progress(precision)
+    progress = _Progress(variant.precision)
     started = time.monotonic()
     try:
-        plan = backend.build(recipe, on_progress=shown.tell)
+        header, from_cache = backend.build_ahead(
+            extractor_graph(model.bundle, variant), variant.precision, progress=progress.show
+        )
     except EngineError as error:
-        return {"precision": precision, "error": str(error)}
+        return {"precision": variant.precision, "error": str(error)}
     finally:
-        shown.end()
+        progress.end()
     row: dict[str, Any] = {
-        "precision": precision,
-        "bytes": len(plan),
+        "precision": variant.precision,
+        "bytes": header.plan_bytes,
         "seconds": round(time.monotonic() - started, 2),
-        "from_cache": not shown.told,
+        "from_cache": from_cache,
     }
-    if backend.device is None:
+    if backend.unavailable:
         return {**row, "check": None, "note": NOT_RUN}
     try:
-        network = backend.open(plan, recipe.label)
-        try:
-            check = check_runner(model, Runner(network, precision, backend.describe(), "tensorrt"))
-        finally:
-            network.close()
+        runner, check = open_verified(model, variant, backend)
     except EdgeMilError as error:
         return {**row, "error": str(error)}
     row["check"] = check.sentence()
     if check.holds:
+        runner.close()
         return row
-    key = recipe.key(backend.library, backend.device)
-    why = f"it is outside of the bundle's bound: {check.sentence()}"
-    backend.cache.remove(key)
-    backend.cache.remember(key, recipe.label, why)
-    return {**row, "error": f"The engine was refused and removed: {why}."}
+    reason = refuse(model.bundle, runner, check, backend)
+    return {**row, "error": f"The engine was refused and removed: {reason}."}
 
 
 class _Progress:
-    """A line on standard error that says how far a build is, where a terminal shows it."""
+    """A line on standard error with the progress of a build, where a terminal shows it."""
 
     def __init__(self, precision: str) -> None:
-        self._precision, self.told = precision, 0.0
+        self._precision, self._shown = precision, 0.0
 
-    def tell(self, share: float) -> None:
-        if share >= self.told + STEP or share == 1:
-            self.told = share
+    def show(self, share: float) -> None:
+        if share >= self._shown + STEP or share == 1:
+            self._shown = share
             self._write(f"\r{self._precision}: building {share * 100:3.0f} %")
 
     def end(self) -> None:
-        if self.told:
+        if self._shown:
             self._write("\n")
 
     def _write(self, text: str) -> None:
@@ -223,21 +224,17 @@ def _line(row: dict[str, Any]) -> str:
     return f"{row['bytes'] / MIB:.1f} MiB, {how}; {row['check'] or row['note']}"
 
 
-def _engines(arguments: argparse.Namespace) -> Path:
+def _cache(arguments: argparse.Namespace) -> EngineCache:
+    from edge_mil.backends import ENGINES_FOLDER
+    from edge_mil.backends.tensorrt.engines.cache import EngineCache
     from edge_mil.session import default_state_folder
 
     state: Path = arguments.state or default_state_folder()
-    return state / "engines"
-
-
-def _cache(arguments: argparse.Namespace) -> Any:
-    from edge_mil.backends.tensorrt.engines.cache import EngineCache
-
-    return EngineCache(_engines(arguments))
+    return EngineCache(state / ENGINES_FOLDER)
 
 
 def _graphs(bundle: Bundle) -> set[str]:
-    """Return the SHA-256 of each extractor graph: what engines are keyed by."""
+    """Return the SHA-256 of each extractor graph, which engines are keyed by."""
     spec = bundle.manifest.extractor
     files = [] if spec is None else list(spec.graphs.values())
     return {bundle.manifest.files[file] for file in files}

@@ -14,7 +14,7 @@ from edge_mil.bundle import open_bundle
 from edge_mil.calibration import CalibrationFolder, stain_transform
 from edge_mil.cameras import SlideFile, parse_fov
 from edge_mil.errors import UsageError
-from edge_mil.pipeline.model import Model
+from edge_mil.pipeline import Model, load_model
 from edge_mil.pipeline.whole_slide.colour_correction import NO_GAINS, ColoursAtHand
 from edge_mil.pipeline.whole_slide.score import SlideReading, score_slide
 from edge_mil.session import default_state_folder
@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
     bundle = open_bundle(arguments.bundle)
     slide = SlideFile(arguments.slide, arguments.mpp)
     try:
-        model = Model.load(
+        model = load_model(
             bundle,
             backend=arguments.backend,
             precision=arguments.precision,

@@ -1,8 +1,9 @@
-"""`edge-mil tune`: every backend and precision of this device in turn; the fastest is kept."""
+"""`edge-mil tune`: measure every backend and precision of this device, and keep the fastest."""
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import sys
 from importlib import metadata
@@ -12,8 +13,10 @@ from typing import Any
 from edge_mil.errors import UsageError
 
 PEERS = "edge_mil.peers"
-"""Entry points: name -> function(bundle, threads) that returns a run, or None: what else could
-run the extractor, timed beside our ways. The runtime never imports torch; the exporter may."""
+"""Group of entry points: name -> function(bundle, threads) that returns a run, or None.
+
+They are further ways to run the extractor, timed beside ours. The runtime never imports torch; the
+exporter may."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -36,19 +39,20 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measure, print the table, keep the choice.
+    """Measure every variant, keep the fastest, and print the table.
 
     Raises:
         UsageError: A number is not positive, or --peers without one.
         BundleError: The bundle cannot be read, has no extractor, or nothing here can run it.
-        StoreError: The choice cannot be written.
+        StoreError: The tuned variant cannot be written.
     """
     for name in ("threads", "rounds"):
-        given = getattr(arguments, name)
-        if given is not None and given < 1:
-            raise UsageError(f"--{name} is {given}; give 1 or more.")
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise UsageError(f"--{name} is {value}; give 1 or more.")
+    from edge_mil.backends import ENGINES_FOLDER, open_backend
     from edge_mil.bundle import open_bundle
-    from edge_mil.pipeline import Model
+    from edge_mil.pipeline import load_model
     from edge_mil.pipeline.runners.autotune import tune
     from edge_mil.pipeline.runners.tuned_choice import TunedStore
     from edge_mil.session import default_state_folder
@@ -56,28 +60,30 @@ def run(arguments: argparse.Namespace) -> int:
     state = arguments.state or default_state_folder()
     bundle = open_bundle(arguments.bundle)
     peers = _peers(bundle, arguments.threads) if arguments.peers else {}
-    model = Model.load(bundle, threads=arguments.threads)
+    backends = functools.partial(
+        open_backend, threads=arguments.threads, engines=state / ENGINES_FOLDER
+    )
+    model = load_model(bundle, threads=arguments.threads)
     try:
         tuning = tune(
             model,
-            threads=arguments.threads,
-            engines=state / "engines",
+            backends,
             rounds=arguments.rounds,
             peers=peers,
-            on_way=lambda name: print(f"edge-mil tune: {name}", file=sys.stderr),
+            on_step=lambda name: print(f"edge-mil tune: {name}", file=sys.stderr),
         )
     finally:
         model.close()
-    choice = TunedStore(state).save(bundle, tuning, arguments.threads)
+    tuned = TunedStore(state).save(bundle, tuning, arguments.threads)
     if arguments.json:
-        print(json.dumps(choice.document))
+        print(json.dumps(tuned.document))
     else:
-        print_table(choice.document)
+        print_table(tuned.document)
     return 0
 
 
 def print_table(document: dict[str, Any]) -> None:
-    """Print a stored tuning for people; ratios are to the first FP32 row on the CPU."""
+    """Print a stored tuning; ratios are to FP32 on the CPU."""
     rows = document["rows"]
     base = next((r["tile_ms"] for r in rows if r["name"] == "cpu fp32" and r["tile_ms"]), None)
     threads = document["threads"] or f"{document['device']['cores']} (all)"
@@ -93,27 +99,27 @@ def print_table(document: dict[str, Any]) -> None:
             print(f"  {row['name']:24}  {row['reason']}")
             continue
         cells = ""
-        for at, spent in enumerate(row["tile_ms"]):
-            ratio = f"{base[at] / spent:.2f}x" if base else ""
-            cells += f"{f'{spent:.2f} ms {ratio:>6}':>18}"
+        for column, tile_ms in enumerate(row["tile_ms"]):
+            ratio = f"{base[column] / tile_ms:.2f}x" if base else ""
+            cells += f"{f'{tile_ms:.2f} ms {ratio:>6}':>18}"
         check = row["check"]
-        near = f"{'':22}"
+        agreement = f"{'':22}"
         if check:
             moved = check["score_difference"]
-            near = f"{check['cosine']:9.4f}{'-' if moved is None else f'{moved:.4f}':>13}"
+            agreement = f"{check['cosine']:9.4f}{'-' if moved is None else f'{moved:.4f}':>13}"
         last = "  kept" if row["kept"] else f"  {row['reason']}" if row["reason"] else ""
-        print(f"  {row['name']:24}{cells}{near}{last}")
+        print(f"  {row['name']:24}{cells}{agreement}{last}")
 
 
 def _peers(bundle: Any, threads: int | None) -> dict[str, Any]:
-    found = {}
+    peers = {}
     for point in metadata.entry_points(group=PEERS):
-        made = point.load()(bundle, threads)
-        if made is not None:
-            found[point.name] = made
-    if not found:
+        run = point.load()(bundle, threads)
+        if run is not None:
+            peers[point.name] = run
+    if not peers:
         raise UsageError(
             'Nothing to time beside it is installed (pip install "edge-mil[bench]"), or it does '
             "not know this extractor; leave --peers out."
         )
-    return found
+    return peers

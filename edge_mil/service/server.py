@@ -20,7 +20,7 @@ from grpc_reflection.v1alpha import reflection
 from edge_mil.bundle import Bundle
 from edge_mil.calibration import CalibrationFolder
 from edge_mil.errors import EdgeMilError, ServiceUnavailableError
-from edge_mil.pipeline import Model
+from edge_mil.pipeline import Model, load_model
 from edge_mil.rpc.allocator import tune_allocator
 from edge_mil.rpc.frames import MAX_CHUNK_BYTES
 from edge_mil.service.address import DEFAULT_ADDRESS, listening, parse_address
@@ -30,7 +30,7 @@ from edge_mil.service.models.preparation import (
     CPU,
     TENSORRT,
     Preparations,
-    Wanted,
+    RunnerRequest,
     choose_backend,
     engines_of,
 )
@@ -128,7 +128,7 @@ class _Server:
         # Until what was asked for is ready a bundle runs on the CPU, in FP32.
         asked, threads = self._settings.precision, self._settings.threads
         at_once = self._settings.backend == CPU and asked != AUTO
-        return Model.load(bundle, precision=asked if at_once else "fp32", threads=threads)
+        return load_model(bundle, precision=asked if at_once else "fp32", threads=threads)
 
     async def run(self) -> None:
         """Open the port, load the bundles, wait for a signal, drain."""
@@ -196,10 +196,10 @@ class _Server:
             await self._set_health(name, serving=True)
         names = ", ".join(hosted.name for hosted in self._models.bundles)
         self._supervisor.tell(STATUS=f"serving {names}")
-        wanted = Wanted(self._settings.backend, self._settings.precision)
-        if wanted.backend == TENSORRT or wanted.precision == AUTO:
+        request = RunnerRequest(self._settings.backend, self._settings.precision)
+        if request.backend == TENSORRT or request.precision == AUTO:
             for hosted in self._models.bundles:
-                await self._preparations.select_engine(hosted, wanted)
+                await self._preparations.select_engine(hosted, request)
 
     async def _set_health(self, name: str, *, serving: bool) -> None:
         status = health_pb2.HealthCheckResponse

@@ -18,7 +18,7 @@ import numpy as np
 from edge_mil.bundle import Bundle, open_bundle
 from edge_mil.calibration import Calibration
 from edge_mil.errors import SequenceError, SessionClosedError, SessionStateError
-from edge_mil.pipeline import Model
+from edge_mil.pipeline import Model, load_model
 from edge_mil.session.answer_log import AnswerLog, StoredAnswer
 from edge_mil.session.answers import read_answer, write_answer
 from edge_mil.session.bag import Bag
@@ -393,4 +393,4 @@ class Session(SessionQueries):
 
 
 def _load(model: Bundle | str | Path) -> Model:
-    return Model.load(model if isinstance(model, Bundle) else open_bundle(model))
+    return load_model(model if isinstance(model, Bundle) else open_bundle(model))

@@ -208,7 +208,7 @@ class FieldProcessor:
         """Refuse a field whose cells are unlike what the model was made for."""
         if self._reference is None:
             return look
-        measure = self._reference.judge(self._reference.distance(features))
+        measure = self._reference.evaluate(self._reference.distance(features))
         if measure is None:
             return look
         measures = (*look.measures, measure)

@@ -19,7 +19,7 @@ from edge_mil.errors import CalibrationError, FrameError
 from edge_mil.imaging.correction.shading import ShadingCorrection
 from edge_mil.imaging.correction.stain import fit_profile
 from edge_mil.imaging.quality.gate import GateSettings
-from edge_mil.pipeline import Model
+from edge_mil.pipeline import Model, load_model
 from edge_mil.pipeline.whole_slide.colour_correction import ColoursAtHand
 from edge_mil.pipeline.whole_slide.score import score_slide
 from edge_mil.session import Session, SessionFolder, SessionSettings
@@ -51,7 +51,7 @@ def shaded(frame: Frame) -> Frame:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
-    loaded = Model.load(write_small_bundle(tmp_path_factory.mktemp("grid") / "b", channels=2))
+    loaded = load_model(write_small_bundle(tmp_path_factory.mktemp("grid") / "b", channels=2))
     yield loaded
     loaded.close()
 
@@ -141,7 +141,7 @@ def test_with_stain_normalisation_live_equals_batch(method: str, tmp_path: Path)
     spec = StainSpec(
         method, target.background, target.mean, target.deviation, target.stains, target.reach
     )
-    model = Model.load(write_small_bundle(tmp_path / "b", stain=spec))
+    model = load_model(write_small_bundle(tmp_path / "b", stain=spec))
     with pytest.raises(CalibrationError, match="stain normalisation"):
         Session(model, MPP)
     slide = reddish(SLIDE)
