@@ -9,6 +9,8 @@ import pytest
 from small_bundle import FEATURES, VALUES, write_small_bundle
 
 from edge_mil.backends import open_backend
+from edge_mil.bundle import open_bundle
+from edge_mil.demo.run import BUNDLE
 from edge_mil.errors import (
     BundleError,
     FrameError,
@@ -69,6 +71,16 @@ def test_what_a_bundle_lacks_is_said(tmp_path: Path) -> None:
     alone = load_model(write_small_bundle(tmp_path / "a", extractor=False))
     with pytest.raises(BundleError, match="no extractor"):
         alone.extract(tiles(1))
+
+
+def test_another_backend_is_verified_and_has_the_cpu_behind_it() -> None:
+    pytest.importorskip("openvino", reason="needs the extra openvino")
+    loaded = load_model(open_bundle(BUNDLE), backend="openvino", precision="int8", threads=1)
+    assert loaded.extractor is not None
+    assert str(loaded.extractor.current.variant) == "openvino int8-cpu"
+    assert str(loaded.extractor.first.variant) == "cpu fp32"
+    assert (loaded.precision, loaded.backend.split()[0]) == ("int8", "OpenVINO")
+    loaded.close()
 
 
 def test_backends_are_asked_for_by_name() -> None:

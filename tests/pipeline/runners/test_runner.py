@@ -102,6 +102,17 @@ def test_a_runner_is_closed_when_its_last_field_is_done(model: Model) -> None:
     assert found == ["int8, an engine"]
 
 
+def test_a_runner_that_never_served_is_closed_and_the_first_one_is_not(model: Model) -> None:
+    extractor = model.extractor
+    assert extractor is not None
+    waiting = cpu_runner(model.bundle, "int8")
+    extractor.discard(waiting)
+    with pytest.raises(BackendLostError, match="is closed"):
+        waiting.features(tiles(1))
+    extractor.discard(extractor.first)
+    assert model.extract(tiles(1)).shape[0] == 1
+
+
 def test_sessions_side_by_side_share_the_batches_of_an_accelerator(model: Model) -> None:
     extractor = model.extractor
     assert extractor is not None
