@@ -7,14 +7,18 @@ itself. This command builds without a service, and compares with the bundle's fi
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 import time
-from pathlib import Path
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from edge_mil.bundle import Bundle, open_bundle
+from edge_mil.cli.arguments import Subparsers, add_bundle, add_json, add_state, state_folder
+from edge_mil.cli.console import print_table, terminal_console
 from edge_mil.errors import EdgeMilError, EngineError, UsageError
+from edge_mil.protocols import Progress
 
 if TYPE_CHECKING:
     from edge_mil.backends.tensorrt.backend import TensorRtBackend
@@ -24,13 +28,11 @@ if TYPE_CHECKING:
 
 MIB = 1 << 20
 NOT_RUN = "not run: this machine shows no NVIDIA GPU, so nothing is known of its numbers or speed"
-STEP = 0.1
-"""Smallest growth of a build's share that is shown."""
 
 
-def add_parser(subparsers: Any) -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """Add `engine` and its three verbs."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
+    parser = subparsers.add_parser(
         "engine",
         help="build, list and clear TensorRT engines",
         description="TensorRT engines of a bundle on this device. They never travel: each is built "
@@ -40,15 +42,13 @@ def add_parser(subparsers: Any) -> None:
     verbs = parser.add_subparsers(dest="verb", metavar="build|list|clear", required=True)
     for name, line, run in (
         ("build", "Build what is missing, and check it against the bundle's tiles.", run_build),
-        ("list", "Say which engines are there, and which builds failed and why.", run_list),
+        ("list", "List the engines, and the builds that failed with their reasons.", run_list),
         ("clear", "Remove a bundle's engines, and forget builds that failed.", run_clear),
     ):
         verb = verbs.add_parser(name, help=line, description=line)
-        verb.add_argument("bundle", metavar="BUNDLE", help="a folder, or a packed .milb")
-        verb.add_argument(
-            "--state", type=Path, metavar="DIR", help="state directory of the service"
-        )
-        verb.add_argument("--json", action="store_true", help="print one JSON document")
+        add_bundle(verb)
+        add_state(verb)
+        add_json(verb)
         if name == "build":
             verb.add_argument(
                 "--precision",
@@ -98,8 +98,7 @@ def run_build(arguments: argparse.Namespace) -> int:
         print(json.dumps(document, indent=2))
     else:
         print(f"{bundle.manifest.name}, {backend.describe()}")
-        for row in rows:
-            print(f"  {row['precision']:5} {_line(row)}")
+        print_table([(row["precision"], _line(row)) for row in rows])
     return 2 if any("error" in row for row in rows) else 0
 
 
@@ -138,15 +137,16 @@ def run_list(arguments: argparse.Namespace) -> int:
         return 0
     if not engines and not failed:
         print(f"{bundle.manifest.name} has no engines in {cache.root}.")
+    lines = []
     for row in engines:
         device = row["device"]
-        where = device["name"] if isinstance(device, dict) else "built ahead, for any device"
-        print(
-            f"{row['precision']:5} {row['bytes'] / MIB:.1f} MiB, {row['library']}, {where}, "
-            f"{_date(row['built'])}, built in {row['seconds']:.1f} s"
-        )
-    for row in failed:
-        print(f"{row['precision']:5} failed on {_date(row['time'])}: {row['reason']}")
+        name = device["name"] if isinstance(device, dict) else "built ahead, for any device"
+        line = f"{row['bytes'] / MIB:.1f} MiB, {row['library']}, {name}, {_date(row['built'])}"
+        lines.append((row["precision"], f"{line}, built in {row['seconds']:.1f} s"))
+    lines += [
+        (row["precision"], f"failed on {_date(row['time'])}: {row['reason']}") for row in failed
+    ]
+    print_table(lines)
     return 0
 
 
@@ -166,16 +166,13 @@ def _build(model: Model, backend: TensorRtBackend, variant: RunnerVariant) -> di
     from edge_mil.pipeline.runners.fallback import open_verified, refuse
     from edge_mil.pipeline.runners.runner import extractor_graph
 
-    progress = _Progress(variant.precision)
+    graph = extractor_graph(model.bundle, variant)
     started = time.monotonic()
     try:
-        header, from_cache = backend.build_ahead(
-            extractor_graph(model.bundle, variant), variant.precision, progress=progress.show
-        )
+        with _progress(variant.precision) as progress:
+            header, from_cache = backend.build_ahead(graph, variant.precision, progress=progress)
     except EngineError as error:
         return {"precision": variant.precision, "error": str(error)}
-    finally:
-        progress.end()
     row: dict[str, Any] = {
         "precision": variant.precision,
         "bytes": header.plan_bytes,
@@ -196,25 +193,18 @@ def _build(model: Model, backend: TensorRtBackend, variant: RunnerVariant) -> di
     return {**row, "error": f"The engine was refused and removed: {reason}."}
 
 
-class _Progress:
-    """A line on standard error with the progress of a build, where a terminal shows it."""
+@contextlib.contextmanager
+def _progress(precision: str) -> Iterator[Progress]:
+    """Show the progress of a build on standard error, where a terminal shows it."""
+    console = terminal_console(sys.stderr)
+    if console is None:
+        yield lambda share: None
+        return
+    from rich.progress import Progress as ProgressBar
 
-    def __init__(self, precision: str) -> None:
-        self._precision, self._shown = precision, 0.0
-
-    def show(self, share: float) -> None:
-        if share >= self._shown + STEP or share == 1:
-            self._shown = share
-            self._write(f"\r{self._precision}: building {share * 100:3.0f} %")
-
-    def end(self) -> None:
-        if self._shown:
-            self._write("\n")
-
-    def _write(self, text: str) -> None:
-        if sys.stderr.isatty():
-            sys.stderr.write(text)
-            sys.stderr.flush()
+    with ProgressBar(console=console, transient=True) as bar:
+        task = bar.add_task(f"{precision}: building", total=1.0)
+        yield lambda share: bar.update(task, completed=share)
 
 
 def _line(row: dict[str, Any]) -> str:
@@ -227,10 +217,8 @@ def _line(row: dict[str, Any]) -> str:
 def _cache(arguments: argparse.Namespace) -> EngineCache:
     from edge_mil.backends import ENGINES_FOLDER
     from edge_mil.backends.tensorrt.engines.cache import EngineCache
-    from edge_mil.session import default_state_folder
 
-    state: Path = arguments.state or default_state_folder()
-    return EngineCache(state / ENGINES_FOLDER)
+    return EngineCache(state_folder(arguments) / ENGINES_FOLDER)
 
 
 def _graphs(bundle: Bundle) -> set[str]:
