@@ -15,7 +15,7 @@ from edge_mil.protocols import Arrays
 from edge_mil.types import Float32Array
 
 POLL_S = 0.1
-"""How often a thread that waits looks whether the other side has ended."""
+"""How often a waiting thread checks whether the other side has ended."""
 
 
 @dataclass(slots=True, eq=False)

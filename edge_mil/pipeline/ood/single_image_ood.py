@@ -19,15 +19,12 @@ class ExtractorModel(Protocol):
     """What the comparison needs of a model; `edge_mil.pipeline.model.Model` is one."""
 
     @property
-    def input(self) -> InputSpec | None:
-        """What an instance is made from."""
+    def input(self) -> InputSpec | None: ...
 
     @property
-    def reference(self) -> Reference | None:
-        """The bundle's calibration tiles and their statistics."""
+    def reference(self) -> Reference | None: ...
 
-    def extract(self, tiles: UInt8Array) -> Float32Array:
-        """Return the features (n, d) of tiles (n, h, w, 3)."""
+    def extract(self, tiles: UInt8Array) -> Float32Array: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,13 +43,11 @@ class BundleModel(Protocol):
     threads: int | None
 
     @property
-    def reference(self) -> Reference | None:
-        """The bundle's fidelity tiles and their features."""
+    def reference(self) -> Reference | None: ...
 
     def attend(
         self, features: Float32Array, instance_order: InstanceOrder | None = None
-    ) -> InstanceBatch:
-        """Run the per-instance part of the head."""
+    ) -> InstanceBatch: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,17 +66,9 @@ def run_build(
     progress: Progress,
     cancel: threading.Event,
 ) -> None:
-    """Build an engine into the file `part`.
+    """Build an engine into the private file `part`; see `engine_builder.build_engine`.
 
-    Args:
-        recipe: What to build.
-        library: Builds it.
-        device: The GPU that is to run it; None builds ahead of time.
-        part: A private file, to be filled.
-        timings: Kernel timings that builds on this device share.
-        limits: Of the process.
-        progress: Is told the share that is done.
-        cancel: Ends the build when it is set.
+    `timings` is the file of kernel timings that builds on this device share.
 
     Raises:
         EngineError: The builder failed, crashed, or went over a limit.
