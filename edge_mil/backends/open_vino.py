@@ -27,14 +27,6 @@ class OpenVinoBackend(Backend):
     name = "openvino"
 
     def __init__(self, *, threads: int | None = None) -> None:
-        """Load the library.
-
-        Args:
-            threads: Threads of one run; None takes as many as there are cores.
-
-        Raises:
-            DependencyError: OpenVINO is not installed.
-        """
         self.threads = threads or available_cores()
         self._library = _import()
         self._core = self._library.Core()

@@ -35,12 +35,7 @@ class RequestQueue:
     """
 
     def __init__(self, size: int, deadline_s: float) -> None:
-        """Open the queue.
-
-        Args:
-            size: Requests that wait at most; `put` waits for room.
-            deadline_s: How long a batch waits for requests of other callers.
-        """
+        """Let `size` requests wait at most, and a batch `deadline_s` for other callers."""
         self.error: BackendLostError | None = None
         self._deadline_s = deadline_s
         self._requests: queue.Queue[Request | None] = queue.Queue(size)

@@ -39,16 +39,7 @@ class Model:
         threads: int | None = None,
         head: str = "",
     ) -> None:
-        """Put loaded parts together; the model closes them.
-
-        Args:
-            bundle: From `open_bundle`.
-            extractor: The first runner of the extractor; None leaves it out.
-            attend: `attend.onnx`, loaded; None where the bundle has none.
-            aggregator: The bundle's pooling.
-            threads: Threads of one run on the CPU.
-            head: What runs the head where; `backend` of a model without an extractor.
-        """
+        """Put loaded parts together; the model closes them, `head` says what runs its head."""
         self.bundle, self.aggregator, self.attend_network = bundle, aggregator, attend
         self.extractor = None if extractor is None else Extractor(extractor)
         self.threads = threads

@@ -71,14 +71,7 @@ class WaitingNetwork:
         label: str,
         seconds_per_run: float,
     ) -> None:
-        """Describe the network.
-
-        Args:
-            inputs: What `run` takes.
-            outputs: Name of each output -> shape of one row.
-            label: Its name in messages.
-            seconds_per_run: What a run takes.
-        """
+        """Take a name and the shape of one row for each output."""
         self._inputs, self._outputs, self._label = inputs, outputs, label
         self._seconds = seconds_per_run
         self._device = threading.Lock()

@@ -38,12 +38,7 @@ class TensorRtBackend(Backend):
         library: Library | None = None,
         limits: BuildLimits | None = None,
     ) -> None:
-        """Find the library and the device.
-
-        Args:
-            cache: Where engines are kept.
-            library: TensorRT; None takes the one that is installed.
-            limits: What a build may take; None takes the defaults.
+        """Find the device, and the library where none is given.
 
         Raises:
             DependencyError: TensorRT is not installed.

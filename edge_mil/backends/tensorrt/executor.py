@@ -22,16 +22,7 @@ MAX_REASON_CHARS = 200
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Tensor:
-    """An input or output of the engine.
-
-    Attributes:
-        name: As the graph has it.
-        dtype: Of its elements.
-        row: Shape of one row of the batch.
-        row_bytes: Size of one row.
-        device: Address of its memory on the device.
-        host: One pinned host buffer for each slot.
-    """
+    """An input or output: its rows, the address of its device memory, a host buffer per slot."""
 
     name: str
     dtype: npt.DTypeLike

@@ -69,10 +69,7 @@ def open_verified(
     """Load a variant and compare it with FP32; the caller closes a runner that does not hold.
 
     Raises:
-        BundleError: The bundle lacks the graph or is damaged, or the backend cannot run it.
-        EngineError: The graph cannot be compiled or run on this device, or `cancel` is set.
-        BackendLostError: The device does not answer.
-        DependencyError: A package is not installed.
+        EdgeMilError: It cannot be loaded (see `open_variant`), or not be compared.
     """
     runner = open_variant(model.bundle, variant, backend, progress=progress, cancel=cancel)
     try:

@@ -119,12 +119,6 @@ class Preparations:
     """Prepares runners for the bundles of this server, one at a time for each."""
 
     def __init__(self, state: Path, announce: Callable[[str], None]) -> None:
-        """Prepare nothing yet.
-
-        Args:
-            state: The service's state directory.
-            announce: Is called with one line when a preparation ends.
-        """
         self._state, self._announce = state, announce
         self._threads = ThreadPoolExecutor(thread_name_prefix="prepare")
         self._under_way: dict[ServedBundle, Preparation] = {}

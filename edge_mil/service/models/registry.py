@@ -183,11 +183,7 @@ class BundleRegistry:
         opened: Callable[[ServedBundle], Awaitable[None]],
         ready: Callable[[ServedBundle], Awaitable[None]],
     ) -> None:
-        """Open all bundles, then load one after the other in the order they were named.
-
-        Args:
-            opened: Is called with each bundle when it was opened.
-            ready: Is called with each bundle when its model is loaded.
+        """Open all bundles, then load them in the order they were named; report each of both.
 
         Raises:
             EdgeMilError: One cannot be loaded.

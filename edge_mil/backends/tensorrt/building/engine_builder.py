@@ -22,13 +22,7 @@ from edge_mil.protocols import Progress
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Engine:
-    """An engine that may be run.
-
-    Attributes:
-        header: What it was built for, and when.
-        plan: TensorRT's serialised form.
-        from_cache: Whether it was there already.
-    """
+    """An engine that may be run, and whether it was in the cache already."""
 
     header: EngineHeader
     plan: bytes
@@ -47,14 +41,8 @@ def build_engine(
 ) -> Engine:
     """Return the engine of a recipe, built if it must be.
 
-    Args:
-        recipe: What to build.
-        library: Builds it.
-        device: The GPU that is to run it; None builds ahead of time.
-        cache: Holds engines and failures.
-        limits: Of the builder's process.
-        progress: Is told the share of a build that is done; of an engine in the cache nothing.
-        cancel: Ends the build when it is set.
+    Without a device it is built ahead of time. `progress` is told the share of a build that is
+    done, and nothing of an engine in the cache.
 
     Raises:
         EngineError: The engine cannot be built, or could not be before; the message says why. The
