@@ -15,6 +15,7 @@ from edge_mil.cameras.image_folder import SUFFIXES, read_image
 from edge_mil.errors import BundleError, SourceError
 from edge_mil.imaging import GridGeometry, TissueTest
 from edge_mil.imaging.quality.single_image import ImageQuality
+from edge_mil.pipeline import load_model
 from edge_mil.pipeline.ood.single_image_ood import SingleImageOod
 from edge_mil.types import RESEARCH_USE_ONLY, Measure, Verdict, check_mpp
 from edge_mil.verdict_text import words_of
@@ -54,17 +55,18 @@ def run(arguments: argparse.Namespace) -> int:
     names = _images(folder)
     bundle = None if arguments.bundle is None else open_bundle(arguments.bundle)
     judge = _judge(bundle, arguments.mpp)
-    likeness = None if bundle is None else SingleImageOod.load(bundle, judge.geometry)
+    model = None if bundle is None or not SingleImageOod.supports(bundle) else load_model(bundle)
+    ood = None if model is None else SingleImageOod(model, judge.geometry)
     frames = []
     try:
         for name in names:
-            entry = _entry(judge, likeness, folder, name)
+            entry = _entry(judge, ood, folder, name)
             frames.append(entry)
             if not arguments.json:
                 print(_line(entry), flush=True)
     finally:
-        if likeness is not None:
-            likeness.close()
+        if model is not None:
+            model.close()
     if arguments.json:
         print(json.dumps({"frames": frames, "notice": RESEARCH_USE_ONLY}, indent=2))
     else:
@@ -116,7 +118,7 @@ def _judge(bundle: Bundle | None, mpp: float | None) -> ImageQuality:
 
 
 def _entry(
-    judge: ImageQuality, likeness: SingleImageOod | None, folder: Path, name: str
+    judge: ImageQuality, ood: SingleImageOod | None, folder: Path, name: str
 ) -> dict[str, object]:
     """Return one entry of `frames`; for a file that cannot be read, the sentence that says so."""
     try:
@@ -125,11 +127,11 @@ def _entry(
         return {"file": name, "verdict": None, "error": str(error)}
     found = judge.evaluate(pixels)
     verdict, measures, words = found.verdict, list(found.measures), words_of(found.verdict)
-    if likeness is not None and verdict is Verdict.ACCEPTED:
-        alike = likeness.of(found, pixels)
-        measures += alike.measures
-        if alike.words:
-            verdict, words = Verdict.OUT_OF_DISTRIBUTION, alike.words
+    if ood is not None and verdict is Verdict.ACCEPTED:
+        compared = ood.evaluate(found, pixels)
+        measures += compared.measures
+        if compared.words:
+            verdict, words = Verdict.OUT_OF_DISTRIBUTION, compared.words
     numbers = _numbers(found.sharpness, measures)
     return {"file": name, "verdict": verdict.name, **numbers, "words": words}
 

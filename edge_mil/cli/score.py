@@ -10,7 +10,7 @@ from typing import Any
 
 from edge_mil.bundle import Bundle, open_bundle
 from edge_mil.errors import InvalidFeaturesError
-from edge_mil.pipeline.model import Model
+from edge_mil.pipeline import load_model
 from edge_mil.pipeline.saved_features.reader import FeaturesFile, read_features
 from edge_mil.pipeline.saved_features.replay import Replay, arrival, read_operations
 from edge_mil.types import RESEARCH_USE_ONLY, SlideScore
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     _check_encoder(saved, bundle, arguments.features.name)
     rows = len(saved.features)
     operations = read_operations(arguments.operations, rows) if arguments.operations else None
-    model = Model.load(bundle, backend=arguments.backend, extractor=False)
+    model = load_model(bundle, backend=arguments.backend, extractor=False)
     try:
         replay = Replay(
             model,

@@ -11,7 +11,7 @@ from typing import Any
 
 from edge_mil.bundle import open_bundle
 from edge_mil.errors import StoreError, UsageError
-from edge_mil.pipeline import Model
+from edge_mil.pipeline import load_model
 from edge_mil.session import SessionFolder, SessionSummary, default_state_folder
 from edge_mil.session.answers import read_answer
 from edge_mil.session.report.content import gather_report
@@ -137,7 +137,7 @@ def run_report(arguments: argparse.Namespace) -> int:
     summary = folder.summary(arguments.session)
     reader = folder.reader(arguments.session)
     bundle = open_bundle(arguments.bundle)
-    model = Model.load(bundle, extractor=False)
+    model = load_model(bundle, extractor=False)
     try:
         content = gather_report(reader, summary, model)
     finally:

@@ -14,8 +14,8 @@ from edge_mil.bundle import open_bundle
 from edge_mil.calibration import CalibrationFolder, stain_transform
 from edge_mil.cameras import SlideFile, parse_fov
 from edge_mil.errors import UsageError
-from edge_mil.pipeline.model import Model
-from edge_mil.pipeline.whole_slide.colour_correction import NO_GAINS, ColoursAtHand
+from edge_mil.pipeline import Model, load_model
+from edge_mil.pipeline.whole_slide.colour_correction import NO_GAINS, SlideColours
 from edge_mil.pipeline.whole_slide.score import SlideReading, score_slide
 from edge_mil.session import default_state_folder
 from edge_mil.types import RESEARCH_USE_ONLY
@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
     bundle = open_bundle(arguments.bundle)
     slide = SlideFile(arguments.slide, arguments.mpp)
     try:
-        model = Model.load(
+        model = load_model(
             bundle,
             backend=arguments.backend,
             precision=arguments.precision,
@@ -106,7 +106,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _colours(model: Model, name: str | None, state: Path | None) -> ColoursAtHand:
+def _colours(model: Model, name: str | None, state: Path | None) -> SlideColours:
     """Return what the calibration of that name says.
 
     Raises:
@@ -116,9 +116,9 @@ def _colours(model: Model, name: str | None, state: Path | None) -> ColoursAtHan
     calibration = folder.load(name) if name else None
     stain = stain_transform(model.input, calibration)
     if calibration is None:
-        return ColoursAtHand(stain=stain)
+        return SlideColours(stain=stain)
     gains = calibration.shading.white_gains if calibration.shading else NO_GAINS
-    return ColoursAtHand(gains, calibration.background, stain)
+    return SlideColours(gains, calibration.background, stain)
 
 
 def _document(reading: SlideReading, digest: str) -> dict[str, object]:

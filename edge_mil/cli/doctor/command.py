@@ -55,11 +55,11 @@ def run(arguments: argparse.Namespace) -> int:
         if finding.mend:
             print(f"      {finding.mend}")
     if tuned:
-        from edge_mil.cli.tune import print_table
+        from edge_mil.cli.tune import print_tuning
 
         print("Measured by edge-mil tune")
         for document in tuned:
-            print_table(document)
+            print_tuning(document)
     elif arguments.profile == "serve":
         print("Measured by edge-mil tune\n  --  nothing yet\n      edge-mil tune BUNDLE")
     print(
