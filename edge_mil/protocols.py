@@ -1,10 +1,12 @@
-"""What a newcomer implements: Network, Camera, Aggregator."""
+"""The interfaces of the parts that can be exchanged: Network, Backend, Camera, Aggregator."""
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,46 +15,98 @@ from edge_mil.types import Float32Array, Frame, InstanceBatch, Region, SlideScor
 
 State = TypeVar("State")
 
+Arrays: TypeAlias = Mapping[str, npt.NDArray[np.generic]]
+"""Name of an input or output -> its array; the first axis is the batch."""
+
+InputTypes: TypeAlias = Mapping[str, tuple[str, tuple[int | None, ...]]]
+"""Name of each input -> (name of its numpy dtype, shape); None is an axis of any length."""
+
+Progress: TypeAlias = Callable[[float], None]
+"""Is called with the share of the work that is done, 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """An exported network that is not loaded yet.
+
+    Attributes:
+        data: The ONNX file's bytes, already verified against the bundle's manifest.
+        label: Its name in messages, as "extractor.onnx of demo".
+    """
+
+    data: bytes
+    label: str
+
 
 class Network(Protocol):
-    """An exported network that runs on this device."""
+    """A loaded graph; any thread may run it."""
 
     @property
-    def inputs(self) -> Mapping[str, tuple[str, tuple[int | None, ...]]]:
-        """Name of each input -> (numpy dtype name, shape); None is a dynamic axis."""
+    def inputs(self) -> InputTypes:
+        """What `run` takes."""
 
-    def run(self, arrays: Mapping[str, npt.NDArray[np.generic]]) -> dict[str, Float32Array]:
-        """Run once; inputs and outputs by name. Outputs are the caller's own copies.
+    def run(self, arrays: Arrays) -> dict[str, Float32Array]:
+        """Run the network once.
+
+        Args:
+            arrays: One array for each of `inputs`, contiguous or not, of any batch size from 1.
+
+        Returns:
+            Outputs by name: copies that belong to the caller.
 
         Raises:
             FrameError: An input's name, dtype or shape does not fit.
+            BackendLostError: The device failed, or the network was closed.
         """
 
     def close(self) -> None:
-        """Give back what the network holds; further runs are errors."""
+        """Free what the network holds; a second call does nothing."""
 
 
 class Backend(ABC):
-    """Turns a verified ONNX graph into a `Network`; one per library and device."""
+    """Loads verified ONNX graphs; one class for each library, one instance for each device."""
 
     name: str
-    """As the user names it: "cpu", "tensorrt"."""
+    """As users name it: one of `edge_mil.backends.BACKENDS`."""
+
+    @property
+    def unavailable(self) -> str:
+        """Why no network can run on this machine, as a clause; "" where networks can run."""
+        return ""
 
     @abstractmethod
-    def load(self, model: bytes, *, label: str) -> Network:
-        """Load a serialised ONNX model.
+    def open(
+        self,
+        graph: Graph,
+        precision: str = "fp32",
+        *,
+        progress: Progress = lambda share: None,
+        cancel: threading.Event | None = None,
+    ) -> Network:
+        """Load a graph; a backend that compiles for the device does that first, or finds it done.
 
         Args:
-            model: The file's bytes, already verified against the bundle's manifest.
-            label: What it is, for messages, as "extractor.onnx of demo".
+            graph: What to load.
+            precision: What the graph computes in: fp32, fp16 or int8.
+            progress: Is told the share that is done; 1 at the end.
+            cancel: Ends the loading when another thread sets it.
 
         Raises:
-            BundleError: This backend cannot run the model; the message says why.
+            BundleError: The backend cannot run the graph; the message says why.
+            EngineError: The graph cannot be compiled or run on this device, or `cancel` is set.
+            BackendLostError: The device does not answer.
+            DependencyError: A package is not installed.
+        """
+
+    def reject(self, graph: Graph, precision: str, reason: str) -> None:  # noqa: B027 # optional
+        """Remember that a loaded graph failed its verification, so that `open` refuses it.
+
+        A backend that keeps nothing between two starts has nothing to do here.
         """
 
     @abstractmethod
     def describe(self) -> str:
-        """Say in a few words what runs where, as "ONNX Runtime 1.23 on the CPU, 2 threads"."""
+        """Say what runs where, as "ONNX Runtime 1.23 on the CPU, threads: 2"."""
 
 
 class SlideImage(Protocol):
@@ -161,9 +215,9 @@ class Camera(ABC):
 class Aggregator(ABC, Generic[State]):
     """Instances to a slide-level score: a commutative monoid of states.
 
-    Three kinds (`design.md`, section 4). Mergeable: a state has a fixed size. Banked: it keeps a
-    small row for each instance. Whole bag: it keeps the bag, and a score is a new run of the
-    network over it.
+    Three kinds (`docs/design/aggregators.md`, "Three kinds"). Mergeable: a state has a fixed size.
+    Banked: it keeps a small row for each instance. Whole bag: it keeps the bag, and a score is a
+    new run of the network over it.
 
     For all states a, b and c: ``merge(a, initial_state()) == a``, ``merge(a, b) == merge(b, a)``
     and ``merge(merge(a, b), c) == merge(a, merge(b, c))``, to float64 rounding. So fields may come

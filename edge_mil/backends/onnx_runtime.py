@@ -1,22 +1,18 @@
-"""ONNX Runtime: on the CPU the embedded default of every device; on a GPU by its providers."""
+"""ONNX Runtime: the default on the CPU of every device; on a GPU by its providers."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import threading
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from edge_mil.backends.inputs import check_arrays
-from edge_mil.errors import BundleError, DependencyError
-from edge_mil.protocols import Backend, Network
+from edge_mil.backends.checks import check_arrays, check_not_cancelled
+from edge_mil.errors import BackendLostError, BundleError, DependencyError
+from edge_mil.protocols import Arrays, Backend, Graph, InputTypes, Network, Progress
 from edge_mil.types import Float32Array
 
 DTYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32", "tensor(int64)": "int64"}
-
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -25,14 +21,18 @@ PROVIDERS = {
 }
 """Backend, as users name it -> ONNX Runtime's provider."""
 
+ERRORS_ONLY = 3
+"""ONNX Runtime's log severity: warnings about a graph tell a user nothing."""
+MAX_REASON_CHARS = 200
+
 
 class OnnxRuntimeBackend(Backend):
-    """Loads graphs from verified bytes into one of ONNX Runtime's providers.
+    """Loads graphs into one of ONNX Runtime's providers.
 
-    From bytes, ONNX Runtime reads no external data, so a graph cannot name files of this device
-    (`serving.md`, section 4). Graph optimisation is ALL: FP32 is 1.8 times slower at EXTENDED,
-    INT8 4.9 times at BASIC (`runtime.md`, section 4). Spinning is off: it burns the core that
-    the camera and the server need, and costs at most 2 %.
+    It loads from bytes: ONNX Runtime then reads no external data, so a graph cannot name files of
+    this device. Graph optimisation is ALL: FP32 is 1.8 times slower at EXTENDED and INT8 4.9 times
+    at BASIC. Spinning is off: it would keep a core busy that the camera and the server need, and
+    gains at most 2 % (`docs/design/quantization-and-runtime.md`, "Runners on a CPU").
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class OnnxRuntimeBackend(Backend):
         Args:
             name: A key of PROVIDERS.
             threads: Threads of one run on the CPU; None takes as many as there are cores.
-            engines: Where the TensorRT provider keeps its engines; None keeps none.
+            engines: Folder where the TensorRT provider keeps its engines; None keeps none.
 
         Raises:
             DependencyError: ONNX Runtime, or the provider, is not installed.
@@ -58,32 +58,40 @@ class OnnxRuntimeBackend(Backend):
                 "run: pip install onnxruntime-gpu"
             )
 
-    def load(self, model: bytes, *, label: str) -> Network:
-        """Load a serialised ONNX model; see `Backend.load`."""
+    def open(
+        self,
+        graph: Graph,
+        precision: str = "fp32",
+        *,
+        progress: Progress = lambda share: None,
+        cancel: threading.Event | None = None,
+    ) -> Network:
+        """Load a graph, which holds its precision; see `Backend.open`."""
+        check_not_cancelled(graph, cancel)
         ort = self._library
         options = ort.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-        options.log_severity_level = 3
+        options.log_severity_level = ERRORS_ONLY
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            session = ort.InferenceSession(model, options, providers=self._providers())
+            session = ort.InferenceSession(graph.data, options, providers=self._providers())
         except Exception as error:  # ONNX Runtime's errors share no base class that it exports
             raise BundleError(
-                f"ONNX Runtime {ort.__version__} cannot load {label} ({first_line(error)}); "
+                f"ONNX Runtime {ort.__version__} cannot load {graph.label} ({first_line(error)}); "
                 "export the bundle again, or update onnxruntime."
             ) from error
         provider = PROVIDERS[self.name]
         if provider not in session.get_providers():
-            # It falls back in silence when a CUDA library is missing, and is then slow.
+            # ONNX Runtime takes the CPU silently when a CUDA library is missing, and is then slow.
             raise BundleError(
-                f"ONNX Runtime {ort.__version__} could not start its {provider} for {label}; use "
-                "the backend cpu, and let edge-mil doctor say what the GPU lacks."
+                f"ONNX Runtime {ort.__version__} could not start its {provider} for {graph.label}; "
+                "use the backend cpu, and edge-mil doctor to see what the GPU lacks."
             )
-        return OnnxRuntimeNetwork(session, label)
+        progress(1.0)
+        return OnnxRuntimeNetwork(session, graph.label)
 
     def describe(self) -> str:
-        """Say what runs where."""
         version = self._library.__version__
         if self.name == "cpu":
             return f"ONNX Runtime {version} on the CPU, threads: {self.threads}"
@@ -101,7 +109,7 @@ class OnnxRuntimeBackend(Backend):
 
 
 class OnnxRuntimeNetwork:
-    """One loaded graph; runs from any thread, one at a time is fastest."""
+    """A graph in an ONNX Runtime session; any thread may run it, one run at a time is fastest."""
 
     def __init__(self, session: Any, label: str) -> None:
         self._session, self._label = session, label
@@ -115,17 +123,17 @@ class OnnxRuntimeNetwork:
         }
 
     @property
-    def inputs(self) -> Mapping[str, tuple[str, tuple[int | None, ...]]]:
-        """Name of each input -> (numpy dtype name, shape); None is a dynamic axis."""
+    def inputs(self) -> InputTypes:
         return self._inputs
 
-    def run(self, arrays: Mapping[str, npt.NDArray[np.generic]]) -> dict[str, Float32Array]:
-        """Run once; see `Network.run`."""
+    def run(self, arrays: Arrays) -> dict[str, Float32Array]:
         check_arrays(self._label, self._inputs, arrays)
-        return dict(zip(self._outputs, self._session.run(None, dict(arrays)), strict=True))
+        session = self._session
+        if session is None:
+            raise BackendLostError(f"{self._label} is closed.")
+        return dict(zip(self._outputs, session.run(None, dict(arrays)), strict=True))
 
     def close(self) -> None:
-        """Let the session go."""
         self._session = None
 
 
@@ -136,6 +144,11 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
+def first_line(error: Exception) -> str:
+    """Return the first line of a library's message, cut short."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:MAX_REASON_CHARS]
+
+
 def _import() -> Any:
     try:
         import onnxruntime
@@ -144,8 +157,3 @@ def _import() -> Any:
             'ONNX Runtime is not installed; run: pip install "edge-mil[device]"'
         ) from error
     return onnxruntime
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of a library's message, cut short."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

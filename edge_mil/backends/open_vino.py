@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from edge_mil.backends.inputs import check_arrays
+from edge_mil.backends.checks import check_arrays, check_not_cancelled
 from edge_mil.backends.onnx_runtime import available_cores, first_line
-from edge_mil.errors import BundleError, DependencyError
-from edge_mil.protocols import Backend, Network
+from edge_mil.errors import BackendLostError, BundleError, DependencyError
+from edge_mil.protocols import Arrays, Backend, Graph, InputTypes, Network, Progress
 from edge_mil.types import Float32Array
 
 DTYPES = {"u8": "uint8", "f32": "float32", "i64": "int64"}
 
 
 class OpenVinoBackend(Backend):
-    """Loads graphs from verified bytes into OpenVINO's CPU plug-in, at true FP32.
+    """Loads graphs into OpenVINO's CPU plug-in, at true FP32.
 
     Without the hint f32, CPUs with BF16 units silently compute in BF16: twice as fast, and wrong
-    by 0.044 on features of magnitude 5 (`runtime.md`, section 0).
+    by 0.044 on features of magnitude 5 (`docs/design/quantization-and-runtime.md`, "What decides
+    the design").
     """
 
     name = "openvino"
@@ -32,30 +31,38 @@ class OpenVinoBackend(Backend):
         self._library = _import()
         self._core = self._library.Core()
 
-    def load(self, model: bytes, *, label: str) -> Network:
-        """Load a serialised ONNX model; see `Backend.load`."""
+    def open(
+        self,
+        graph: Graph,
+        precision: str = "fp32",
+        *,
+        progress: Progress = lambda share: None,
+        cancel: threading.Event | None = None,
+    ) -> Network:
+        """Load a graph, which holds its precision; see `Backend.open`."""
+        check_not_cancelled(graph, cancel)
         settings = {
             "INFERENCE_NUM_THREADS": self.threads,
             "NUM_STREAMS": 1,
             "INFERENCE_PRECISION_HINT": "f32",
         }
         try:
-            compiled = self._core.compile_model(self._core.read_model(model), "CPU", settings)
+            compiled = self._core.compile_model(self._core.read_model(graph.data), "CPU", settings)
         except Exception as error:  # OpenVINO's errors share no base class that it exports
             raise BundleError(
-                f"OpenVINO cannot load {label} ({first_line(error)}); use the backend cpu, or "
-                "update openvino."
+                f"OpenVINO cannot load {graph.label} ({first_line(error)}); use the backend cpu, "
+                "or update openvino."
             ) from error
-        return OpenVinoNetwork(compiled, label)
+        progress(1.0)
+        return OpenVinoNetwork(compiled, graph.label)
 
     def describe(self) -> str:
-        """Say what runs where."""
         version = self._library.get_version().split("-")[0]
         return f"OpenVINO {version} on the CPU, threads: {self.threads}"
 
 
 class OpenVinoNetwork:
-    """One compiled graph; from any thread, one run at a time."""
+    """A graph in one inference request, which takes one run at a time."""
 
     def __init__(self, compiled: Any, label: str) -> None:
         self._label = label
@@ -71,23 +78,23 @@ class OpenVinoNetwork:
         self._lock = threading.Lock()
 
     @property
-    def inputs(self) -> Mapping[str, tuple[str, tuple[int | None, ...]]]:
-        """Name of each input -> (numpy dtype name, shape); None is a dynamic axis."""
+    def inputs(self) -> InputTypes:
         return self._inputs
 
-    def run(self, arrays: Mapping[str, npt.NDArray[np.generic]]) -> dict[str, Float32Array]:
-        """Run once; see `Network.run`."""
+    def run(self, arrays: Arrays) -> dict[str, Float32Array]:
         check_arrays(self._label, self._inputs, arrays)
-        # A view with strides would be read as if it had none.
-        given = {name: np.ascontiguousarray(arrays[name]) for name in self._inputs}
+        # OpenVINO reads a view with strides as if it had none.
+        contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         with self._lock:
-            found = self._request.infer(given)
-            # The request's own memory is written again by the next run.
-            return {name: np.array(found[name]) for name in self._outputs}
+            if self._request is None:
+                raise BackendLostError(f"{self._label} is closed.")
+            outputs = self._request.infer(contiguous)
+            # The next run writes into the request's memory again.
+            return {name: np.array(outputs[name]) for name in self._outputs}
 
     def close(self) -> None:
-        """Let the request go."""
-        self._request = None
+        with self._lock:
+            self._request = None
 
 
 def _import() -> Any:

@@ -1,33 +1,38 @@
 """`edge-mil engine build|list|clear BUNDLE`: TensorRT engines, before they are needed.
 
 An engine is built for one GPU, one TensorRT and one graph; the service builds what it lacks by
-itself. Building here does it without a service running, and ends with the bundle's fidelity tiles.
+itself. This command builds without a service, and compares with the bundle's fidelity tiles.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 import time
-from pathlib import Path
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from edge_mil.bundle import Bundle, open_bundle
+from edge_mil.cli.arguments import Subparsers, add_bundle, add_json, add_state, state_folder
+from edge_mil.cli.console import print_table, terminal_console
 from edge_mil.errors import EdgeMilError, EngineError, UsageError
+from edge_mil.protocols import Progress
 
 if TYPE_CHECKING:
     from edge_mil.backends.tensorrt.backend import TensorRtBackend
+    from edge_mil.backends.tensorrt.engines.cache import EngineCache
     from edge_mil.pipeline import Model
+    from edge_mil.pipeline.runners.variants import RunnerVariant
 
 MIB = 1 << 20
 NOT_RUN = "not run: this machine shows no NVIDIA GPU, so nothing is known of its numbers or speed"
-STEP = 0.1
 
 
-def add_parser(subparsers: Any) -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """Add `engine` and its three verbs."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
+    parser = subparsers.add_parser(
         "engine",
         help="build, list and clear TensorRT engines",
         description="TensorRT engines of a bundle on this device. They never travel: each is built "
@@ -37,15 +42,13 @@ def add_parser(subparsers: Any) -> None:
     verbs = parser.add_subparsers(dest="verb", metavar="build|list|clear", required=True)
     for name, line, run in (
         ("build", "Build what is missing, and check it against the bundle's tiles.", run_build),
-        ("list", "Say which engines are there, and which builds failed and why.", run_list),
+        ("list", "List the engines, and the builds that failed with their reasons.", run_list),
         ("clear", "Remove a bundle's engines, and forget builds that failed.", run_clear),
     ):
         verb = verbs.add_parser(name, help=line, description=line)
-        verb.add_argument("bundle", metavar="BUNDLE", help="a folder, or a packed .milb")
-        verb.add_argument(
-            "--state", type=Path, metavar="DIR", help="state directory of the service"
-        )
-        verb.add_argument("--json", action="store_true", help="print one JSON document")
+        add_bundle(verb)
+        add_state(verb)
+        add_json(verb)
         if name == "build":
             verb.add_argument(
                 "--precision",
@@ -57,32 +60,37 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run_build(arguments: argparse.Namespace) -> int:
-    """Build, check, and print a line for each precision; exit code 2 when one failed.
+    """Build, check, and print a line for each precision; return exit code 2 when one failed.
 
     Raises:
-        EdgeMilError: TensorRT is not installed, the folder cannot be used, or the bundle lacks it.
+        EdgeMilError: TensorRT is not installed, the folder cannot be used, or the bundle lacks a
+            graph.
     """
     from edge_mil.backends.tensorrt.backend import TensorRtBackend
-    from edge_mil.backends.tensorrt.cache import EngineCache
-    from edge_mil.pipeline import Model
-    from edge_mil.pipeline.runners.fallback import FALLBACK_ORDER, GRAPHS
+    from edge_mil.pipeline import load_model
+    from edge_mil.pipeline.runners.fallback import list_candidates
+    from edge_mil.pipeline.runners.variants import list_variants
 
     bundle = open_bundle(arguments.bundle)
-    spec = bundle.manifest.extractor
-    had = [p for p in FALLBACK_ORDER if spec is not None and GRAPHS[p] in spec.graphs]
-    wanted = arguments.precision or had
+    of_bundle = list_variants(bundle)
+    available = {
+        variant.precision: variant
+        for variant in list_candidates(bundle, "tensorrt", "int8")
+        if variant in of_bundle
+    }
+    wanted = arguments.precision or list(available)
     if not wanted:
         raise UsageError(f"{bundle.manifest.name} has no extractor, so there is nothing to build.")
     for precision in wanted:
-        if precision not in had:
+        if precision not in available:
             raise UsageError(
                 f"{bundle.manifest.name} has no {precision} graph for TensorRT; it has "
-                f"{', '.join(had) or 'none'}."
+                f"{', '.join(available) or 'none'}."
             )
-    backend = TensorRtBackend(EngineCache(_engines(arguments)))
-    model = Model.load(bundle)
+    backend = TensorRtBackend(_cache(arguments))
+    model = load_model(bundle)
     try:
-        rows = [_build(model, backend, precision) for precision in wanted]
+        rows = [_build(model, backend, available[precision]) for precision in wanted]
     finally:
         model.close()
     if arguments.json:
@@ -90,8 +98,7 @@ def run_build(arguments: argparse.Namespace) -> int:
         print(json.dumps(document, indent=2))
     else:
         print(f"{bundle.manifest.name}, {backend.describe()}")
-        for row in rows:
-            print(f"  {row['precision']:5} {_line(row)}")
+        print_table([(row["precision"], _line(row)) for row in rows])
     return 2 if any("error" in row for row in rows) else 0
 
 
@@ -99,7 +106,7 @@ def run_list(arguments: argparse.Namespace) -> int:
     """Print engines and failures of a bundle."""
     bundle, cache = open_bundle(arguments.bundle), _cache(arguments)
     graphs = _graphs(bundle)
-    engines = [
+    engines: list[dict[str, Any]] = [
         {
             "engine": digest,
             "graph": header.label,
@@ -113,7 +120,7 @@ def run_list(arguments: argparse.Namespace) -> int:
         for digest, header in cache.engines()
         if header.key.get("graph") in graphs
     ]
-    failed = [
+    failed: list[dict[str, Any]] = [
         {
             "engine": digest,
             "graph": failure.label,
@@ -130,20 +137,21 @@ def run_list(arguments: argparse.Namespace) -> int:
         return 0
     if not engines and not failed:
         print(f"{bundle.manifest.name} has no engines in {cache.root}.")
+    lines = []
     for row in engines:
         device = row["device"]
-        where = device["name"] if isinstance(device, dict) else "built ahead, for any device"
-        print(
-            f"{row['precision']:5} {row['bytes'] / MIB:.1f} MiB, {row['library']}, {where}, "
-            f"{_date(row['built'])}, built in {row['seconds']:.1f} s"
-        )
-    for row in failed:
-        print(f"{row['precision']:5} failed on {_date(row['time'])}: {row['reason']}")
+        name = device["name"] if isinstance(device, dict) else "built ahead, for any device"
+        line = f"{row['bytes'] / MIB:.1f} MiB, {row['library']}, {name}, {_date(row['built'])}"
+        lines.append((row["precision"], f"{line}, built in {row['seconds']:.1f} s"))
+    lines += [
+        (row["precision"], f"failed on {_date(row['time'])}: {row['reason']}") for row in failed
+    ]
+    print_table(lines)
     return 0
 
 
 def run_clear(arguments: argparse.Namespace) -> int:
-    """Remove a bundle's engines, and what is remembered of builds that failed."""
+    """Remove a bundle's engines, and the memory of builds that failed."""
     bundle, cache = open_bundle(arguments.bundle), _cache(arguments)
     count = cache.clear(_graphs(bundle))
     if arguments.json:
@@ -153,67 +161,50 @@ def run_clear(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _build(model: Model, backend: TensorRtBackend, precision: str) -> dict[str, Any]:
-    """Return what came of one precision; a failure is a row too, since others may work."""
-    from edge_mil.pipeline.runners.fallback import recipe_of
-    from edge_mil.pipeline.runners.runner import Runner
-    from edge_mil.pipeline.runners.verification import check_runner
+def _build(model: Model, backend: TensorRtBackend, variant: RunnerVariant) -> dict[str, Any]:
+    """Return the row of one precision; a failure is a row too, since others may succeed."""
+    from edge_mil.pipeline.runners.fallback import open_verified, refuse
+    from edge_mil.pipeline.runners.runner import extractor_graph
 
-    recipe = recipe_of(model.bundle, precision)
-    assert recipe is not None
-    shown = _Progress(precision)
+    graph = extractor_graph(model.bundle, variant)
     started = time.monotonic()
     try:
-        plan = backend.build(recipe, on_progress=shown.tell)
+        with _progress(variant.precision) as progress:
+            header, from_cache = backend.build_ahead(graph, variant.precision, progress=progress)
     except EngineError as error:
-        return {"precision": precision, "error": str(error)}
-    finally:
-        shown.end()
+        return {"precision": variant.precision, "error": str(error)}
     row: dict[str, Any] = {
-        "precision": precision,
-        "bytes": len(plan),
+        "precision": variant.precision,
+        "bytes": header.plan_bytes,
         "seconds": round(time.monotonic() - started, 2),
-        "from_cache": not shown.told,
+        "from_cache": from_cache,
     }
-    if backend.device is None:
+    if backend.unavailable:
         return {**row, "check": None, "note": NOT_RUN}
     try:
-        network = backend.open(plan, recipe.label)
-        try:
-            check = check_runner(model, Runner(network, precision, backend.describe(), "tensorrt"))
-        finally:
-            network.close()
+        runner, check = open_verified(model, variant, backend)
     except EdgeMilError as error:
         return {**row, "error": str(error)}
     row["check"] = check.sentence()
     if check.holds:
+        runner.close()
         return row
-    key = recipe.key(backend.library, backend.device)
-    why = f"it is outside of the bundle's bound: {check.sentence()}"
-    backend.cache.remove(key)
-    backend.cache.remember(key, recipe.label, why)
-    return {**row, "error": f"The engine was refused and removed: {why}."}
+    reason = refuse(model.bundle, runner, check, backend)
+    return {**row, "error": f"The engine was refused and removed: {reason}."}
 
 
-class _Progress:
-    """A line on standard error that says how far a build is, where a terminal shows it."""
+@contextlib.contextmanager
+def _progress(precision: str) -> Iterator[Progress]:
+    """Show the progress of a build on standard error, where a terminal shows it."""
+    console = terminal_console(sys.stderr)
+    if console is None:
+        yield lambda share: None
+        return
+    from rich.progress import Progress as ProgressBar
 
-    def __init__(self, precision: str) -> None:
-        self._precision, self.told = precision, 0.0
-
-    def tell(self, share: float) -> None:
-        if share >= self.told + STEP or share == 1:
-            self.told = share
-            self._write(f"\r{self._precision}: building {share * 100:3.0f} %")
-
-    def end(self) -> None:
-        if self.told:
-            self._write("\n")
-
-    def _write(self, text: str) -> None:
-        if sys.stderr.isatty():
-            sys.stderr.write(text)
-            sys.stderr.flush()
+    with ProgressBar(console=console, transient=True) as bar:
+        task = bar.add_task(f"{precision}: building", total=1.0)
+        yield lambda share: bar.update(task, completed=share)
 
 
 def _line(row: dict[str, Any]) -> str:
@@ -223,21 +214,15 @@ def _line(row: dict[str, Any]) -> str:
     return f"{row['bytes'] / MIB:.1f} MiB, {how}; {row['check'] or row['note']}"
 
 
-def _engines(arguments: argparse.Namespace) -> Path:
-    from edge_mil.session import default_state_folder
+def _cache(arguments: argparse.Namespace) -> EngineCache:
+    from edge_mil.backends import ENGINES_FOLDER
+    from edge_mil.backends.tensorrt.engines.cache import EngineCache
 
-    state: Path = arguments.state or default_state_folder()
-    return state / "engines"
-
-
-def _cache(arguments: argparse.Namespace) -> Any:
-    from edge_mil.backends.tensorrt.cache import EngineCache
-
-    return EngineCache(_engines(arguments))
+    return EngineCache(state_folder(arguments) / ENGINES_FOLDER)
 
 
 def _graphs(bundle: Bundle) -> set[str]:
-    """Return the SHA-256 of each extractor graph: what engines are keyed by."""
+    """Return the SHA-256 of each extractor graph, which engines are keyed by."""
     spec = bundle.manifest.extractor
     files = [] if spec is None else list(spec.graphs.values())
     return {bundle.manifest.files[file] for file in files}

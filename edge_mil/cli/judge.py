@@ -15,6 +15,7 @@ from edge_mil.cli.arguments import Subparsers, add_json, image_names
 from edge_mil.errors import BundleError, SourceError
 from edge_mil.imaging import GridGeometry, TissueTest
 from edge_mil.imaging.quality.single_image import ImageQuality
+from edge_mil.pipeline import load_model
 from edge_mil.pipeline.ood.single_image_ood import SingleImageOod
 from edge_mil.types import RESEARCH_USE_ONLY, Measure, Verdict, check_mpp
 from edge_mil.verdict_text import measure_sentence, verdict_sentence
@@ -62,7 +63,8 @@ def run(arguments: argparse.Namespace) -> int:
     names = image_names(folder)
     bundle = None if arguments.bundle is None else open_bundle(arguments.bundle)
     quality = _image_quality(bundle, arguments.mpp)
-    ood = None if bundle is None else SingleImageOod.load(bundle, quality.geometry)
+    model = None if bundle is None or not SingleImageOod.supports(bundle) else load_model(bundle)
+    ood = None if model is None else SingleImageOod(model, quality.geometry)
     judged = []
     try:
         for name in names:
@@ -70,8 +72,8 @@ def run(arguments: argparse.Namespace) -> int:
             if not arguments.json:
                 print(judged[-1].line(), flush=True)
     finally:
-        if ood is not None:
-            ood.close()
+        if model is not None:
+            model.close()
     if arguments.json:
         frames = [image.as_json() for image in judged]
         print(json.dumps({"frames": frames, "notice": RESEARCH_USE_ONLY}, indent=2))
@@ -151,7 +153,7 @@ def _judge(
     verdict, words = report.verdict, verdict_sentence(report.verdict, "judge")
     measures = Measure("sharpness", report.sharpness), *report.measures
     if ood is not None and verdict is Verdict.ACCEPTED:
-        compared = ood.of(report, pixels)
+        compared = ood.evaluate(report, pixels)
         measures += compared.measures
         if compared.words:
             verdict, words = Verdict.OUT_OF_DISTRIBUTION, compared.words

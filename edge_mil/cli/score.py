@@ -12,7 +12,7 @@ from edge_mil.bundle import Bundle, open_bundle
 from edge_mil.cli.arguments import Subparsers, add_bundle, add_json
 from edge_mil.cli.console import print_table
 from edge_mil.errors import InvalidFeaturesError
-from edge_mil.pipeline.model import Model
+from edge_mil.pipeline import load_model
 from edge_mil.pipeline.saved_features.reader import FeaturesFile, read_features
 from edge_mil.pipeline.saved_features.replay import Replay, arrival, read_operations
 from edge_mil.types import RESEARCH_USE_ONLY, SlideScore
@@ -72,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
     _check_encoder(saved, bundle, arguments.features.name)
     rows = len(saved.features)
     operations = read_operations(arguments.operations, rows) if arguments.operations else None
-    model = Model.load(bundle, backend=arguments.backend, extractor=False)
+    model = load_model(bundle, backend=arguments.backend, extractor=False)
     try:
         replay = Replay(
             model,

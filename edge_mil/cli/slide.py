@@ -14,8 +14,8 @@ from edge_mil.cameras import SlideFile, parse_fov
 from edge_mil.cli.arguments import Subparsers, add_bundle, add_json, add_state, state_folder
 from edge_mil.cli.console import print_table, print_text
 from edge_mil.errors import UsageError
-from edge_mil.pipeline.model import Model
-from edge_mil.pipeline.whole_slide.colour_correction import NO_GAINS, ColoursAtHand
+from edge_mil.pipeline import Model, load_model
+from edge_mil.pipeline.whole_slide.colour_correction import NO_GAINS, SlideColours
 from edge_mil.pipeline.whole_slide.score import SlideReading, score_slide
 from edge_mil.types import RESEARCH_USE_ONLY
 
@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
     bundle = open_bundle(arguments.bundle)
     slide = SlideFile(arguments.slide, arguments.mpp)
     try:
-        model = Model.load(
+        model = load_model(
             bundle,
             backend=arguments.backend,
             precision=arguments.precision,
@@ -110,7 +110,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _colours(model: Model, name: str | None, calibrations: CalibrationFolder) -> ColoursAtHand:
+def _colours(model: Model, name: str | None, calibrations: CalibrationFolder) -> SlideColours:
     """Return the colours of the named calibration; those of the bundle without a name.
 
     Raises:
@@ -119,9 +119,9 @@ def _colours(model: Model, name: str | None, calibrations: CalibrationFolder) ->
     calibration = calibrations.load(name) if name else None
     stain = stain_transform(model.input, calibration)
     if calibration is None:
-        return ColoursAtHand(stain=stain)
+        return SlideColours(stain=stain)
     gains = calibration.shading.white_gains if calibration.shading else NO_GAINS
-    return ColoursAtHand(gains, calibration.background, stain)
+    return SlideColours(gains, calibration.background, stain)
 
 
 def _document(reading: SlideReading, digest: str) -> dict[str, object]:

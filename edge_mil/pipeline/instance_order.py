@@ -1,8 +1,8 @@
-"""Canonical order and cells of instances, from wherever they come.
+"""The canonical order of instances, which does not depend on the order of their arrival.
 
-An order-dependent head sees the bag by grid position, row by row, never by arrival, so that its
-score is a function of the set of places. Features without positions have the file's order,
-independent fields that of their places.
+A head that depends on the order sees the bag by grid position, row by row, so that its score is a
+function of the set of instances (`docs/design/aggregators.md`, "The order of the bag"). Features
+without positions have the order of their file, independent fields that of their location ids.
 """
 
 from __future__ import annotations
@@ -16,16 +16,18 @@ import numpy as np
 from edge_mil.types import Float64Array, InstanceOrder, Int64Array
 
 _SIGN = 1 << 63
+"""Sign bit of 64: added to a signed number it makes bytes that sort as the numbers do."""
 
 
 def grid_order(cells: Sequence[tuple[int, int]]) -> InstanceOrder:
-    """Return the places of cells or slots (column, row): by row, then column."""
+    """Return the order of cells or slots (column, row): by row, then column."""
     keys = tuple(struct.pack(">QQ", row + _SIGN, column + _SIGN) for column, row in cells)
     return InstanceOrder(keys, np.array(cells, dtype=np.int64).reshape(-1, 2))
 
 
 def named_order(names: Sequence[str]) -> InstanceOrder:
-    """Return the places of independent fields: in the order of their names."""
+    """Return the order of independent fields: that of their location ids."""
+    # An independent field has no grid position; its column is a hash of its id.
     cells = [(_hash(name), 0) for name in names]
     keys = tuple(name.encode("utf-8") for name in names)
     return InstanceOrder(keys, np.array(cells, dtype=np.int64).reshape(-1, 2))
@@ -34,7 +36,7 @@ def named_order(names: Sequence[str]) -> InstanceOrder:
 def file_order(
     rows: Int64Array, positions: Float64Array | None, groups: Int64Array | None
 ) -> InstanceOrder:
-    """Return the places of some rows of a features file.
+    """Return the order of some rows of a features file.
 
     Args:
         rows: Row numbers, int64, (n,).
@@ -42,18 +44,18 @@ def file_order(
             file's order is the canonical one, and a row's cell is (row, 0).
         groups: Pseudo-bag of every row, int64 (N,), where the file has them.
     """
-    given = None if groups is None else groups[rows]
+    of_rows = None if groups is None else groups[rows]
     numbers = rows.tolist()
     if positions is None:
         keys = tuple(struct.pack(">Q", row) for row in numbers)
         cells = np.stack([rows, np.zeros_like(rows)], axis=1)
-        return InstanceOrder(keys, cells, given)
-    at = positions[rows]
+        return InstanceOrder(keys, cells, of_rows)
+    centres = positions[rows]
     keys = tuple(
         _sortable(y) + _sortable(x) + struct.pack(">Q", row)
-        for (x, y), row in zip(at.tolist(), numbers, strict=True)
+        for (x, y), row in zip(centres.tolist(), numbers, strict=True)
     )
-    return InstanceOrder(keys, np.rint(at).astype(np.int64), given)
+    return InstanceOrder(keys, np.rint(centres).astype(np.int64), of_rows)
 
 
 def _sortable(number: float) -> bytes:

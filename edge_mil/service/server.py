@@ -20,7 +20,7 @@ from grpc_reflection.v1alpha import reflection
 from edge_mil.bundle import Bundle
 from edge_mil.calibration import CalibrationFolder
 from edge_mil.errors import EdgeMilError, ServiceUnavailableError
-from edge_mil.pipeline import Model
+from edge_mil.pipeline import Model, load_model
 from edge_mil.rpc.allocator import tune_allocator
 from edge_mil.rpc.frames import MAX_CHUNK_BYTES
 from edge_mil.service.address import DEFAULT_ADDRESS, listening, parse_address
@@ -30,7 +30,7 @@ from edge_mil.service.models.preparation import (
     CPU,
     TENSORRT,
     Preparations,
-    Wanted,
+    RunnerRequest,
     choose_backend,
     engines_of,
 )
@@ -110,7 +110,7 @@ def run_server(settings: ServerSettings, announce: Callable[[str], None]) -> Non
     if not (settings.backend == AUTO and settings.precision == AUTO):
         settings = dataclasses.replace(settings, backend=choose_backend(settings.backend))
     if settings.backend == TENSORRT:
-        from edge_mil.backends.tensorrt.cache import EngineCache
+        from edge_mil.backends.tensorrt.engines.cache import EngineCache
 
         EngineCache(settings.engines)
     tune_allocator()
@@ -132,7 +132,7 @@ class _Server:
         # A bundle runs on the CPU, in FP32, until the runner that was asked for is ready.
         asked, threads = self._settings.precision, self._settings.threads
         at_once = self._settings.backend == CPU and asked != AUTO
-        return Model.load(bundle, precision=asked if at_once else "fp32", threads=threads)
+        return load_model(bundle, precision=asked if at_once else "fp32", threads=threads)
 
     async def run(self) -> None:
         """Open the port, load the bundles, wait for a signal, end the streams."""
@@ -200,10 +200,10 @@ class _Server:
             await self._set_health(name, serving=True)
         names = ", ".join(served.name for served in self._bundles.bundles)
         self._supervisor.notify(STATUS=f"serving {names}")
-        wanted = Wanted(self._settings.backend, self._settings.precision)
-        if wanted.backend == TENSORRT or wanted.precision == AUTO:
+        request = RunnerRequest(self._settings.backend, self._settings.precision)
+        if request.backend == TENSORRT or request.precision == AUTO:
             for served in self._bundles.bundles:
-                await self._preparations.select_engine(served, wanted)
+                await self._preparations.select_engine(served, request)
 
     async def _set_health(self, name: str, *, serving: bool) -> None:
         status = health_pb2.HealthCheckResponse

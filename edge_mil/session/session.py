@@ -16,7 +16,7 @@ import numpy as np
 from edge_mil.bundle import Bundle, open_bundle
 from edge_mil.calibration import Calibration
 from edge_mil.errors import SequenceError, SessionClosedError, SessionStateError
-from edge_mil.pipeline import Model
+from edge_mil.pipeline import Model, load_model
 from edge_mil.session.answer_log import StoredAnswer
 from edge_mil.session.answers import read_answer, write_answer
 from edge_mil.session.field.processor import ProcessedField, Stopwatch
@@ -296,4 +296,4 @@ class Session(SessionQueries):
 
 
 def _load(model: Bundle | str | Path) -> Model:
-    return Model.load(model if isinstance(model, Bundle) else open_bundle(model))
+    return load_model(model if isinstance(model, Bundle) else open_bundle(model))

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from small_bundle import FEATURES, extractor_graph
 
-from edge_mil.backends.batching import Arrays, BatchingNetwork, NetworkExecutor
+from edge_mil.backends.batching import BatchingNetwork
 from edge_mil.backends.onnx_runtime import OnnxRuntimeBackend
 from edge_mil.errors import BackendLostError, EngineError, FrameError
-from edge_mil.protocols import Network
+from edge_mil.protocols import Arrays, Graph, Network
+from edge_mil.testing.backend import NetworkExecutor
 from edge_mil.types import Float32Array, UInt8Array
 
 PX = 16
@@ -54,13 +55,13 @@ def tiles(count: int, seed: int = 0) -> UInt8Array:
 @pytest.fixture(scope="module")
 def direct() -> Network:
     graph = extractor_graph(np.random.default_rng(0), PX)
-    return OnnxRuntimeBackend(threads=1).load(graph, label="x")
+    return OnnxRuntimeBackend(threads=1).open(Graph(graph, "x"))
 
 
 @pytest.fixture
 def executor() -> CountingExecutor:
     graph = extractor_graph(np.random.default_rng(0), PX)
-    return CountingExecutor(OnnxRuntimeBackend(threads=1).load(graph, label="x"))
+    return CountingExecutor(OnnxRuntimeBackend(threads=1).open(Graph(graph, "x")))
 
 
 @pytest.fixture
@@ -127,11 +128,11 @@ def test_the_next_batch_starts_while_the_one_before_is_under_way(
     seen: list[int] = []
     finish = executor.finish
 
-    def look(slot: int) -> dict[str, Float32Array]:
+    def finish_later(slot: int) -> dict[str, Float32Array]:
         seen.append(len(executor.batches))
         return finish(slot)
 
-    executor.finish = look  # type: ignore[method-assign]
+    executor.finish = finish_later  # type: ignore[method-assign]
     features(network, tiles(32))
     network.close()
     assert seen[0] == 2

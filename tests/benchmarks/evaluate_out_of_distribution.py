@@ -167,7 +167,7 @@ def _ask(name: str, parts: Sequence[tuple[Reference, list[Field]]]) -> Asked:
         for field in shown:
             distances = reference.distance(field.features)
             tiles += (distances > reference.limit).tolist()
-            judged = reference.judge(distances)
+            judged = reference.evaluate(distances)
             fields.append(judged is not None and not judged.passed)
             for asked, picture in ((sent, field.picture), (found, field.picture[:, :, ::-1])):
                 measure = reference.channels_exchanged(np.ascontiguousarray(picture))

@@ -25,6 +25,7 @@ from edge_mil_export.tiles import FileTiles, TileMaker, spread
 
 from edge_mil.backends import open_backend
 from edge_mil.bundle import Bundle, open_bundle
+from edge_mil.protocols import Graph
 from edge_mil.types import Float32Array, Float64Array
 
 MPP = 1.0
@@ -155,7 +156,7 @@ class PackedHead:
     def __init__(self, bundle: Bundle) -> None:
         cpu = open_backend("cpu", threads=1)
         self._attend, self._classify = (
-            cpu.load(bundle.read(f"{role}.onnx"), label=role) for role in ("attend", "classify")
+            cpu.open(Graph(bundle.read(f"{role}.onnx"), role)) for role in ("attend", "classify")
         )
 
     def score(self, features: Float32Array) -> Float64Array:

@@ -7,10 +7,10 @@ import json
 from pathlib import Path
 
 import pytest
-from demo_recipes import DEMO
+from demo_graphs import DEMO
 
-from edge_mil.backends.tensorrt.building.recipe import EngineKey
-from edge_mil.backends.tensorrt.cache import EngineCache
+from edge_mil.backends.tensorrt.engines.cache import EngineCache
+from edge_mil.backends.tensorrt.engines.recipe import EngineKey
 from edge_mil.cli import main
 
 
@@ -19,7 +19,7 @@ def test_a_failed_build_is_listed_with_its_reason_until_it_is_cleared(
 ) -> None:
     graph = hashlib.sha256((DEMO / "extractor.int8.trt.onnx").read_bytes()).hexdigest()
     key = EngineKey({"graph": graph, "precision": "int8"})
-    EngineCache(tmp_path / "engines").remember(key, "extractor.int8.trt.onnx", "no memory")
+    EngineCache(tmp_path / "engines").remember_failure(key, "extractor.int8.trt.onnx", "no memory")
     words = [str(DEMO), "--state", str(tmp_path)]
     assert main(["engine", "list", *words]) == 0
     assert "int8  failed on" in capsys.readouterr().out

@@ -10,7 +10,7 @@ from painted_field import MPP, field, painted
 from small_bundle import write_small_bundle
 
 from edge_mil.cli import main
-from edge_mil.pipeline import Model
+from edge_mil.pipeline import load_model
 from edge_mil.session import Session, SessionFolder, SessionSettings
 from edge_mil.types import Frame
 
@@ -24,7 +24,7 @@ def state(tmp_path: Path) -> Path:
 
 def read_slide(state: Path, bundle: Path, **settings: object) -> Session:
     """Leave an open session with three fields under the state directory."""
-    model = Model.load(write_small_bundle(bundle))
+    model = load_model(write_small_bundle(bundle))
     opened = SessionSettings(mpp=MPP, slide_label="A 17", **settings)  # type: ignore[arg-type]
     session = SessionFolder(state).create(model, opened)
     for x in (0, 150, 150):
@@ -146,7 +146,7 @@ def test_exported_tables_have_positions_in_stage_um(
 def test_independent_fields_are_exported_in_the_order_of_their_places(
     state: Path, tmp_path: Path
 ) -> None:
-    model = Model.load(write_small_bundle(tmp_path / "b", instances="field"))
+    model = load_model(write_small_bundle(tmp_path / "b", instances="field"))
     session = SessionFolder(state).create(model, SessionSettings(mpp=MPP, independent=True))
     for place in ("c", "a", "b"):
         pixels = field(SLIDE, 40 * ord(place) % 400, 0).pixels
@@ -205,7 +205,7 @@ def test_the_report_has_the_score_as_it_stands_after_a_removal(
 def test_the_report_of_independent_fields_has_no_map(
     state: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model = Model.load(write_small_bundle(tmp_path / "b", instances="field"))
+    model = load_model(write_small_bundle(tmp_path / "b", instances="field"))
     session = SessionFolder(state).create(model, SessionSettings(mpp=MPP, independent=True))
     for place in ("a", "b"):
         session.add(Frame(field(SLIDE, 40 * ord(place) % 400, 0).pixels, location_id=place))
@@ -227,7 +227,7 @@ def test_a_report_needs_the_bundle_that_the_session_was_read_with(
 def test_a_report_of_a_session_without_fields_says_that_there_is_no_score(
     state: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model = Model.load(write_small_bundle(tmp_path / "b"))
+    model = load_model(write_small_bundle(tmp_path / "b"))
     session = SessionFolder(state).create(model, SessionSettings(mpp=MPP))
     session.release()
     out = tmp_path / "report.html"

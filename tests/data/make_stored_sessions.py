@@ -26,7 +26,7 @@ from small_bundle import write_small_bundle
 from textured_slide import textured_slide
 
 from edge_mil.bundle import Bundle, pack_bundle, write_bundle
-from edge_mil.pipeline import Model
+from edge_mil.pipeline import load_model
 from edge_mil.session import Session, SessionFolder, SessionSettings
 from edge_mil.types import Frame
 
@@ -130,7 +130,7 @@ def main(out: Path) -> None:
         kept.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as work:
             bundle = make(Path(work))
-            model = Model.load(bundle)
+            model = load_model(bundle)
             folder = SessionFolder(Path(work) / "state")
             session = folder.create(model, settings)
             for step in range(count):

@@ -12,7 +12,7 @@ from edge_mil.cameras import SlideFile
 from edge_mil.demo.painted_slide import MPP, paint_slide
 from edge_mil.demo.run import BUNDLE
 from edge_mil.demo.tiled_tiff import write_tiled_tiff
-from edge_mil.pipeline import Model
+from edge_mil.pipeline import Model, load_model
 from edge_mil.pipeline.whole_slide.score import score_slide
 
 MAX_BYTES = 4_000_000
@@ -53,7 +53,7 @@ def test_the_auroc_of_the_model_card_holds_on_slides_painted_here(
 ) -> None:
     bundle = open_bundle(BUNDLE)
     claimed = float(re.findall(r"AUROC ([01]\.\d{4})", bundle.read("model_card.md").decode())[0])
-    model = Model.load(bundle, precision=precision)
+    model = load_model(bundle, precision=precision)
     scores: dict[bool, list[float]] = {True: [], False: []}
     for number in range(20):
         label, path = number % 2 == 1, tmp_path / "painted.tiff"

@@ -19,7 +19,7 @@ from edge_mil.cameras import SlideFile
 from edge_mil.demo.run import BUNDLE
 from edge_mil.demo.service_process import ServiceProcess
 from edge_mil.errors import ServiceUnavailableError
-from edge_mil.pipeline import Model
+from edge_mil.pipeline import load_model
 from edge_mil.pipeline.whole_slide.score import SlideReading, score_slide
 
 LIMIT_S = 120
@@ -47,7 +47,7 @@ def _processes(words: str) -> list[str]:
 def _offline(path: Path) -> SlideReading:
     slide = SlideFile(path)
     try:
-        return score_slide(Model.load(open_bundle(BUNDLE)), slide)
+        return score_slide(load_model(open_bundle(BUNDLE)), slide)
     finally:
         slide.close()
 

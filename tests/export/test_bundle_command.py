@@ -18,7 +18,7 @@ from edge_mil_export.commands.bundle import parse_tile
 from edge_mil_export.fidelity.generated import paint_tiles
 
 from edge_mil.bundle import open_bundle
-from edge_mil.pipeline.model import Model
+from edge_mil.pipeline import load_model
 from edge_mil.pipeline.ood.reference import Reference
 
 HALF = "0.5,0.5,0.5/0.25,0.25,0.25"
@@ -91,7 +91,7 @@ def test_int8_and_fp32_come_with_their_report(
     tiles = paint_tiles(5, (TILE_PX, TILE_PX), 77)
     found = {}
     for precision in ("fp32", "int8"):
-        model = Model.load(bundle, precision=precision, threads=1)
+        model = load_model(bundle, precision=precision, threads=1)
         state = model.aggregator.update(
             model.aggregator.initial_state(), model.attend(model.extract(tiles))
         )
@@ -99,12 +99,12 @@ def test_int8_and_fp32_come_with_their_report(
         model.close()
     assert abs(found["fp32"] - found["int8"]) < 0.02
     with np.load(place / "made" / "reference.npz", allow_pickle=False) as reference:
-        model = Model.load(bundle, threads=1)
+        model = load_model(bundle, threads=1)
         assert np.abs(model.extract(reference["tiles"]) - reference["features"]).max() < 1e-4
         model.close()
     judging = Reference.load(bundle)
     assert judging is not None
-    assert judging.judges
+    assert judging.has_limit
 
 
 def test_fp32_alone_needs_no_images_and_says_what_it_measured(

@@ -75,7 +75,7 @@ def test_a_bundle_gives_its_reference_back(made: bytes, tmp_path: Path) -> None:
     assert found.tiles.dtype == np.uint8
     assert found.tiles.shape == (16, PX, PX, 3)
     np.testing.assert_array_equal(found.features, features_of(found.tiles))
-    assert found.judges
+    assert found.has_limit
     assert (found.false_alarm, found.field_false_alarm) == (0.001, 0.005)
     assert 0 < found.field_limit <= found.limit
     assert found.sharpness is not None
@@ -94,8 +94,8 @@ def test_an_older_file_of_tiles_and_features_judges_nothing(tmp_path: Path) -> N
     np.savez_compressed(out, tiles=tiles, features=np.zeros((3, FEATURES), np.float32))
     found = Reference.load(with_reference(tmp_path, out.getvalue()))
     assert found is not None
-    assert not found.judges
-    assert found.judge(found.distance(np.ones((2, FEATURES), np.float32))) is None
+    assert not found.has_limit
+    assert found.evaluate(found.distance(np.ones((2, FEATURES), np.float32))) is None
     assert found.channels_exchanged(tiles[0]) is None
 
 
@@ -116,11 +116,11 @@ def test_tiles_of_the_same_kind_pass_and_others_do_not(reference: Reference) -> 
     alike = reference.distance(features_of(stained(400, 999)))
     assert alike.dtype == np.float32
     assert (alike > reference.limit).mean() <= 0.02
-    kept = reference.judge(alike[:9])
+    kept = reference.evaluate(alike[:9])
     assert kept is not None
     assert kept.passed
     noise = np.random.default_rng(0).integers(0, 256, (12, PX, PX, 3), dtype=np.uint8)
-    refused = reference.judge(reference.distance(features_of(noise)))
+    refused = reference.evaluate(reference.distance(features_of(noise)))
     assert refused is not None
     assert not refused.passed
     assert refused.value > refused.threshold == reference.field_limit
@@ -128,13 +128,13 @@ def test_tiles_of_the_same_kind_pass_and_others_do_not(reference: Reference) -> 
 
 def test_few_cells_are_asked_by_the_wider_limit_and_none_by_no_limit(reference: Reference) -> None:
     between = np.full(2, (reference.limit + reference.field_limit) / 2, np.float32)
-    few = reference.judge(between)
+    few = reference.evaluate(between)
     assert few is not None
     assert few.passed
-    many = reference.judge(np.repeat(between, 4))
+    many = reference.evaluate(np.repeat(between, 4))
     assert many is not None
     assert not many.passed
-    assert reference.judge(between[:0]) is None
+    assert reference.evaluate(between[:0]) is None
     assert reference.distance(np.empty((0, WIDTH), np.float32)).shape == (0,)
 
 
@@ -152,7 +152,7 @@ def test_strength_of_the_features_does_not_matter_but_their_width_does(
 def test_with_few_tiles_nothing_is_judged() -> None:
     found = Reference.parse(make_reference(files(5), features_of, TissueTest()), TissueTest())
     assert len(found.tiles) == 16
-    assert not found.judges
+    assert not found.has_limit
     assert found.colours is None
 
 

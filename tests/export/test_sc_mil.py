@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from edge_mil.aggregators import AttentionAggregator, Classifier
 from edge_mil.backends import open_backend
+from edge_mil.protocols import Graph
 from edge_mil.types import InstanceBatch
 
 FEATURES = 7
@@ -73,8 +74,8 @@ def test_the_exported_head_is_the_slow_reference_however_the_bag_is_split(tmp_pa
         head = export_aggregator(tmp_path / "sc.safetensors", options=options)
         assert (head.spec.architecture, head.spec.incremental) == ("sc_mil", "mergeable")
         backend = open_backend("cpu", threads=1)
-        attend = backend.load(head.graphs["attend.onnx"], label="attend")
-        classify = backend.load(head.graphs["classify.onnx"], label="classify")
+        attend = backend.open(Graph(head.graphs["attend.onnx"], "attend"))
+        classify = backend.open(Graph(head.graphs["classify.onnx"], "classify"))
         classifier = Classifier(head.task.classes, "softmax", classify)
         aggregator = AttentionAggregator(1, head.spec.value_dim, classifier)
         for count in (1, 4, 23):

@@ -21,6 +21,7 @@ from edge_mil.aggregators.registry import Parts, build_aggregator
 from edge_mil.backends import open_backend
 from edge_mil.cli import main as edge_mil
 from edge_mil.errors import EmptyBagError
+from edge_mil.protocols import Graph
 from edge_mil.types import InstanceBatch
 
 torch = pytest.importorskip("torch")
@@ -90,7 +91,7 @@ class Exported:
         head = export_aggregator(folder / "w.safetensors", options={"output": output})
         self.task, spec = head.task, head.spec
         self.spec = spec
-        self.attend = open_backend("cpu", threads=1).load(head.graphs["attend.onnx"], label="a")
+        self.attend = open_backend("cpu", threads=1).open(Graph(head.graphs["attend.onnx"], "a"))
         classifier = Classifier(head.task.classes, head.task.probabilities, None, head.task.kind)
         sizes = (spec.feature_dim, spec.value_dim, spec.channels)
         parts = Parts(spec.architecture, spec.options, *sizes, classifier)

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from demo_recipes import DEMO
+from demo_graphs import DEMO
 
 from edge_mil.backends.tensorrt.backend import TensorRtBackend
-from edge_mil.backends.tensorrt.cache import EngineCache
 from edge_mil.backends.tensorrt.device import find_device
+from edge_mil.backends.tensorrt.engines.cache import EngineCache
 from edge_mil.backends.tensorrt.library import find_library
 from edge_mil.bundle import open_bundle
 from edge_mil.errors import BackendLostError, DependencyError
-from edge_mil.pipeline import Model
-from edge_mil.pipeline.runners.fallback import select_engine
+from edge_mil.pipeline import Model, load_model
+from edge_mil.pipeline.runners.fallback import list_candidates, select_engine
 from edge_mil.types import Float32Array, UInt8Array
 
 pytestmark = [
@@ -37,7 +37,7 @@ def backend(tmp_path_factory: pytest.TempPathFactory) -> TensorRtBackend:
 
 @pytest.fixture
 def model() -> Iterator[Model]:
-    made = Model.load(open_bundle(DEMO))
+    made = load_model(open_bundle(DEMO))
     yield made
     made.close()
 
@@ -50,8 +50,10 @@ def tiles(count: int, seed: int) -> UInt8Array:
 def test_an_engine_holds_the_bound_and_serves_several_threads(
     model: Model, backend: TensorRtBackend, precision: str, tmp_path: Path
 ) -> None:
-    made = select_engine(model, backend, precision)
+    variants = list_candidates(model.bundle, "tensorrt", precision)
+    made = select_engine(model, variants, lambda _: backend)
     assert made.missed == ""
+    assert made.check is not None
     assert made.check.holds, made.check.sentence()
     assert model.extractor is not None
     wanted = [model.extract(tiles(40, seed)) for seed in range(4)]
@@ -70,7 +72,7 @@ def test_an_engine_holds_the_bound_and_serves_several_threads(
         centred = wanted[seed] - wanted[seed].mean(axis=0)
         error = np.linalg.norm(features - wanted[seed]) / np.linalg.norm(centred)
         assert error < 0.2
-    made.runner.network.close()
+    made.runner.close()
     with pytest.raises(BackendLostError):
-        made.runner.network.run({"tiles": tiles(1, 0)})
+        made.runner.features(tiles(1, 0))
     assert np.array_equal(model.extract(tiles(40, 0)), wanted[0])

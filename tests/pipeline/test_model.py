@@ -9,18 +9,21 @@ import pytest
 from small_bundle import FEATURES, VALUES, write_small_bundle
 
 from edge_mil.backends import open_backend
+from edge_mil.bundle import open_bundle
+from edge_mil.demo.run import BUNDLE
 from edge_mil.errors import (
     BundleError,
     FrameError,
     InvalidFeaturesError,
     UsageError,
 )
-from edge_mil.pipeline import Model
+from edge_mil.pipeline import Model, load_model
+from edge_mil.protocols import Graph
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    return Model.load(write_small_bundle(tmp_path_factory.mktemp("m") / "b", channels=2))
+    return load_model(write_small_bundle(tmp_path_factory.mktemp("m") / "b", channels=2))
 
 
 def tiles(n: int) -> np.ndarray:
@@ -62,17 +65,27 @@ def test_tiles_of_another_size_or_type_are_refused(model: Model) -> None:
 def test_what_a_bundle_lacks_is_said(tmp_path: Path) -> None:
     bundle = write_small_bundle(tmp_path / "b")
     with pytest.raises(BundleError, match="no int8 extractor"):
-        Model.load(bundle, precision="int8")
+        load_model(bundle, precision="int8")
     with pytest.raises(UsageError, match="no precision 'int4'"):
-        Model.load(bundle, precision="int4")
-    alone = Model.load(write_small_bundle(tmp_path / "a", extractor=False))
+        load_model(bundle, precision="int4")
+    alone = load_model(write_small_bundle(tmp_path / "a", extractor=False))
     with pytest.raises(BundleError, match="no extractor"):
         alone.extract(tiles(1))
 
 
+def test_another_backend_is_verified_and_has_the_cpu_behind_it() -> None:
+    pytest.importorskip("openvino", reason="needs the extra openvino")
+    loaded = load_model(open_bundle(BUNDLE), backend="openvino", precision="int8", threads=1)
+    assert loaded.extractor is not None
+    assert str(loaded.extractor.current.variant) == "openvino int8-cpu"
+    assert str(loaded.extractor.first.variant) == "cpu fp32"
+    assert (loaded.precision, loaded.backend.split()[0]) == ("int8", "OpenVINO")
+    loaded.close()
+
+
 def test_backends_are_asked_for_by_name() -> None:
     assert "ONNX Runtime" in open_backend("cpu", threads=1).describe()
-    with pytest.raises(UsageError, match="keeps its engines"):
+    with pytest.raises(UsageError, match="keeps its engines in a folder"):
         open_backend("tensorrt")
     with pytest.raises(UsageError, match="no backend 'abacus'"):
         open_backend("abacus")
@@ -80,4 +93,4 @@ def test_backends_are_asked_for_by_name() -> None:
 
 def test_a_graph_that_is_no_graph_is_refused_in_a_sentence() -> None:
     with pytest.raises(BundleError, match="cannot load x"):
-        open_backend("cpu").load(b"not a graph", label="x")
+        open_backend("cpu").open(Graph(b"not a graph", "x"))

@@ -10,7 +10,7 @@ from pathlib import Path
 from painted_field import MPP, field, painted
 from small_bundle import write_small_bundle
 
-from edge_mil.pipeline import Model
+from edge_mil.pipeline import load_model
 from edge_mil.session import SessionFolder, SessionSettings
 from edge_mil.session.report.content import gather_report
 
@@ -40,7 +40,7 @@ def make_old(path: Path) -> None:
 
 
 def test_an_older_session_is_read_and_gone_on_with(tmp_path: Path) -> None:
-    model = Model.load(write_small_bundle(tmp_path / "b"))
+    model = load_model(write_small_bundle(tmp_path / "b"))
     folder = SessionFolder(tmp_path / "state")
     session = folder.create(model, SessionSettings(mpp=MPP))
     before = session.add(field(SLIDE, 0, 0))

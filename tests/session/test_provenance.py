@@ -8,16 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cpu_runner import cpu_runner, engine_in_place
 from painted_field import field, painted
 
-from edge_mil.backends.batching import BatchingNetwork, NetworkExecutor
 from edge_mil.bundle import open_bundle
-from edge_mil.errors import BackendLostError
-from edge_mil.pipeline import Model
-from edge_mil.pipeline.runners.runner import Runner
+from edge_mil.pipeline import Model, load_model
 from edge_mil.session import Session, SessionSettings
 from edge_mil.store import SessionFile, SessionReader
-from edge_mil.types import Float32Array, Frame
+from edge_mil.testing.backend import BreakingExecutor
+from edge_mil.types import Frame
 
 DEMO = Path(__file__).parents[2] / "edge_mil" / "demo" / "bundle"
 BOUND = 0.02
@@ -26,7 +25,7 @@ SIDE = 256
 
 @pytest.fixture
 def model() -> Iterator[Model]:
-    made = Model.load(open_bundle(DEMO), threads=1)
+    made = load_model(open_bundle(DEMO), threads=1)
     yield made
     made.close()
 
@@ -55,7 +54,7 @@ def test_a_change_between_two_fields_is_recorded_and_the_score_stays_within_the_
     assert model.extractor is not None
     with session(model, tmp_path / "s.db") as changing:
         found = [changing.add(frame) for frame in fields()[:2]]
-        model.extractor.switch(model.cpu_runner("int8"))
+        model.extractor.switch(cpu_runner(model.bundle, "int8"))
         found += [changing.add(frame) for frame in fields()[2:]]
         changed = changing.score()
         assert changing.precisions == "fp32,int8"
@@ -72,28 +71,16 @@ def test_a_change_between_two_fields_is_recorded_and_the_score_stays_within_the_
     assert events(tmp_path / "whole.db") == []
 
 
-class BreakingExecutor(NetworkExecutor):
-    """ONNX Runtime in INT8 in an accelerator's place, lost at its third field."""
-
-    fields = 0
-
-    def finish(self, slot: int) -> dict[str, Float32Array]:
-        """Run, or be lost."""
-        self.fields += 1
-        if self.fields > 2:
-            raise BackendLostError("The GPU fell off the bus.")
-        return super().finish(slot)
-
-
 def test_an_accelerator_lost_in_the_middle_of_a_slide_costs_no_field(
     model: Model, tmp_path: Path
 ) -> None:
     with session(model, tmp_path / "whole.db") as whole:
         wanted = [whole.add(frame) for frame in fields()]
     assert model.extractor is not None
-    int8 = model.cpu_runner("int8")
-    network = BatchingNetwork(lambda: BreakingExecutor(int8.network, 32), label="engine")
-    model.extractor.switch(Runner(network, "int8", "an engine", "tensorrt"))
+    int8 = cpu_runner(model.bundle, "int8")
+    # It is lost at the third field.
+    executor = BreakingExecutor(int8.network, 32, batches=2)
+    model.extractor.switch(engine_in_place(executor, "int8"))
     with session(model, tmp_path / "s.db") as losing:
         found = [losing.add(frame) for frame in fields()]
         score = losing.score()
@@ -115,7 +102,7 @@ def test_a_session_goes_on_in_another_precision_and_its_score_is_the_same_to_the
         for frame in frames[:2]:
             first.add(frame)
         before = first.score()
-    int8 = Model.load(open_bundle(DEMO), precision="int8", threads=1)
+    int8 = load_model(open_bundle(DEMO), precision="int8", threads=1)
     with session(int8, tmp_path / "s.db") as again:
         assert again.score() == before
         assert again.precisions == "fp32"

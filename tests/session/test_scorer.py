@@ -20,7 +20,7 @@ from edge_mil.aggregators import WholeBagAggregator
 from edge_mil.aggregators.registry import BUILDERS
 from edge_mil.bundle import open_bundle, write_bundle
 from edge_mil.errors import EdgeMilError, SessionStateError
-from edge_mil.pipeline import Model
+from edge_mil.pipeline import Model, load_model
 from edge_mil.session import Session, SessionFolder, SessionSettings
 from edge_mil.types import Float32Array, Float64Array
 
@@ -60,7 +60,7 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Model]:
     files = {name: plain.read(name) for name in manifest.files if name != "classify.onnx"}
     changed = structs.replace(manifest, aggregator=head, files={})
     bundle = write_bundle(changed, files, tmp_path / "whole")
-    loaded = Model.load(open_bundle(bundle.path))
+    loaded = load_model(open_bundle(bundle.path))
     yield loaded
     RowWeights.may_run.set()
     loaded.close()

@@ -29,7 +29,7 @@ from edge_mil.errors import (
     UsageError,
 )
 from edge_mil.imaging import GridGeometry, resample_cell
-from edge_mil.pipeline import Model
+from edge_mil.pipeline import Model, load_model
 from edge_mil.session import Session, SessionFolder, SessionSettings
 from edge_mil.types import Frame, SlideScore, Verdict
 
@@ -39,7 +39,7 @@ GRID = [(x, y) for y in (0, 100, 200, 320) for x in (0, 150, 300, 448)]
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
-    loaded = Model.load(write_small_bundle(tmp_path_factory.mktemp("grid") / "b", channels=2))
+    loaded = load_model(write_small_bundle(tmp_path_factory.mktemp("grid") / "b", channels=2))
     yield loaded
     loaded.close()
 
@@ -47,7 +47,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
 @pytest.fixture(scope="module")
 def field_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
     bundle = write_small_bundle(tmp_path_factory.mktemp("field") / "b", instances="field")
-    loaded = Model.load(bundle)
+    loaded = load_model(bundle)
     yield loaded
     loaded.close()
 
@@ -296,7 +296,7 @@ def test_a_session_does_not_go_on_with_another_bundle(model: Model, tmp_path: Pa
     folder = SessionFolder(tmp_path / "state")
     session = folder.create(model, SessionSettings(mpp=MPP))
     session.release()
-    other = Model.load(write_small_bundle(tmp_path / "other", seed=5))
+    other = load_model(write_small_bundle(tmp_path / "other", seed=5))
     with pytest.raises(BundleError, match="opened with bundle small"):
         folder.open(session.session_id, lambda _: other)
     # The refusal let the file go.
@@ -311,11 +311,11 @@ def test_what_was_acknowledged_survives_a_full_disk(tmp_path: Path) -> None:
         from painted_field import MPP, field, painted
         from small_bundle import write_small_bundle
         from edge_mil.errors import StoreError
-        from edge_mil.pipeline import Model
+        from edge_mil.pipeline import Model, load_model
         from edge_mil.session import SessionFolder, SessionSettings
 
         root = Path(sys.argv[1])
-        model = Model.load(write_small_bundle(root / "b"))
+        model = load_model(write_small_bundle(root / "b"))
         folder = SessionFolder(root / "state")
         session = folder.create(model, SessionSettings(mpp=MPP))
         slide = painted(2048, 1024)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from edge_mil.bundle import open_bundle
-from edge_mil.pipeline import Model
+from edge_mil.pipeline import load_model
 from edge_mil.session import Session, SessionFolder
 
 pytest.importorskip("torch", reason="the fields are made by a module that also exports a head")
@@ -43,7 +43,7 @@ def stored(
     target = tmp_path / "sessions" / session_id / "session.db"
     target.parent.mkdir(parents=True)
     shutil.copy(request.param / "session.db", target)
-    model = Model.load(open_bundle(request.param / "bundle.milb"))
+    model = load_model(open_bundle(request.param / "bundle.milb"))
     session = SessionFolder(tmp_path).open(session_id, lambda _: model)
     yield session, expected, request.param.name
     session.release()

@@ -10,7 +10,7 @@ from painted_field import MPP, field, painted
 from small_bundle import write_small_bundle
 from textured_slide import textured_slide
 
-from edge_mil.pipeline import Model
+from edge_mil.pipeline import Model, load_model
 from edge_mil.session import SessionSettings
 from edge_mil.types import Frame
 
@@ -40,7 +40,7 @@ class LiveCase:
 
     def model(self, folder: Path) -> Model:
         """Return a small model of that kind."""
-        return Model.load(write_small_bundle(folder, instances=self.instances))
+        return load_model(write_small_bundle(folder, instances=self.instances))
 
 
 def _staged(number: int) -> Frame:

@@ -13,7 +13,7 @@ from painted_field import painted
 from small_bundle import FEATURES, write_small_bundle
 
 from edge_mil.bundle import write_bundle
-from edge_mil.pipeline import Model
+from edge_mil.pipeline import Model, load_model
 from edge_mil.types import UInt8Array
 
 torch = pytest.importorskip("torch")
@@ -46,7 +46,7 @@ def loaded(head: Any, folder: Path) -> Model:
     plain = write_small_bundle(folder / "plain")
     files = {"extractor.onnx": plain.read("extractor.onnx"), **head.graphs}
     manifest = structs.replace(plain.manifest, aggregator=head.spec, task=head.task, files={})
-    return Model.load(write_bundle(manifest, files, folder / "whole"))
+    return load_model(write_bundle(manifest, files, folder / "whole"))
 
 
 def cells() -> UInt8Array:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from demo_recipes import demo
+from demo_graphs import demo_graph
 
-from edge_mil.backends.tensorrt.building.recipe import Recipe
-from edge_mil.backends.tensorrt.cache import EngineCache
+from edge_mil.backends.tensorrt.engines.cache import EngineCache
+from edge_mil.backends.tensorrt.engines.recipe import Recipe
 from edge_mil.backends.tensorrt.library import Library, find_library
 from edge_mil.errors import DependencyError
 
@@ -50,10 +50,10 @@ def cache(tmp_path: Path) -> EngineCache:
 @pytest.fixture(scope="session")
 def int8() -> Recipe:
     """The demo extractor as TensorRT wants INT8."""
-    return demo("extractor.int8.trt.onnx", "int8")
+    return Recipe(demo_graph("extractor.int8.trt.onnx"), "int8")
 
 
 @pytest.fixture(scope="session")
 def fp32() -> Recipe:
     """The demo extractor in FP32."""
-    return demo("extractor.onnx", "fp32")
+    return Recipe(demo_graph("extractor.onnx"), "fp32")

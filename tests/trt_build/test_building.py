@@ -12,14 +12,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from demo_recipes import DEMO, demo
+from demo_graphs import DEMO, demo_graph
 
-from edge_mil.backends.tensorrt.building.engine_builder import PROCESS, BuildLimits, build_engine
-from edge_mil.backends.tensorrt.building.recipe import Recipe
-from edge_mil.backends.tensorrt.cache import EngineCache
+from edge_mil.backends.tensorrt.building.engine_builder import build_engine
+from edge_mil.backends.tensorrt.building.supervisor import PROCESS, BuildLimits
 from edge_mil.backends.tensorrt.device import Device
+from edge_mil.backends.tensorrt.engines.cache import EngineCache
+from edge_mil.backends.tensorrt.engines.recipe import Recipe
 from edge_mil.backends.tensorrt.library import Library
 from edge_mil.errors import EngineError
+from edge_mil.protocols import Graph
 
 pytestmark = pytest.mark.trt_build
 MIB = 1 << 20
@@ -43,16 +45,17 @@ def test_an_engine_is_built_with_progress_and_a_second_start_builds_nothing(
     library: Library, cache: EngineCache, int8: Recipe
 ) -> None:
     shares: list[float] = []
-    header, plan = build_engine(int8, library, None, cache, on_progress=shares.append)
+    built = build_engine(int8, library, None, cache, progress=shares.append)
+    assert not built.from_cache
     assert shares == sorted(shares)
     assert shares[-1] == 1
     assert len(shares) > 5
     changed = cache.path(int8.key(library, None)).stat().st_mtime_ns
     again: list[float] = []
     started = time.monotonic()
-    found = build_engine(int8, library, None, EngineCache(cache.root), on_progress=again.append)
+    found = build_engine(int8, library, None, EngineCache(cache.root), progress=again.append)
     assert time.monotonic() - started < 0.5
-    assert found == (header, plan)
+    assert (found.header, found.plan, found.from_cache) == (built.header, built.plan, True)
     assert again == []
     assert cache.path(int8.key(library, None)).stat().st_mtime_ns == changed
     assert {path.stat().st_mode & 0o777 for path in cache.root.iterdir()} == {0o600}
@@ -67,7 +70,7 @@ def test_a_damaged_engine_is_built_again(
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     shares: list[float] = []
-    build_engine(int8, library, None, cache, on_progress=shares.append)
+    build_engine(int8, library, None, cache, progress=shares.append)
     assert shares[-1] == 1
     assert path.read_bytes() != bytes(data)
 
@@ -75,19 +78,19 @@ def test_a_damaged_engine_is_built_again(
 def test_a_graph_in_the_uint8_dialect_is_refused_and_the_refusal_remembered(
     library: Library, cache: EngineCache
 ) -> None:
-    wrong = demo("extractor.int8.cpu.onnx", "int8")
+    wrong = Recipe(demo_graph("extractor.int8.cpu.onnx"), "int8")
     with pytest.raises(EngineError, match="Non-zero zero point is not supported"):
         build_engine(wrong, library, None, cache)
     shares: list[float] = []
     with pytest.raises(EngineError, match="engine clear forgets it"):
-        build_engine(wrong, library, None, cache, on_progress=shares.append)
+        build_engine(wrong, library, None, cache, progress=shares.append)
     assert shares == []
     assert list(cache.engines()) == []
 
 
 def test_a_file_that_is_no_graph_is_refused(library: Library, cache: EngineCache) -> None:
     with pytest.raises(EngineError, match="refuses the graph"):
-        build_engine(Recipe(b"not a graph", "x", "fp32"), library, None, cache)
+        build_engine(Recipe(Graph(b"not a graph", "x"), "fp32"), library, None, cache)
 
 
 def test_a_build_over_its_time_is_stopped(
@@ -116,7 +119,7 @@ def test_a_builder_killed_in_the_middle_is_a_failed_build(
             os.kill(process, signal.SIGKILL)
 
     with pytest.raises(EngineError, match="the builder was killed"):
-        build_engine(fp32, library, None, cache, on_progress=kill)
+        build_engine(fp32, library, None, cache, progress=kill)
     assert_nothing_is_left(cache)
     failure = cache.failure(fp32.key(library, None))
     assert failure is not None
@@ -124,12 +127,12 @@ def test_a_builder_killed_in_the_middle_is_a_failed_build(
     build_engine(fp32, library, None, cache)
 
 
-def test_a_build_that_is_given_up_is_not_remembered(
+def test_a_build_that_is_cancelled_is_not_remembered(
     library: Library, cache: EngineCache, fp32: Recipe
 ) -> None:
-    gone = threading.Event()
-    with pytest.raises(EngineError, match="given up"):
-        build_engine(fp32, library, None, cache, on_progress=lambda _: gone.set(), cancelled=gone)
+    cancel = threading.Event()
+    with pytest.raises(EngineError, match="cancelled"):
+        build_engine(fp32, library, None, cache, progress=lambda _: cancel.set(), cancel=cancel)
     assert_nothing_is_left(cache)
     assert cache.failure(fp32.key(library, None)) is None
 
@@ -142,11 +145,14 @@ def test_the_builder_ends_when_its_parent_is_killed(
     script.write_text(
         "import sys\n"
         "from pathlib import Path\n"
-        "from edge_mil.backends.tensorrt import building, cache, library, recipe\n"
-        "made = recipe.Recipe(Path(sys.argv[1]).read_bytes(), 'x', 'fp32')\n"
-        "told = lambda share: print('share', share, flush=True)\n"
-        "building.build_engine(made, library.find_library('tensorrt_rtx'), None,\n"
-        "    cache.EngineCache(Path(sys.argv[2])), on_progress=told)\n"
+        "from edge_mil.backends.tensorrt.building.engine_builder import build_engine\n"
+        "from edge_mil.backends.tensorrt.engines.cache import EngineCache\n"
+        "from edge_mil.backends.tensorrt.engines.recipe import Recipe\n"
+        "from edge_mil.backends.tensorrt.library import find_library\n"
+        "from edge_mil.protocols import Graph\n"
+        "recipe = Recipe(Graph(Path(sys.argv[1]).read_bytes(), 'x'), 'fp32')\n"
+        "build_engine(recipe, find_library('tensorrt_rtx'), None, EngineCache(Path(sys.argv[2])),\n"
+        "    progress=lambda share: print('share', share, flush=True))\n"
     )
     parent = subprocess.Popen(
         [sys.executable, str(script), str(DEMO / "extractor.onnx"), str(cache.root)],
@@ -178,7 +184,7 @@ def test_two_that_want_one_engine_build_it_once(
         threading.Thread(
             target=build_engine,
             args=(int8, library, None, EngineCache(cache.root)),
-            kwargs={"on_progress": shares.append},
+            kwargs={"progress": shares.append},
         )
         for shares in told
     ]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from demo_recipes import DEMO
+from demo_graphs import DEMO
 
 from edge_mil.backends.tensorrt.device import find_device
 from edge_mil.backends.tensorrt.library import Library

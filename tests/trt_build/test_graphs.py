@@ -11,10 +11,11 @@ from graph_zoo import NETWORKS, PX, graphs
 from onnx import TensorProto, helper, numpy_helper
 
 from edge_mil.backends.tensorrt.building.engine_builder import build_engine
-from edge_mil.backends.tensorrt.building.recipe import Recipe
-from edge_mil.backends.tensorrt.cache import EngineCache
+from edge_mil.backends.tensorrt.engines.cache import EngineCache
+from edge_mil.backends.tensorrt.engines.recipe import Recipe
 from edge_mil.backends.tensorrt.library import Library
 from edge_mil.errors import EngineError
+from edge_mil.protocols import Graph
 
 pytestmark = pytest.mark.trt_build
 MIB = 1 << 20
@@ -32,9 +33,11 @@ def test_a_graph_of_the_exporter_builds(
     data = graphs(name)[form]
     given = onnx.load_model_from_string(data).graph.input[0].type.tensor_type
     assert given.elem_type == TensorProto.UINT8
-    header, plan = build_engine(Recipe(data, name, FORMS[form]), library, None, cache)
-    assert header.plan_bytes == len(plan) > 0
-    built.append(f"{name}, {form}: {header.seconds:.1f} s, {len(plan) / MIB:.0f} MiB")
+    recipe = Recipe(Graph(data, name), FORMS[form])
+    engine = build_engine(recipe, library, None, cache)
+    size = engine.header.plan_bytes
+    assert size == len(engine.plan) > 0
+    built.append(f"{name}, {form}: {engine.header.seconds:.1f} s, {size / MIB:.0f} MiB")
 
 
 @pytest.mark.slow
@@ -43,7 +46,7 @@ def test_the_uint8_dialect_of_a_graph_is_refused(
     library: Library, cache: EngineCache, name: str
 ) -> None:
     with pytest.raises(EngineError, match="Non-zero zero point is not supported"):
-        build_engine(Recipe(graphs(name)["int8-cpu"], name, "int8"), library, None, cache)
+        build_engine(Recipe(Graph(graphs(name)["int8-cpu"], name), "int8"), library, None, cache)
 
 
 @pytest.mark.slow
@@ -64,11 +67,11 @@ def test_an_int32_bias_through_dequantize_linear_is_refused(
 ) -> None:
     """ONNX Runtime's own quantizer writes biases so; the check must be seen to fail."""
     with pytest.raises(EngineError, match=r"[Ii]nt32"):
-        build_engine(Recipe(biased(), "biased", "int8"), library, None, cache)
+        build_engine(Recipe(Graph(biased(), "biased"), "int8"), library, None, cache)
 
 
 def test_the_same_graph_with_a_float_bias_builds(library: Library, cache: EngineCache) -> None:
-    build_engine(Recipe(biased(integer=False), "biased", "int8"), library, None, cache)
+    build_engine(Recipe(Graph(biased(integer=False), "biased"), "int8"), library, None, cache)
 
 
 def biased(*, integer: bool = True) -> bytes:

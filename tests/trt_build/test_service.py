@@ -6,11 +6,11 @@ import time
 from pathlib import Path
 
 import pytest
-from demo_recipes import DEMO
+from demo_graphs import DEMO
 from running_service import RunningService, WireStream, launch, open_session, tissue_frames
 
-from edge_mil.backends.tensorrt.cache import EngineCache
 from edge_mil.backends.tensorrt.device import find_device
+from edge_mil.backends.tensorrt.engines.cache import EngineCache
 from edge_mil.backends.tensorrt.library import Library
 from edge_mil.v1 import edge_mil_pb2 as pb
 from edge_mil.v1 import edge_mil_pb2_grpc as rpc
@@ -37,7 +37,7 @@ def test_it_serves_at_once_says_how_far_the_build_is_and_goes_on_without_it(
                 time.sleep(0.02)
             assert {model.state for model in seen} == {"READY"}
             assert any("int8 on tensorrt: BUILDING" in model.detail for model in seen)
-            assert "No TensorRT engine of demo-painted-tissue can serve" in seen[-1].detail
+            assert "demo-painted-tissue cannot run on tensorrt here" in seen[-1].detail
             assert seen[-1].precision == "fp32"
             stream = WireStream(channel, open_session(channel).session_id)
             stream.send(next(tissue_frames(1, 256)), 1)

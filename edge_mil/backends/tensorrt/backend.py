@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 import threading
-from collections.abc import Callable
 
-from edge_mil.backends.batching import BatchingNetwork, Executor
-from edge_mil.backends.tensorrt.building.engine_builder import BuildLimits, build_engine
-from edge_mil.backends.tensorrt.building.recipe import Recipe
-from edge_mil.backends.tensorrt.cache import EngineCache
+from edge_mil.backends.batching import BatchingNetwork
+from edge_mil.backends.checks import check_not_cancelled
+from edge_mil.backends.tensorrt.building.engine_builder import Engine, build_engine
+from edge_mil.backends.tensorrt.building.supervisor import BuildLimits
 from edge_mil.backends.tensorrt.device import Device, find_device
 from edge_mil.backends.tensorrt.drivers.driver import open_driver
+from edge_mil.backends.tensorrt.engines.cache import EngineCache
+from edge_mil.backends.tensorrt.engines.engine_file import EngineHeader
+from edge_mil.backends.tensorrt.engines.recipe import Recipe
 from edge_mil.backends.tensorrt.executor import EngineExecutor
 from edge_mil.backends.tensorrt.library import Library, find_library
 from edge_mil.errors import EngineError
-from edge_mil.protocols import Backend, Network
+from edge_mil.protocols import Backend, Graph, Network, Progress
 
 
 class TensorRtBackend(Backend):
-    """Builds engines for this device, and runs them.
+    """Builds engines for this device, keeps them, and runs them.
 
     Attributes:
         library: TensorRT or TensorRT-RTX.
@@ -35,7 +38,7 @@ class TensorRtBackend(Backend):
         library: Library | None = None,
         limits: BuildLimits | None = None,
     ) -> None:
-        """Find the library and the device.
+        """Find the device, and the library where none is given.
 
         Raises:
             DependencyError: TensorRT is not installed.
@@ -44,52 +47,69 @@ class TensorRtBackend(Backend):
         self.device: Device | None = find_device()
         self.cache, self._limits = cache, limits
 
-    def build(
+    @property
+    def unavailable(self) -> str:
+        return "" if self.device is not None else "this machine shows no NVIDIA GPU"
+
+    def open(
         self,
-        recipe: Recipe,
+        graph: Graph,
+        precision: str = "fp32",
         *,
-        on_progress: Callable[[float], None] = lambda share: None,
-        cancelled: threading.Event | None = None,
-    ) -> bytes:
-        """Return the plan of a recipe, built if it must be.
+        progress: Progress = lambda share: None,
+        cancel: threading.Event | None = None,
+    ) -> Network:
+        """Build the engine where the cache lacks it, and load it; see `Backend.open`."""
+        engine = self._engine(graph, precision, progress, cancel)
+        if self.device is None:
+            raise EngineError(f"TensorRT cannot run {graph.label} here: {self.unavailable}.")
+        load = functools.partial(
+            EngineExecutor, self.library, engine.plan, open_driver(), graph.label
+        )
+        network = BatchingNetwork(load, label=graph.label)
+        progress(1.0)
+        return network
+
+    def build_ahead(
+        self,
+        graph: Graph,
+        precision: str = "fp32",
+        *,
+        progress: Progress = lambda share: None,
+        cancel: threading.Event | None = None,
+    ) -> tuple[EngineHeader, bool]:
+        """Build the engine where the cache lacks it, and load nothing: TensorRT's own.
+
+        TensorRT-RTX does so on a machine without a GPU too; TensorRT needs the GPU that is to run
+        the engine.
+
+        Returns:
+            The engine's header, and whether it was in the cache.
 
         Raises:
-            EngineError: It cannot be built; the message says why.
+            EngineError: The engine cannot be built; the message says why.
         """
+        engine = self._engine(graph, precision, progress, cancel)
+        return engine.header, engine.from_cache
+
+    def reject(self, graph: Graph, precision: str, reason: str) -> None:
+        """Remove the engine, and remember the reason in the cache."""
+        key = Recipe(graph, precision).key(self.library, self.device)
+        self.cache.remember_failure(key, graph.label, reason)
+
+    def describe(self) -> str:
+        return f"{self.library.title} on {'no GPU' if self.device is None else self.device.name}"
+
+    def _engine(
+        self, graph: Graph, precision: str, progress: Progress, cancel: threading.Event | None
+    ) -> Engine:
+        check_not_cancelled(graph, cancel)
         return build_engine(
-            recipe,
+            Recipe(graph, precision),
             self.library,
             self.device,
             self.cache,
             limits=self._limits,
-            on_progress=on_progress,
-            cancelled=cancelled,
-        )[1]
-
-    def open(self, plan: bytes, label: str) -> Network:
-        """Load a plan onto the device.
-
-        Raises:
-            EngineError: There is no device, or TensorRT does not take the plan.
-            BackendLostError: The device does not answer.
-            DependencyError: Nothing is installed that talks to the device.
-        """
-        if self.device is None:
-            raise EngineError(
-                f"The engine of {label} cannot run here: this machine shows no NVIDIA GPU."
-            )
-        driver = open_driver()
-
-        def make() -> Executor:
-            return EngineExecutor(self.library, plan, driver, label)
-
-        return BatchingNetwork(make, label=label)
-
-    def load(self, model: bytes, *, label: str) -> Network:
-        """Build and load an FP32 graph; see `Backend.load`."""
-        return self.open(self.build(Recipe(model, label, "fp32")), label)
-
-    def describe(self) -> str:
-        """Say what runs where."""
-        where = "no GPU" if self.device is None else self.device.name
-        return f"{self.library.title} on {where}"
+            progress=progress,
+            cancel=cancel,
+        )

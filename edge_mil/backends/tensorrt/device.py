@@ -1,4 +1,4 @@
-"""Which GPU this is, asked of the CUDA driver by ctypes: no package, no context, no memory."""
+"""The GPU of this machine, as the CUDA driver describes it through ctypes: no package needed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 DRIVER_LIBRARIES = ("nvcuda.dll",) if sys.platform == "win32" else ("libcuda.so.1", "libcuda.so")
 POWER_MODE = Path("/var/lib/nvpmodel/status")
-"""Where a Jetson keeps its power mode: other clocks make other kernels the fastest."""
+"""A Jetson's power mode: other clocks make other kernels the fastest."""
 MEMORY_INFO = Path("/proc/meminfo")
 NAME_BYTES = 256
 KIB = 1024
@@ -23,9 +23,9 @@ class Device:
     """A GPU, as far as an engine depends on it.
 
     Attributes:
-        name: As the driver says it.
+        name: As the driver has it.
         compute_capability: "8.7" on Orin.
-        multiprocessors: Their count.
+        multiprocessors: How many.
         driver: CUDA version of the driver, 12060 for 12.6.
         memory_bytes: Of the GPU; of the whole board where it is integrated.
         integrated: Whether it shares the board's memory.
@@ -52,7 +52,7 @@ class Device:
 
 
 def find_device(index: int = 0) -> Device | None:
-    """Return a GPU of this machine, None where there is none or its driver does not answer."""
+    """Return a GPU of this machine; None where there is none or its driver does not answer."""
     driver = _driver()
     count, version = ctypes.c_int(), ctypes.c_int()
     if driver is None or driver.cuInit(0) != 0:
@@ -61,18 +61,18 @@ def find_device(index: int = 0) -> Device | None:
         return None
     handle, memory = ctypes.c_int(), ctypes.c_size_t()
     name = ctypes.create_string_buffer(NAME_BYTES)
-    answers = (
+    codes = (
         driver.cuDeviceGet(ctypes.byref(handle), index),
         driver.cuDeviceGetName(name, NAME_BYTES, handle),
         driver.cuDeviceTotalMem_v2(ctypes.byref(memory), handle),
         driver.cuDriverGetVersion(ctypes.byref(version)),
     )
-    if any(answers):
+    if any(codes):
         return None
 
-    def attribute(which: int) -> int:
+    def attribute(number: int) -> int:
         value = ctypes.c_int()
-        driver.cuDeviceGetAttribute(ctypes.byref(value), which, handle)
+        driver.cuDeviceGetAttribute(ctypes.byref(value), number, handle)
         return value.value
 
     return Device(
@@ -87,7 +87,7 @@ def find_device(index: int = 0) -> Device | None:
 
 
 def free_memory_bytes() -> int | None:
-    """Return the board's memory that programs can still have, None where it is not told."""
+    """Return the memory that programs can still allocate; None where the system does not tell."""
     try:
         lines = MEMORY_INFO.read_text().splitlines()
     except OSError:

@@ -1,8 +1,8 @@
 """The one place that imports TensorRT: `tensorrt` or `tensorrt_rtx`, told apart by features.
 
-Both have nearly one API from 10.3 (JetPack 6) to 11.x. What differs is asked of the module itself,
-never of its version, and nothing that a later release removed is named here (`runtime.md`,
-section 5): precision comes from the graph alone, by strong typing.
+Both have nearly one API from 10.3 (JetPack 6) to 11.x. A difference is found by a feature of the
+module, never by its version, and nothing that a later release removed is used: precision comes
+from the graph alone, by strong typing (`docs/design/quantization-and-runtime.md`, "TensorRT").
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class Library:
     """An imported TensorRT.
 
     Attributes:
-        name: "tensorrt" or "tensorrt_rtx", as it is imported.
-        version: As it says itself.
-        module: The module.
+        name: "tensorrt" or "tensorrt_rtx".
+        version: The module's own.
+        module: The imported module.
     """
 
     name: str
@@ -37,42 +37,42 @@ class Library:
 
     @property
     def title(self) -> str:
-        """For people: "TensorRT-RTX 1.7.1"."""
+        """Name and version, as "TensorRT-RTX 1.7.1"."""
         return f"{TITLES[self.name]} {self.version}"
 
     @property
     def builds_ahead(self) -> bool:
-        """Whether it builds on a machine without a device: its kernels are made where it runs."""
+        """Whether it builds without a device: TensorRT-RTX compiles its kernels where it runs."""
         return self.name == TENSORRT_RTX
 
     @property
     def has_timing_cache(self) -> bool:
-        """Whether builds go faster by a cache of timings; TensorRT-RTX times nothing."""
+        """Whether a cache of timings makes builds faster; TensorRT-RTX times nothing."""
         return self.name == TENSORRT and hasattr(self.module, "ITimingCache")
 
     @property
     def has_progress(self) -> bool:
-        """Whether the builder tells how far it is."""
+        """Whether the builder reports its progress."""
         return hasattr(self.module, "IProgressMonitor")
 
     def network_flags(self) -> int:
-        """Return the flags of a strongly typed network: asked for in 10.x, always so in 11."""
+        """Return the flags of a strongly typed network: needed in 10.x, always on in 11."""
         flag = getattr(self.module.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
         return 0 if flag is None else 1 << int(flag)
 
-    def logger(self, said: Callable[[str], None]) -> Any:
-        """Return a logger that hands on each error, one line at a time."""
-        return _logger_class(self.module)(said)
+    def logger(self, on_error: Callable[[str], None]) -> Any:
+        """Return a logger for TensorRT that calls `on_error` with each error message."""
+        return _logger_class(self.module)(on_error)
 
 
 def find_library(name: str | None = None) -> Library:
     """Import TensorRT.
 
     Args:
-        name: Which one; None takes the first of LIBRARIES that is installed.
+        name: One of LIBRARIES; None takes the first that is installed.
 
     Raises:
-        DependencyError: It is not installed, or cannot be loaded.
+        DependencyError: TensorRT is not installed, or cannot be loaded.
     """
     broken = ""
     for wanted in LIBRARIES if name is None else (name,):
@@ -92,12 +92,12 @@ def find_library(name: str | None = None) -> Library:
 
 def _logger_class(module: Any) -> type:
     class Logger(module.ILogger):  # type: ignore[misc] # the base is only known when it runs
-        def __init__(self, said: Callable[[str], None]) -> None:
+        def __init__(self, on_error: Callable[[str], None]) -> None:
             module.ILogger.__init__(self)
-            self._said = said
+            self._on_error = on_error
 
         def log(self, severity: Any, message: str) -> None:
             if severity in (module.ILogger.INTERNAL_ERROR, module.ILogger.ERROR):
-                self._said(message)
+                self._on_error(message)
 
     return Logger

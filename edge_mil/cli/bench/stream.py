@@ -29,7 +29,7 @@ from edge_mil.client import Client
 from edge_mil.demo.run import BUNDLE
 from edge_mil.demo.service_process import ServiceProcess
 from edge_mil.errors import BundleError, UsageError
-from edge_mil.pipeline import Model
+from edge_mil.pipeline import Model, load_model
 from edge_mil.pipeline.ood.reference import REFERENCE_FILE
 from edge_mil.pipeline.runners.runner import Runner
 from edge_mil.session import Session
@@ -111,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.rounds < 1 or args.fields < 1 or not args.held or min(args.held) < 1:
         raise UsageError("--rounds, --fields and --held must be 1 or more.")
-    model = Model.load(bundle, precision=args.precision)
+    model = load_model(bundle, precision=args.precision)
     folds = _folds(model, args.held)  # first, while the process has little other memory
     shares = _shares(model, args)
     measured = {
@@ -246,7 +246,7 @@ class _WithoutExtractor(Model):
 
 def _folds(model: Model, sizes: tuple[int, ...]) -> list[Fold]:
     spec = _input(model)
-    bare = _WithoutExtractor.load(model.bundle, extractor=False)
+    bare = _WithoutExtractor(model.bundle, None, model.attend_network, model.aggregator)
     rows, columns = 4, CELLS_PER_FIELD // 4
     size = (rows * spec.tile_height_px, columns * spec.tile_width_px)
     pixels = _noise((*size, 3), seed=0)

@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
                 rows.append(("", finding.mend))
         print_table(rows)
     if tuned:
-        from edge_mil.cli.tune import print_table as print_tuning
+        from edge_mil.cli.tune import print_tuning
 
         print("Measured by edge-mil tune")
         for document in tuned:

@@ -1,4 +1,4 @@
-"""A bundle's own reference, `reference.npz`: the tiles that its model was made for."""
+"""A bundle's reference, `reference.npz`: statistics of the tiles that its model was made for."""
 
 from __future__ import annotations
 
@@ -21,21 +21,22 @@ DISTANCE = "feature_distance"
 """Name of the measure that an OUT_OF_DISTRIBUTION verdict rests on."""
 NEIGHBOURS = 5
 FEW = 3
-"""Cells from which their median decides by the field's limit, below it by the tile's."""
-TINY = 1e-12
+"""A field with fewer cells is held to the limit of a single tile, which is wider."""
+SMALLEST_LENGTH = 1e-12
+"""Smallest length of a feature that is divided by."""
 PARTS = ("mean", "axes", "bank")
 """Arrays of a distance, each after `distance_` in the file."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Distance:
-    """How far features lie from those of the calibration tiles: their nearest ones.
+    """Distance of features from their nearest neighbours among the calibration tiles.
 
     Features are rooted (signed square root, then length 1), so that neither the strength of a
-    stain nor a few large numbers decide, and taken apart into the main axes of the calibration and
-    what lies off them, where images of another kind show:
+    stain nor a few large numbers decide. Each is then split into its part along the main axes of
+    the calibration and its part off them, which is large for images of another kind:
 
-    d(f)^2 = mean of the NEIGHBOURS smallest |axes (f - mean) - bank_i|^2 + |what is off the axes|^2
+    d(f)^2 = mean of the NEIGHBOURS smallest |axes (f - mean) - bank_i|^2 + |part off the axes|^2
 
     Attributes:
         mean: Mean rooted feature, float32 (d,).
@@ -54,37 +55,38 @@ class Distance:
 
     def of(self, features: Float32Array) -> Float32Array:
         """Return the distances (n,), float32, of features (n, d), float32."""
+        # Split into the part along the axes and the squared length of the part off them.
         centred = rooted(features) - self.mean
         along = centred @ self.axes.T
         off = np.maximum((centred**2).sum(axis=1) - (along**2).sum(axis=1), 0.0)
-        apart = (along**2).sum(axis=1)[:, None] - 2 * along @ self.bank.T
-        apart = np.maximum(apart + (self.bank**2).sum(axis=1), 0.0)
-        near = np.partition(apart, NEIGHBOURS - 1, axis=1)[:, :NEIGHBOURS].mean(axis=1)
-        return np.asarray(np.sqrt(near + off), dtype=np.float32)
+        # Squared distances to the bank, by |a - b|^2 = |a|^2 - 2 a b + |b|^2.
+        squared = (along**2).sum(axis=1)[:, None] - 2 * along @ self.bank.T
+        squared = np.maximum(squared + (self.bank**2).sum(axis=1), 0.0)
+        nearest = np.partition(squared, NEIGHBOURS - 1, axis=1)[:, :NEIGHBOURS].mean(axis=1)
+        return np.asarray(np.sqrt(nearest + off), dtype=np.float32)
 
 
 def rooted(features: Float32Array) -> Float32Array:
     """Return signed square roots, each row brought to length 1; float32 (n, d)."""
     roots = np.sign(features) * np.sqrt(np.abs(features))
     length = np.sqrt((roots**2).sum(axis=1, keepdims=True))
-    return np.asarray(roots / np.maximum(length, TINY), dtype=np.float32)
+    return np.asarray(roots / np.maximum(length, SMALLEST_LENGTH), dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reference:
-    """What a bundle brings to check a device and its fields with.
+    """Tiles that a device's runners are verified with, and limits that its fields are held to.
 
     Attributes:
         tiles: Fidelity tiles, uint8 (n, h, w, 3) RGB.
         features: Their FP32 features, float32 (n, d).
-        limit: Largest distance of a tile that passes; infinite where the bundle has no such
-            reference.
+        limit: Largest distance of a tile that passes; infinite where the bundle has none.
         false_alarm: Share of the calibration's own kind of tiles that lies beyond it, as fitted.
         field_limit: Largest median distance of a field's cells that passes.
         field_false_alarm: Share of fields of the calibration's own kind beyond it, as fitted.
         sharpness: Sharpness of the calibration tiles, in the measure of the focus gate; None where
-            the bundle does not say it.
-        colours: Colours of the calibration's tissue; None where the bundle does not say them.
+            the bundle has none.
+        colours: Colours of the calibration's tissue; None where the bundle has none.
     """
 
     tiles: UInt8Array
@@ -100,10 +102,10 @@ class Reference:
 
     @classmethod
     def load(cls, bundle: Bundle) -> Reference | None:
-        """Read a bundle's reference; None where it has none.
+        """Read a bundle's reference; return None where it has none.
 
         Raises:
-            BundleError: The file is not what the exporter writes.
+            BundleError: The file is damaged, or no reference.
         """
         if not bundle.has(REFERENCE_FILE):
             return None
@@ -121,16 +123,16 @@ class Reference:
 
     @classmethod
     def parse(cls, data: bytes, tissue: TissueTest) -> Reference:
-        """Read the bytes of a `reference.npz`; older ones hold tiles and features only.
+        """Parse a `reference.npz`; older ones hold tiles and features only.
 
         Args:
-            data: The file.
+            data: The file's bytes.
             tissue: The bundle's tissue test, for the colours.
 
         Raises:
             KeyError: An array is missing.
             ValueError: The file is no such archive, or holds pickled objects.
-            OSError: It is damaged; EOFError and zipfile.BadZipFile say so too.
+            OSError: It is damaged; so are EOFError and zipfile.BadZipFile.
         """
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
@@ -153,21 +155,21 @@ class Reference:
         return cls(arrays["tiles"], arrays["features"].astype(np.float32), **found)
 
     @property
-    def judges(self) -> bool:
-        """Whether there is a limit at all."""
+    def has_limit(self) -> bool:
+        """Whether fields can be out of distribution at all."""
         return self._distance is not None
 
     def distance(self, features: Float32Array) -> Float32Array:
-        """Return how far features lie from those of the calibration tiles.
+        """Return the distance of features from those of the calibration tiles.
 
         Args:
             features: float32 (n, d); n may be 0.
 
         Returns:
-            float32 (n,), 0 and up; all 0 where the bundle has no such reference.
+            float32 (n,), 0 and up; all 0 where the bundle has no limit.
 
         Raises:
-            InvalidFeaturesError: They have another width.
+            InvalidFeaturesError: The features have another width.
         """
         if self._distance is None:
             return np.zeros(len(features), dtype=np.float32)
@@ -179,23 +181,22 @@ class Reference:
             )
         return self._distance.of(features)
 
-    def judge(self, distances: Float32Array) -> Measure | None:
-        """Return a field's measure: it is out of distribution where it does not pass.
+    def evaluate(self, distances: Float32Array) -> Measure | None:
+        """Return a field's measure: the field is out of distribution where it does not pass.
 
-        The median of its cells decides, so that one odd cell does not cost the field; of fewer
-        than FEW cells the tile's own limit is asked, which is wider.
+        The median of its cells decides, so that one odd cell does not cost the field.
 
         Args:
             distances: Of the cells that a field completes, (n,).
 
         Returns:
-            None where there is nothing to judge: no cell, or no limit.
+            None where there is no cell, or no limit.
         """
-        if not self.judges or not len(distances):
+        if not self.has_limit or not len(distances):
             return None
-        middle = float(np.median(distances))
+        median = float(np.median(distances))
         limit = self.limit if len(distances) < FEW else self.field_limit
-        return Measure(DISTANCE, middle, limit, middle <= limit)
+        return Measure(DISTANCE, median, limit, median <= limit)
 
     def channels_exchanged(self, pixels: UInt8Array) -> Measure | None:
         """Return the measure of a field's colours, which fails where red and blue look exchanged.
@@ -204,14 +205,13 @@ class Reference:
             pixels: The field after flat field and white balance, uint8 (h, w, 3) RGB.
 
         Returns:
-            None where nothing can be said: the bundle has no colours, or the field shows too
-            little tissue.
+            None where the bundle has no colours, or the field shows too little tissue.
         """
         return self.colours.exchanged(pixels, self._tissue) if self.colours else None
 
 
 def exchanged_sentence(measure: Measure) -> str:
-    """Say what a failed measure of `channels_exchanged` means, and what to do."""
+    """Return what a failed measure of `channels_exchanged` means, and what to do."""
     return (
         "Red and blue look exchanged: the tissue that this bundle was made on has red/blue "
         f"{measure.threshold:.2f}, this field {measure.value:.2f}, and exchanged it would fit; set "

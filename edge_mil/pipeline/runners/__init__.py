@@ -1,7 +1,8 @@
 """Run the extractor on whatever this device has.
 
-`variants` lists the pairs of backend and precision that a bundle could run as; `verification`
-checks one against the bundle's fidelity tiles; `fallback` takes the next one when a check fails;
-`runner` runs tiles and can be switched between two fields; `autotune` measures every variant and
-`tuned_choice` remembers the fastest that is within the bundle's bound.
+A bundle's extractor and a backend go in, a verified runner comes out. `variants` is the table of
+backends, precisions and graphs; `runner` loads one variant, runs tiles, and switches from one
+runner to another between two fields; `verification` compares a runner with FP32 on the bundle's
+fidelity tiles; `fallback` takes the first variant that holds the bound; `autotune` measures every
+variant and `tuned_choice` remembers the fastest.
 """

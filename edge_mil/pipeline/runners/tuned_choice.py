@@ -1,4 +1,4 @@
-"""What this device was found to run a bundle fastest with: written by `tune`, read by `serve`."""
+"""The variant that runs a bundle fastest on this device: `tune` writes it, `serve` reads it."""
 
 from __future__ import annotations
 
@@ -16,24 +16,25 @@ from edge_mil.backends.tensorrt.device import find_device
 from edge_mil.bundle import Bundle
 from edge_mil.errors import StoreError
 from edge_mil.pipeline.runners.autotune import Tuning
-from edge_mil.pipeline.runners.variants import RunnerVariant
+from edge_mil.pipeline.runners.variants import VARIANTS, RunnerVariant
 
 SCHEMA = 1
 PACKAGES = ("onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx")
 """A new release of one may be faster, or no longer right."""
 CPU_INFO, BOARD = Path("/proc/cpuinfo"), Path("/proc/device-tree/model")
+PRIVATE_FOLDER = 0o700
 
 
 @dataclass(frozen=True, slots=True)
 class TunedVariant:
-    """A kept way, and the table behind it.
+    """The variant that was kept, and the measurements behind it.
 
     Attributes:
-        way: What to run.
-        document: All that the file holds, as `tune --json` prints it.
+        variant: What to run.
+        document: The file's content, as `tune --json` prints it.
     """
 
-    way: RunnerVariant
+    variant: RunnerVariant
     document: dict[str, Any]
 
 
@@ -55,7 +56,7 @@ def this_device() -> dict[str, Any]:
 
 
 def processor() -> str:
-    """Return the board's or the processor's name, as far as the system says it."""
+    """Return the name of the board, else of the processor, as the system has it."""
     if BOARD.is_file():
         return BOARD.read_text(errors="replace").strip("\0 \n")
     if CPU_INFO.is_file():
@@ -66,25 +67,25 @@ def processor() -> str:
 
 
 class TunedStore:
-    """The choices of one device, one file for each bundle."""
+    """The tuned variants of one device, one file for each bundle, under the state directory."""
 
     def __init__(self, state: Path) -> None:
         self.folder = state / "tuned"
 
     def path(self, bundle: Bundle) -> Path:
-        """Return where the choice for a bundle is."""
+        """Return the path of a bundle's file."""
         return self.folder / f"{bundle.digest.removeprefix('sha256:')}.json"
 
     def save(self, bundle: Bundle, tuning: Tuning, threads: int | None) -> TunedVariant:
-        """Write what was measured; the file is replaced in one step.
+        """Write what was measured, in place of what the file held.
 
         Raises:
-            StoreError: It cannot be written.
+            StoreError: The file cannot be written.
         """
         document = describe(bundle, tuning, threads)
         path = self.path(bundle)
         try:
-            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.folder.mkdir(parents=True, exist_ok=True, mode=PRIVATE_FOLDER)
             handle, name = tempfile.mkstemp(dir=self.folder, suffix=".new")
             with os.fdopen(handle, "w", encoding="utf-8") as file:
                 json.dump(document, file, indent=2, sort_keys=True)
@@ -99,17 +100,20 @@ class TunedStore:
         return TunedVariant(tuning.kept, document)
 
     def load(self, bundle: Bundle) -> TunedVariant | None:
-        """Return the choice for a bundle; None where there is none, or the device has changed."""
+        """Return a bundle's tuned variant; None where none is stored, or the device has changed."""
         try:
             document = json.loads(self.path(bundle).read_text(encoding="utf-8"))
-            way = RunnerVariant(document["kept"]["backend"], document["kept"]["graph"])
+            kept = document["kept"]["backend"], document["kept"]["graph"]
             same = document["schema"] == SCHEMA and document["device"] == this_device()
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        return TunedVariant(way, document) if same else None
+        for variant in VARIANTS:
+            if same and (variant.backend, variant.graph) == kept:
+                return TunedVariant(variant, document)
+        return None
 
     def all(self) -> list[dict[str, Any]]:
-        """Return every stored document that can be read, for `doctor`."""
+        """Return every stored document that can be read."""
         found = []
         for path in sorted(self.folder.glob("*.json")):
             try:
@@ -142,7 +146,7 @@ def describe(bundle: Bundle, tuning: Tuning, threads: int | None) -> dict[str, A
                 "tile_ms": list(row.tile_ms),
                 "check": None if row.check is None else asdict(row.check),
                 "reason": row.reason,
-                "kept": row.way == tuning.kept,
+                "kept": row.variant == tuning.kept,
             }
             for row in tuning.rows
         ],

@@ -1,5 +1,6 @@
-"""Score features that were saved by another program.
+"""Score features that another program saved.
 
-`reader` reads NumPy, HDF5 and PyTorch files (the last through `torch_file`, without PyTorch and
-without running anything in the file); `replay` folds them as a live session would.
+A features file and a model go in, scores come out. `reader` reads NumPy, HDF5 and PyTorch files
+(the last through `torch_file`, without PyTorch and without running anything in the file); `replay`
+folds them as a live session does.
 """

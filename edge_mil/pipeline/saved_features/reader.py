@@ -1,4 +1,4 @@
-"""Features files: what other tools saved of a slide, one row for each instance."""
+"""Read features files, which hold one row for each instance of a slide."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ AnyArray: TypeAlias = npt.NDArray[Any]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FeaturesFile:
-    """A bag that was saved.
+    """The content of a features file.
 
     Attributes:
         features: float32, shape (n, d); n may be 0.
-        positions: x and y of each instance in any one unit, float64 (n, 2); None when not there.
-        group: Pseudo-bag of each instance, int64 (n,); None when not there.
-        encoder: Name of the extractor, where the file says it; else "".
+        positions: x and y of each instance in any one unit, float64 (n, 2); None without.
+        group: Pseudo-bag of each instance, int64 (n,); None without.
+        encoder: Name of the extractor, where the file has it; else "".
     """
 
     features: Float32Array
@@ -43,7 +43,7 @@ class FeaturesFile:
 
 
 def read_features(path: str | Path) -> FeaturesFile:
-    """Read `.npz`, `.h5` as TRIDENT and CLAM write it, or a `.pt` tensor; the name is no matter.
+    """Read `.npz`, `.h5` as TRIDENT and CLAM write it, or a `.pt` tensor, told by the content.
 
     Half and double precision become float32; a leading axis of 1 is dropped.
 
@@ -53,13 +53,13 @@ def read_features(path: str | Path) -> FeaturesFile:
     """
     path = Path(path)
     arrays, encoder = _arrays(path)
-    found = arrays.get("features")
-    if found is None:
+    stored = arrays.get("features")
+    if stored is None:
         held = ", ".join(sorted(arrays)[:5]) or "no array"
         raise InvalidFeaturesError(
             f"{path.name} has no array `features` (it holds {held}); save them under that name."
         )
-    features = _matrix(found, path.name)
+    features = _matrix(stored, path.name)
     return FeaturesFile(
         features,
         _positions(arrays, len(features), path.name),
@@ -69,7 +69,7 @@ def read_features(path: str | Path) -> FeaturesFile:
 
 
 def _arrays(path: Path) -> tuple[Mapping[str, AnyArray], str]:
-    """Return the file's arrays by name, and the encoder that it names."""
+    """Return the file's arrays by name, and the name of its encoder."""
     try:
         with path.open("rb") as file:
             start = file.read(64)
@@ -100,21 +100,21 @@ def _read_zip(path: Path) -> tuple[Mapping[str, AnyArray], str]:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, OSError) as error:
-        raise _cut_short(path) from error
+        raise _damaged(path) from error
     if any(name.endswith("data.pkl") for name in names):
         return read_torch_tensors(path), ""
     try:
         with np.load(path, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in WANTED if name in stored}
             encoder = str(stored["encoder"]) if "encoder" in stored else ""
-            # Names alone, for the message when `features` is not among them.
+            # Only names, for the message that `features` is not among them.
             return arrays or {name: np.empty(0) for name in stored.files}, encoder
     except (ValueError, zipfile.BadZipFile, OSError, EOFError, KeyError) as error:
         if "allow_pickle" in str(error):
             raise InvalidFeaturesError(
                 f"{path.name} holds Python objects in place of numbers; save plain float arrays."
             ) from error
-        raise _cut_short(path) from error
+        raise _damaged(path) from error
 
 
 def _read_hdf5(path: Path) -> tuple[Mapping[str, AnyArray], str]:
@@ -126,20 +126,20 @@ def _read_hdf5(path: Path) -> tuple[Mapping[str, AnyArray], str]:
         ) from error
     try:
         with h5py.File(path, "r") as file:
-            held = {name: file[name] for name in file if isinstance(file[name], h5py.Dataset)}
-            arrays = {name: held[name][()] for name in WANTED if name in held}
-            said = [file.attrs, *(data.attrs for data in held.values())]
-            encoder = next((a["encoder"] for a in said if "encoder" in a), "")
+            datasets = {n: file[n] for n in file if isinstance(file[n], h5py.Dataset)}
+            arrays = {name: datasets[name][()] for name in WANTED if name in datasets}
+            attributes = [file.attrs, *(data.attrs for data in datasets.values())]
+            encoder = next((a["encoder"] for a in attributes if "encoder" in a), "")
             if isinstance(encoder, bytes):
                 encoder = encoder.decode("utf-8", "replace")
-            return arrays or {name: np.empty(0) for name in held}, str(encoder)
+            return arrays or {name: np.empty(0) for name in datasets}, str(encoder)
     except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
-        raise _cut_short(path) from error
+        raise _damaged(path) from error
 
 
-def _matrix(found: AnyArray, name: str) -> Float32Array:
+def _matrix(stored: AnyArray, name: str) -> Float32Array:
     """Return features as float32 (n, d)."""
-    array = np.asarray(found)
+    array = np.asarray(stored)
     if array.ndim == 3 and array.shape[0] == 1:
         array = array[0]
     if array.ndim != 2:
@@ -167,10 +167,10 @@ def _positions(arrays: Mapping[str, AnyArray], rows: int, name: str) -> Float64A
             f"`{key}` of {name} has shape {array.shape}, and {rows} features want ({rows}, 2): "
             "x and y of each."
         )
-    places = array.astype(np.float64)
-    if not np.isfinite(places).all():
+    positions = array.astype(np.float64)
+    if not np.isfinite(positions).all():
         raise InvalidFeaturesError(f"`{key}` of {name} holds NaN or infinity.")
-    return places
+    return positions
 
 
 def _group(arrays: Mapping[str, AnyArray], rows: int, name: str) -> npt.NDArray[np.int64] | None:
@@ -185,7 +185,7 @@ def _group(arrays: Mapping[str, AnyArray], rows: int, name: str) -> npt.NDArray[
     return array.astype(np.int64)
 
 
-def _cut_short(path: Path) -> InvalidFeaturesError:
+def _damaged(path: Path) -> InvalidFeaturesError:
     return InvalidFeaturesError(
         f"{path.name} cannot be read; it was cut short or damaged, copy it again."
     )

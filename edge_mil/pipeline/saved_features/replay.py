@@ -1,4 +1,4 @@
-"""Saved features played through the live state: as a stream, or as operations on fields."""
+"""Fold saved features as a live session does: as a stream, or as operations on fields."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from edge_mil.pipeline.model import Model
 from edge_mil.types import Float32Array, Float64Array, InstanceBatch, Int64Array, SlideScore
 
 MAX_ROWS = 8192
-"""Rows of one run of `attend.onnx`: bounds memory on bags of any size."""
+"""Rows of one run of `attend.onnx`, which bounds the memory for bags of any size."""
 
 Rows = npt.NDArray[np.int64]
 
@@ -38,10 +38,10 @@ class Operation:
 
 
 class Replay:
-    """A bag that is built from saved features, through `update` and `merge` as a live one is.
+    """A bag built from saved features through `update` and `merge`, as a live one is.
 
     Attributes:
-        state: State of the bag.
+        state: The aggregator's state of the bag.
     """
 
     def __init__(
@@ -56,11 +56,11 @@ class Replay:
         """Start with the empty bag.
 
         Args:
-            model: What scores it.
+            model: Scores the bag.
             features: float32, (n, d).
+            step: Instances that are folded at a time; None takes MAX_ROWS.
             positions: x and y of each row, float64 (n, 2); None: the file's order counts.
             groups: Pseudo-bag of each row, int64 (n,); None: drawn from the positions.
-            step: Instances that are folded at a time; None takes as many as is quick.
 
         Raises:
             InvalidFeaturesError: Another width, or a number that is not finite.
@@ -87,7 +87,7 @@ class Replay:
         return self._model.aggregator.scores([self.state])[0]
 
     def attention(self) -> list[list[float]] | None:
-        """Return each channel's weights in the file's order; rows that are not held weigh 0.
+        """Return each channel's weights in the file's order; a row that is not in the bag has 0.
 
         None where the model has no attention.
         """
@@ -106,11 +106,11 @@ class Replay:
         return [column.tolist() for column in weights.T]
 
     def apply(self, operation: Operation) -> None:
-        """Add, replace or remove a field; the others are folded again, flat, in their order.
+        """Add, replace or remove a field, and fold all fields again in the order of their numbers.
 
         Raises:
-            UsageError: A field is added twice with different rows, or one that is not held is
-                removed or replaced.
+            UsageError: A field is added twice with different rows, or one that is not in the bag
+                is removed or replaced.
         """
         field, held = operation.field, self._fields
         if operation.kind == "add" and field in held:
@@ -130,15 +130,15 @@ class Replay:
         self._fold_fields()
 
     def _fold_fields(self) -> None:
-        """Fold every field's state again; a row that two fields show counts for the first."""
+        """Merge the states of all fields; a row that two fields show counts for the first."""
         aggregator = self._model.aggregator
-        taken = np.zeros(len(self._features), dtype=bool)
+        counted = np.zeros(len(self._features), dtype=bool)
         states: dict[int, tuple[tuple[int, ...], Any]] = {}
         self.state = aggregator.initial_state()
         for field in sorted(self._fields):
             shown = np.asarray(self._fields[field], dtype=np.int64)
-            new = shown[~taken[shown]]
-            taken[new] = True
+            new = shown[~counted[shown]]
+            counted[new] = True
             rows = tuple(new.tolist())
             known = self._states.get(field)
             if known is None or known[0] != rows:
@@ -159,7 +159,7 @@ class Replay:
         return self._model.attend(self._features[rows], instance_order)
 
     def _batches(self, order: Rows) -> Iterator[Rows]:
-        return (order[at : at + self._step] for at in range(0, len(order), self._step))
+        return (order[first : first + self._step] for first in range(0, len(order), self._step))
 
     def _held(self) -> Rows:
         if not self._states:
@@ -168,7 +168,7 @@ class Replay:
 
 
 def arrival(count: int, seed: int | None) -> Rows:
-    """Return the order in which `count` instances arrive: the file's, or shuffled by a seed."""
+    """Return the order in which `count` instances arrive: the file's, or one that a seed draws."""
     if seed is None:
         return np.arange(count)
     return np.random.default_rng(seed).permutation(count)
@@ -183,7 +183,7 @@ def read_operations(path: Path, count: int) -> list[Operation]:
         count: Rows of the features file.
 
     Raises:
-        UsageError: It cannot be read, or one of them is not in order.
+        UsageError: The file cannot be read, or an operation is not valid.
     """
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
@@ -195,24 +195,26 @@ def read_operations(path: Path, count: int) -> list[Operation]:
         raw = raw.get("operations")
     if not isinstance(raw, list):
         raise UsageError(f"{path.name} is no JSON list of operations.")
-    return [_operation(item, at, count) for at, item in enumerate(raw)]
+    return [_operation(item, number, count) for number, item in enumerate(raw)]
 
 
-def _operation(item: object, at: int, count: int) -> Operation:
+def _operation(item: object, number: int, count: int) -> Operation:
     if not isinstance(item, dict):
-        raise UsageError(f"Operation {at} is no JSON object.")
+        raise UsageError(f"Operation {number} is no JSON object.")
     kind, field, rows = item.get("op"), item.get("field"), item.get("rows", [])
     if kind not in ("add", "replace", "remove"):
-        raise UsageError(f"Operation {at} has op {kind!r}; it must be add, replace or remove.")
+        raise UsageError(f"Operation {number} has op {kind!r}; it must be add, replace or remove.")
     if not _is_number(field):
-        raise UsageError(f"Operation {at} names no field by a number.")
+        raise UsageError(f"Operation {number} names no field by a number.")
     if kind == "remove":
         return Operation(kind, field, ())
     if not (isinstance(rows, Sequence) and all(_is_number(row) for row in rows)):
-        raise UsageError(f"Operation {at} has no list of row numbers.")
+        raise UsageError(f"Operation {number} has no list of row numbers.")
     wrong = next((row for row in rows if not 0 <= row < count), None)
     if wrong is not None:
-        raise UsageError(f"Operation {at} names row {wrong}, and the file has 0 to {count - 1}.")
+        raise UsageError(
+            f"Operation {number} names row {wrong}, and the file has 0 to {count - 1}."
+        )
     return Operation(kind, field, tuple(dict.fromkeys(rows)))
 
 

@@ -52,14 +52,14 @@ class _Storage:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Builds arrays from `data.pkl`; a name that it does not know is an error, never an import."""
+    """Builds arrays from `data.pkl`; an unknown name is an error and never an import."""
 
     def __init__(self, archive: zipfile.ZipFile, root: str, order: Literal["<", ">"]) -> None:
         super().__init__(io.BytesIO(archive.read(f"{root}data.pkl")))
         self._archive, self._root, self._order = archive, root, order
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return what a global of the pickle stands for."""
+        """Return the class or function that a global of the pickle names."""
         if (module, name) in REBUILDERS:
             return _parameter if name == "_rebuild_parameter" else _tensor
         if module in ("torch", "torch.storage") and name in DTYPES:
@@ -80,7 +80,7 @@ class _Unpickler(pickle.Unpickler):
 def _tensor(
     storage: _Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: object
 ) -> npt.NDArray[np.generic]:
-    """Return the array that a tensor is: a view of its storage, in elements."""
+    """Return a tensor as an array; offset, size and stride are in elements of its storage."""
     if not isinstance(storage, _Storage):
         raise pickle.UnpicklingError("a tensor has no storage")
     elements = storage.elements
@@ -112,7 +112,7 @@ def read_torch_tensors(path: Path) -> dict[str, npt.NDArray[np.generic]]:
         Name -> array; a lone tensor is named "features". Entries that are no tensors are left out.
 
     Raises:
-        InvalidFeaturesError: It is no such file, was cut short, or holds something else.
+        InvalidFeaturesError: It is no such file, is damaged, or holds something else.
     """
     try:
         with zipfile.ZipFile(path) as archive:

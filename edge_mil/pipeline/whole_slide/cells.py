@@ -1,4 +1,4 @@
-"""The cells and the fields of a whole slide, read once: what a clean live pass must equal."""
+"""Read the tissue cells, or the fields, of a whole slide: what a clean live pass must equal."""
 
 from __future__ import annotations
 
@@ -26,15 +26,16 @@ from edge_mil.protocols import SlideImage
 from edge_mil.types import Region, UInt8Array, Verdict
 
 BLOCK_PX = 2048
-"""Side of what is read at once: some scanner tiles wide, 17 MB."""
+"""Side of what is read at once, level-0 pixels: some tiles of a scanner, 17 MB."""
 
 READ_AHEAD = 2
+"""Blocks that are read while another is extracted."""
 
 EXACT_OUTLINE_PX = 100_000_000
 """Slides up to this many pixels get their outline from level 0: a few seconds, and exact."""
 
 MIN_OVERVIEW_CELL_PX = 16
-"""Rows and columns of a cell in the picture that a larger slide's outline is taken from."""
+"""Rows and columns that a cell of a larger slide has at least where its outline is found."""
 
 
 def tissue_cells(
@@ -49,7 +50,7 @@ def tissue_cells(
         slide: An open slide.
         geometry: The grid; its `mpp` is the slide's.
         tissue: The bundle's tissue test.
-        balanced: White balance of level 0's pixels; None: they are as they should be.
+        balanced: Corrects the white balance of level 0's pixels; None: it is as it should be.
 
     Raises:
         SourceError: A part of the file is damaged.
@@ -82,7 +83,7 @@ def slot_fields(
         slide: An open slide.
         field_px: Width and height of a field, level-0 pixels.
         tile_px: Height and width of a model tile.
-        tissue: The bundle's tissue test, here of the whole field.
+        tissue: The bundle's tissue test, applied to the whole field.
         balanced: As for `tissue_cells`.
 
     Raises:
@@ -90,35 +91,37 @@ def slot_fields(
         SourceError: A part of the file is damaged.
     """
     microscope = VirtualMicroscope(slide, ScanPlan(overlap=0.0), field_px)
-    book = SlotMap(
+    slot_map = SlotMap(
         *tile_px,
         background=tissue.background,
         min_difference=tissue.min_difference,
         min_share=tissue.min_share,
         mpp=slide.mpp,
     )
-    # The last column and row move back and may share a slot with the one before, so the best of
-    # a slot is known when the last of its fields was seen.
-    slots = [book.slot_of(*_centre(microscope, place), *field_px) for place in microscope.corners]
-    to_come = collections.Counter(slots)
+    # The last column and row move back and may share a slot with the one before, so the best
+    # field of a slot is known when all of its fields were read.
+    slots = [
+        slot_map.slot_of(*_centre(microscope, corner), *field_px) for corner in microscope.corners
+    ]
+    unread = collections.Counter(slots)
     best: dict[object, tuple[SlotUpdate, tuple[float, float]]] = {}
     for number, (slot, frame) in enumerate(zip(slots, microscope.frames(), strict=True)):
         if balanced is not None:
             frame = dataclasses.replace(frame, pixels=balanced(frame.pixels))
-        view = book.plan(frame, number)
-        book.commit(view)
-        if view.verdict is Verdict.ACCEPTED:
-            best[slot] = view, _centre(microscope, microscope.corners[number])
-        to_come[slot] -= 1
-        if not to_come[slot] and slot in best:
+        update = slot_map.plan(frame, number)
+        slot_map.commit(update)
+        if update.verdict is Verdict.ACCEPTED:
+            best[slot] = update, _centre(microscope, microscope.corners[number])
+        unread[slot] -= 1
+        if not unread[slot] and slot in best:
             yield best.pop(slot)
 
 
 def slide_outline(slide: SlideImage, geometry: GridGeometry, tissue: TissueSpec) -> list[Region]:
-    """Return where the slide's tissue is: rectangles of cells wholly inside of it, um.
+    """Return the outline of a slide's tissue: rectangles of cells wholly inside of it, um.
 
-    Exact (the cells that `tissue_cells` yields) up to 100 Mpx; larger slides are judged on the
-    level of their pyramid in which a cell still has 16 pixels.
+    Up to 100 Mpx it is exact: the cells that `tissue_cells` yields. The tissue of a larger slide is
+    found on the level of its pyramid in which a cell still has 16 pixels on a side.
 
     Args:
         slide: An open slide.
@@ -132,9 +135,9 @@ def slide_outline(slide: SlideImage, geometry: GridGeometry, tissue: TissueSpec)
         return tissue_outline((cell for cell, _ in tissue_cells(slide, geometry, tissue)), geometry)
     cell_px = min(geometry.cell_w_px, geometry.cell_h_px)
     long_side = max(slide.width_px, slide.height_px)
-    picture, zoom = slide.overview(math.ceil(long_side * MIN_OVERVIEW_CELL_PX / cell_px))
-    mask, columns, rows = tissue_test(tissue).mask(picture), *_counts(slide, geometry)
-    # One pixel of the shrunk mask is one cell, and its level the share of tissue in it.
+    image, zoom = slide.overview(math.ceil(long_side * MIN_OVERVIEW_CELL_PX / cell_px))
+    mask, columns, rows = tissue_test(tissue).mask(image), *_counts(slide, geometry)
+    # Shrink the mask to one pixel for each cell, whose level is then the share of tissue in it.
     width, height = (
         round(columns * geometry.cell_w_px / zoom),
         round(rows * geometry.cell_h_px / zoom),
@@ -142,12 +145,12 @@ def slide_outline(slide: SlideImage, geometry: GridGeometry, tissue: TissueSpec)
     if not (columns and rows):
         return []
     shares = cv2.resize(mask[:height, :width], (columns, rows), interpolation=cv2.INTER_AREA)
-    found = np.argwhere(shares >= tissue.min_share * 255)
-    return tissue_outline(((int(i), int(j)) for j, i in found), geometry)
+    cells = np.argwhere(shares >= tissue.min_share * 255)
+    return tissue_outline(((int(i), int(j)) for j, i in cells), geometry)
 
 
 def tissue_test(tissue: TissueSpec) -> TissueTest:
-    """Return the test that the bundle's numbers stand for."""
+    """Return the tissue test with the bundle's numbers."""
     return TissueTest(tissue.background, tissue.min_difference, tissue.min_share)
 
 
@@ -182,10 +185,12 @@ def _read_block(
     cells: list[Cell],
     balanced: Callable[[UInt8Array], UInt8Array] | None = None,
 ) -> list[tuple[Cell, UInt8Array]]:
+    # Read the rectangle of all cells at once.
     first, last = geometry.box(*cells[0]), geometry.box(*cells[-1])
     pixels = slide.read(first.x0, first.y0, last.x1 - first.x0, last.y1 - first.y0)
     if balanced is not None:
         pixels = balanced(pixels)
+    # Cut each cell out of it, and keep those that show tissue.
     found = []
     for cell in cells:
         box = geometry.box(*cell)
@@ -198,8 +203,9 @@ def _read_block(
     return found
 
 
-def _centre(microscope: VirtualMicroscope, place: tuple[int, int]) -> tuple[float, float]:
-    x, y = place
+def _centre(microscope: VirtualMicroscope, corner: tuple[int, int]) -> tuple[float, float]:
+    """Return the centre (x, y), um, of a field whose top left pixel is `corner`."""
+    x, y = corner
     return (
         (x + microscope.width_px / 2) * microscope.mpp,
         (y + microscope.height_px / 2) * microscope.mpp,

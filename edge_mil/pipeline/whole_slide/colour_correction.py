@@ -1,4 +1,4 @@
-"""What a calibration says of a slide's colours, for reading a slide file as a session would."""
+"""Correct the colours of a slide file as a session with a calibration does."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ NO_GAINS = (1.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ColoursAtHand:
-    """White balance, glass and stain of the slides at hand.
+class SlideColours:
+    """White balance, glass and stain of a slide.
 
-    A slide file has no uneven light: a flat field says nothing about it.
+    A slide file has even light, so a flat field does not apply to it.
 
     Attributes:
-        white_gains: Gain of red, green and blue, by the arithmetic of `ShadingCorrection`.
-        background: Colour of empty glass after them; None: the bundle's nominal one.
-        stain: What tiles go through before they are extracted; None: nothing.
+        white_gains: Gain of red, green and blue, applied as `ShadingCorrection` does.
+        background: Colour of empty glass after the gains; None: the bundle's nominal one.
+        stain: Stain normalisation of tiles; None: none.
     """
 
     white_gains: tuple[float, ...] = NO_GAINS
@@ -34,7 +34,7 @@ class ColoursAtHand:
     _table: UInt8Array | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        """Prepare the table of levels."""
+        """Apply the gains to every grey level once: a table for `balanced`."""
         if self.white_gains != NO_GAINS:
             even = np.ones((1, 1, 3), dtype=np.float32)
             correction = ShadingCorrection(even, (256, 1), None, self.white_gains)
@@ -49,7 +49,7 @@ class ColoursAtHand:
         return cv2.LUT(pixels, self._table).astype(np.uint8, copy=False)
 
     def tissue(self, spec: TissueSpec) -> TissueSpec:
-        """Return the bundle's tissue test against this glass."""
+        """Return the bundle's tissue test with this glass as its background."""
         if self.background is None:
             return spec
         return structs.replace(spec, background=self.background)

@@ -1,4 +1,4 @@
-"""A whole slide file to its score, offline: the reference for a live run."""
+"""Score a whole slide file offline: the reference for a live run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edge_mil.imaging import Cell, GridGeometry, check_field_mpp
 from edge_mil.pipeline.instance_order import grid_order
 from edge_mil.pipeline.model import Model
 from edge_mil.pipeline.whole_slide.cells import slot_fields, tissue_cells
-from edge_mil.pipeline.whole_slide.colour_correction import ColoursAtHand
+from edge_mil.pipeline.whole_slide.colour_correction import SlideColours
 from edge_mil.types import Float32Array, Float64Array, SlideScore, UInt8Array
 
 _Instance: TypeAlias = tuple[UInt8Array, tuple[float, float], Cell]
@@ -26,7 +26,7 @@ BATCH = 32
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SlideReading:
-    """What a whole slide came to.
+    """The score of a whole slide, and the instances behind it.
 
     Attributes:
         score: The score; None while the bag is empty, or smaller than the head needs.
@@ -46,7 +46,7 @@ def score_slide(
     slide: SlideFile,
     field_px: tuple[int, int] | None = None,
     *,
-    colours: ColoursAtHand | None = None,
+    colours: SlideColours | None = None,
     keep_features: bool = False,
     allow_enlargement: bool = False,
 ) -> SlideReading:
@@ -56,9 +56,9 @@ def score_slide(
         model: A bundle with an extractor.
         slide: An open slide.
         field_px: Width and height of a field, level-0 pixels; for bundles of fields only.
-        colours: What a calibration says of the slide's colours; None: they are as they should be.
+        colours: Corrections from a calibration; None: the colours are as they should be.
         keep_features: Also return the features of all instances.
-        allow_enlargement: Cells of a slide more than 1.5 times coarser than the model too.
+        allow_enlargement: Accept a slide more than 1.5 times coarser than the model.
 
     Raises:
         BundleError: The bundle has no extractor.
@@ -67,22 +67,22 @@ def score_slide(
         SourceError: A part of the slide is damaged.
     """
     state = model.aggregator.initial_state()
-    centres: list[tuple[float, float]] = []
+    positions: list[tuple[float, float]] = []
     kept: list[Float32Array] = []
-    colours = colours or ColoursAtHand()
+    colours = colours or SlideColours()
     instances = _instances(model, slide, field_px, colours, allow_enlargement)
-    for tiles, places, cells in _batches(instances):
+    for tiles, centres, cells in _batches(instances):
         features = model.extract(colours.stained(tiles))
         batch = model.attend(features, grid_order(cells))
         state = model.aggregator.update(state, batch)
-        centres += places
+        positions += centres
         if keep_features:
             kept.append(features)
     empty = np.empty((0, model.bundle.manifest.aggregator.feature_dim), dtype=np.float32)
     return SlideReading(
         score=model.aggregator.scores([state])[0],
-        instances=len(centres),
-        positions=np.array(centres, dtype=np.float64).reshape(-1, 2),
+        instances=len(positions),
+        positions=np.array(positions, dtype=np.float64).reshape(-1, 2),
         features=np.concatenate([empty, *kept]) if keep_features else None,
     )
 
@@ -91,7 +91,7 @@ def _instances(
     model: Model,
     slide: SlideFile,
     field_px: tuple[int, int] | None,
-    colours: ColoursAtHand,
+    colours: SlideColours,
     allow_enlargement: bool,
 ) -> Iterator[_Instance]:
     """Yield each instance's tile, its centre, um, and its cell or slot."""
@@ -117,9 +117,9 @@ def _instances(
             "needs their size: --fov WIDTHxHEIGHT in camera pixels, as 1024x768."
         )
     tile_px = spec.tile_height_px, spec.tile_width_px
-    for view, centre in slot_fields(slide, field_px, tile_px, tissue, colours.balanced):
-        assert not isinstance(view.slot, str)  # a slide's fields have positions
-        yield view.tile, centre, view.slot
+    for update, centre in slot_fields(slide, field_px, tile_px, tissue, colours.balanced):
+        assert not isinstance(update.slot, str)  # a slide's fields have positions
+        yield update.tile, centre, update.slot
 
 
 def _batches(

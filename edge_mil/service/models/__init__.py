@@ -1,5 +1,6 @@
-"""Serve bundles: load, prepare and describe them.
+"""Serve bundles: load their models, change what runs them, describe them to clients.
 
-`registry` holds every bundle that the service was started with; `preparation` builds or verifies
-its runner in the background; `servicer` answers the calls about models.
+`registry` opens and loads every bundle that the service was started with; `preparation` loads and
+verifies another runner of a bundle in the background, which then takes over between two fields or
+two sessions; `servicer` answers the calls about models.
 """

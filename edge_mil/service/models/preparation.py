@@ -1,8 +1,9 @@
-"""Another way to run a bundle's extractor, prepared beside its work: built, loaded, verified."""
+"""Runners that are loaded and verified in the background, while another one serves."""
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import threading
 from collections.abc import Callable
@@ -10,18 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_mil.errors import EdgeMilError, EngineError, SessionStateError
+from edge_mil.backends import ENGINES_FOLDER, open_backend
+from edge_mil.errors import EdgeMilError, SessionStateError
 from edge_mil.pipeline import Model
 from edge_mil.pipeline.runners.autotune import tune
+from edge_mil.pipeline.runners.fallback import list_candidates, select_engine
 from edge_mil.pipeline.runners.runner import Runner
 from edge_mil.pipeline.runners.tuned_choice import TunedStore
-from edge_mil.pipeline.runners.variants import (
-    RunnerVariant,
-    find_variant,
-    list_variants,
-    open_variant,
-)
-from edge_mil.pipeline.runners.verification import check_runner
+from edge_mil.pipeline.runners.variants import RunnerVariant, list_variants
 from edge_mil.service.models.registry import ServedBundle
 
 LOG = logging.getLogger("edge_mil.service")
@@ -31,13 +28,13 @@ VERIFYING, TUNING = "VERIFYING", "TUNING"
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What is to run the extractor.
+class RunnerRequest:
+    """What is to run an extractor.
 
     Attributes:
         backend: As users name it; auto only with the precision auto.
-        precision: fp32, fp16 or int8; auto: what `tune` kept on this device, measured now where it
-            has not been.
+        precision: fp32, fp16 or int8; auto: the variant that `tune` kept on this device, measured
+            now where none is kept.
     """
 
     backend: str
@@ -45,100 +42,75 @@ class Wanted:
 
 
 def engines_of(state: Path) -> Path:
-    """Return where TensorRT's engines are kept under a state directory."""
-    return state / "engines"
+    """Return the folder of TensorRT's engines under a state directory."""
+    return state / ENGINES_FOLDER
 
 
 class Preparation:
-    """One runner on its way; `run` in a thread of its own.
+    """One runner that is being loaded and verified; `run` has a thread of its own.
 
     Attributes:
-        wanted: What it is to be.
-        state: "VERIFYING", or "BUILDING 40 %".
+        request: What was asked for.
+        state: VERIFYING, TUNING, or "BUILDING 40 %".
         share: Of the build, 0 to 1.
-        missed: Why it is not what was wanted but the next best; "" where it is.
+        missed: Why the runner is another than the one asked for; "" where it is that one.
     """
 
-    def __init__(self, model: Model, wanted: Wanted, state: Path) -> None:
-        self.wanted, self.state, self.share, self.missed = wanted, VERIFYING, 0.0, ""
-        self._model, self._folder, self._engines = model, state, engines_of(state)
-        self._cancelled = threading.Event()
+    def __init__(self, model: Model, request: RunnerRequest, state: Path) -> None:
+        self.request, self.state, self.share, self.missed = request, VERIFYING, 0.0, ""
+        self._model, self._state_folder = model, state
+        self._backends = functools.cache(
+            functools.partial(open_backend, threads=model.threads, engines=engines_of(state))
+        )
+        self._cancel = threading.Event()
 
     def cancel(self) -> None:
-        """Give it up; `run` ends soon."""
-        self._cancelled.set()
+        """End the preparation; `run` raises soon."""
+        self._cancel.set()
 
     def run(self) -> Runner:
         """Return the runner, verified.
 
         Raises:
-            EngineError: It cannot be made here, or is outside of the bundle's bound.
+            EngineError: It cannot be loaded here, or is outside of the bundle's bound.
             EdgeMilError: The bundle lacks the graph, or a package is missing.
         """
-        if self.wanted.precision == AUTO:
-            return self._runner(self._tuned())
-        if self.wanted.backend == TENSORRT:  # which falls back to a precision that the bundle has
-            return self._engine(self.wanted.precision)
+        selection = select_engine(
+            self._model,
+            self._candidates(),
+            self._backends,
+            progress=self._show_progress,
+            cancel=self._cancel,
+        )
+        self.missed = selection.missed
+        return selection.runner
+
+    def _candidates(self) -> list[RunnerVariant]:
         bundle = self._model.bundle
-        return self._runner(find_variant(bundle, self.wanted.backend, self.wanted.precision))
+        if self.request.precision != AUTO:
+            return list_candidates(bundle, self.request.backend, self.request.precision)
+        tuned = self._tuned()
+        if tuned.backend == TENSORRT:
+            return list_candidates(bundle, TENSORRT, tuned.precision)
+        return [tuned]
 
     def _tuned(self) -> RunnerVariant:
-        """Return the way that is fastest here within the bound; measured where it is not known."""
-        model, choices = self._model, TunedStore(self._folder)
-        choice = choices.load(model.bundle)
-        if choice is None:
+        """Return the fastest variant within the bound here; measure where none is kept."""
+        model, store = self._model, TunedStore(self._state_folder)
+        kept = store.load(model.bundle)
+        if kept is None:
             self.state = TUNING
-            tuning = tune(model, threads=model.threads, engines=self._engines, ways=self._ways())
-            choice = choices.save(model.bundle, tuning, model.threads)
+            variants = [
+                variant
+                for variant in list_variants(model.bundle)
+                if self.request.backend in (AUTO, variant.backend)
+            ]
+            tuning = tune(model, self._backends, variants=variants)
+            kept = store.save(model.bundle, tuning, model.threads)
             self.state = VERIFYING
-        return choice.way
+        return kept.variant
 
-    def _runner(self, way: RunnerVariant) -> Runner:
-        """Return a way's runner, verified; the first one where that is it already."""
-        if way.backend == TENSORRT:
-            return self._engine(way.precision)
-        model = self._model
-        if way.backend == CPU and model.extractor is not None:
-            first = model.extractor.first
-            if first.precision == way.precision:
-                return first
-        return self._checked(
-            open_variant(model.bundle, way, threads=model.threads, engines=self._engines)
-        )
-
-    def _ways(self) -> list[RunnerVariant]:
-        ways = list_variants(self._model.bundle)
-        if self.wanted.backend == AUTO:
-            return ways
-        return [way for way in ways if way.backend == self.wanted.backend]
-
-    def _checked(self, runner: Runner) -> Runner:
-        check = check_runner(self._model, runner)
-        if not check.holds:
-            runner.network.close()
-            raise EngineError(
-                f"{runner.name} is outside of the bundle's bound ({check.sentence()}); what ran "
-                "before goes on."
-            )
-        return runner
-
-    def _engine(self, precision: str) -> Runner:
-        from edge_mil.backends.tensorrt.backend import TensorRtBackend
-        from edge_mil.backends.tensorrt.cache import EngineCache
-        from edge_mil.pipeline.runners.fallback import select_engine
-
-        backend = TensorRtBackend(EngineCache(self._engines))
-        made = select_engine(
-            self._model,
-            backend,
-            precision,
-            on_progress=self._hear,
-            cancelled=self._cancelled,
-        )
-        self.missed = made.missed
-        return made.runner
-
-    def _hear(self, precision: str, share: float) -> None:
+    def _show_progress(self, share: float) -> None:
         self.share = share
         self.state = f"BUILDING {share:.0%}".replace("%", " %") if share < 1 else VERIFYING
 
@@ -146,58 +118,60 @@ class Preparation:
 class Preparations:
     """Prepares runners for the bundles of this server, one at a time for each."""
 
-    def __init__(self, state: Path, tell: Callable[[str], None]) -> None:
-        self._state, self._tell = state, tell
+    def __init__(self, state: Path, announce: Callable[[str], None]) -> None:
+        self._state, self._announce = state, announce
         self._threads = ThreadPoolExecutor(thread_name_prefix="prepare")
         self._under_way: dict[ServedBundle, Preparation] = {}
 
-    async def prepare(self, hosted: ServedBundle, wanted: Wanted) -> Runner:
-        """Return a verified runner that is not at work yet.
+    async def prepare(self, served: ServedBundle, request: RunnerRequest) -> Runner:
+        """Return a verified runner that is not in use yet.
 
         Raises:
-            SessionStateError: Another is being prepared for the bundle.
-            EdgeMilError: It cannot be; what runs goes on.
+            SessionStateError: Another runner of the bundle is being prepared.
+            EdgeMilError: The runner cannot be prepared; the current one stays.
         """
-        model = hosted.ready()
-        if hosted in self._under_way:
+        model = served.ready()
+        if served in self._under_way:
             raise SessionStateError(
-                f"Another runner of {hosted.name} is being prepared; wait for it.",
+                f"Another runner of {served.name} is being prepared; wait for it.",
                 reason="BUNDLE_PREPARING",
             )
-        one = self._under_way[hosted] = Preparation(model, wanted, self._state)
-        hosted.preparing = lambda: f"{wanted.precision} on {wanted.backend}: {one.state}"
+        preparation = self._under_way[served] = Preparation(model, request, self._state)
+        served.preparing = lambda: f"{request.precision} on {request.backend}: {preparation.state}"
         try:
-            runner = await asyncio.get_running_loop().run_in_executor(self._threads, one.run)
+            runner = await asyncio.get_running_loop().run_in_executor(
+                self._threads, preparation.run
+            )
         except EdgeMilError as error:
-            hosted.remark = str(error)
+            served.remark = str(error)
             raise
         finally:
-            one.cancel()  # where this call was: the thread ends soon
-            hosted.preparing = None
-            del self._under_way[hosted]
-        hosted.remark = one.missed
-        if one.missed:
-            self._tell(f"{hosted.name}: {one.missed}")
+            preparation.cancel()  # where this call itself was cancelled, its thread ends soon
+            served.preparing = None
+            del self._under_way[served]
+        served.remark = preparation.missed
+        if preparation.missed:
+            self._announce(f"{served.name}: {preparation.missed}")
         return runner
 
-    def under_way(self, hosted: ServedBundle) -> Preparation | None:
-        """Return what is being prepared for a bundle."""
-        return self._under_way.get(hosted)
+    def under_way(self, served: ServedBundle) -> Preparation | None:
+        """Return the preparation of a bundle; None where there is none."""
+        return self._under_way.get(served)
 
-    async def select_engine(self, hosted: ServedBundle, wanted: Wanted) -> None:
-        """Prepare a runner that takes over between two sessions; say how it went."""
+    async def select_engine(self, served: ServedBundle, request: RunnerRequest) -> None:
+        """Prepare a runner that takes over between two sessions, and announce it."""
         try:
-            runner = await self.prepare(hosted, wanted)
+            runner = await self.prepare(served, request)
         except EdgeMilError as error:
-            self._tell(f"{hosted.name} goes on with {hosted.ready().backend}: {error}")
+            self._announce(f"{served.name} goes on with {served.ready().backend}: {error}")
             return
-        hosted.next_runner = runner
-        self._tell(f"{hosted.name}: {runner.name} is ready, for the next session")
+        served.next_runner = runner
+        self._announce(f"{served.name}: {runner.name} is ready, for the next session")
 
     def close(self) -> None:
-        """Give up what is under way, and wait for it."""
-        for one in self._under_way.values():
-            one.cancel()
+        """Cancel every preparation, and wait for its end."""
+        for preparation in self._under_way.values():
+            preparation.cancel()
         self._threads.shutdown(wait=True, cancel_futures=True)
 
 

@@ -1,4 +1,4 @@
-"""The bundles of this server: loading, ready or failed, each with one thread that runs it."""
+"""The bundles of this server: loading, ready or failed, each with one thread of its own."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ LOG = logging.getLogger("edge_mil.service")
 
 STARTING, READY, FAILED, UNLOADED = "STARTING", "READY", "FAILED", "UNLOADED"
 MPP_TOLERANCE = 0.1
-"""Relative difference that a bundle of whole fields allows the camera (`design.md`, section 3)."""
+"""Relative difference of the camera's MPP that a bundle of whole fields allows
+(`docs/design/imaging.md`, "Whole fields as instances")."""
 
 INSTANCE_KINDS = {"grid": pb.INSTANCE_KIND_GRID, "field": pb.INSTANCE_KIND_FIELD}
 TASK_KINDS = {
@@ -40,7 +41,7 @@ Loader = Callable[[Bundle], Model]
 
 
 class ServedBundle:
-    """One bundle: where it lies, what became of loading it, and the thread that runs it.
+    """One bundle, the state of its model, and the thread that loads it.
 
     Attributes:
         path: Folder or `.milb` file.
@@ -49,9 +50,9 @@ class ServedBundle:
         state: STARTING, READY, FAILED or UNLOADED.
         error: Why it is FAILED.
         worker: Its one thread: it loads the model, opens sessions, and unloads.
-        preparing: Says what runner is being prepared and how far it is; None when none is.
+        preparing: Returns which runner is being prepared and its progress; None when none is.
         next_runner: A verified runner that takes over between two sessions.
-        remark: Why a runner that was wanted is not at work; "" when none is missed.
+        remark: Why a runner that was asked for does not serve; "" where it does.
     """
 
     def __init__(self, path: Path, loader: Loader) -> None:
@@ -68,12 +69,12 @@ class ServedBundle:
 
     @property
     def name(self) -> str:
-        """The bundle's own name; the file's until it is known."""
+        """The bundle's name; the file's until it was opened."""
         return self.bundle.manifest.name if self.bundle else self.path.stem
 
     @property
     def digest(self) -> str:
-        """The bundle's digest, "" until it is known."""
+        """The bundle's digest; "" until it was opened."""
         return self.bundle.digest if self.bundle else ""
 
     def open(self) -> None:
@@ -81,7 +82,7 @@ class ServedBundle:
         self.bundle = open_bundle(self.path)
 
     def load(self) -> None:
-        """Load the model; slow. The state tells how it went, and so does the exception.
+        """Load the model, which is slow, and set the state.
 
         Raises:
             EdgeMilError: The bundle cannot be read or run.
@@ -104,20 +105,20 @@ class ServedBundle:
             extractor.switch(runner)
 
     def take_next(self) -> None:
-        """Let the runner that waits take over; called where no session is in use."""
+        """Switch to the runner that waits; no session may be in use."""
         runner, self.next_runner = self.next_runner, None
         if runner is not None:
             self.switch(runner)
 
     def unload(self) -> None:
-        """Give the memory back."""
+        """Free the model's memory."""
         self._drop_next()
         model, self.model, self.state = self.model, None, UNLOADED
         if model is not None:
             model.close()
 
     def pulse(self) -> None:
-        """Run one black tile through the model; where a CPU runs it, behind fields under way.
+        """Extract one black tile; on a CPU it waits for the fields under way.
 
         Raises:
             EdgeMilError: The extractor failed.
@@ -129,12 +130,11 @@ class ServedBundle:
 
     def _drop_next(self) -> None:
         runner, self.next_runner = self.next_runner, None
-        extractor = None if self.model is None else self.model.extractor
-        if runner is not None and (extractor is None or runner is not extractor.first):
-            runner.network.close()
+        if runner is not None and self.model is not None and self.model.extractor is not None:
+            self.model.extractor.discard(runner)
 
     def close(self) -> None:
-        """Give everything back; the bundle can no longer be used."""
+        """Free everything; the bundle can no longer be used."""
         self.worker.shutdown(wait=True, cancel_futures=True)
         self.unload()
 
@@ -159,7 +159,7 @@ class ServedBundle:
         )
 
     def info(self) -> pb.ModelInfo:
-        """Return what clients are told of it."""
+        """Return the bundle's description for clients."""
         message = pb.ModelInfo(bundle_id=self.name, bundle_digest=self.digest, state=self.state)
         if self.error is not None:
             message.detail = str(self.error)
@@ -183,54 +183,54 @@ class BundleRegistry:
         opened: Callable[[ServedBundle], Awaitable[None]],
         ready: Callable[[ServedBundle], Awaitable[None]],
     ) -> None:
-        """Open all, then load one after the other, the first named first; tell of each.
+        """Open all bundles, then load them in the order they were named; report each of both.
 
         Raises:
             EdgeMilError: One cannot be loaded.
             UsageError: Two have one name.
         """
         loop = asyncio.get_running_loop()
-        for at, hosted in enumerate(self.bundles):
-            await loop.run_in_executor(hosted.worker, hosted.open)
+        for at, served in enumerate(self.bundles):
+            await loop.run_in_executor(served.worker, served.open)
             for other in self.bundles[:at]:
-                if other.name == hosted.name:
+                if other.name == served.name:
                     raise UsageError(
-                        f"{other.path} and {hosted.path} are both named {hosted.name}; clients "
+                        f"{other.path} and {served.path} are both named {served.name}; clients "
                         "could not tell them apart. Serve one of them."
                     )
-            await opened(hosted)
-        for hosted in self.bundles:
-            await loop.run_in_executor(hosted.worker, hosted.load)
-            await ready(hosted)
+            await opened(served)
+        for served in self.bundles:
+            await loop.run_in_executor(served.worker, served.load)
+            await ready(served)
 
     async def pulse(self) -> None:
-        """Pass through every pipeline that is ready, once: returns when all of them have moved."""
+        """Extract one tile with every model that is ready."""
         loop = asyncio.get_running_loop()
-        for hosted in self.bundles:
-            if hosted.model is not None:
-                await loop.run_in_executor(hosted.worker, hosted.pulse)
+        for served in self.bundles:
+            if served.model is not None:
+                await loop.run_in_executor(served.worker, served.pulse)
 
     def pick(self, name: str, digest: str) -> ServedBundle:
-        """Return the bundle that a client asks for; "" takes the only one.
+        """Return the bundle that a client names; "" takes the only one.
 
         Raises:
-            UnknownBundleError: There is none of that name.
+            UnknownBundleError: There is no bundle of that name.
             UsageError: None is named and there are several.
-            SessionStateError: It is there with another digest.
+            SessionStateError: The bundle of that name has another digest.
         """
-        known = ", ".join(hosted.name for hosted in self.bundles)
+        known = ", ".join(served.name for served in self.bundles)
         if not name:
-            named = [hosted for hosted in self.bundles if digest and hosted.digest == digest]
+            named = [served for served in self.bundles if digest and served.digest == digest]
             if not named and len(self.bundles) != 1:
                 raise UsageError(
                     f"This service has several bundles ({known}); name the one to use.",
                     field="bundle_id",
                 )
-            hosted = (named or self.bundles)[0]
+            served = (named or self.bundles)[0]
         else:
-            found = [hosted for hosted in self.bundles if hosted.name == name]
+            found = [served for served in self.bundles if served.name == name]
             if not found:
-                if any(hosted.bundle is None and not hosted.error for hosted in self.bundles):
+                if any(served.bundle is None and not served.error for served in self.bundles):
                     raise BundleNotReadyError(
                         f"The service is still opening its bundles, so it cannot say whether "
                         f"{name} is among them; ask again in a second.",
@@ -239,28 +239,28 @@ class BundleRegistry:
                 raise UnknownBundleError(
                     f"This service has no bundle {name!r}; it has {known}.", bundles=known
                 )
-            hosted = found[0]
-        if digest and hosted.bundle is not None and hosted.digest != digest:
+            served = found[0]
+        if digest and served.bundle is not None and served.digest != digest:
             raise SessionStateError(
-                f"Bundle {hosted.name} is loaded here with digest {hosted.digest[:19]}..., not "
+                f"Bundle {served.name} is loaded here with digest {served.digest[:19]}..., not "
                 f"{digest[:19]}...; serve that version, or ask for this one.",
                 reason="BUNDLE_DIGEST_MISMATCH",
-                loaded=hosted.digest,
+                loaded=served.digest,
                 asked=digest,
             )
-        return hosted
+        return served
 
     def by_digest(self, digest: str) -> ServedBundle:
         """Return the bundle of a stored session.
 
         Raises:
-            UnknownBundleError: It is not among those served.
-            BundleNotReadyError: It may be, once it is loaded.
+            UnknownBundleError: It is not served here.
+            BundleNotReadyError: It may be served, once all bundles are opened.
         """
-        for hosted in self.bundles:
-            if hosted.digest == digest:
-                return hosted
-        if any(hosted.bundle is None and not hosted.error for hosted in self.bundles):
+        for served in self.bundles:
+            if served.digest == digest:
+                return served
+        if any(served.bundle is None and not served.error for served in self.bundles):
             raise BundleNotReadyError(
                 "The service is still opening its bundles; ask again in a second.", retry_after_s=1
             )
@@ -271,9 +271,9 @@ class BundleRegistry:
         )
 
     def close(self) -> None:
-        """Give every model back."""
-        for hosted in self.bundles:
-            hosted.close()
+        """Free every model."""
+        for served in self.bundles:
+            served.close()
 
 
 def describe(bundle: Bundle, message: pb.ModelInfo) -> None:

@@ -1,4 +1,4 @@
-"""ModelService: what this device can run."""
+"""ModelService: list, load and unload the bundles of this server."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any, Protocol
 from edge_mil.backends import BACKENDS
 from edge_mil.errors import SessionStateError, UsageError
 from edge_mil.pipeline import Model
-from edge_mil.pipeline.model import PRECISIONS
-from edge_mil.pipeline.runners.runner import Runner
+from edge_mil.pipeline.runners.runner import Extractor, Runner
+from edge_mil.pipeline.runners.variants import PRECISIONS
 from edge_mil.rpc.frames import MAX_CHUNK_BYTES, MAX_FRAME_BYTES, MAX_FRAME_PIXELS
 from edge_mil.rpc.pagination import page_of
 from edge_mil.service.handlers import streaming, unary
 from edge_mil.service.limits import CREDITS, MAX_LIVE_SESSIONS, PROTOCOL_VERSIONS
-from edge_mil.service.models.preparation import CPU, Preparations, Wanted
+from edge_mil.service.models.preparation import CPU, Preparations, RunnerRequest
 from edge_mil.service.models.registry import (
     FAILED,
     READY,
@@ -48,7 +48,7 @@ class BundleUsers(Protocol):
 
 
 class ModelServicer(rpc.ModelServiceServicer):
-    """The bundles of this server."""
+    """Answers the calls about the bundles of this server."""
 
     def __init__(
         self, models: BundleRegistry, sessions: BundleUsers, preparations: Preparations
@@ -60,7 +60,7 @@ class ModelServicer(rpc.ModelServiceServicer):
     async def GetServerInfo(  # noqa: N802 # the wire names it
         self, _request: pb.GetServerInfoRequest, _: Any
     ) -> pb.GetServerInfoResponse:
-        """Return which server this is, and its limits."""
+        """Return the identity of this server, and its limits."""
         return pb.GetServerInfoResponse(
             server_version=__version__,
             instance_id=self._instance,
@@ -89,100 +89,101 @@ class ModelServicer(rpc.ModelServiceServicer):
         self, request: pb.LoadModelRequest, _: Any
     ) -> AsyncIterator[pb.LoadModelResponse]:
         """Load a bundle that was unloaded, wait for one that is loading, or change its runner."""
-        hosted = self._models.pick(request.bundle_id, request.bundle_digest)
+        served = self._models.pick(request.bundle_id, request.bundle_digest)
         loop = asyncio.get_running_loop()
         loading: asyncio.Future[None] | None = None
-        if hosted.state in (FAILED, UNLOADED):
-            hosted.state = STARTING
-            loading = loop.run_in_executor(hosted.worker, hosted.load)
-        while hosted.state == STARTING:
-            yield pb.LoadModelResponse(state=hosted.state, model=hosted.info())
+        if served.state in (FAILED, UNLOADED):
+            served.state = STARTING
+            loading = loop.run_in_executor(served.worker, served.load)
+        while served.state == STARTING:
+            yield pb.LoadModelResponse(state=served.state, model=served.info())
             with contextlib.suppress(asyncio.TimeoutError):
                 waiting = loading or loop.create_future()
                 await asyncio.wait_for(asyncio.shield(waiting), PROGRESS_EVERY_S)
-        if hosted.state == FAILED and hosted.error is not None:
-            raise hosted.error
-        if hosted.state == READY and (request.precision or request.backend):
-            async for message in self._change(hosted, request):
+        if served.state == FAILED and served.error is not None:
+            raise served.error
+        if served.state == READY and (request.precision or request.backend):
+            async for message in self._change(served, request):
                 yield message
-        if hosted.state == READY:
-            yield pb.LoadModelResponse(state=READY, progress=1.0, model=hosted.info())
+        if served.state == READY:
+            yield pb.LoadModelResponse(state=READY, progress=1.0, model=served.info())
 
     async def _change(
-        self, hosted: ServedBundle, request: pb.LoadModelRequest
+        self, served: ServedBundle, message: pb.LoadModelRequest
     ) -> AsyncIterator[pb.LoadModelResponse]:
-        """Prepare another runner, tell how far it is, and let it take over between two fields.
+        """Prepare another runner, report its progress, and switch to it between two fields.
 
         Raises:
             UsageError: There is no such precision or backend.
-            EdgeMilError: It cannot be prepared; what runs goes on.
+            EdgeMilError: It cannot be prepared; the current runner stays.
         """
-        model = hosted.ready()
-        wanted = _wanted(request, model)
-        if hosted.next_runner is not None and wanted == _of(hosted.next_runner):
-            hosted.take_next()
-        if model.extractor is None or wanted == _of(model.extractor.current):
+        model = served.ready()
+        request = _complete(message, model)
+        if served.next_runner is not None and request == _request_of(served.next_runner):
+            served.take_next()
+        if model.extractor is None or request == _request_of(model.extractor.current):
             return
-        preparing = asyncio.ensure_future(self._preparations.prepare(hosted, wanted))
+        preparing = asyncio.ensure_future(self._preparations.prepare(served, request))
         try:
             while not preparing.done():
                 await asyncio.wait({preparing}, timeout=PROGRESS_EVERY_S)
-                one = self._preparations.under_way(hosted)
-                if one is not None and not preparing.done():
+                preparation = self._preparations.under_way(served)
+                if preparation is not None and not preparing.done():
                     yield pb.LoadModelResponse(
-                        state=one.state, progress=one.share, model=hosted.info()
+                        state=preparation.state, progress=preparation.share, model=served.info()
                     )
         finally:
-            # A client that goes away no longer asks; the answer is still awaited, and let go.
+            # A client that goes away does not end the preparation; its runner is closed then.
             if not preparing.done():
-                preparing.add_done_callback(functools.partial(_let_go, model))
-        hosted.switch(preparing.result())
+                preparing.add_done_callback(functools.partial(_discard, model.extractor))
+        served.switch(preparing.result())
 
     @unary
     async def UnloadModel(  # noqa: N802
         self, request: pb.UnloadModelRequest, _: Any
     ) -> pb.UnloadModelResponse:
-        """Give a bundle's memory back."""
-        hosted = self._models.pick(request.bundle_id, "")
-        used = self._sessions.uses(hosted)
-        if used or hosted.state == STARTING or hosted.preparing:
+        """Free a bundle's memory."""
+        served = self._models.pick(request.bundle_id, "")
+        used = self._sessions.uses(served)
+        if used or served.state == STARTING or served.preparing:
             why = f"{len(used)} sessions use it" if used else "it is still being prepared"
             raise SessionStateError(
-                f"Bundle {hosted.name} cannot be unloaded now: {why}; try again later.",
+                f"Bundle {served.name} cannot be unloaded now: {why}; try again later.",
                 reason="BUNDLE_IN_USE",
             )
-        await self._sessions.release_all(hosted)
+        await self._sessions.release_all(served)
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(hosted.worker, hosted.unload)
+        await loop.run_in_executor(served.worker, served.unload)
         return pb.UnloadModelResponse()
 
 
-def _wanted(request: pb.LoadModelRequest, model: Model) -> Wanted:
-    """Return what runner a client asks for; what it leaves out stays as it is.
+def _complete(message: pb.LoadModelRequest, model: Model) -> RunnerRequest:
+    """Return the runner that a client asks for; what it leaves out stays as it is.
 
     Raises:
         UsageError: There is no such backend or precision.
     """
-    now = Wanted(CPU, model.precision) if model.extractor is None else _of(model.extractor.current)
-    asked = Wanted(request.backend or now.backend, request.precision or now.precision)
+    current = RunnerRequest(CPU, model.precision)
+    if model.extractor is not None:
+        current = _request_of(model.extractor.current)
+    request = RunnerRequest(
+        message.backend or current.backend, message.precision or current.precision
+    )
     for field, value, known in (
-        ("backend", asked.backend, BACKENDS),
-        ("precision", asked.precision, PRECISIONS),
+        ("backend", request.backend, BACKENDS),
+        ("precision", request.precision, PRECISIONS),
     ):
         if value not in known:
             raise UsageError(
                 f"There is no {field} {value!r}; name one of {', '.join(known)}.", field=field
             )
-    return asked
+    return request
 
 
-def _of(runner: Runner) -> Wanted:
-    return Wanted(runner.on, runner.precision)
+def _request_of(runner: Runner) -> RunnerRequest:
+    return RunnerRequest(runner.variant.backend, runner.precision)
 
 
-def _let_go(model: Model, preparing: asyncio.Future[Runner]) -> None:
-    if preparing.cancelled() or preparing.exception() is not None:
-        return
-    runner = preparing.result()
-    if model.extractor is None or runner is not model.extractor.first:
-        runner.network.close()
+def _discard(extractor: Extractor, preparing: asyncio.Future[Runner]) -> None:
+    if not preparing.cancelled() and preparing.exception() is None:
+        extractor.discard(preparing.result())

@@ -187,7 +187,7 @@ class FieldProcessor:
         reference = self._model.reference
         if reference is None:
             return
-        measure = reference.judge(reference.distance(field.features))
+        measure = reference.evaluate(reference.distance(field.features))
         if measure is None:
             return
         measures = (*field.plan.measures, measure)

@@ -11,7 +11,7 @@ from typing import Any
 from edge_mil.bundle import Bundle, Manifest
 from edge_mil.errors import SessionStateError
 from edge_mil.imaging.render.mosaic_canvas import as_jpeg
-from edge_mil.pipeline import Model
+from edge_mil.pipeline import Model, load_model
 from edge_mil.session.answers import read_answer
 from edge_mil.session.bag import Bag
 from edge_mil.session.catalog import SessionFolder, SessionSummary
@@ -139,7 +139,7 @@ def session_report(folder: SessionFolder, session_id: str, bundle: Bundle) -> Re
         StoreError: The records cannot be read.
     """
     summary, reader = folder.summary(session_id), folder.reader(session_id)
-    model = Model.load(bundle, extractor=False)
+    model = load_model(bundle, extractor=False)
     try:
         return gather_report(reader, summary, model)
     finally:

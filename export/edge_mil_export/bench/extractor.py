@@ -20,6 +20,7 @@ import numpy as np
 from edge_mil.backends import open_backend
 from edge_mil.bundle import Bundle, InputSpec, open_bundle
 from edge_mil.errors import BundleError, DependencyError, UsageError
+from edge_mil.protocols import Graph
 from edge_mil.types import UInt8Array
 from edge_mil_export.extractors import ExtractorSource, Normalisation, open_extractor
 from edge_mil_export.extractors.timm_model import build
@@ -125,7 +126,7 @@ def measure(
     backend = open_backend("cpu", threads=1)
     for precision, name in ONNX_RUNTIME.items():
         if precision in spec.graphs:
-            network = backend.load(bundle.read(spec.graphs[precision]), label=name)
+            network = backend.open(Graph(bundle.read(spec.graphs[precision]), name))
             ways[name] = lambda x, network=network: network.run({"tiles": x})  # type: ignore[misc]
     for precision, name in OPENVINO.items():
         if precision in spec.graphs:
@@ -199,7 +200,7 @@ def _torch_run(original: ExtractorSource) -> Run:
 def _openvino_run(data: bytes) -> Run | None:
     """Return a runner of OpenVINO at true FP32; None where it is not installed."""
     try:
-        network = open_backend("openvino", threads=1).load(data, label="the extractor")
+        network = open_backend("openvino", threads=1).open(Graph(data, "the extractor"))
     except DependencyError:
         return None
     return lambda tiles: network.run({"tiles": tiles})

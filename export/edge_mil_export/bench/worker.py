@@ -19,8 +19,9 @@ import numpy as np
 from edge_mil.aggregators.catalogue import FIELD
 from edge_mil.backends import open_backend
 from edge_mil.bundle import open_bundle
-from edge_mil.pipeline import Model
+from edge_mil.pipeline import Model, load_model
 from edge_mil.pipeline.instance_order import grid_order
+from edge_mil.protocols import Graph
 from edge_mil.types import Float32Array
 
 CHUNK = 4096
@@ -42,7 +43,7 @@ STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 def main(folder: Path) -> None:
     """Measure the head in a folder."""
     plan = json.loads((folder / PLAN).read_text(encoding="utf-8"))
-    model = Model.load(open_bundle(folder / BUNDLE), threads=1)
+    model = load_model(open_bundle(folder / BUNDLE), threads=1)
     sizes = sorted(plan["held"])
     rng = np.random.default_rng(0)
     _reset_peak()
@@ -102,7 +103,7 @@ def _whole(
     if by == NUMPY:
         return lambda features: _scored(model, _folded(model, None, features))
     if by == ONNX:
-        network = open_backend("cpu", threads=1).load((folder / GRAPH).read_bytes(), label=GRAPH)
+        network = open_backend("cpu", threads=1).open(Graph((folder / GRAPH).read_bytes(), GRAPH))
         return lambda features: network.run({"features": features})
     import torch
 

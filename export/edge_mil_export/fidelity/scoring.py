@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edge_mil.backends import open_backend
+from edge_mil.protocols import Graph
 from edge_mil.types import Float32Array, Float64Array
 
 if TYPE_CHECKING:
@@ -20,8 +21,8 @@ class HeadScorer:
         self._module, self._kind = aggregator.module, aggregator.task.probabilities
         self._attend = None
         if aggregator.spec.channels and "attend.onnx" in aggregator.graphs:
-            self._attend = open_backend("cpu").load(
-                aggregator.graphs["attend.onnx"], label="attend.onnx"
+            self._attend = open_backend("cpu").open(
+                Graph(aggregator.graphs["attend.onnx"], "attend.onnx")
             )
 
     def score(self, features: Float32Array) -> Float64Array:

@@ -17,6 +17,7 @@ from torch import nn
 from edge_mil.backends import open_backend
 from edge_mil.bundle import AggregatorSpec, TaskSpec
 from edge_mil.errors import BundleError, UsageError
+from edge_mil.protocols import Graph
 from edge_mil_export.architectures import Head, build_head
 from edge_mil_export.checkpoints.reader import load_checkpoint
 
@@ -259,7 +260,7 @@ def _check(head: Head, graphs: Mapping[str, bytes]) -> None:
     """
     runner = open_backend("cpu", threads=1)
     rng = np.random.default_rng(0)
-    networks = {name: runner.load(data, label=name) for name, data in graphs.items()}
+    networks = {name: runner.open(Graph(data, name)) for name, data in graphs.items()}
     for size in CHECKED_SIZES:
         features = rng.standard_normal((size, head.feature_dim)).astype(np.float32)
         pooled = rng.standard_normal((size, head.pooled_rows, head.value_dim))

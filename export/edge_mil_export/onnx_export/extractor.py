@@ -15,6 +15,7 @@ import onnx
 from onnx import helper
 
 from edge_mil.backends import open_backend
+from edge_mil.protocols import Graph
 from edge_mil.types import Float32Array, UInt8Array
 from edge_mil_export.errors import ExtractorError
 from edge_mil_export.extractors.onnx_file import takes_bytes
@@ -105,7 +106,7 @@ class OpenGraph:
 
 def open_graph(data: bytes, label: str = "extractor") -> OpenGraph:
     """Load a graph as a device does."""
-    return OpenGraph(open_backend("cpu").load(data, label=label))
+    return OpenGraph(open_backend("cpu").open(Graph(data, label)))
 
 
 def _compare(source: ExtractorSource, data: bytes) -> float:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from edge_mil.backends import open_backend
+from edge_mil.protocols import Graph
 from edge_mil_export.architectures.head import Head
 from edge_mil_export.onnx_export.extractor import quiet_exporter
 
@@ -43,7 +44,7 @@ def whole_graph(name: str, head: Head) -> tuple[bytes, str]:
         data = _exported(head)
     except torch.onnx.OnnxExporterError as error:
         return b"", f"torch cannot export it ({type(error).__name__})"
-    network = open_backend("cpu", threads=1).load(data, label=f"the whole {name}")
+    network = open_backend("cpu", threads=1).open(Graph(data, f"the whole {name}"))
     rng = np.random.default_rng(0)
     for size in CHECKED:
         features = rng.standard_normal((size, head.feature_dim)).astype(np.float32)

@@ -8,12 +8,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from edge_mil.backends.tensorrt.building.recipe import BatchProfile, EngineKey, Recipe
-from edge_mil.backends.tensorrt.cache import EngineCache
 from edge_mil.backends.tensorrt.device import Device
-from edge_mil.backends.tensorrt.engine_file import MAGIC, read_engine, write_engine
+from edge_mil.backends.tensorrt.engines.cache import EngineCache
+from edge_mil.backends.tensorrt.engines.engine_file import MAGIC, read_engine, write_engine
+from edge_mil.backends.tensorrt.engines.recipe import BatchProfile, EngineKey, Recipe
 from edge_mil.backends.tensorrt.library import Library
 from edge_mil.errors import EngineError
+from edge_mil.protocols import Graph
 
 PLAN = b"plan" * 1000
 
@@ -24,13 +25,12 @@ ORIN = Device("Orin", "8.7", 8, 12060, 8 << 30, integrated=True)
 
 
 def recipe(**changed: object) -> Recipe:
-    return Recipe(
-        **{"model": b"graph", "label": "extractor.onnx of x", "precision": "fp32"} | changed
-    )
+    graph = Graph(b"graph", "extractor.onnx of x")
+    return Recipe(**{"graph": graph, "precision": "fp32"} | changed)
 
 
 def kept(cache: EngineCache, key: EngineKey, plan: bytes = PLAN) -> Path:
-    part = cache.part()
+    part = cache.new_part()
     with part.open("wb") as file:
         write_engine(file, key, "extractor.onnx of x", memoryview(plan), time.time(), 1.5)
     cache.keep(key, part)
@@ -56,7 +56,7 @@ def test_a_kept_engine_is_found_with_its_plan(cache: EngineCache, key: EngineKey
 
 def test_folder_and_files_are_private(cache: EngineCache, key: EngineKey) -> None:
     path = kept(cache, key)
-    cache.remember(key, "x", "why")
+    cache.remember_failure(key, "x", "why")
     assert cache.root.stat().st_mode & 0o777 == 0o700
     assert {p.stat().st_mode & 0o777 for p in cache.root.iterdir()} == {0o600}
     assert path.parent == cache.root
@@ -65,7 +65,7 @@ def test_folder_and_files_are_private(cache: EngineCache, key: EngineKey) -> Non
 @pytest.mark.parametrize(
     "other",
     [
-        recipe(model=b"another graph").key(LIBRARY, ORIN),
+        recipe(graph=Graph(b"another graph", "extractor.onnx of x")).key(LIBRARY, ORIN),
         recipe(precision="int8").key(LIBRARY, ORIN),
         recipe(profile=BatchProfile(1, 4, 16)).key(LIBRARY, ORIN),
         recipe(workspace_bytes=1).key(LIBRARY, ORIN),
@@ -140,7 +140,7 @@ def test_a_failure_is_remembered_with_its_time_until_it_is_cleared(
     cache: EngineCache, key: EngineKey
 ) -> None:
     before = time.time()
-    cache.remember(key, "extractor.onnx of x", "no memory")
+    cache.remember_failure(key, "extractor.onnx of x", "no memory")
     failure = cache.failure(key)
     assert failure is not None
     assert failure.reason == "no memory"
@@ -149,14 +149,23 @@ def test_a_failure_is_remembered_with_its_time_until_it_is_cleared(
     assert cache.failure(key) is None
 
 
+def test_an_engine_that_failed_its_verification_is_removed(
+    cache: EngineCache, key: EngineKey
+) -> None:
+    path = kept(cache, key)
+    cache.remember_failure(key, "x", "it is outside of the bundle's bound")
+    assert not path.exists()
+    assert cache.find(key) is None
+
+
 def test_an_engine_forgets_the_failure_before_it(cache: EngineCache, key: EngineKey) -> None:
-    cache.remember(key, "x", "no memory")
+    cache.remember_failure(key, "x", "no memory")
     kept(cache, key)
     assert cache.failure(key) is None
 
 
 def test_clear_leaves_the_engines_of_other_bundles(cache: EngineCache, key: EngineKey) -> None:
-    other = recipe(model=b"other").key(LIBRARY, ORIN)
+    other = recipe(graph=Graph(b"other", "extractor.onnx of x")).key(LIBRARY, ORIN)
     kept(cache, key)
     kept(cache, other)
     assert cache.clear({key.parts["graph"]}) == 1
@@ -170,7 +179,7 @@ def test_a_folder_that_cannot_be_written_is_an_error_at_the_start(tmp_path: Path
 
 
 def test_what_a_power_cut_left_of_a_build_goes_after_a_day(cache: EngineCache) -> None:
-    old, new = cache.part(), cache.part()
+    old, new = cache.new_part(), cache.new_part()
     os.utime(old, (0, 0))
     EngineCache(cache.root)
     assert not old.exists()
@@ -178,7 +187,7 @@ def test_what_a_power_cut_left_of_a_build_goes_after_a_day(cache: EngineCache) -
 
 
 def test_a_damaged_note_of_a_failure_is_no_failure(cache: EngineCache, key: EngineKey) -> None:
-    cache.remember(key, "x", "why")
+    cache.remember_failure(key, "x", "why")
     path = next(cache.root.glob("*.failed.json"))
     path.write_text(json.dumps({"reason": "half"}))
     assert cache.failure(key) is None

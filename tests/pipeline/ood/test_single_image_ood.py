@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from small_bundle import FEATURES, write_small_bundle
 
+from edge_mil.bundle import Bundle
 from edge_mil.demo.painted_slide import paint_slide
 from edge_mil.imaging import GridGeometry
 from edge_mil.imaging.quality.single_image import ImageQuality
+from edge_mil.pipeline import load_model
 from edge_mil.pipeline.ood.reference import DISTANCE, REFERENCE_FILE
 from edge_mil.pipeline.ood.single_image_ood import SingleImageOod
 from edge_mil.types import UInt8Array, Verdict
@@ -25,7 +27,7 @@ def field() -> UInt8Array:
     return np.ascontiguousarray(slide[300:780, 300:940])
 
 
-def likeness(folder: Path, limit: float) -> SingleImageOod | None:
+def bundle_with_limit(folder: Path, limit: float) -> Bundle:
     buffer = io.BytesIO()
     np.savez(
         buffer,
@@ -39,8 +41,7 @@ def likeness(folder: Path, limit: float) -> SingleImageOod | None:
         distance_false_alarm=0.01,
         distance_field_false_alarm=0.01,
     )
-    bundle = write_small_bundle(folder, tile_px=TILE_PX, more={REFERENCE_FILE: buffer.getvalue()})
-    return SingleImageOod.load(bundle, GridGeometry(MPP, TILE_PX, TILE_PX, MPP))
+    return write_small_bundle(folder, tile_px=TILE_PX, more={REFERENCE_FILE: buffer.getvalue()})
 
 
 @pytest.mark.parametrize(("limit", "alike"), [(1e9, True), (0.0, False)])
@@ -49,15 +50,15 @@ def test_the_distance_to_the_reference_decides(
 ) -> None:
     judged = ImageQuality(GridGeometry(MPP, TILE_PX, TILE_PX, MPP)).evaluate(field)
     assert judged.verdict is Verdict.ACCEPTED
-    reference = likeness(tmp_path / "bundle", limit)
-    assert reference is not None
-    found = reference.of(judged, field)
-    reference.close()
+    model = load_model(bundle_with_limit(tmp_path / "bundle", limit))
+    assert SingleImageOod.supports(model.bundle)
+    found = SingleImageOod(model, GridGeometry(MPP, TILE_PX, TILE_PX, MPP)).evaluate(judged, field)
+    model.close()
     assert [measure.name for measure in found.measures] == [DISTANCE]
     assert found.measures[0].threshold == limit
     assert (found.words == "") is alike
 
 
-def test_a_bundle_without_a_reference_has_none(tmp_path: Path) -> None:
+def test_images_alone_cannot_be_compared_with_a_bundle_without_a_reference(tmp_path: Path) -> None:
     bundle = write_small_bundle(tmp_path / "bundle", tile_px=TILE_PX)
-    assert SingleImageOod.load(bundle, None) is None
+    assert not SingleImageOod.supports(bundle)

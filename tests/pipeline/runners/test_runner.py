@@ -8,29 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cpu_runner import cpu_runner, engine_in_place
 
-from edge_mil.backends.batching import Arrays, BatchingNetwork, NetworkExecutor
 from edge_mil.bundle import Bundle, open_bundle
 from edge_mil.errors import BackendLostError
-from edge_mil.pipeline import Model
-from edge_mil.pipeline.runners.runner import Runner
+from edge_mil.pipeline import Model, load_model
 from edge_mil.pipeline.runners.verification import Check, check_runner, generated_tiles
+from edge_mil.protocols import Arrays
+from edge_mil.testing.backend import BreakingExecutor, NetworkExecutor
 from edge_mil.types import Float32Array, UInt8Array
 
 DEMO = Path(__file__).parents[3] / "edge_mil" / "demo" / "bundle"
-
-
-class BreakingExecutor(NetworkExecutor):
-    """ONNX Runtime behind an owner thread, until it breaks in the middle of a field."""
-
-    broken_after = 1
-
-    def finish(self, slot: int) -> dict[str, Float32Array]:
-        """Run, or be lost."""
-        self.broken_after -= 1
-        if self.broken_after < 0:
-            raise BackendLostError("The GPU fell off the bus.")
-        return super().finish(slot)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +28,7 @@ def demo() -> Bundle:
 
 @pytest.fixture
 def model(demo: Bundle) -> Iterator[Model]:
-    made = Model.load(demo, threads=1)
+    made = load_model(demo, threads=1)
     yield made
     made.close()
 
@@ -60,7 +48,7 @@ def test_a_switch_takes_effect_with_the_next_field_and_says_who_made_it(model: M
     extractor = model.extractor
     assert extractor is not None
     before, by = extracted(model, 3)
-    extractor.switch(model.cpu_runner("int8"))
+    extractor.switch(cpu_runner(model.bundle, "int8"))
     after, then = extracted(model, 3)
     assert by.startswith("fp32, ONNX Runtime")
     assert then.startswith("int8, ONNX Runtime")
@@ -76,9 +64,8 @@ def test_a_runner_lost_in_the_middle_of_a_field_costs_no_field(
     extractor = model.extractor
     assert extractor is not None
     wanted = model.extract(tiles(40))
-    int8 = model.cpu_runner("int8")
-    network = BatchingNetwork(lambda: BreakingExecutor(int8.network, 32), label="engine")
-    extractor.switch(Runner(network, "int8", "an engine", "tensorrt"))
+    int8 = cpu_runner(model.bundle, "int8")
+    extractor.switch(engine_in_place(BreakingExecutor(int8.network, 32, batches=1), "int8"))
     found, by = extracted(model, 40)  # the second of its two batches is lost
     assert np.array_equal(found, wanted)
     assert by.startswith("fp32")
@@ -90,7 +77,7 @@ def test_a_runner_is_closed_when_its_last_field_is_done(model: Model) -> None:
     extractor = model.extractor
     assert extractor is not None
     inside, go_on, closed = threading.Event(), threading.Event(), threading.Event()
-    int8 = model.cpu_runner("int8")
+    int8 = cpu_runner(model.bundle, "int8")
 
     class Slow(NetworkExecutor):
         def finish(self, slot: int) -> dict[str, Float32Array]:
@@ -101,8 +88,7 @@ def test_a_runner_is_closed_when_its_last_field_is_done(model: Model) -> None:
         def close(self) -> None:
             closed.set()
 
-    network = BatchingNetwork(lambda: Slow(int8.network, 32), label="engine")
-    extractor.switch(Runner(network, "int8", "an engine", "tensorrt"))
+    extractor.switch(engine_in_place(Slow(int8.network, 32), "int8"))
     found: list[str] = []
     field = threading.Thread(target=lambda: found.append(extracted(model, 2)[1]))
     field.start()
@@ -116,11 +102,22 @@ def test_a_runner_is_closed_when_its_last_field_is_done(model: Model) -> None:
     assert found == ["int8, an engine"]
 
 
+def test_a_runner_that_never_served_is_closed_and_the_first_one_is_not(model: Model) -> None:
+    extractor = model.extractor
+    assert extractor is not None
+    waiting = cpu_runner(model.bundle, "int8")
+    extractor.discard(waiting)
+    with pytest.raises(BackendLostError, match="is closed"):
+        waiting.features(tiles(1))
+    extractor.discard(extractor.first)
+    assert model.extract(tiles(1)).shape[0] == 1
+
+
 def test_sessions_side_by_side_share_the_batches_of_an_accelerator(model: Model) -> None:
     extractor = model.extractor
     assert extractor is not None
     wanted = model.extract(tiles(4))
-    other = model.cpu_runner("fp32")
+    other = cpu_runner(model.bundle, "fp32")
     batches: list[int] = []
 
     class Counting(NetworkExecutor):
@@ -128,8 +125,7 @@ def test_sessions_side_by_side_share_the_batches_of_an_accelerator(model: Model)
             batches.append(sum(len(part["tiles"]) for part in parts))
             super().start(slot, parts)
 
-    network = BatchingNetwork(lambda: Counting(other.network, 32), label="engine", deadline_s=0.5)
-    extractor.switch(Runner(network, "fp32", "an engine", "tensorrt"))
+    extractor.switch(engine_in_place(Counting(other.network, 32), "fp32", deadline_s=0.5))
     together = threading.Barrier(4)
 
     def session(found: list[Float32Array]) -> None:
@@ -150,12 +146,10 @@ def test_sessions_side_by_side_share_the_batches_of_an_accelerator(model: Model)
 
 
 def test_the_last_runner_lost_is_an_error(demo: Bundle) -> None:
-    cpu = Model.load(demo, threads=1)
-    runner = cpu.cpu_runner("fp32")
-    executor = BreakingExecutor(runner.network, 32)
-    executor.broken_after = 0
-    network = BatchingNetwork(lambda: executor, label="engine")
-    alone = Model(demo, Runner(network, "fp32", "an engine"), None, cpu.aggregator)
+    cpu = load_model(demo, threads=1)
+    runner = cpu_runner(demo, "fp32")
+    broken = engine_in_place(BreakingExecutor(runner.network, 32, batches=0), "fp32")
+    alone = Model(demo, broken, None, cpu.aggregator)
     with pytest.raises(BackendLostError, match="fell off the bus"):
         alone.extract(tiles(1))
     alone.close()
@@ -163,24 +157,24 @@ def test_the_last_runner_lost_is_an_error(demo: Bundle) -> None:
 
 
 def test_int8_of_the_demo_holds_its_bound_and_the_fp32_graph_is_itself(model: Model) -> None:
-    int8 = check_runner(model, model.cpu_runner("int8"))
+    int8 = check_runner(model, cpu_runner(model.bundle, "int8"))
     assert int8.holds, int8.sentence()
     assert int8.score_difference is not None
-    fp32 = check_runner(model, model.cpu_runner("fp32"))
+    fp32 = check_runner(model, cpu_runner(model.bundle, "fp32"))
     assert fp32.holds
     assert fp32.cosine > 0.999999
 
 
 def test_a_runner_that_gives_other_features_is_refused(model: Model) -> None:
-    other = model.cpu_runner("fp32")
+    other = cpu_runner(model.bundle, "fp32")
 
     class Wrong(NetworkExecutor):
         def finish(self, slot: int) -> dict[str, Float32Array]:
             return {n: np.flip(a, axis=1).copy() for n, a in super().finish(slot).items()}
 
-    network = BatchingNetwork(lambda: Wrong(other.network, 32), label="engine")
-    check = check_runner(model, Runner(network, "fp32", "an engine"))
-    network.close()
+    wrong = engine_in_place(Wrong(other.network, 32), "fp32")
+    check = check_runner(model, wrong)
+    wrong.close()
     assert not check.holds
 
 
@@ -192,5 +186,5 @@ def test_a_check_that_is_not_a_number_or_over_the_bound_never_holds(
 
 
 def test_generated_tiles_are_the_same_at_each_call(model: Model) -> None:
-    assert np.array_equal(generated_tiles(model), generated_tiles(model))
-    assert generated_tiles(model).shape == (16, 128, 128, 3)
+    assert np.array_equal(generated_tiles(model.bundle), generated_tiles(model.bundle))
+    assert generated_tiles(model.bundle).shape == (16, 128, 128, 3)

@@ -24,7 +24,7 @@ from edge_mil.imaging import (
     bring_to_tile,
     cells_inside,
 )
-from edge_mil.pipeline import Model
+from edge_mil.pipeline import Model, load_model
 from edge_mil.pipeline.whole_slide.cells import slide_outline, tissue_cells
 from edge_mil.pipeline.whole_slide.score import SlideReading, score_slide
 from edge_mil.types import UInt8Array, Verdict
@@ -72,7 +72,7 @@ def model(grid_bundle: Path) -> Iterator[Model]:
 
 
 def _load(path: Path) -> Model:
-    return Model.load(open_bundle(path))
+    return load_model(open_bundle(path))
 
 
 def streamed(source: Path, geometry: GridGeometry, **options: object) -> dict[Cell, UInt8Array]:

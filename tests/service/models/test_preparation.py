@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 
 from edge_mil.errors import DependencyError, EdgeMilError, SessionStateError
-from edge_mil.pipeline import Model
+from edge_mil.pipeline import load_model
+from edge_mil.pipeline.runners import fallback
 from edge_mil.pipeline.runners.verification import Check
-from edge_mil.service.models import preparation as preparing
-from edge_mil.service.models.preparation import Preparations, Wanted, choose_backend
+from edge_mil.service.models.preparation import Preparations, RunnerRequest, choose_backend
 from edge_mil.service.models.registry import BundleRegistry, ServedBundle
 from edge_mil.service.sessions.registry import SessionRegistry
 from edge_mil.session import SessionFolder, SessionSettings
 
 DEMO = Path(__file__).parents[3] / "edge_mil" / "demo" / "bundle"
-INT8 = Wanted("cpu", "int8")
+INT8 = RunnerRequest("cpu", "int8")
 
 
 class Served:
@@ -28,7 +28,7 @@ class Served:
 
     def __init__(self, folder: Path) -> None:
         self.told: list[str] = []
-        self.shelf = BundleRegistry([DEMO], lambda bundle: Model.load(bundle, threads=1))
+        self.shelf = BundleRegistry([DEMO], lambda bundle: load_model(bundle, threads=1))
         self.preparations = Preparations(folder, self.told.append)
         self.bundle: ServedBundle = self.shelf.bundles[0]
         self.folder = folder
@@ -71,7 +71,7 @@ def test_a_prepared_runner_takes_over_between_two_sessions(served: Served) -> No
 
 def test_precision_auto_measures_on_first_use_and_never_again(served: Served) -> None:
     async def work(hosts: SessionRegistry) -> None:
-        await served.preparations.select_engine(served.bundle, Wanted("auto", "auto"))
+        await served.preparations.select_engine(served.bundle, RunnerRequest("auto", "auto"))
         await hosts.create(served.bundle, SessionSettings(mpp=0.5))
 
     served.run(work)
@@ -82,7 +82,7 @@ def test_precision_auto_measures_on_first_use_and_never_again(served: Served) ->
     assert served.bundle.ready().precision == document["kept"]["graph"].split("-")[0]
 
     async def again(hosts: SessionRegistry) -> None:
-        await served.preparations.select_engine(served.bundle, Wanted("auto", "auto"))
+        await served.preparations.select_engine(served.bundle, RunnerRequest("auto", "auto"))
 
     served.run(again)
     assert kept.stat().st_mtime_ns == written
@@ -90,7 +90,7 @@ def test_precision_auto_measures_on_first_use_and_never_again(served: Served) ->
 
 def test_precision_auto_stays_on_the_backend_that_was_named(served: Served) -> None:
     async def work(hosts: SessionRegistry) -> None:
-        await served.preparations.select_engine(served.bundle, Wanted("cpu", "auto"))
+        await served.preparations.select_engine(served.bundle, RunnerRequest("cpu", "auto"))
 
     served.run(work)
     (kept,) = (served.folder / "tuned").glob("*.json")
@@ -101,7 +101,7 @@ def test_one_that_is_outside_of_the_bound_never_serves_and_the_reason_is_told(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     far = Check("tiles", 16, 0.5, 0.02, 0.99, 0.9)
-    monkeypatch.setattr(preparing, "check_runner", lambda *_: far)
+    monkeypatch.setattr(fallback, "check_runner", lambda *_: far)
 
     async def work(hosts: SessionRegistry) -> None:
         await served.preparations.select_engine(served.bundle, INT8)
@@ -121,7 +121,7 @@ def test_a_second_preparation_of_a_bundle_is_told_to_wait(served: Served) -> Non
         with pytest.raises(SessionStateError, match="being prepared"):
             await served.preparations.prepare(served.bundle, INT8)
         assert "int8 on cpu: VERIFYING" in served.bundle.info().detail
-        (await first).network.close()
+        (await first).close()
         assert "VERIFYING" not in served.bundle.info().detail
 
     served.run(work)

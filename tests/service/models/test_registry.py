@@ -12,7 +12,7 @@ from small_bundle import write_small_bundle
 
 from edge_mil.bundle import Bundle
 from edge_mil.errors import BundleError, BundleNotReadyError, UnknownBundleError
-from edge_mil.pipeline import Model
+from edge_mil.pipeline import Model, load_model
 from edge_mil.rpc.status import retry_after_s
 from edge_mil.service.models.registry import BundleRegistry, ServedBundle
 
@@ -27,7 +27,7 @@ class Gate:
         """Load when the gate is open."""
         self.reached.set()
         self.open.wait(30)
-        return Model.load(bundle)
+        return load_model(bundle)
 
 
 async def ignore(_: ServedBundle) -> None:
@@ -85,7 +85,7 @@ def test_a_name_is_unknown_only_when_all_are_known(shelf: BundleRegistry, gate: 
 def test_a_bundle_that_cannot_run_says_why(tmp_path: Path) -> None:
     path = write_small_bundle(tmp_path / "small").path
     (path / "attend.onnx").write_bytes(b"nonsense")
-    shelf = BundleRegistry([path], Model.load)
+    shelf = BundleRegistry([path], load_model)
 
     async def check() -> None:
         with pytest.raises(BundleError, match="was changed"):

@@ -19,8 +19,8 @@ from edge_mil.errors import CalibrationError, FrameError
 from edge_mil.imaging.correction.shading import ShadingCorrection
 from edge_mil.imaging.correction.stain import fit_profile
 from edge_mil.imaging.quality.gate import GateSettings
-from edge_mil.pipeline import Model
-from edge_mil.pipeline.whole_slide.colour_correction import ColoursAtHand
+from edge_mil.pipeline import Model, load_model
+from edge_mil.pipeline.whole_slide.colour_correction import SlideColours
 from edge_mil.pipeline.whole_slide.score import score_slide
 from edge_mil.session import Session, SessionFolder, SessionSettings
 from edge_mil.types import Float32Array, Frame, UInt8Array, Verdict
@@ -51,7 +51,7 @@ def shaded(frame: Frame) -> Frame:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
-    loaded = Model.load(write_small_bundle(tmp_path_factory.mktemp("grid") / "b", channels=2))
+    loaded = load_model(write_small_bundle(tmp_path_factory.mktemp("grid") / "b", channels=2))
     yield loaded
     loaded.close()
 
@@ -141,14 +141,14 @@ def test_with_stain_normalisation_live_equals_batch(method: str, tmp_path: Path)
     spec = StainSpec(
         method, target.background, target.mean, target.deviation, target.stains, target.reach
     )
-    model = Model.load(write_small_bundle(tmp_path / "b", stain=spec))
+    model = load_model(write_small_bundle(tmp_path / "b", stain=spec))
     with pytest.raises(CalibrationError, match="stain normalisation"):
         Session(model, MPP)
     slide = reddish(SLIDE)
     given = calibration(shading=None, stain=fit_profile(slide, glass))
     write_tiled_tiff(tmp_path / "slide.tiff", slide, MPP)
     file = SlideFile(tmp_path / "slide.tiff", MPP)
-    colours = ColoursAtHand(stain=stain_transform(model.input, given))
+    colours = SlideColours(stain=stain_transform(model.input, given))
     batch = score_slide(model, file, colours=colours).score
     plain = score_slide(model, file).score
     lossless = file.read(0, 0, 640, 448)
@@ -168,4 +168,4 @@ def test_white_gains_of_a_slide_file_are_those_of_its_camera() -> None:
     gains = (1.0, 1.1, 1.35)
     even = np.ones((1, 1, 3), np.float32)
     camera = ShadingCorrection(even, (448, 640), None, gains).apply(SLIDE)
-    assert np.array_equal(ColoursAtHand(gains).balanced(SLIDE), camera)
+    assert np.array_equal(SlideColours(gains).balanced(SLIDE), camera)

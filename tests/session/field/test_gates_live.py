@@ -13,7 +13,7 @@ from painted_field import MPP, field, painted
 from small_bundle import write_small_bundle
 
 from edge_mil.imaging.quality.gate import GateSettings
-from edge_mil.pipeline import Model
+from edge_mil.pipeline import Model, load_model
 from edge_mil.session import Session, SessionFolder, SessionSettings
 from edge_mil.types import FieldResult, Frame, Measure, UInt8Array, Verdict
 
@@ -28,7 +28,7 @@ def model(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Model]:
     folder = tmp_path_factory.mktemp(request.param)
-    loaded = Model.load(write_small_bundle(folder / "b", instances=request.param))
+    loaded = load_model(write_small_bundle(folder / "b", instances=request.param))
     yield loaded
     loaded.close()
 

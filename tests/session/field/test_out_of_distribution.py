@@ -15,7 +15,7 @@ from small_bundle import write_small_bundle
 
 from edge_mil.errors import FrameError
 from edge_mil.imaging import TissueTest
-from edge_mil.pipeline import Model
+from edge_mil.pipeline import Model, load_model
 from edge_mil.pipeline.ood.reference import DISTANCE, REFERENCE_FILE
 from edge_mil.session import Session, SessionFolder, SessionSettings
 from edge_mil.types import Frame, UInt8Array, Verdict
@@ -35,7 +35,7 @@ def tiles_of(slide: UInt8Array) -> UInt8Array:
 
 def reference(folder: Path) -> bytes:
     """Return `reference.npz` as the exporter fits it to slides like `stained`."""
-    model = Model.load(write_small_bundle(folder / "bare"))
+    model = load_model(write_small_bundle(folder / "bare"))
     files = [FileTiles(f"{seed}.png", tiles_of(stained(seed)), False) for seed in range(1, 7)]
     found = make_reference(files, model.extract, TissueTest())
     model.close()
@@ -46,7 +46,7 @@ def reference(folder: Path) -> bytes:
 def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
     folder = tmp_path_factory.mktemp("reference")
     more = {REFERENCE_FILE: reference(folder)}
-    loaded = Model.load(write_small_bundle(folder / "b", more=more))
+    loaded = load_model(write_small_bundle(folder / "b", more=more))
     yield loaded
     loaded.close()
 
@@ -101,7 +101,7 @@ def test_exchanged_channels_are_an_error_that_says_what_to_set(model: Model) -> 
 
 
 def test_without_a_reference_there_is_no_such_gate(tmp_path: Path) -> None:
-    model = Model.load(write_small_bundle(tmp_path / "b"))
+    model = load_model(write_small_bundle(tmp_path / "b"))
     with Session(model, MPP) as session:
         result = session.add(unlike())
     model.close()

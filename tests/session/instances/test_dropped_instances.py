@@ -14,7 +14,7 @@ from losing_instances import LosingInstances
 from painted_field import MPP, field, painted
 from small_bundle import write_small_bundle
 
-from edge_mil.pipeline import Model
+from edge_mil.pipeline import Model, load_model
 from edge_mil.session import Session, SessionFolder, SessionSettings
 from edge_mil.types import SlideScore
 
@@ -24,7 +24,7 @@ SUPPORT = Path(__file__).parents[2] / "support"
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
-    loaded = Model.load(write_small_bundle(tmp_path_factory.mktemp("grid") / "b", channels=2))
+    loaded = load_model(write_small_bundle(tmp_path_factory.mktemp("grid") / "b", channels=2))
     yield loaded
     loaded.close()
 
@@ -98,11 +98,11 @@ def test_a_killed_process_leaves_all_of_a_step_or_nothing(
         from painted_field import MPP, field, painted
         import edge_mil.session.restore as session_module
         from edge_mil.bundle import open_bundle
-        from edge_mil.pipeline import Model
+        from edge_mil.pipeline import load_model
         from edge_mil.session import SessionFolder, SessionSettings
 
         session_module.open_instances = LosingInstances.open
-        model = Model.load(open_bundle(Path(sys.argv[1])), threads=1)
+        model = load_model(open_bundle(Path(sys.argv[1])), threads=1)
         session = SessionFolder(Path(sys.argv[2])).create(model, SessionSettings(mpp=MPP))
         slide = painted(6400, 128)
         for sequence in range(1, 10_000):

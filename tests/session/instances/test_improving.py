@@ -12,7 +12,7 @@ import pytest
 from painted_field import MPP, field, painted
 from small_bundle import write_small_bundle
 
-from edge_mil.pipeline import Model
+from edge_mil.pipeline import Model, load_model
 from edge_mil.session import Session, SessionFolder, SessionSettings
 from edge_mil.types import Frame, UInt8Array, Verdict
 
@@ -24,7 +24,7 @@ PASS = [(x, y) for y in (0, 100, 200, 320) for x in (0, 150, 300, 448)]
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
-    loaded = Model.load(write_small_bundle(tmp_path_factory.mktemp("grid") / "b", channels=2))
+    loaded = load_model(write_small_bundle(tmp_path_factory.mktemp("grid") / "b", channels=2))
     yield loaded
     loaded.close()
 

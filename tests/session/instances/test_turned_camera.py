@@ -13,7 +13,7 @@ from textured_slide import textured_slide
 from tiled_tiff import write_tiled_tiff
 
 from edge_mil.cameras import Imperfections, VirtualMicroscope, open_camera
-from edge_mil.pipeline import Model
+from edge_mil.pipeline import Model, load_model
 from edge_mil.session import Session, SessionFolder, SessionSettings
 from edge_mil.types import Frame, SlideScore
 
@@ -23,7 +23,7 @@ WIDTH, HEIGHT = 700, 560
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
-    loaded = Model.load(write_small_bundle(tmp_path_factory.mktemp("grid") / "b", channels=2))
+    loaded = load_model(write_small_bundle(tmp_path_factory.mktemp("grid") / "b", channels=2))
     yield loaded
     loaded.close()
 

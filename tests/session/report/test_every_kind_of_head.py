@@ -13,7 +13,7 @@ from small_bundle import FEATURES, write_small_bundle
 
 from edge_mil.bundle import open_bundle, write_bundle
 from edge_mil.cli import main
-from edge_mil.pipeline import Model
+from edge_mil.pipeline import load_model
 from edge_mil.session import SessionFolder, SessionSettings
 
 torch = pytest.importorskip("torch")
@@ -55,7 +55,7 @@ def test_a_report_says_what_the_head_gives(
     name: str, shown: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bundle = written(name, tmp_path)
-    model = Model.load(open_bundle(bundle))
+    model = load_model(open_bundle(bundle))
     folder = SessionFolder(tmp_path / "state")
     session = folder.create(model, SessionSettings(mpp=MPP))
     for x in (0, 150, 300):

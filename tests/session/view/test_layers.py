@@ -12,7 +12,7 @@ from painted_field import MPP, field, painted
 from small_bundle import write_small_bundle
 
 from edge_mil.imaging.render.mosaic_canvas import UNSEEN, MosaicCanvas
-from edge_mil.pipeline import Model
+from edge_mil.pipeline import Model, load_model
 from edge_mil.session import Session, SessionFolder, SessionSettings
 from edge_mil.types import Frame, Region
 
@@ -21,7 +21,7 @@ SLIDE = painted()
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
-    loaded = Model.load(write_small_bundle(tmp_path_factory.mktemp("grid") / "b"))
+    loaded = load_model(write_small_bundle(tmp_path_factory.mktemp("grid") / "b"))
     yield loaded
     loaded.close()
 

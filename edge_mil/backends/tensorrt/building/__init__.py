@@ -1,5 +1,5 @@
-"""Build TensorRT engines, in a process of their own that may be killed.
+"""Build an engine in a process of its own, which can be limited and killed.
 
-`recipe` says what is built and under which key it is kept; `engine_builder` starts and bounds the
-process, `build_process` is what runs in it, `progress` turns its reports into a share.
+`engine_builder` asks the cache, then starts the process, watches it and keeps what it wrote;
+`build_process` runs in it and calls TensorRT; `progress` turns TensorRT's reports into a share.
 """

@@ -1,11 +1,11 @@
-"""How far a build is: nested phases of steps to one number that only grows."""
+"""The share of a build that is done, from TensorRT's nested phases of steps; it only grows."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-MOST = 0.99
-"""Until the plan is there."""
+MAX_SHARE = 0.99
+"""Reported at most until the plan is there."""
 
 
 @dataclass(slots=True)
@@ -22,7 +22,7 @@ class _Phase:
 
 
 class BuildProgress:
-    """Follows what TensorRT's progress monitor tells: phases inside of steps of phases."""
+    """Follows what TensorRT's progress monitor reports: phases inside of steps of phases."""
 
     def __init__(self) -> None:
         self.share = 0.0
@@ -35,29 +35,28 @@ class BuildProgress:
         self._open[name] = _Phase(parent, steps)
 
     def step(self, name: str, number: int) -> float:
-        """Note that a step is done; return the share of the whole."""
+        """Note that a step is done; return the share of the whole build."""
         phase = self._open.get(name)
         if phase is not None:
-            phase.done = max(phase.done, number + 1.0)
-            phase.children.clear()
-            self._tell_parents(name)
+            self._advance(name, max(phase.done, number + 1.0))
         return self.share
 
     def finish(self, name: str) -> float:
-        """Note that a phase ended; return the share of the whole."""
+        """Note that a phase ended; return the share of the whole build."""
         phase = self._open.get(name)
         if phase is not None:
-            phase.done = float(phase.steps)
-            phase.children.clear()
-            self._tell_parents(name)
+            self._advance(name, float(phase.steps))
             del self._open[name]
         return self.share
 
-    def _tell_parents(self, name: str) -> None:
+    def _advance(self, name: str, done: float) -> None:
+        """Set the steps that a phase has done, and carry its share up to the first phase."""
         phase = self._open[name]
+        phase.done = done
+        phase.children.clear()
         while phase.parent is not None and phase.parent in self._open:
             parent = self._open[phase.parent]
             parent.children[name] = max(parent.children.get(name, 0.0), phase.share)
             name, phase = phase.parent, parent
         if name == self._first:
-            self.share = max(self.share, min(MOST, phase.share))
+            self.share = max(self.share, min(MAX_SHARE, phase.share))

@@ -1,4 +1,5 @@
-"""Talk to the GPU: one file for each Python binding of the CUDA driver.
+"""Memory, copies and streams of one GPU, by either Python binding of the CUDA driver.
 
-`driver` is the common interface and chooses the binding that is installed.
+`driver` has the interface and chooses the binding that is installed; `pycuda` and `cuda_python`
+implement it.
 """

@@ -1,4 +1,4 @@
-"""CUDA through NVIDIA's cuda-python (cuda-bindings), wheels everywhere; see `driver.Driver`."""
+"""CUDA through NVIDIA's cuda-python (cuda-bindings), which has wheels for every platform."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edge_mil.types import UInt8Array
 
 
 class CudaPythonDriver:
-    """The first GPU through cuda-python."""
+    """The first GPU, through cuda-python; see `driver.Driver`."""
 
     def __init__(self) -> None:
         try:
@@ -27,7 +27,7 @@ class CudaPythonDriver:
         self._pinned: list[int] = []
 
     def open(self) -> None:
-        """Retain the primary context and push it."""
+        """Retain the primary context, and push it."""
         cuda = self._cuda
         self._call(cuda.cuInit, 0)
         device = self._call(cuda.cuDeviceGet, 0)
@@ -36,20 +36,17 @@ class CudaPythonDriver:
         self._call(cuda.cuCtxPushCurrent, context)
 
     def stream(self) -> int:
-        """Return the handle of a new stream."""
         flag = self._cuda.CUstream_flags.CU_STREAM_NON_BLOCKING
-        made = self._call(self._cuda.cuStreamCreate, flag)
-        self._streams[int(made)] = made
-        return int(made)
+        handle = self._call(self._cuda.cuStreamCreate, flag)
+        self._streams[int(handle)] = handle
+        return int(handle)
 
     def allocate(self, size_bytes: int) -> int:
-        """Return the address of new memory of the device."""
         address = int(self._call(self._cuda.cuMemAlloc, size_bytes))
         self._memory.append(address)
         return address
 
     def pinned(self, size_bytes: int) -> UInt8Array:
-        """Return pinned host memory; it is gone when the driver is closed."""
         address = int(self._call(self._cuda.cuMemHostAlloc, size_bytes, 0))
         self._pinned.append(address)
         memory: UInt8Array = np.ctypeslib.as_array(
@@ -58,35 +55,31 @@ class CudaPythonDriver:
         return memory
 
     def copy_to_device(self, device: int, host: UInt8Array, stream: int) -> None:
-        """Start a copy."""
         copy = self._cuda.cuMemcpyHtoDAsync
         self._call(copy, device, host.ctypes.data, host.nbytes, self._streams[stream])
 
     def copy_to_host(self, host: UInt8Array, device: int, stream: int) -> None:
-        """Start a copy."""
         copy = self._cuda.cuMemcpyDtoHAsync
         self._call(copy, host.ctypes.data, device, host.nbytes, self._streams[stream])
 
     def mark(self, stream: int) -> Any:
-        """Return an event behind what the stream was given."""
         flag = self._cuda.CUevent_flags.CU_EVENT_DISABLE_TIMING
         event = self._call(self._cuda.cuEventCreate, flag)
         self._call(self._cuda.cuEventRecord, event, self._streams[stream])
         return event
 
     def synchronise(self, mark: Any) -> None:
-        """Wait for an event; other threads run meanwhile."""
         self._call(self._cuda.cuEventSynchronize, mark)
         self._call(self._cuda.cuEventDestroy, mark)
 
     def close(self) -> None:
-        """Free everything, pop the context, let it go."""
+        """Free everything, then pop and release the context."""
         if self._device is None:
             return
         device, self._device = self._device, None
         cuda = self._cuda
-        for made in self._streams.values():
-            self._call(cuda.cuStreamDestroy, made)
+        for handle in self._streams.values():
+            self._call(cuda.cuStreamDestroy, handle)
         for address in self._memory:
             self._call(cuda.cuMemFree, address)
         for address in self._pinned:
@@ -96,10 +89,10 @@ class CudaPythonDriver:
         self._call(cuda.cuDevicePrimaryCtxRelease, device)
 
     def _call(self, function: Any, *arguments: Any) -> Any:
-        """Call the driver; its first answer is an error code.
+        """Call the driver; the first value that it returns is an error code.
 
         Raises:
-            BackendLostError: It is one, or the driver is not installed.
+            BackendLostError: The code is no success, or the driver is not installed.
         """
         try:
             code, *found = function(*arguments)

@@ -1,4 +1,4 @@
-"""The little that we want of CUDA, and the two packages that can give it."""
+"""The part of CUDA that running an engine needs, and the two packages that offer it."""
 
 from __future__ import annotations
 
@@ -11,17 +11,14 @@ DRIVERS = ("pycuda", "cuda-python")
 
 
 class Driver(Protocol):
-    """Memory, copies and a stream of one GPU; every method is called by one thread, the owner.
+    """Memory, copies and a stream of one GPU; one thread, the owner, calls every method.
 
-    What `open` and the others give is given back by `close`.
+    Every method raises BackendLostError where there is no device or it does not answer. `close`
+    frees what the other methods allocated.
     """
 
     def open(self) -> None:
-        """Take the device's primary context, TensorRT's own, and make it this thread's.
-
-        Raises:
-            BackendLostError: There is no device, or it does not answer; so do all methods.
-        """
+        """Make the device's primary context, which TensorRT uses, this thread's own."""
 
     def stream(self) -> int:
         """Return the handle of a new stream."""
@@ -30,7 +27,7 @@ class Driver(Protocol):
         """Return the address of new memory of the device."""
 
     def pinned(self, size_bytes: int) -> UInt8Array:
-        """Return host memory, uint8 (size_bytes,), that copies go to and from while others run."""
+        """Return pinned host memory, uint8 (size_bytes,), for asynchronous copies."""
 
     def copy_to_device(self, device: int, host: UInt8Array, stream: int) -> None:
         """Start copying all of `host`, pinned, to the device."""
@@ -39,20 +36,20 @@ class Driver(Protocol):
         """Start filling `host`, pinned, from the device."""
 
     def mark(self, stream: int) -> Any:
-        """Return a mark behind all that the stream was given so far."""
+        """Return a mark behind the work that the stream has so far."""
 
     def synchronise(self, mark: Any) -> None:
-        """Wait until the stream has come to a mark."""
+        """Wait until the stream has reached a mark."""
 
     def close(self) -> None:
-        """Give everything back, in the thread that opened it."""
+        """Free everything, in the thread that opened it."""
 
 
 def open_driver(name: str | None = None) -> Driver:
-    """Return a driver that is installed, not opened yet.
+    """Return a driver that is installed; it is not opened yet.
 
     Args:
-        name: One of DRIVERS; None takes the first that is there.
+        name: One of DRIVERS; None takes the first that is installed.
 
     Raises:
         DependencyError: None is installed.

@@ -1,7 +1,7 @@
-"""CUDA through pycuda, which a Jetson builds for itself; see `driver.Driver`.
+"""CUDA through pycuda, which is built on the Jetson itself.
 
-The primary context, never `pycuda.autoinit`: that makes a second one, and TensorRT then answers
-"invalid resource handle" (`runtime.md`, section 5).
+It uses the primary context and never `pycuda.autoinit`, which makes a second one: TensorRT then
+answers "invalid resource handle" (`docs/design/quantization-and-runtime.md`, "TensorRT").
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from edge_mil.types import UInt8Array
 
 
 class PycudaDriver:
-    """The first GPU through pycuda."""
+    """The first GPU, through pycuda; see `driver.Driver`."""
 
     def __init__(self) -> None:
         import pycuda.driver as cuda
@@ -28,7 +28,7 @@ class PycudaDriver:
         self._memory: list[Any] = []
 
     def open(self) -> None:
-        """Retain the primary context and push it."""
+        """Retain the primary context, and push it."""
         with self._errors():
             self._cuda.init()
             context = self._cuda.Device(0).retain_primary_context()
@@ -36,49 +36,42 @@ class PycudaDriver:
         self._context = context
 
     def stream(self) -> int:
-        """Return the handle of a new stream."""
         with self._errors():
-            made = self._cuda.Stream()
-        self._streams[int(made.handle)] = made
-        return int(made.handle)
+            stream = self._cuda.Stream()
+        self._streams[int(stream.handle)] = stream
+        return int(stream.handle)
 
     def allocate(self, size_bytes: int) -> int:
-        """Return the address of new memory of the device."""
         with self._errors():
-            made = self._cuda.mem_alloc(size_bytes)
-        self._memory.append(made)
-        return int(made)
+            memory = self._cuda.mem_alloc(size_bytes)
+        self._memory.append(memory)
+        return int(memory)
 
     def pinned(self, size_bytes: int) -> UInt8Array:
-        """Return pinned host memory."""
         with self._errors():
-            made: UInt8Array = self._cuda.pagelocked_empty(size_bytes, np.uint8)
-        return made
+            memory: UInt8Array = self._cuda.pagelocked_empty(size_bytes, np.uint8)
+        return memory
 
     def copy_to_device(self, device: int, host: UInt8Array, stream: int) -> None:
-        """Start a copy."""
         with self._errors():
             self._cuda.memcpy_htod_async(device, host, self._streams[stream])
 
     def copy_to_host(self, host: UInt8Array, device: int, stream: int) -> None:
-        """Start a copy."""
         with self._errors():
             self._cuda.memcpy_dtoh_async(host, device, self._streams[stream])
 
     def mark(self, stream: int) -> Any:
-        """Return an event behind what the stream was given."""
         with self._errors():
             event = self._cuda.Event(self._cuda.event_flags.DISABLE_TIMING)
             event.record(self._streams[stream])
         return event
 
     def synchronise(self, mark: Any) -> None:
-        """Wait for an event; other threads run meanwhile."""
         with self._errors():
             mark.synchronize()
 
     def close(self) -> None:
-        """Free everything, pop the context, let it go."""
+        """Free everything, then pop and release the context."""
         if self._context is None:
             return
         context, self._context = self._context, None

@@ -1,7 +1,7 @@
-"""An engine on the disk: our own header in front of the plan, verified before TensorRT sees it.
+"""An engine's file: a header of ours in front of the plan, verified before TensorRT reads it.
 
-A plan is code: deserialising a foreign one runs it. So a file is only handed on when it is this
-user's own, its header is whole, it was built for exactly this key, and the plan's digest holds.
+A plan is code: deserialising a foreign one runs it. So a plan is only handed on when its file is
+this user's own, its header is whole, it was built for exactly this key, and its digest is right.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from edge_mil.backends.tensorrt.building.recipe import EngineKey
+from edge_mil.backends.tensorrt.engines.recipe import EngineKey
 from edge_mil.errors import EngineError
 
 MAGIC = b"EDGE-MIL ENGINE1"
@@ -23,6 +23,8 @@ LENGTH = struct.Struct("<Q")
 DIGEST_BYTES = 32
 MAX_HEADER_BYTES = 1 << 20
 OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
+SHOWN_CHARS = 12
+"""Of a file's name in a message: enough to find it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +32,8 @@ class EngineHeader:
     """What is known of a plan without reading it.
 
     Attributes:
-        key: What it was built for.
-        label: Which graph, for people.
+        key: Parts of the key that it was built for.
+        label: Name of its graph.
         plan_bytes: Length of the plan.
         plan_sha256: Its digest, hex.
         built: When, seconds since the epoch.
@@ -49,7 +51,7 @@ class EngineHeader:
 def write_engine(
     file: BinaryIO, key: EngineKey, label: str, plan: memoryview, built: float, seconds: float
 ) -> EngineHeader:
-    """Write header and plan, and wait until the disk has them."""
+    """Write header and plan, and wait until they are on the disk."""
     digest = hashlib.sha256(plan).hexdigest()
     header = EngineHeader(key.parts, label, plan.nbytes, digest, built, seconds)
     text = json.dumps(
@@ -63,10 +65,10 @@ def write_engine(
 
 
 def read_header(file: BinaryIO, name: str) -> EngineHeader:
-    """Read the header; the file then stands at the plan.
+    """Read the header; the file's position is then the start of the plan.
 
     Raises:
-        EngineError: It is no engine of ours, or damaged.
+        EngineError: The file is no engine of ours, or damaged.
     """
     if file.read(len(MAGIC)) != MAGIC:
         raise _unusable(name, "it is no engine file of edge_mil")
@@ -84,15 +86,15 @@ def read_header(file: BinaryIO, name: str) -> EngineHeader:
 
 
 def read_engine(path: Path, key: EngineKey) -> tuple[EngineHeader, bytes]:
-    """Return a plan that may be run here.
+    """Return the header and the plan of an engine that may be run here.
 
     Raises:
-        EngineError: It is damaged, stale, was built for something else, or others could have
-            written it; it must be built again.
+        EngineError: The file is damaged, stale, was built for something else, or others could
+            have written it; it must be built again.
     """
     try:
         with path.open("rb") as file:
-            _own(os.fstat(file.fileno()), path.name)
+            _check_owner(os.fstat(file.fileno()), path.name)
             header = read_header(file, path.name)
             difference = key.difference(header.key)
             if difference:
@@ -105,7 +107,7 @@ def read_engine(path: Path, key: EngineKey) -> tuple[EngineHeader, bytes]:
     return header, plan
 
 
-def _own(status: os.stat_result, name: str) -> None:
+def _check_owner(status: os.stat_result, name: str) -> None:
     if not hasattr(os, "geteuid"):
         return  # Windows: the folder lies in the user's own profile
     if status.st_uid != os.geteuid():
@@ -115,4 +117,6 @@ def _own(status: os.stat_result, name: str) -> None:
 
 
 def _unusable(name: str, why: str) -> EngineError:
-    return EngineError(f"Engine {name[:12]} is not run: {why}; it is built again.", why=why)
+    return EngineError(
+        f"Engine {name[:SHOWN_CHARS]} is not run: {why}; it is built again.", why=why
+    )

@@ -1,4 +1,4 @@
-"""The engines of this device, under STATE/engines, for this user alone."""
+"""The engines of this device, in a folder under the state directory that is this user's alone."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edge_mil.backends.tensorrt.building.recipe import EngineKey
-from edge_mil.backends.tensorrt.engine_file import EngineHeader, read_engine, read_header
+from edge_mil.backends.tensorrt.engines.engine_file import EngineHeader, read_engine, read_header
+from edge_mil.backends.tensorrt.engines.recipe import EngineKey
 from edge_mil.errors import EngineError
 
 LOG = logging.getLogger("edge_mil.engines")
@@ -27,12 +27,12 @@ DAY_S = 86400
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A build that failed, remembered so that it is not tried at each start.
+    """An engine that could not be built or failed its verification; it is not built again.
 
     Attributes:
-        key: What was to be built.
-        label: Which graph, for people.
-        reason: Why it failed.
+        key: Parts of its key.
+        label: Name of its graph.
+        reason: Why it failed, as a clause.
         time: When, seconds since the epoch.
     """
 
@@ -46,11 +46,11 @@ class EngineCache:
     """Engines, failures and timings by key; a folder that only its user can read."""
 
     def __init__(self, root: Path) -> None:
-        """Open the folder, and test at once that engines can be kept in it.
+        """Open the folder, and test that a file can be kept in it.
 
         Raises:
-            EngineError: It cannot be written, or belongs to another user. Found here, at the
-                start, and not after minutes of building, at each start again.
+            EngineError: It cannot be written, or belongs to another user. This is found here, at
+                the start, and not after minutes of building at every start.
         """
         self.root = root
         try:
@@ -60,7 +60,7 @@ class EngineCache:
                 probe.write(b"edge-mil")
                 probe.flush()
                 os.fsync(probe.fileno())
-            self._sweep()
+            self._remove_old_parts()
         except OSError as error:
             raise EngineError(
                 f"Engines cannot be kept in {root} ({error.strerror}), so each start would build "
@@ -70,11 +70,11 @@ class EngineCache:
             ) from error
 
     def path(self, key: EngineKey) -> Path:
-        """Return where an engine lies, or will."""
+        """Return the path of an engine's file, whether it is there or not."""
         return self.root / (key.digest + ENGINE)
 
     def find(self, key: EngineKey) -> tuple[EngineHeader, bytes] | None:
-        """Return an engine that may be run, None where it must be built.
+        """Return header and plan of an engine that may be run, None where it must be built.
 
         A stale, foreign or damaged file is removed.
         """
@@ -89,7 +89,7 @@ class EngineCache:
             return None
 
     def keep(self, key: EngineKey, part: Path) -> None:
-        """Give a whole, synced file its name; a failure of this key is forgotten.
+        """Give a whole, synced file its name, and forget a failure of this key.
 
         Raises:
             EngineError: The file is not the engine of this key.
@@ -97,37 +97,32 @@ class EngineCache:
         read_engine(part, key)
         part.replace(self.path(key))
         self._sync()
-        self._failed(key).unlink(missing_ok=True)
+        self._failure_path(key).unlink(missing_ok=True)
 
-    def remove(self, key: EngineKey) -> None:
-        """Forget an engine."""
-        self.path(key).unlink(missing_ok=True)
-
-    def part(self) -> Path:
-        """Return the name of a new file for a builder to write; empty, private."""
+    def new_part(self) -> Path:
+        """Make an empty, private file for a builder to write."""
         descriptor, name = tempfile.mkstemp(dir=self.root, suffix=PART)
         os.close(descriptor)
         return Path(name)
 
-    def timings(self, key: EngineKey) -> Path:
-        """Return where the timings lie that builds on this device share."""
+    def timings_path(self, key: EngineKey) -> Path:
+        """Return the path of the timings that builds on this device share."""
         return self.root / (key.timing_digest + TIMINGS)
 
     def failure(self, key: EngineKey) -> Failure | None:
-        """Return what is remembered of a build that failed."""
-        return _failure(self._failed(key))
+        """Return why an engine is not to be built; None where it may be."""
+        return _read_failure(self._failure_path(key))
 
-    def remember(self, key: EngineKey, label: str, reason: str) -> Failure:
-        """Keep the reason why a build failed; `clear` forgets it."""
-        failure = Failure(key.parts, label, reason, time.time())
-        part = self.part()
-        part.write_text(json.dumps(asdict(failure)))
-        part.replace(self._failed(key))
-        return failure
+    def remember_failure(self, key: EngineKey, label: str, reason: str) -> None:
+        """Remove an engine, and keep the reason until `clear` removes that too."""
+        self.path(key).unlink(missing_ok=True)
+        part = self.new_part()
+        part.write_text(json.dumps(asdict(Failure(key.parts, label, reason, time.time()))))
+        part.replace(self._failure_path(key))
 
     @contextlib.contextmanager
-    def alone(self, key: EngineKey) -> Iterator[None]:
-        """Build one engine in one process at a time; a second waits, and finds it in the cache."""
+    def lock(self, key: EngineKey) -> Iterator[None]:
+        """Let one process at a time build an engine; a second waits, and finds it in the cache."""
         try:
             import fcntl
         except ImportError:  # Windows: two builds at once cost time, and the later one stays
@@ -153,46 +148,45 @@ class EngineCache:
         yield from sorted(found, key=lambda pair: -pair[1].built)
 
     def failures(self) -> Iterator[tuple[str, Failure]]:
-        """Yield the digest of the key and the failure of each build that failed."""
+        """Yield the digest of the key and the failure of each engine that failed."""
         for path in sorted(self.root.glob("*" + FAILED)):
-            failure = _failure(path)
+            failure = _read_failure(path)
             if failure is not None:
                 yield path.name[: -len(FAILED)], failure
 
     def clear(self, graphs: set[str]) -> int:
-        """Remove engines and failures built from these graphs (SHA-256), and what was cut off.
+        """Remove engines and failures of some graphs, and damaged files.
+
+        Args:
+            graphs: SHA-256 of each graph, hex.
 
         Returns:
-            How many files went.
+            The number of files removed.
         """
         kept = [(digest + ENGINE, header.key) for digest, header in self.engines()]
         kept += [(digest + FAILED, failure.key) for digest, failure in self.failures()]
-        names = {name for name, key in kept if key.get("graph") in graphs}
-        names |= self._unreadable(names | {name for name, _ in kept})
+        readable = {name for name, _ in kept}
+        present = {
+            path.name for pattern in (ENGINE, FAILED) for path in self.root.glob("*" + pattern)
+        }
+        names = {name for name, key in kept if key.get("graph") in graphs} | (present - readable)
         for name in names:
             with contextlib.suppress(FileNotFoundError):
                 (self.root / name).unlink()
         return len(names)
 
-    def _sweep(self) -> None:
-        """Remove what builds left that were cut off by a power cut; no build takes a day."""
+    def _remove_old_parts(self) -> None:
+        """Remove files of builds that a power cut ended; no build takes a day."""
         for part in self.root.glob("*" + PART):
             with contextlib.suppress(FileNotFoundError):
                 if part.stat().st_mtime < time.time() - DAY_S:
                     part.unlink()
 
-    def _unreadable(self, readable: set[str]) -> set[str]:
-        """Return the names of files that hold no engine and no failure any more."""
-        found = {
-            path.name for pattern in (ENGINE, FAILED) for path in self.root.glob("*" + pattern)
-        }
-        return found - readable
-
-    def _failed(self, key: EngineKey) -> Path:
+    def _failure_path(self, key: EngineKey) -> Path:
         return self.root / (key.digest + FAILED)
 
     def _sync(self) -> None:
-        """Wait until the disk knows the new name; Windows cannot open folders, and need not."""
+        """Wait until the new name is on the disk; Windows cannot open folders, and need not."""
         with contextlib.suppress(PermissionError):
             descriptor = os.open(self.root, os.O_RDONLY)
             try:
@@ -201,7 +195,7 @@ class EngineCache:
                 os.close(descriptor)
 
 
-def _failure(path: Path) -> Failure | None:
+def _read_failure(path: Path) -> Failure | None:
     try:
         return Failure(**json.loads(path.read_text()))
     except (OSError, ValueError, TypeError):
