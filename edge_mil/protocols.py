@@ -131,7 +131,7 @@ class SlideImage(Protocol):
             SourceError: That part is damaged.
         """
 
-    def overview(self, long_side_px: int) -> tuple[UInt8Array, float]:
+    def read_whole(self, long_side_px: int) -> tuple[UInt8Array, float]:
         """Return the whole slide, RGB uint8 (h, w, 3), and level-0 pixels per pixel of it."""
 
 

@@ -266,7 +266,7 @@ class SlideScore:
     pooled: tuple[float, ...] = ()
 
     def as_json(self) -> dict[str, object]:
-        """Return the `score` object of `design.md`, section 6."""
+        """Return the `score` object of the commands' JSON output."""
         if self.pooled:
             return {"pooled": list(self.pooled)}
         out: dict[str, object] = {

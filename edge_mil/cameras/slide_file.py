@@ -68,7 +68,7 @@ class SlideFile:
         """
         return self._read(x, y, 0, width_px, height_px)
 
-    def overview(self, long_side_px: int) -> tuple[UInt8Array, float]:
+    def read_whole(self, long_side_px: int) -> tuple[UInt8Array, float]:
         """Return the whole slide, RGB uint8 (h, w, 3), and level-0 pixels per pixel of it.
 
         The smallest level whose long side is at least `long_side_px` is read in bands and thinned

@@ -227,7 +227,7 @@ class VirtualMicroscope(Camera):
         """Return the fields of one pass: they cover the slide, or follow a path by hand."""
         slide, fov, overlap = self._slide, (self.width_px, self.height_px), self.plan.overlap
         if self.plan.path == "hand":
-            overview, _ = slide.overview(OVERVIEW_PX)
+            overview, _ = slide.read_whole(OVERVIEW_PX)
             tissue = overview.min(axis=2) < DARKEST_GLASS
             frames, seed = self.plan.hand_frames, self.plan.seed
             return hand_path(slide.width_px, slide.height_px, *fov, frames, seed, tissue)
@@ -245,7 +245,7 @@ class VirtualMicroscope(Camera):
 
     def _darkest(self, corners: list[Corner]) -> Corner:
         """Return the field that is darkest in the overview: it shows tissue if any does."""
-        overview, zoom = self._slide.overview(OVERVIEW_PX)
+        overview, zoom = self._slide.read_whole(OVERVIEW_PX)
         darkness = 255.0 - overview.min(axis=2).astype(np.float64)
         return max(corners, key=lambda corner: self._mean(darkness, zoom, corner))
 

@@ -16,7 +16,7 @@ class Bag:
 
     That order makes a restart equal to the bit: live and from the store, the same merges happen
     in the same sequence. Nothing is ever subtracted: when a dominant field is subtracted again, no
-    correct digit is left (`docs/design/aggregators.md`, "Why nothing is subtracted").
+    correct digit is left (`docs/design/aggregators.md`, "Why a field is never subtracted").
 
     Attributes:
         total: State of the whole bag.

@@ -1,4 +1,4 @@
 """The wire as Python: generated from proto/ by `make proto`, never edited."""
 
-SOURCE_SHA256 = "76be7b76f2db355d6673a20075c76ab46c0302be2fce1aafde1c11cf0b743c41"
+SOURCE_SHA256 = "5501e093eccc5ce49d2c7fe28b440d587f8b6151e78a8417b284a4bfed92dd31"
 """Of the .proto that this was generated from; a test compares it."""

@@ -98,7 +98,7 @@ class _VerdictEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTy
     """aborted by the client or past its deadline in the server's queue"""
 
 class Verdict(_Verdict, metaclass=_VerdictEnumTypeWrapper):
-    """Names follow design.md. A refused field is a value; malformed input is FieldResult.error."""
+    """What each means: docs/design/imaging.md ("Verdicts"). A refused field is a value; malformed input is FieldResult.error."""
 
 VERDICT_UNSPECIFIED: Verdict.ValueType  # 0
 """only together with FieldResult.error"""
@@ -149,7 +149,7 @@ class _InstanceKindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._E
     INSTANCE_KIND_FIELD: _InstanceKind.ValueType  # 2
 
 class InstanceKind(_InstanceKind, metaclass=_InstanceKindEnumTypeWrapper):
-    """What one instance of the bag is (design.md, section 3)."""
+    """What one instance of the bag is: docs/design/imaging.md ("Instances")."""
 
 INSTANCE_KIND_UNSPECIFIED: InstanceKind.ValueType  # 0
 INSTANCE_KIND_GRID: InstanceKind.ValueType  # 1

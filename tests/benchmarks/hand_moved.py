@@ -50,7 +50,7 @@ class Truth:
 
 
 @dataclass(frozen=True)
-class Reading:
+class HandPass:
     """What a hand-moved session came to.
 
     Attributes:
@@ -113,7 +113,7 @@ def read_by_hand(
     *,
     mpp: float,
     deviation: float = 0.0,
-) -> Reading:
+) -> HandPass:
     """Read a slide along a path, without a stage and with a perfect one."""
     width, height = field_px
     fields = [
@@ -136,7 +136,7 @@ def read_by_hand(
             first = min(row.sequence for row in store.located())
     clean, clean_score = _with_stage(fields, path, path[first - 1], field_px, bundle, mpp)
     assert score is not None
-    return Reading(
+    return HandPass(
         verdicts=Counter(verdicts),
         truth=truth,
         clean=clean,

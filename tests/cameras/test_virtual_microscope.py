@@ -136,7 +136,7 @@ def test_what_is_beyond_the_scan_is_white(slide: Path) -> None:
 
 def test_an_overview_shows_the_whole_slide(slide: Path) -> None:
     opened = SlideFile(slide)
-    small, zoom = opened.overview(100)
+    small, zoom = opened.read_whole(100)
     assert zoom == 7
     assert small.shape == (HEIGHT // 7, WIDTH // 7, 3)
     assert np.array_equal(small, PIXELS[::7, ::7])

@@ -193,7 +193,7 @@ def test_what_is_behind_the_frames_has_their_pixel_size(opened: Callable[[], Cam
     camera = opened()
     if camera.slide is not None:
         assert camera.slide.mpp == camera.mpp
-        overview, zoom = camera.slide.overview(100)
+        overview, zoom = camera.slide.read_whole(100)
         assert overview.shape[1] * zoom == pytest.approx(camera.slide.width_px, abs=zoom)
     camera.close()
 

@@ -22,6 +22,9 @@ EXCEPTIONS = {
 }
 """Module, or name, that a forbidden word may be in -> why."""
 
+ALIAS_ATTRIBUTE = "= renamed_attribute("
+"""What a line holds that keeps an attribute's old name for one release."""
+
 OLD_NAMES = frozenset((
     "Survey", "GridSurvey", "SlotSurvey", "StagedSurvey", "FoundSurvey", "WrappedSurvey",
     "Look", "refusal", "FieldReader", "Standing", "StandingBoard", "ShownSession",
@@ -123,7 +126,9 @@ def old_names_in(path: Path, old: frozenset[str]) -> list[str]:
     return [
         f"{path.relative_to(ROOT)}:{token.start[0]} {token.string}"
         for token in tokens
-        if token.type == tokenize.NAME and token.string in old
+        if token.type == tokenize.NAME
+        and token.string in old
+        and ALIAS_ATTRIBUTE not in token.line
     ]
 
 

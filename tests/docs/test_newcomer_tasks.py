@@ -104,7 +104,7 @@ def test_the_files_of_a_task_exist(task: str) -> None:
 
 
 def test_cameras_are_named_together_in_the_factory_only() -> None:
-    cameras = members("edge_mil/cameras/", ("frames", "close"))
+    cameras = members("edge_mil/cameras/", ("mpp", "frames"))
     assert {"VirtualMicroscope", "ImageFolder"} <= set(cameras)
     assert files_that_name(cameras, but=cameras.values()) == {"edge_mil/cameras/factory.py"}
     assert "edge_mil/cameras/factory.py" in files_of("add a camera")

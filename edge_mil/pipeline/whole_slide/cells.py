@@ -135,7 +135,7 @@ def slide_outline(slide: SlideImage, geometry: GridGeometry, tissue: TissueSpec)
         return tissue_outline((cell for cell, _ in tissue_cells(slide, geometry, tissue)), geometry)
     cell_px = min(geometry.cell_w_px, geometry.cell_h_px)
     long_side = max(slide.width_px, slide.height_px)
-    image, zoom = slide.overview(math.ceil(long_side * MIN_OVERVIEW_CELL_PX / cell_px))
+    image, zoom = slide.read_whole(math.ceil(long_side * MIN_OVERVIEW_CELL_PX / cell_px))
     mask, columns, rows = tissue_test(tissue).mask(image), *_counts(slide, geometry)
     # Shrink the mask to one pixel for each cell, whose level is then the share of tissue in it.
     width, height = (

@@ -46,7 +46,7 @@ BLANKS = 40
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Picture:
+class LabelledImage:
     """One labelled picture.
 
     Attributes:
@@ -64,7 +64,7 @@ class Picture:
 
 def labelled_set(
     data: Path, *, half: str = "all", fields: int = 12, seed: int = 0, other: bool = False
-) -> Iterator[Picture]:
+) -> Iterator[LabelledImage]:
     """Yield the labelled set.
 
     Args:
@@ -79,12 +79,12 @@ def labelled_set(
     for source in MAIN + EXTRA:
         paths = fields_of(data, source, half)
         for path in paths:
-            yield Picture("good", source, path.name, read_image(path))
+            yield LabelledImage("good", source, path.name, read_image(path))
         for path in spread(paths, fields):
             pixels = read_image(path)
             made = _made_otherwise(pixels, rng) if other else _made(pixels, rng)
             for kind, picture in made:
-                yield Picture(kind, source, path.name, picture)
+                yield LabelledImage(kind, source, path.name, picture)
     yield from _without_tissue(data, rng)
 
 
@@ -126,7 +126,7 @@ def _made_otherwise(
             yield "moved_jpeg", jpeg(moving, int(rng.integers(85, 97)))
 
 
-def _without_tissue(data: Path, rng: np.random.Generator) -> Iterator[Picture]:
+def _without_tissue(data: Path, rng: np.random.Generator) -> Iterator[LabelledImage]:
     shading = real_shading(data)
     for number in range(BLANKS):
         if number % 2:
@@ -134,10 +134,10 @@ def _without_tissue(data: Path, rng: np.random.Generator) -> Iterator[Picture]:
         else:
             glass, kind = clean_glass(768, 1024, rng), "blank_vignette"
         pixels = noisy(dusty(glass, rng, int(rng.integers(5, 60))), rng.uniform(0.5, 5.0), rng)
-        yield Picture(kind, "glass", f"{number:02d}", pixels)
+        yield LabelledImage(kind, "glass", f"{number:02d}", pixels)
     for source, kind in (("gate_negatives", "negatives"), ("brightfield_shading", "unstained")):
         for path in fields_of(data, source):
-            yield Picture(kind, source, path.name, read_image(path))
+            yield LabelledImage(kind, source, path.name, read_image(path))
 
 
 def main() -> None:
