@@ -1,4 +1,4 @@
-"""SC-MIL, of which no official output is at hand, against its formulas, written out slowly."""
+"""SC-MIL against its formulas, written out slowly: other sizes and rounds than the golden case."""
 
 from __future__ import annotations
 

@@ -58,8 +58,6 @@ def _shrink(x: torch.Tensor, limit: torch.Tensor) -> torch.Tensor:
 class ScMil(AttentionHead):
     """SC-MIL over ABMIL: instances are replaced by their sparse codes, and pooled by attention.
 
-    No official output was at hand: it is tested against a slow reference of the formulas.
-
     Source:
         Qiu et al. 2023, arXiv:2311.00048; sotiraslab/SC-MIL, models/sc.py and models/abmil.py.
     """
