@@ -5,7 +5,7 @@ from edge_mil.aggregators.classifier import Classifier
 from edge_mil.aggregators.mergeable.attention import AttentionAggregator, AttentionState
 from edge_mil.aggregators.mergeable.columnwise import ColumnState, MaxAggregator, MeanAggregator
 from edge_mil.aggregators.registry import Parts, build_aggregator
-from edge_mil.aggregators.whole_bag.base import WholeBagAggregator
+from edge_mil.aggregators.whole_bag.whole_bag_aggregator import WholeBagAggregator
 
 __all__ = [
     "AttentionAggregator",

@@ -19,8 +19,8 @@ from edge_mil_export.agreement import BagScorer
 from edge_mil_export.extractors import ExtractorSource, open_extractor
 from edge_mil_export.fidelity.bags import SLIDES, Bag, FidelitySet, split
 from edge_mil_export.fidelity.scoring import HeadScorer
-from edge_mil_export.onnx_export.aggregator import export_aggregator
-from edge_mil_export.onnx_export.extractor import ExtractorGraph, export_extractor, open_graph
+from edge_mil_export.onnx_export.exported_aggregator import export_aggregator
+from edge_mil_export.onnx_export.extractor_graph import ExtractorGraph, export_extractor, open_graph
 from edge_mil_export.tiles import FileTiles, TileMaker, spread
 
 from edge_mil.backends import open_backend

@@ -16,7 +16,7 @@ from small_bundle import FEATURES, write_small_bundle
 
 pytest.importorskip("torch")
 
-from edge_mil_export.bundle.reference import fit, make_reference
+from edge_mil_export.bundle.reference_file import fit, make_reference
 from edge_mil_export.tiles import FileTiles
 
 from edge_mil.bundle import Bundle, open_bundle, write_bundle

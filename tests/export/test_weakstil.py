@@ -11,7 +11,7 @@ import pytest
 import slow_references
 from edge_mil_export.architectures.weakstil import WeakStil
 from edge_mil_export.cli import main as edge_mil_export
-from edge_mil_export.onnx_export.aggregator import export_aggregator
+from edge_mil_export.onnx_export.exported_aggregator import export_aggregator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file

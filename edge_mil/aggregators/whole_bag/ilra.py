@@ -9,7 +9,7 @@ import numpy as np
 from edge_mil.aggregators.banked.bank import Bank
 from edge_mil.aggregators.classifier import Classifier
 from edge_mil.aggregators.dense import Arrays, layer_norm, linear, softmax_rows
-from edge_mil.aggregators.whole_bag.base import WholeBagAggregator
+from edge_mil.aggregators.whole_bag.whole_bag_aggregator import WholeBagAggregator
 from edge_mil.types import Float32Array, Float64Array, SlideScore
 
 ROWS = 8192

@@ -12,7 +12,7 @@ import numpy as np
 
 from edge_mil.aggregators.classifier import Classifier
 from edge_mil.aggregators.dense import Arrays, attention_weights, last_layer, layer_norm, linear
-from edge_mil.aggregators.whole_bag.base import WholeBagAggregator
+from edge_mil.aggregators.whole_bag.whole_bag_aggregator import WholeBagAggregator
 from edge_mil.types import Float32Array, Float64Array, Int64Array
 
 STEP_NUMBERS = 1 << 19

@@ -11,7 +11,7 @@ import numpy as np
 
 from edge_mil.aggregators.classifier import Classifier
 from edge_mil.aggregators.dense import Arrays, last_layer
-from edge_mil.aggregators.whole_bag.base import WholeBagAggregator
+from edge_mil.aggregators.whole_bag.whole_bag_aggregator import WholeBagAggregator
 from edge_mil.types import Float32Array, Float64Array
 
 SHARPNESS = 0.1

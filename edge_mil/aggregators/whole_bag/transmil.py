@@ -13,8 +13,8 @@ import numpy as np
 
 from edge_mil.aggregators.classifier import Classifier
 from edge_mil.aggregators.dense import Arrays, last_layer, layer_norm
-from edge_mil.aggregators.whole_bag.base import WholeBagAggregator
 from edge_mil.aggregators.whole_bag.nystrom import NystromLayer, grid_convolution
+from edge_mil.aggregators.whole_bag.whole_bag_aggregator import WholeBagAggregator
 from edge_mil.types import Float32Array, Float64Array
 
 SMALLEST_GRID = 7

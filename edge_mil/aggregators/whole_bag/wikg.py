@@ -13,7 +13,7 @@ from edge_mil.aggregators.dense import (
     linear,
     softmax_rows,
 )
-from edge_mil.aggregators.whole_bag.base import WholeBagAggregator
+from edge_mil.aggregators.whole_bag.whole_bag_aggregator import WholeBagAggregator
 from edge_mil.types import Float32Array, Float64Array, Int64Array
 
 SLOPE = 0.01

@@ -27,7 +27,7 @@ from edge_mil.errors import UsageError
 from edge_mil_export.architectures import build_head
 from edge_mil_export.architectures.registry import Variant, variants
 from edge_mil_export.bench.worker import BUNDLE, CHECKPOINT, GRAPH, ONNX, PLAN, TORCH
-from edge_mil_export.onnx_export.aggregator import export_aggregator
+from edge_mil_export.onnx_export.exported_aggregator import export_aggregator
 from edge_mil_export.onnx_export.whole_graph import whole_graph
 
 HELD = (100, 1_000, 10_000, 50_000)

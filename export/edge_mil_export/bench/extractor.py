@@ -21,7 +21,12 @@ from edge_mil.backends import open_backend
 from edge_mil.bundle import Bundle, InputSpec, open_bundle
 from edge_mil.errors import BundleError, DependencyError, UsageError
 from edge_mil.types import UInt8Array
-from edge_mil_export.extractors import ExtractorSource, Normalisation, open_extractor
+from edge_mil_export.extractors import (
+    ExtractorSource,
+    Normalisation,
+    TorchExtractor,
+    open_extractor,
+)
 from edge_mil_export.extractors.timm_model import build
 
 Run = Callable[[UInt8Array], object]
@@ -120,7 +125,7 @@ def measure(
         0, 256, (batch, given.tile_height_px, given.tile_width_px, 3), dtype=np.uint8
     )
     ways: dict[str, Run] = {}
-    if original is not None and original.module is not None:
+    if isinstance(original, TorchExtractor):
         ways["torch eager FP32"] = _torch_run(original)
     backend = open_backend("cpu", threads=1)
     for precision, name in ONNX_RUNTIME.items():
@@ -186,10 +191,10 @@ def original_extractor(
     kind, _, model = (name or spec.name).partition(":")
     if kind != "timm":
         return None
-    return ExtractorSource(spec.name, tile_px, normalisation, module=build(model, tile_px))
+    return TorchExtractor(spec.name, tile_px, normalisation, build(model, tile_px))
 
 
-def _torch_run(original: ExtractorSource) -> Run:
+def _torch_run(original: TorchExtractor) -> Run:
     import torch
 
     torch.set_num_threads(1)

@@ -13,6 +13,8 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edge_mil_export.commands import head_options
+
 if TYPE_CHECKING:
     from edge_mil_export.audit.table import Audited
 
@@ -59,9 +61,8 @@ def run(arguments: argparse.Namespace) -> int:
     """
     from edge_mil.errors import UsageError
     from edge_mil_export.audit.table import markdown
-    from edge_mil_export.onnx_export.aggregator import parse_options
 
-    options = parse_options(arguments.arch_option)
+    options = head_options.parse_options(arguments.arch_option)
     for name in ("seeds", "jobs"):
         number = getattr(arguments, name)
         if number is not None and number < 1:

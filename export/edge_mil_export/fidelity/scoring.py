@@ -10,7 +10,7 @@ from edge_mil.backends import open_backend
 from edge_mil.types import Float32Array, Float64Array
 
 if TYPE_CHECKING:
-    from edge_mil_export.onnx_export.aggregator import ExportedAggregator
+    from edge_mil_export.onnx_export.exported_aggregator import ExportedAggregator
 
 
 class HeadScorer:

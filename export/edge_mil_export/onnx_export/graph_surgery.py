@@ -9,10 +9,10 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
-from edge_mil_export.errors import ExtractorError
-
 Array = npt.NDArray[Any]
 
+NEWEST_IR = 9
+"""ONNX 1.16, which TensorRT 10.3's parser was built with; older ONNX Runtimes read it too."""
 HEAVY = ("Conv", "Gemm", "MatMul")
 """Operators that hold nearly all of the work, and the weights."""
 VALUE_PRESERVING = ("MaxPool", "Flatten", "Reshape", "Transpose", "Identity")
@@ -23,23 +23,6 @@ def copy_model(model: onnx.ModelProto) -> onnx.ModelProto:
     made = onnx.ModelProto()
     made.CopyFrom(model)
     return made
-
-
-def parse_model(data: bytes, name: str) -> onnx.ModelProto:
-    """Return the model that the bytes hold.
-
-    Raises:
-        ExtractorError: They are no ONNX model.
-    """
-    from google.protobuf.message import DecodeError
-
-    try:
-        model = onnx.load_model_from_string(data)
-    except DecodeError as error:
-        raise ExtractorError(f"{name} is no ONNX model; name an .onnx file.") from error
-    if not model.graph.node:
-        raise ExtractorError(f"{name} is no ONNX model, or an empty one; name an .onnx file.")
-    return model
 
 
 def resolve_constants(model: onnx.ModelProto) -> onnx.ModelProto:

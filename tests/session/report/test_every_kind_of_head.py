@@ -17,7 +17,7 @@ from edge_mil.pipeline import Model
 from edge_mil.session import SessionFolder, SessionSettings
 
 torch = pytest.importorskip("torch")
-exporter = pytest.importorskip("edge_mil_export.onnx_export.aggregator")
+exporter = pytest.importorskip("edge_mil_export.onnx_export.exported_aggregator")
 registry = pytest.importorskip("edge_mil_export.architectures.registry")
 safetensors = pytest.importorskip("safetensors.torch")
 

@@ -1,12 +1,8 @@
-"""An extractor to its FP32 graph, compared with the original before anything else is made of it."""
+"""Export an extractor as an FP32 graph, and compare it with the original."""
 
 from __future__ import annotations
 
-import contextlib
 import io
-import logging
-import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,24 +12,25 @@ from onnx import helper
 
 from edge_mil.backends import open_backend
 from edge_mil.types import Float32Array, UInt8Array
-from edge_mil_export.errors import ExtractorError
-from edge_mil_export.extractors.onnx_file import takes_bytes
+from edge_mil_export.errors import ExtractorError, first_line
+from edge_mil_export.extractors.onnx_file import OnnxExtractor
 from edge_mil_export.extractors.source import ExtractorSource
+from edge_mil_export.extractors.torch_module import TorchExtractor
+from edge_mil_export.onnx_export.graph_surgery import NEWEST_IR
 from edge_mil_export.onnx_export.preprocess import INPUT, OUTPUT, fuse_preprocessing, name_ends
-from edge_mil_export.quantize.qdq import NEWEST_IR
+from edge_mil_export.onnx_export.tracing import OPSET, quiet_exporter
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-OPSET = 18
-"""Newest that every TensorRT from 10.3 on is documented to parse, with a margin of two."""
 LEGACY_OPSET = 17
 """Newest of torch's TorchScript exporter."""
 MAX_BATCH = 256
 CHECKED_BATCHES = (1, 2, 7, 16)
 TOLERANCE = 1e-4
-"""Of max(1, the largest feature); FP32 kernels differ by 5e-6 (`runtime.md`, section 1)."""
+"""Of max(1, the largest feature); FP32 kernels differ by 5e-6
+(`docs/design/quantization-and-runtime.md`, "Exporting the extractor")."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,7 +39,7 @@ class ExtractorGraph:
 
     Attributes:
         model: The graph, uint8 (n, h, w, 3) to float32 (n, d).
-        data: It, serialised.
+        data: The serialised graph.
         max_error: Largest difference from the original's features, of max(1, largest feature).
     """
 
@@ -61,14 +58,13 @@ def export_extractor(source: ExtractorSource, feature_dim: int) -> ExtractorGrap
     Raises:
         ExtractorError: It cannot be exported, or the graph computes something else.
     """
-    if source.model is not None:
-        model = source.model
-        if not takes_bytes(model):
-            model = fuse_preprocessing(model, source.tile_px, source.normalisation)
+    if isinstance(source, OnnxExtractor):
+        model, is_complete = source.model, source.takes_bytes
     else:
-        assert source.module is not None
-        traced = _trace(source.module, source)
-        model = fuse_preprocessing(traced, source.tile_px, source.normalisation)
+        assert isinstance(source, TorchExtractor)
+        model, is_complete = _trace(source), False
+    if not is_complete:
+        model = fuse_preprocessing(model, source.tile_px, source.normalisation)
     model = _flattened(name_ends(model, feature_dim), source)
     model.ir_version = min(model.ir_version, NEWEST_IR)
     model.doc_string = ""
@@ -76,7 +72,7 @@ def export_extractor(source: ExtractorSource, feature_dim: int) -> ExtractorGrap
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:
         raise ExtractorError(
-            f"The graph of {source.name} is not valid ONNX ({str(error).splitlines()[0][:160]}); "
+            f"The graph of {source.name} is not valid ONNX ({first_line(error)}); "
             "report it with the versions of torch and onnx."
         ) from error
     data = model.SerializeToString()
@@ -141,17 +137,17 @@ def _flattened(model: onnx.ModelProto, source: ExtractorSource) -> onnx.ModelPro
     return model
 
 
-def _trace(module: nn.Module, source: ExtractorSource) -> onnx.ModelProto:
+def _trace(source: TorchExtractor) -> onnx.ModelProto:
     """Return the graph of a torch module, float32 (n, 3, h, w) in, with a dynamic batch."""
     import torch
 
     sample = torch.zeros(2, 3, *source.tile_px)  # a batch of 1 would be taken for a constant
     with quiet_exporter(), torch.inference_mode(False), torch.no_grad():
         try:
-            if isinstance(module, torch.jit.ScriptModule):
-                return _trace_script(module, sample)
+            if isinstance(source.module, torch.jit.ScriptModule):
+                return _trace_script(source.module, sample)
             program = torch.onnx.export(
-                module,
+                source.module,
                 (sample,),
                 dynamo=True,
                 opset_version=OPSET,
@@ -160,10 +156,9 @@ def _trace(module: nn.Module, source: ExtractorSource) -> onnx.ModelProto:
                 verbose=False,
             )
         except Exception as error:  # the exporter lets any error of the model's code through
-            line = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
             raise ExtractorError(
-                f"torch cannot export {source.name} to ONNX ({line}); rewrite what it names, or "
-                "export it yourself and use onnx:FILE."
+                f"torch cannot export {source.name} to ONNX ({first_line(error)}); rewrite what it "
+                "names, or export it yourself and use onnx:FILE."
             ) from error
     assert program is not None
     made: onnx.ModelProto = program.model_proto
@@ -186,19 +181,3 @@ def _trace_script(module: nn.Module, sample: torch.Tensor) -> onnx.ModelProto:
         dynamic_axes={"image": {0: "n"}, "embedding": {0: "n"}},
     )
     return onnx.load_model_from_string(out.getvalue())
-
-
-@contextlib.contextmanager
-def quiet_exporter() -> Iterator[None]:
-    """Keep the exporter's own progress and deprecation notes off the terminal."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "torch.export")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)

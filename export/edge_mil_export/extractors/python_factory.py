@@ -7,16 +7,17 @@ import sys
 from pathlib import Path
 
 from edge_mil.errors import UsageError
-from edge_mil_export.checkpoints.reader import load_state_dict
+from edge_mil_export.checkpoints.loading import load_state_dict
 from edge_mil_export.errors import ExtractorError
-from edge_mil_export.extractors.source import ExtractorSource, Normalisation
+from edge_mil_export.extractors.source import Normalisation
 from edge_mil_export.extractors.timm_import import import_torchvision
 from edge_mil_export.extractors.timm_model import load_weights
+from edge_mil_export.extractors.torch_module import TorchExtractor
 
 
 def open_factory(
     where: str, weights: Path | None, tile_px: tuple[int, int], normalisation: Normalisation | None
-) -> ExtractorSource:
+) -> TorchExtractor:
     """Call the factory without arguments; it returns a torch module from (n, 3, h, w) to (n, d).
 
     The module is looked for in the current directory first, then where Python looks.
@@ -58,4 +59,4 @@ def open_factory(
     if weights is not None:
         load_weights(module, load_state_dict(weights), f"python:{where}", weights.name)
     module = module.to("cpu").float().eval()
-    return ExtractorSource(f"python:{where}", tile_px, normalisation, module=module)
+    return TorchExtractor(f"python:{where}", tile_px, normalisation, module)

@@ -8,10 +8,10 @@ import numpy as np
 import onnx
 import pytest
 from edge_mil_export.errors import QuantizationError
-from edge_mil_export.extractors.source import ExtractorSource, Normalisation
+from edge_mil_export.extractors import Normalisation, TorchExtractor
 from edge_mil_export.fidelity.generated import paint_tiles
-from edge_mil_export.onnx_export.extractor import export_extractor, run_graph
-from edge_mil_export.quantize.fp16 import half_precision
+from edge_mil_export.onnx_export.extractor_graph import export_extractor, run_graph
+from edge_mil_export.quantize.fp16 import to_fp16
 from onnx import TensorProto, helper, numpy_helper
 from small_extractor import FEATURES, TILE_PX, tiny_net
 
@@ -34,9 +34,9 @@ def types(model: onnx.ModelProto) -> dict[str, int]:
 
 
 def test_a_network_in_fp16_gives_the_features_of_fp32(tmp_path: Path) -> None:
-    source = ExtractorSource("tiny", (TILE_PX, TILE_PX), HALF, module=tiny_net(tmp_path))
+    source = TorchExtractor("tiny", (TILE_PX, TILE_PX), HALF, tiny_net(tmp_path))
     graph = export_extractor(source, FEATURES)
-    half = half_precision(graph.model)
+    half = to_fp16(graph.model)
     tiles = paint_tiles(9, (TILE_PX, TILE_PX), 3)
     wanted, found = run_graph(graph.data, tiles), run_graph(half.SerializeToString(), tiles)
     assert found.dtype == np.float32
@@ -52,7 +52,7 @@ def test_layer_norm_and_means_stay_fp32_between_fp16_layers() -> None:
         "gain": np.ones(3, np.float32),
         "axes": np.array([1, 2], np.int64),
     }
-    half = half_precision(
+    half = to_fp16(
         toy(
             helper.make_node("MatMul", ["x", "w"], ["a"], "a"),
             helper.make_node("LayerNormalization", ["a", "gain"], ["b"], "b"),
@@ -71,7 +71,7 @@ def test_an_output_in_the_middle_of_fp16_is_given_back_as_fp32() -> None:
         helper.make_node("MatMul", ["x", "w"], ["a"], "a"),
         helper.make_node("Flatten", ["a"], ["features"], "b"),
     ]
-    half = half_precision(toy(*nodes, weights={"w": np.eye(3, dtype=np.float32)}))
+    half = to_fp16(toy(*nodes, weights={"w": np.eye(3, dtype=np.float32)}))
     assert types(half)["features"] == TensorProto.FLOAT
     tiles = np.full((2, 4, 4, 3), 100, np.uint8)
     assert np.array_equal(run_graph(half.SerializeToString(), tiles), np.full((2, 48), 100))
@@ -80,4 +80,4 @@ def test_an_output_in_the_middle_of_fp16_is_given_back_as_fp32() -> None:
 def test_a_weight_beyond_fp16_is_refused() -> None:
     node = helper.make_node("MatMul", ["x", "w"], ["features"], "a")
     with pytest.raises(QuantizationError, match="beyond FP16"):
-        half_precision(toy(node, weights={"w": np.full((3, 3), 1e5, np.float32)}))
+        to_fp16(toy(node, weights={"w": np.full((3, 3), 1e5, np.float32)}))

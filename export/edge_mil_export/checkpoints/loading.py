@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from edge_mil_export.checkpoints.unwrapping import Checkpoint, unwrap
-from edge_mil_export.errors import CheckpointError
+from edge_mil_export.errors import CheckpointError, first_line
 
 if TYPE_CHECKING:
     import torch
@@ -97,7 +97,7 @@ def _load_safetensors(path: Path) -> Mapping[str, torch.Tensor]:
         tensors: dict[str, torch.Tensor] = load_file(path)
     except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
         raise CheckpointError(
-            f"{path.name} is a safetensors file that cannot be read ({_first_line(error)}); it was "
+            f"{path.name} is a safetensors file that cannot be read ({first_line(error)}); it was "
             "cut short or damaged, copy it again."
         ) from error
     return tensors
@@ -240,7 +240,3 @@ def _reason(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     found = next((line for line in lines if "WeightsUnpickler error" in line), None)
     return (found or (lines[0] if lines else type(error).__name__))[:160]
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]

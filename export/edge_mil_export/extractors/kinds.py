@@ -43,7 +43,7 @@ def open_extractor(
         )
     normalisation = parse_normalisation(normalise)
     if kind == "python":
-        from edge_mil_export.extractors.factory import open_factory
+        from edge_mil_export.extractors.python_factory import open_factory
 
         return open_factory(where, weights, tile_px, normalisation)
     if weights is not None:

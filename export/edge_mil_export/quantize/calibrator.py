@@ -1,4 +1,4 @@
-"""Ranges and means of every tensor that INT8 may round, streamed over calibration tiles."""
+"""Measure ranges and means of every tensor that INT8 may round, over calibration tiles."""
 
 from __future__ import annotations
 
@@ -21,14 +21,16 @@ Ranges = dict[str, tuple[float, float]]
 
 POOLS = ("MaxPool", "GlobalAveragePool", "ReduceMean")
 BATCH = 8
+"""Tiles of one run."""
 BINS = 4096
+"""Of a histogram, from which percentiles are read."""
 PERCENTILE = 99.99
-METHODS = ("MinMax", "Percentile")
+"""Share of the values that a range keeps by the percentile method, in percent."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Statistics:
-    """What calibration tiles say of a graph's tensors.
+    """Ranges and means of a graph's tensors over the calibration tiles.
 
     Attributes:
         ranges: Lowest and highest value of each tensor.
@@ -40,13 +42,14 @@ class Statistics:
 
 
 class Calibrator:
-    """Runs the tiles through a graph; the second pass, for percentiles, only when it is asked for.
+    """Runs calibration tiles through a graph, and keeps statistics of its tensors.
 
-    Memory does not grow with the number of tiles.
+    Percentiles need a second pass, which is made when they are first asked for. Memory does not
+    grow with the number of tiles.
     """
 
     def __init__(self, model: onnx.ModelProto, tiles: UInt8Array) -> None:
-        """Prepare.
+        """Open the graph.
 
         Args:
             model: From `resolve_constants`; its one input takes the tiles.
@@ -54,18 +57,18 @@ class Calibrator:
         """
         self._tiles = tiles
         self._input, self._names, self._session = _open(model)
-        self._smallest: Statistics | None = None
+        self._min_max: Statistics | None = None
         self._percentiles: Ranges | None = None
 
     def statistics(self, method: str) -> Statistics:
         """Return the statistics by MinMax, or with ranges cut at the 99.99th percentile."""
-        if self._smallest is None:
-            self._smallest = self._first_pass()
+        if self._min_max is None:
+            self._min_max = self._first_pass()
         if method == "MinMax":
-            return self._smallest
+            return self._min_max
         if self._percentiles is None:
-            self._percentiles = self._second_pass(self._smallest.ranges)
-        return Statistics(self._percentiles, self._smallest.means)
+            self._percentiles = self._second_pass(self._min_max.ranges)
+        return Statistics(self._percentiles, self._min_max.means)
 
     def _runs(self, label: str) -> Iterator[tuple[str, npt.NDArray[Any]]]:
         starts = range(0, len(self._tiles), BATCH)
@@ -76,19 +79,21 @@ class Calibrator:
             yield from zip(self._names, found, strict=True)
 
     def _first_pass(self) -> Statistics:
+        """Return lowest and highest values, and the mean of each channel."""
         ranges: Ranges = {}
         totals: dict[str, Float64Array] = {}
         rows: dict[str, int] = {}
         for name, values in self._runs("calibrating"):
             low, high = ranges.get(name, (0.0, 0.0))
             ranges[name] = min(low, float(values.min())), max(high, float(values.max()))
-            channel = 1 if values.ndim == 4 else values.ndim - 1
+            channel = 1 if values.ndim == 4 else values.ndim - 1  # (n, c, h, w), or (..., c)
             others = tuple(axis for axis in range(values.ndim) if axis != channel)
             totals[name] = totals.get(name, 0) + values.sum(others, dtype=np.float64)
             rows[name] = rows.get(name, 0) + values.size // values.shape[channel]
         return Statistics(ranges, {name: totals[name] / rows[name] for name in totals})
 
     def _second_pass(self, ranges: Ranges) -> Ranges:
+        """Return ranges cut at the percentile, from histograms between lowest and highest value."""
         counts = {name: np.zeros(BINS, dtype=np.int64) for name in ranges}
         for name, values in self._runs("percentiles"):
             low, high = ranges[name]
