@@ -338,3 +338,10 @@ def test_a_users_own_head_is_one_decorated_class(
     assert export(weights(state))[0] == 0
     assert open_bundle(tmp_path / "bundle").manifest.aggregator.architecture == "mine"
     assert len(score(np.ones((3, 5), dtype=np.float32))["score"]["logits"]) == 2
+
+
+def test_the_old_name_of_the_reader_still_works_and_warns() -> None:
+    import edge_mil_export.architectures as architectures
+
+    with pytest.warns(DeprecationWarning, match="StateDictReader"):
+        assert architectures.Layout is StateDictReader

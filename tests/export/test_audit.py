@@ -12,7 +12,8 @@ from edge_mil.aggregators.catalogue import CATALOGUE
 pytest.importorskip("torch")
 
 from edge_mil_export import cli
-from edge_mil_export.architectures.registry import fresh_head, variants
+from edge_mil_export.architectures.building import fresh_head
+from edge_mil_export.architectures.registry import variants
 from edge_mil_export.audit.references import EmbeddingMean, InstanceMax
 from edge_mil_export.audit.training import Sizes, audit, auroc, verdict
 from edge_mil_export.audit.unit_tests import BAG, UNIT_TESTS, WIDTH, draw_bags, standardised

@@ -33,7 +33,7 @@ def exported(
 ) -> Any:
     """Export a head with fresh weights; detected from its keys unless it is `named`."""
     torch.manual_seed(0)
-    chosen = next(a for a in registry._candidates() if a.name == architecture)
+    chosen = registry.named_architecture(architecture)
     path = folder / f"{architecture}.safetensors"
     state = chosen.build.fresh(FEATURES, 2)
     safetensors.save_file({key: value.contiguous() for key, value in state.items()}, path)

@@ -1,4 +1,4 @@
-"""Heads that must see the bag at once: the state is the bag, the score a run over it."""
+"""The base of heads that must see the bag at once: the state is the bag, a score a run over it."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import numpy as np
 
 from edge_mil.aggregators.banked.bank import Bank
 from edge_mil.aggregators.classifier import Classifier
-from edge_mil.errors import EmptyBagError, InvalidInstancesError
-from edge_mil.protocols import Aggregator
+from edge_mil.aggregators.counted import CountedAggregator, check_batch
 from edge_mil.types import Float32Array, Float64Array, InstanceBatch, SlideScore
 
-VALUES = "values"
+EMBEDDINGS = "values"
+"""Array of the bank, and output of `attend.onnx`."""
 
 
-class WholeBagAggregator(Aggregator[Bank]):
+class WholeBagAggregator(CountedAggregator[Bank]):
     """Keeps what `attend.onnx` gives for each instance; runs `forward` in canonical order.
 
     Attributes:
         value_dim: Width of a kept row.
-        classifier: Says what the logits mean.
+        classifier: Turns the logits into a score.
         smallest: Bags of fewer instances have no score yet.
     """
 
@@ -28,14 +28,14 @@ class WholeBagAggregator(Aggregator[Bank]):
     needs_instance_order = True
 
     def __init__(self, value_dim: int, classifier: Classifier, smallest: int = 1) -> None:
-        self.value_dim, self.classifier, self.smallest = value_dim, classifier, smallest
+        self.value_dim, self.classifier, self.smallest = value_dim, classifier, max(1, smallest)
 
     @abstractmethod
-    def forward(self, values: Float32Array) -> tuple[Float64Array, Float32Array | None]:
+    def forward(self, embeddings: Float32Array) -> tuple[Float64Array, Float32Array | None]:
         """Run the head.
 
         Args:
-            values: Rows of the bag in canonical order, float32 (n, value_dim), n at least
+            embeddings: Rows of the bag in canonical order, float32 (n, value_dim), n at least
                 `smallest`.
 
         Returns:
@@ -44,54 +44,39 @@ class WholeBagAggregator(Aggregator[Bank]):
         """
 
     def initial_state(self) -> Bank:
-        """Return the empty bag."""
-        return Bank({VALUES: self.value_dim})
+        return Bank({EMBEDDINGS: self.value_dim})
 
     def update(self, state: Bank, batch: InstanceBatch) -> Bank:
-        """Return the bag after also seeing `batch`."""
-        if batch.values.shape[1] != self.value_dim or batch.instance_order is None:
-            raise InvalidInstancesError(
-                f"Expected values of width {self.value_dim} with their order, got "
-                f"{batch.values.shape[1]}; the graphs are of another bundle."
-            )
-        return state.append({VALUES: batch.values}, batch.instance_order) if len(batch) else state
+        check_batch(batch, self.value_dim, ordered=True)
+        if batch.instance_order is None or len(batch) == 0:
+            return state
+        return state.append({EMBEDDINGS: batch.embeddings}, batch.instance_order)
 
     def merge(self, left: Bank, right: Bank) -> Bank:
-        """Return the bag of both."""
         return left.extend(right)
 
-    def instances(self, state: Bank) -> int:
-        """Return how many instances the bag holds."""
-        return state.count
+    def score_all(self, states: list[Bank]) -> list[SlideScore]:
+        return [self._score(state) for state in states]
 
-    def score(self, state: Bank) -> SlideScore:
-        """Run the head over the bag; slow."""
-        if state.count < max(1, self.smallest):
-            raise EmptyBagError
-        logits, _ = self.forward(np.ascontiguousarray(state[VALUES][state.order()]))
-        return self.classifier.finish(logits[None], [state.count])[0]
-
-    def scores(self, states: list[Bank]) -> list[SlideScore | None]:
-        """Return the score of each state, None for one that has none yet."""
-        enough = max(1, self.smallest)
-        return [self.score(s) if s.count >= enough else None for s in states]
+    def _score(self, state: Bank) -> SlideScore:
+        logits, _ = self._run(state)
+        return self.classifier.scores_of_logits(logits[None], [state.count])[0]
 
     def attention(self, state: Bank, batch: InstanceBatch) -> Float32Array | None:
-        """Return the attention of the batch's instances in the bag, (n, k)."""
-        if state.count < max(1, self.smallest) or batch.instance_order is None:
+        if state.count < self.smallest or batch.instance_order is None:
             return None
-        order = state.order()
-        _, weights = self.forward(np.ascontiguousarray(state[VALUES][order]))
+        _, weights = self._run(state)
         if weights is None:
             return None
-        keys = state.keys
-        at = {keys[row]: number for number, row in enumerate(order.tolist())}
-        return weights[[at[key] for key in batch.instance_order.keys]]
+        position = np.empty(state.count, dtype=np.int64)
+        position[state.order()] = np.arange(state.count)
+        return weights[position[state.rows_of(batch.instance_order.keys)]]
 
     def to_bytes(self, state: Bank) -> bytes:
-        """Serialise a state."""
         return state.to_bytes()
 
     def from_bytes(self, data: bytes) -> Bank:
-        """Read what `to_bytes` wrote."""
-        return Bank.from_bytes(data, {VALUES: self.value_dim})
+        return Bank.from_bytes(data, {EMBEDDINGS: self.value_dim})
+
+    def _run(self, state: Bank) -> tuple[Float64Array, Float32Array | None]:
+        return self.forward(np.ascontiguousarray(state[EMBEDDINGS][state.order()]))

@@ -1,4 +1,4 @@
-"""DTFD-MIL."""
+"""DTFD-MIL: two tiers of attention, over pseudo-bags and over what each of them gives."""
 
 from __future__ import annotations
 
@@ -10,18 +10,21 @@ from torch import nn
 
 from edge_mil.errors import UsageError
 from edge_mil_export.architectures.acmil import DimReduction
-from edge_mil_export.architectures.head import INTEGER, GatedAttention, Head, Option, Options, gated
-from edge_mil_export.architectures.nystrom import fresh_parts, linear_arrays
+from edge_mil_export.architectures.head import GatedAttention, Head, gated
+from edge_mil_export.architectures.layers import (
+    FRESH_HIDDEN,
+    FRESH_WIDTH,
+    fresh_parts,
+    linear_arrays,
+)
+from edge_mil_export.architectures.options import INTEGER, Option, Options
 from edge_mil_export.architectures.registry import architecture
 from edge_mil_export.architectures.state_dict_reader import StateDictReader
 
-FRESH_WIDTH, FRESH_HIDDEN = 64, 32
-"""The official 512 and 128, scaled."""
 
-
-def _attention(layout: StateDictReader, at: str, width: int) -> GatedAttention:
+def _attention(reader: StateDictReader, at: str, width: int) -> GatedAttention:
     branch, gate, last = (f"{at}.attention_{part}" for part in ("V.0", "U.0", "weights"))
-    return gated(layout, branch, gate, last, width)
+    return gated(reader, branch, gate, last, width)
 
 
 @architecture(
@@ -33,8 +36,7 @@ class Dtfd(Head):
     """Two tiers of gated attention: over pseudo-bags, then over what each of them gives.
 
     Source:
-        Zhang et al. 2022, arXiv:2203.12081; hrzhang1123/DTFD-MIL, Main_DTFD_MIL.py and Model/;
-        `aggregators.md`, 4.7.
+        Zhang et al. 2022, arXiv:2203.12081; hrzhang1123/DTFD-MIL, Main_DTFD_MIL.py and Model/.
     """
 
     options = (
@@ -45,8 +47,8 @@ class Dtfd(Head):
     )
     extra_outputs = ("class_scores",)
 
-    def __init__(self, layout: StateDictReader, options: Options) -> None:
-        super().__init__(layout, options)
+    def __init__(self, reader: StateDictReader, options: Options) -> None:
+        super().__init__(reader, options)
         self.distill, self.groups = options["distill"], int(options["groups"])
         self.each = int(options["instances"]) // self.groups
         if self.distill != "afs" and self.each == 0:
@@ -56,12 +58,12 @@ class Dtfd(Head):
                 f"{self.groups} or more."
             )
         self.pooling = "dtfd"
-        self.embed = DimReduction(layout, "dim_reduction")
+        self.embed = DimReduction(reader, "dim_reduction")
         width = self.embed.fc1.out_features
-        self.attention = _attention(layout, "attention", width)
-        self.first = layout.linear("classifier.fc", width)
-        self.second = _attention(layout, "att_classifier.attention", width)
-        self.last = layout.linear("att_classifier.classifier.fc", width)
+        self.attention = _attention(reader, "attention", width)
+        self.first = reader.linear("classifier.fc", width)
+        self.second = _attention(reader, "att_classifier.attention", width)
+        self.last = reader.linear("att_classifier.classifier.fc", width)
         self.feature_dim, self.value_dim = self.embed.fc1.in_features, width
         self.channels, self.outputs = 1, self.last.out_features
         # Which instances go on depends on the others of a pseudo-bag with three classes or more.
@@ -96,7 +98,6 @@ class Dtfd(Head):
         return found
 
     def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
-        """Return the second tier."""
         gate = self.second.gate
         assert gate is not None
         return (
@@ -108,7 +109,6 @@ class Dtfd(Head):
 
     @classmethod
     def fresh(cls, feature_dim: int, outputs: int) -> dict[str, torch.Tensor]:
-        """Return a fresh DTFD of width 64."""
         made: dict[str, nn.Module] = {
             "dim_reduction.fc1": nn.Linear(feature_dim, FRESH_WIDTH, bias=False),
             "classifier.fc": nn.Linear(FRESH_WIDTH, outputs),

@@ -1,4 +1,4 @@
-"""MambaMIL with SR-Mamba."""
+"""MambaMIL with SR-Mamba: a scan in order, and one over a re-ordered bag."""
 
 from __future__ import annotations
 
@@ -11,38 +11,32 @@ from torch import nn
 from torch.nn import functional
 
 from edge_mil.errors import UsageError
-from edge_mil_export.architectures.head import (
-    ACTIVATION,
-    INTEGER,
-    Head,
-    Option,
-    Options,
-    activation,
-    gated,
-)
-from edge_mil_export.architectures.nystrom import fresh_parts, linear_arrays
+from edge_mil_export.architectures.head import Head, activation, gated
+from edge_mil_export.architectures.layers import FRESH_WIDTH, fresh_parts, linear_arrays
+from edge_mil_export.architectures.options import ACTIVATION, INTEGER, Option, Options
 from edge_mil_export.architectures.registry import architecture
 from edge_mil_export.architectures.state_dict_reader import StateDictReader
 
-FRESH_WIDTH, FRESH_LAYERS, STATES, TAPS, HIDDEN = 64, 2, 16, 4, 128
+FRESH_LAYERS, STATES, TAPS, HIDDEN = 2, 16, 4, 128
+"""Of a fresh head, as published."""
 
 
 class Branch(nn.Module):
     """One selective scan of a layer; `tail` is "" for the forward one, "_b" for the other."""
 
-    def __init__(self, layout: StateDictReader, at: str, tail: str, channels: int) -> None:
+    def __init__(self, reader: StateDictReader, at: str, tail: str, channels: int) -> None:
         super().__init__()
         logarithm = "A_log" if not tail else "A_b_log"
-        self.rates_log = nn.Parameter(layout.tensor(f"{at}.{logarithm}", channels, None).clone())
-        self.skip = nn.Parameter(layout.tensor(f"{at}.D{tail}", channels).clone())
-        kernel = layout.tensor(f"{at}.conv1d{tail}.weight", channels, 1, None)
+        self.rates_log = nn.Parameter(reader.tensor(f"{at}.{logarithm}", channels, None).clone())
+        self.skip = nn.Parameter(reader.tensor(f"{at}.D{tail}", channels).clone())
+        kernel = reader.tensor(f"{at}.conv1d{tail}.weight", channels, 1, None)
         self.kernel = nn.Parameter(kernel.clone())
-        has_bias = f"{at}.conv1d{tail}.bias" in layout
-        bias = layout.tensor(f"{at}.conv1d{tail}.bias", channels) if has_bias else None
+        has_bias = f"{at}.conv1d{tail}.bias" in reader
+        bias = reader.tensor(f"{at}.conv1d{tail}.bias", channels) if has_bias else None
         self.bias = nn.Parameter(torch.zeros(channels) if bias is None else bias.clone())
-        self.x_proj = layout.linear(f"{at}.x_proj{tail}", channels, bias=False)
+        self.x_proj = reader.linear(f"{at}.x_proj{tail}", channels, bias=False)
         ranks = self.x_proj.out_features - 2 * self.rates_log.shape[1]
-        self.dt_proj = layout.linear(f"{at}.dt_proj{tail}", ranks, channels)
+        self.dt_proj = reader.linear(f"{at}.dt_proj{tail}", ranks, channels)
         self.tail, self.ranks = tail, ranks
 
     def forward(self, inputs: torch.Tensor, gates: torch.Tensor) -> torch.Tensor:
@@ -79,14 +73,14 @@ class Branch(nn.Module):
 class SRLayer(nn.Module):
     """h + SR(LN h): a scan in order, and one over every `rate`-th instance in turn."""
 
-    def __init__(self, layout: StateDictReader, at: str, width: int, rate: int) -> None:
+    def __init__(self, reader: StateDictReader, at: str, width: int, rate: int) -> None:
         super().__init__()
-        self.norm = layout.layer_norm(f"{at}.0", width)
-        self.in_proj = layout.linear(f"{at}.1.in_proj", width, bias=None)
+        self.norm = reader.layer_norm(f"{at}.0", width)
+        self.in_proj = reader.linear(f"{at}.1.in_proj", width, bias=None)
         channels = self.in_proj.out_features // 2
-        self.out_proj = layout.linear(f"{at}.1.out_proj", channels, width, bias=None)
+        self.out_proj = reader.linear(f"{at}.1.out_proj", channels, width, bias=None)
         self.forwards, self.strided = (
-            Branch(layout, f"{at}.1", tail, channels) for tail in ("", "_b")
+            Branch(reader, f"{at}.1", tail, channels) for tail in ("", "_b")
         )
         self.rate = rate
 
@@ -117,8 +111,7 @@ class MambaMil(Head):
     """MambaMIL with SR-Mamba; Bi-Mamba has the same keys and is another model.
 
     Source:
-        Yang, Wang and Chen 2024, arXiv:2403.06800; isyangshu/MambaMIL, models/MambaMIL.py;
-        `aggregators.md`, 4.11.
+        Yang, Wang and Chen 2024, arXiv:2403.06800; isyangshu/MambaMIL, models/MambaMIL.py.
     """
 
     options = (
@@ -129,8 +122,8 @@ class MambaMil(Head):
     )
     incremental, order, logits_in_attend = "whole-bag", "grid", False
 
-    def __init__(self, layout: StateDictReader, options: Options) -> None:
-        super().__init__(layout, options)
+    def __init__(self, reader: StateDictReader, options: Options) -> None:
+        super().__init__(reader, options)
         if options["scan"] == "bi":
             raise UsageError(
                 "scan=bi is none of the heads here: only SR-Mamba (scan=sr) is, and a Bi-Mamba "
@@ -140,25 +133,23 @@ class MambaMil(Head):
         if options["survival"] == "nll":
             self.kind = "survival"
         rate = int(options["rate"])
-        first = layout.linear("_fc1.0")
+        first = reader.linear("_fc1.0")
         width = first.out_features
         self.embed = nn.Sequential(first, activation(options["activation"]))
         self.layers = nn.ModuleList(
-            SRLayer(layout, f"layers.{i}", width, rate) for i in layout.indices("layers.")
+            SRLayer(reader, f"layers.{i}", width, rate) for i in reader.indices("layers.")
         )
-        self.norm = layout.layer_norm("norm", width)
-        self.attention = gated(layout, "attention.0", "", "attention.2", width)
-        self.classifier = layout.linear("classifier", width)
+        self.norm = reader.layer_norm("norm", width)
+        self.attention = gated(reader, "attention.0", "", "attention.2", width)
+        self.classifier = reader.linear("classifier", width)
         self.feature_dim, self.value_dim = first.in_features, width
         self.channels, self.outputs = self.attention.channels, self.classifier.out_features
 
     def attend(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the embeddings."""
         h = self.embed(features)
         return h, h
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Return the logits (c,) of a whole bag (n, d)."""
         h = self.embed(features)
         for layer in self.layers:
             h = layer(h)
@@ -168,7 +159,6 @@ class MambaMil(Head):
         return logits
 
     def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
-        """Return what follows the embedding."""
         found = linear_arrays("norm", self.norm)
         for number, layer in enumerate(self.layers):
             assert isinstance(layer, SRLayer)
@@ -178,12 +168,10 @@ class MambaMil(Head):
         return found | linear_arrays("classifier", self.classifier)
 
     def describe(self) -> str:
-        """Say how many layers there are."""
         return f"{len(self.layers)} layers"
 
     @classmethod
     def fresh(cls, feature_dim: int, outputs: int) -> dict[str, torch.Tensor]:
-        """Return a fresh MambaMIL of width 64, its scans as Mamba initialises them."""
         parts: dict[str, nn.Module] = {
             "_fc1.0": nn.Linear(feature_dim, FRESH_WIDTH),
             "norm": nn.LayerNorm(FRESH_WIDTH),

@@ -1,7 +1,7 @@
 """Nystrom attention and the grid convolution of transformer heads, in torch: to train, to compare.
 
 Source:
-    Xiong et al. 2021, arXiv:2102.03902; Shao et al. 2021, arXiv:2106.00908; `aggregators.md`, 4.9.
+    Xiong et al. 2021, arXiv:2102.03902; Shao et al. 2021, arXiv:2106.00908.
 """
 
 from __future__ import annotations
@@ -23,17 +23,20 @@ HEADS, TAPS = 8, 33
 
 
 class NystromLayer(nn.Module):
-    """x + attention of LN(x) over landmarks, half as many as the width; see the device's part."""
+    """x + attention of LN(x) over landmarks, half as many as the width.
+
+    The device's part, in NumPy, is `edge_mil.aggregators.whole_bag.nystrom`.
+    """
 
     def __init__(
-        self, layout: StateDictReader, prefix: str, width: int, *, keep_last: bool
+        self, reader: StateDictReader, prefix: str, width: int, *, keep_last: bool
     ) -> None:
         super().__init__()
-        self.norm = layout.layer_norm(f"{prefix}.norm", width)
-        self.to_qkv = layout.linear(f"{prefix}.attn.to_qkv", width, bias=False)
+        self.norm = reader.layer_norm(f"{prefix}.norm", width)
+        self.to_qkv = reader.linear(f"{prefix}.attn.to_qkv", width, bias=False)
         inner = self.to_qkv.out_features // 3
-        self.to_out = layout.linear(f"{prefix}.attn.to_out.0", inner, width)
-        kernel = layout.tensor(f"{prefix}.attn.res_conv.weight", None, 1, None, 1)
+        self.to_out = reader.linear(f"{prefix}.attn.to_out.0", inner, width)
+        kernel = reader.tensor(f"{prefix}.attn.res_conv.weight", None, 1, None, 1)
         self.res_conv = nn.Parameter(kernel.clone())
         self.heads, self.each = len(kernel), inner // len(kernel)
         self.landmarks, self.keep_last = max(width // 2, 1), keep_last
@@ -73,18 +76,17 @@ class NystromLayer(nn.Module):
 class GridConvolution(nn.Module):
     """f + depth-wise convolutions of three sizes over a grid, with zeros around it."""
 
-    def __init__(self, layout: StateDictReader, prefix: str, width: int) -> None:
+    def __init__(self, reader: StateDictReader, prefix: str, width: int) -> None:
         super().__init__()
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
         for name, size in KERNELS:
-            weight = layout.tensor(f"{prefix}.{name}.weight", width, 1, size, size)
-            has_bias = f"{prefix}.{name}.bias" in layout
-            bias = layout.tensor(f"{prefix}.{name}.bias", width) if has_bias else torch.zeros(width)
+            weight = reader.tensor(f"{prefix}.{name}.weight", width, 1, size, size)
+            has_bias = f"{prefix}.{name}.bias" in reader
+            bias = reader.tensor(f"{prefix}.{name}.bias", width) if has_bias else torch.zeros(width)
             self.weights.append(nn.Parameter(weight.clone()))
             self.biases.append(nn.Parameter(bias.clone()))
 
     def forward(self, rows: torch.Tensor, side: int) -> torch.Tensor:
-        """Return the rows (side * side, l) after the convolutions."""
         grid = rows.T.reshape(1, -1, side, side)
         out = grid
         for weight, bias in zip(self.weights, self.biases, strict=True):
@@ -93,7 +95,7 @@ class GridConvolution(nn.Module):
         return out.flatten(2).squeeze(0).T
 
     def arrays(self, prefix: str) -> dict[str, np.ndarray[Any, Any]]:
-        """Return one kernel that does all of it, (7, 7, l), and its bias."""
+        """Return the sum of all kernels and the identity, (7, 7, l), and of their biases."""
         largest = KERNELS[0][1]
         kernel = np.zeros((largest, largest, len(self.biases[0])))
         kernel[largest // 2, largest // 2] = 1

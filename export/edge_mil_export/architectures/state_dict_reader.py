@@ -10,7 +10,7 @@ from torch import nn
 from edge_mil_export.errors import ArchitectureError
 
 SHOWN_KEYS = 3
-"""A message names the first three keys that differ, never a dump of sixty (`users.md`, R1)."""
+"""Keys that differ which a message names; all sixty of them tell a user nothing."""
 
 
 class StateDictReader:

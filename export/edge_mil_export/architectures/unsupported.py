@@ -1,7 +1,6 @@
-"""Heads that are recognised by their keys and that a later release brings.
+"""Signatures that are recognised, of files that cannot be exported.
 
-Source:
-    `aggregators.md`, section 2, the table of signatures.
+The table of signatures: `docs/design/aggregators.md`, "Signatures".
 """
 
 from __future__ import annotations

@@ -133,7 +133,7 @@ def _audit(name: str, options: dict[str, str], seeds: int | None) -> Audited:
     from torch import nn
 
     from edge_mil.errors import UsageError
-    from edge_mil_export.architectures.registry import fresh_head
+    from edge_mil_export.architectures.building import fresh_head
     from edge_mil_export.audit.references import REFERENCES
     from edge_mil_export.audit.table import Audited
     from edge_mil_export.audit.training import CLASSES, SEEDS, SLOW_SIZES, Sizes, audit

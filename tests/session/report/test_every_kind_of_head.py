@@ -32,7 +32,7 @@ HEADS: dict[str, dict[str, str]] = {
 def written(name: str, folder: Path) -> Path:
     """Write a bundle of a fresh head under the small extractor."""
     torch.manual_seed(0)
-    chosen = next(a for a in registry._candidates() if a.name == name)
+    chosen = registry.named_architecture(name)
     state = {key: value.contiguous() for key, value in chosen.build.fresh(FEATURES, 3).items()}
     safetensors.save_file(state, folder / f"{name}.safetensors")
     head: Any = exporter.export_aggregator(folder / f"{name}.safetensors", options=HEADS[name])
