@@ -7,12 +7,12 @@ by their seeds.
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import repository_path  # noqa: F401 - the folder of the painted bags
 import torch
 from cross_validated_heads import Head, cross_validate, train
 from edge_mil_export.agreement import BagScorer
@@ -112,7 +112,6 @@ def demo(slides: int) -> Subject:
     Args:
         slides: How many are reported.
     """
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "export" / "demo"))
     from painted_bags import painted_bags
 
     from edge_mil.demo.run import BUNDLE
