@@ -22,9 +22,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from cross_validated_heads import auroc
 from distil_extractors import STUDENTS, TEACHER, TEACHER_WEIGHTS, distil_missing
 from edge_mil_export.agreement import compare
+from edge_mil_export.audit.training import auroc
 from edge_mil_export.fidelity.measuring import measure
 from edge_mil_export.fidelity.stain_shift import SHIFTS, shift_stain
 from edge_mil_export.onnx_export.extractor_graph import open_graph

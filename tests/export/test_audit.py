@@ -89,6 +89,7 @@ def test_ties_count_half_in_the_auroc() -> None:
     labels = np.array([0, 1, 0, 1])
     assert auroc(np.array([0.0, 1.0, 0.0, 1.0]), labels) == 1
     assert auroc(np.zeros(4), labels) == 0.5
+    assert auroc(np.array([0.1, 0.4, 0.4, 0.9]), np.array([0, 0, 1, 1])) == 0.875
     assert auroc(np.array([1.0, 0.0, 2.0, 3.0]), labels) == 0.5
 
 

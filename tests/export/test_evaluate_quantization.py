@@ -61,12 +61,6 @@ def test_rows_are_of_unseen_bags_and_fp32_is_its_own_reference(tmp_path: Path) -
     assert table(rows).count("| tiny |") == len(rows)
 
 
-def test_the_area_under_the_curve_counts_ties_half() -> None:
-    from cross_validated_heads import auroc
-
-    assert auroc(np.array([0.1, 0.4, 0.4, 0.9]), np.array([0, 0, 1, 1])) == pytest.approx(0.875)
-
-
 def test_a_student_is_the_same_each_time_and_opens_with_the_exporter(tmp_path: Path) -> None:
     import torch
     from distil_extractors import Student, distil

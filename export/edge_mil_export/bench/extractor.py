@@ -1,4 +1,4 @@
-"""`edge-mil bench extractor`: tiles per second of every way to run an extractor, taken in turn.
+"""`edge-mil bench extractor`: tiles per second of each runner of an extractor, measured in turn.
 
 One thread, and the minimum of CPU seconds over the rounds, so that another program on the machine
 does not decide. Ratios, not absolute speeds, carry over to other machines of the same kind.
@@ -46,7 +46,7 @@ OPENVINO = {
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One way to run an extractor.
+    """A runner of an extractor.
 
     Attributes:
         name: Library, precision and dialect.
@@ -112,7 +112,7 @@ def run(arguments: argparse.Namespace) -> int:
 def measure(
     bundle: Bundle, original: ExtractorSource | None, *, batch: int, rounds: int
 ) -> list[Row]:
-    """Return a row for each way, ONNX Runtime FP32 being 1.
+    """Return a row for each runner; ONNX Runtime FP32 has the ratio 1.
 
     Args:
         bundle: With an extractor.
@@ -124,24 +124,24 @@ def measure(
     tiles = np.random.default_rng(0).integers(
         0, 256, (batch, given.tile_height_px, given.tile_width_px, 3), dtype=np.uint8
     )
-    ways: dict[str, Run] = {}
+    runners: dict[str, Run] = {}
     if isinstance(original, TorchExtractor):
-        ways["torch eager FP32"] = _torch_run(original)
+        runners["torch eager FP32"] = _torch_run(original)
     backend = open_backend("cpu", threads=1)
     for precision, name in ONNX_RUNTIME.items():
         if precision in spec.graphs:
             network = backend.load(bundle.read(spec.graphs[precision]), label=name)
-            ways[name] = lambda x, network=network: network.run({"tiles": x})  # type: ignore[misc]
+            runners[name] = lambda x, network=network: network.run({"tiles": x})  # type: ignore[misc]
     for precision, name in OPENVINO.items():
         if precision in spec.graphs:
             runner = _openvino_run(bundle.read(spec.graphs[precision]))
             if runner is not None:
-                ways[name] = runner
-    best = dict.fromkeys(ways, float("inf"))
+                runners[name] = runner
+    best = dict.fromkeys(runners, float("inf"))
     for number in range(rounds + 1):
-        for name, way in ways.items():
+        for name, run_tiles in runners.items():
             started = time.process_time()
-            way(tiles)
+            run_tiles(tiles)
             spent = time.process_time() - started
             if number:
                 best[name] = min(best[name], spent)

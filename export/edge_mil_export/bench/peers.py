@@ -1,4 +1,4 @@
-"""What else could run an extractor, for `edge-mil tune --peers`: the original in torch, eager."""
+"""Run the original extractor in torch, beside the runners of `edge-mil tune --peers`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""`reference.npz`: what the device checks its backend and its fields with, from calibration tiles.
+"""Make `reference.npz` of calibration tiles: what a device checks its backend and fields with.
 
 Limits are cross-fitted: files are split into runs of neighbours by name (tiles of one slide lie
-side by side), each run is measured against a reference of all the others.
+side by side), and each run is measured against a reference of all the others.
 """
 
 from __future__ import annotations
@@ -24,19 +24,27 @@ from edge_mil_export.tiles import FileTiles, spread
 FALSE_ALARM, FIELD_FALSE_ALARM = 0.001, 0.005
 """Share of tiles beyond the tile's limit, and of fields whose median lies beyond the field's."""
 FIELD_TILES = 9
-"""Tiles side by side that stand for a field."""
+"""Tiles side by side that take the place of a field."""
 COLOUR_FALSE_ALARM = 0.05
 """Share of tiles whose colours do not fit. Wide on purpose: a field counts as exchanged only where
 it fits with the channels swapped, too."""
 FIDELITY_TILES = 16
+"""Tiles, with their features, that verify a backend on the device."""
 MAX_TILES = 1024
 MIN_FIELDS = 8
+"""With fewer the limit of a field is that of a tile."""
 MIN_TILES = 32
 """With fewer no limit is fitted, so the bundle has no out-of-distribution gate."""
 AXES = 64
+"""Principal axes on which distances are measured."""
 FOLDS = 5
 SHRINKAGE = 0.1
+"""Of the colours' covariance towards its diagonal, which keeps it invertible."""
 BATCH = 16
+"""Tiles of one run."""
+
+SMALLEST, SMALLEST_EIGENVALUE = 1e-6, 1e-9
+"""Keep logarithms and inverses finite; axes with less of the largest variance are noise."""
 
 Extract = Callable[[UInt8Array], Float32Array]
 
@@ -82,10 +90,10 @@ def make_reference(files: Sequence[FileTiles], extract: Extract, tissue: TissueT
         }
     gate = FrameGate(GateSettings(), tissue)
     arrays["sharpness"] = statistics.median(gate.look(tile).sharpness for tile in tiles)
-    seen = [tissue_colour(tile, tissue) for tile in tiles]
-    shown = np.array([colour is not None for colour in seen])
-    if int(shown.sum()) >= MIN_TILES:
-        colours = fit_colours([c for c in seen if c is not None], folds[shown])
+    measured = [tissue_colour(tile, tissue) for tile in tiles]
+    has_tissue = np.array([colour is not None for colour in measured])
+    if int(has_tissue.sum()) >= MIN_TILES:
+        colours = fit_colours([c for c in measured if c is not None], folds[has_tissue])
         arrays |= {
             "colour_mean": colours.mean,
             "colour_precision": colours.precision,
@@ -104,22 +112,23 @@ def fit(features: Float32Array, folds: Float64Array) -> Fitted:
         features: float32 (n, d).
         folds: Which run of neighbours each belongs to, (n,).
     """
-    held = np.empty(len(features))
+    # The distance of each tile from a reference of the other runs.
+    distances = np.empty(len(features))
     for fold in np.unique(folds):
         inside = folds == fold
-        held[inside] = fit_distance(features[~inside]).of(features[inside])
-    limit = max(_beyond(held, FALSE_ALARM), float(np.quantile(held, 1 - FALSE_ALARM)))
-    runs = [run for run in _runs(folds) if len(run) >= FEW]
-    middle = np.array([np.median(held[run]) for run in runs])
-    # Of a handful of fields no such share follows: the tile's limit stands for them.
-    field_limit = (
-        min(_beyond(middle, FIELD_FALSE_ALARM), limit) if len(middle) >= MIN_FIELDS else limit
-    )
+        distances[inside] = fit_distance(features[~inside]).of(features[inside])
+    limit = max(_exceeded_by(distances, FALSE_ALARM), _quantile(distances, FALSE_ALARM))
+    # The median distance of each field; of a handful of fields no small share can be told.
+    fields = [rows for rows in _fields(folds) if len(rows) >= FEW]
+    medians = np.array([np.median(distances[rows]) for rows in fields])
+    field_limit = limit
+    if len(medians) >= MIN_FIELDS:
+        field_limit = min(_exceeded_by(medians, FIELD_FALSE_ALARM), limit)
     return Fitted(fit_distance(features), limit, field_limit)
 
 
-def _runs(folds: Float64Array) -> list[Int64Array]:
-    """Return the rows of each stand-in for a field: neighbours within one fold."""
+def _fields(folds: Float64Array) -> list[Int64Array]:
+    """Return the rows that take the place of each field: neighbours within one fold."""
     found: list[Int64Array] = []
     for fold in np.unique(folds):
         rows = np.flatnonzero(folds == fold)
@@ -131,45 +140,51 @@ def fit_distance(features: Float32Array) -> Distance:
     """Return the distance to features (n, d); n is NEIGHBOURS or more."""
     roots = rooted(features)
     mean = roots.mean(axis=0)
-    # The axes by the products of rows: there are fewer tiles than numbers of a feature.
+    # Principal axes by the products of rows, because there are fewer tiles than features.
     centred = (roots - mean).astype(np.float64)
     values, vectors = np.linalg.eigh(centred @ centred.T)
     kept = np.argsort(-values)[: min(AXES, max(1, len(features) - NEIGHBOURS))]
-    kept = kept[values[kept] > values.max() * 1e-9]
+    kept = kept[values[kept] > values.max() * SMALLEST_EIGENVALUE]
     axes = (centred.T @ vectors[:, kept]).T / np.sqrt(values[kept])[:, None]
     bank = centred @ axes.T
     return Distance(mean, axes.astype(np.float32), bank.astype(np.float32))
 
 
-def fit_colours(seen: Sequence[TissueColour], folds: Float64Array) -> ColourReference:
-    """Fit the colours of tiles and the limit that their own hold."""
-    signs = np.stack([colour.signs for colour in seen])
-    held = np.empty(len(signs))
+def fit_colours(measured: Sequence[TissueColour], folds: Float64Array) -> ColourReference:
+    """Fit the colours of tiles, and the limit that COLOUR_FALSE_ALARM of them exceed."""
+    signs = np.stack([colour.signs for colour in measured])
+    distances = np.empty(len(signs))
     for fold in np.unique(folds):
         inside = folds == fold
-        held[inside] = _colours(signs[~inside]).distance(signs[inside])
+        distances[inside] = _colours(signs[~inside]).distance(signs[inside])
     found = _colours(signs)
-    limit = float(np.quantile(held, 1 - COLOUR_FALSE_ALARM))
-    ratio = statistics.median(colour.red_over_blue for colour in seen)
+    limit = _quantile(distances, COLOUR_FALSE_ALARM)
+    ratio = statistics.median(colour.red_over_blue for colour in measured)
     return ColourReference(found.mean, found.precision, limit, ratio)
 
 
 def _colours(signs: Float64Array) -> ColourReference:
-    spread_of = np.cov(signs.T)
-    alone = np.diag(np.diag(spread_of)) + 1e-6 * np.eye(len(spread_of))
-    covariance = (1 - SHRINKAGE) * spread_of + SHRINKAGE * alone
+    """Return mean and inverse covariance of colours, the latter shrunk towards its diagonal."""
+    sample = np.cov(signs.T)
+    diagonal = np.diag(np.diag(sample)) + SMALLEST * np.eye(len(sample))
+    covariance = (1 - SHRINKAGE) * sample + SHRINKAGE * diagonal
     precision: Float64Array = np.linalg.inv(covariance).astype(np.float64)
     return ColourReference(signs.mean(axis=0), precision, 0.0, 1.0)
 
 
-def _beyond(held: Float64Array, share: float) -> float:
-    """Return the distance that a share exceeds, as a log-normal fits them.
+def _quantile(distances: Float64Array, share: float) -> float:
+    """Return the distance that a share of those at hand exceeds."""
+    return float(np.quantile(distances, 1 - share))
 
-    A share of a thousandth cannot be seen among a few hundred.
+
+def _exceeded_by(distances: Float64Array, share: float) -> float:
+    """Return the distance that a share exceeds under a log-normal distribution.
+
+    A share of a thousandth cannot be seen among a few hundred distances.
     """
-    logs = np.log(np.maximum(held, 1e-6))
-    tail = statistics.NormalDist(float(logs.mean()), float(logs.std()) or 1e-6)
-    return float(np.exp(tail.inv_cdf(1 - share)))
+    logs = np.log(np.maximum(distances, SMALLEST))
+    fitted = statistics.NormalDist(float(logs.mean()), float(logs.std()) or SMALLEST)
+    return float(np.exp(fitted.inv_cdf(1 - share)))
 
 
 def _chosen(files: Sequence[FileTiles]) -> tuple[UInt8Array, Float64Array]:

@@ -13,30 +13,30 @@ from edge_mil_export.errors import CalibrationError
 from edge_mil_export.fidelity.bags import GENERATED, FidelitySet
 
 
-def fit_stain(method: str, on: FidelitySet) -> tuple[StainSpec, FidelitySet]:
+def fit_stain(method: str, tiles: FidelitySet) -> tuple[StainSpec, FidelitySet]:
     """Measure the target of the stain normalisation, and bring the tiles at hand to it.
 
     Args:
         method: macenko or reinhard.
-        on: Its calibration tiles are measured, else its bags; they have the stain that the model
-            was trained on.
+        tiles: Their calibration tiles are measured, else their bags; they have the stain that the
+            model was trained on.
 
     Returns:
-        What the manifest says, and the same tiles as the extractor will see them.
+        The manifest's part, and the same tiles as the extractor will see them.
 
     Raises:
         CalibrationError: There are no real tiles, or they show too little tissue or one stain.
     """
-    if on.source == GENERATED and on.calibration is None:
+    if tiles.source == GENERATED and tiles.calibration is None:
         raise CalibrationError(
             f"--stain {method} needs tiles stained as those that the model was trained on; name a "
             "folder of them with --calibration, or a slide with --fidelity-slide."
         )
-    tiles = on.calibration
-    if tiles is None:
-        tiles = np.concatenate([bag.tiles for bag in on.bags])
+    measured = tiles.calibration
+    if measured is None:
+        measured = np.concatenate([bag.tiles for bag in tiles.bags])
     try:
-        profile = fit_profile(tiles, TissueSpec().background)
+        profile = fit_profile(measured, TissueSpec().background)
         transform = StainTransform(method, profile, profile)
     except UnusableTilesError as error:
         raise CalibrationError(f"--stain {method} cannot be fitted: {error}") from error
@@ -49,11 +49,11 @@ def fit_stain(method: str, on: FidelitySet) -> tuple[StainSpec, FidelitySet]:
         profile.reach,
     )
     return spec, replace(
-        on,
-        calibration=None if on.calibration is None else transform.apply(on.calibration),
+        tiles,
+        calibration=None if tiles.calibration is None else transform.apply(tiles.calibration),
         bags=tuple(
-            bag if on.source == GENERATED else replace(bag, tiles=transform.apply(bag.tiles))
-            for bag in on.bags
+            bag if tiles.source == GENERATED else replace(bag, tiles=transform.apply(bag.tiles))
+            for bag in tiles.bags
         ),
-        read=tuple(replace(file, tiles=transform.apply(file.tiles)) for file in on.read),
+        read=tuple(replace(file, tiles=transform.apply(file.tiles)) for file in tiles.read),
     )

@@ -1,7 +1,7 @@
-"""Read the weights out of a checkpoint, in whatever wrapper its authors' code wrote.
+"""Read the weights out of a checkpoint, in the wrapper that its authors' code wrote.
 
-Nothing of the file is ever executed: torch files are read with `weights_only=True`, and what they
-hold beside tensors (configurations, arguments) becomes an empty stand-in.
+Nothing of the file is ever executed: torch files are read with `weights_only=True`, and objects
+beside the tensors (configurations, arguments) become empty stand-ins.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def load_checkpoint(path: Path, *, weights: str | None = None) -> Checkpoint:
 
 
 def _load(path: Path) -> Mapping[Any, Any]:
-    """Return what the file holds, a mapping."""
+    """Return the mapping that the file holds."""
     try:
         with path.open("rb") as file:
             start = file.read(len(LEGACY_MAGIC) + len(LFS_MAGIC))
@@ -196,17 +196,17 @@ def _read_weights_only(path: Path, named: list[str]) -> Mapping[Any, Any]:
 
 
 class StandIn(dict[Any, Any]):
-    """Takes the place of an object of a class that torch does not know; keeps nothing of it."""
+    """An empty object in place of one whose class torch does not know."""
 
     def __new__(cls, *_: object, **__: object) -> StandIn:
-        """Take any arguments: they are those of the class that is not there."""
+        """Accept any arguments: they are those of the missing class."""
         return super().__new__(cls)
 
     def __init__(self, *_: object, **__: object) -> None:
         super().__init__()
 
     def __setstate__(self, state: object) -> None:
-        """Drop the state."""
+        """Ignore the state."""
 
 
 def _checked(tensor: torch.Tensor, key: str, name: str) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""`edge-mil-export audit`: can a head score high because something is absent?"""
+"""`edge-mil-export audit`: test whether a head can score high because something is absent."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Train, and print the table.
+    """Train the heads and print the table.
 
     Raises:
         UsageError: The head or an option is unknown.
@@ -93,7 +93,7 @@ def _audited(
         waiting = {
             name: pool.submit(_audit, name, given, seeds)
             for name, given in chosen
-            if jobs > 1 and _is_ours(name)
+            if jobs > 1 and _is_shipped(name)
         }
         for name, given in chosen:
             try:
@@ -104,7 +104,7 @@ def _audited(
                 print(f"edge-mil-export: {name} has no fresh weights, left out", file=sys.stderr)
 
 
-def _is_ours(name: str) -> bool:
+def _is_shipped(name: str) -> bool:
     """Say whether another process knows a head: not one that a user's program registered."""
     from edge_mil_export.architectures.registry import variants
 

@@ -1,4 +1,4 @@
-"""`edge-mil-export bundle`: an extractor and an aggregator to a bundle, measured first."""
+"""`edge-mil-export bundle`: export an extractor and an aggregator as one bundle."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 PRECISIONS = ("fp32", "fp16", "int8")
 MAX_TILE_PX = 8192
 DEFAULT_DIFFERENCE = 0.02
+"""What a slide score may move by, of a probability."""
 
 
 def add_parser(subparsers: Any) -> None:

@@ -1,4 +1,4 @@
-"""`--extractor KIND:WHERE` to an `ExtractorSource`, with one sentence where it cannot be."""
+"""Open the extractor that `--extractor KIND:WHERE` names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python:MODULE:FACTORY`: a function in the user's own module that makes the extractor."""
+"""`python:MODULE:FACTORY`: a function in the user's own module that returns the extractor."""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 PyPI's torchvision beside a CPU-only torch fails to import ("operator torchvision::nms does not
 exist"), since it registers shapes for operators that its own library did not bring. Neither timm's
-models nor the exporter use any of those operators (`runtime.md`, section 1).
+models nor the exporter use any of those operators (`docs/design/quantization-and-runtime.md`,
+"Exporting the extractor").
 """
 
 from __future__ import annotations

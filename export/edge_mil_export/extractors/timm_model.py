@@ -1,4 +1,4 @@
-"""timm models by name, with weights from a file; nothing is downloaded."""
+"""`timm:NAME`: timm models by name, with weights from a file; nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 SHOWN_KEYS = 3
 COUNTER = "num_batches_tracked"
-"""Of BatchNorm; used in training only, and often left out of files."""
+"""Counter of BatchNorm: used in training only, and often left out of files."""
 
 
 def open_timm(

@@ -1,4 +1,4 @@
-"""Read an ONNX graph whoever wrote it: constants resolved, producers and consumers by name."""
+"""Read and copy ONNX graphs of any exporter: constants, producers and consumers by name."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def resolve_constants(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a copy whose Constant nodes, and Identity copies of weights, are initialisers.
 
     The legacy exporter shares equal weights through Identity and writes limits as Constant nodes;
-    both hide a weight, or a Clip's limit, from whoever looks among the initialisers.
+    a weight, or a Clip's limit, is then not among the initialisers.
     """
     made = copy_model(model)
     known = {tensor.name: tensor for tensor in made.graph.initializer}
@@ -52,7 +52,7 @@ def resolve_constants(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 class GraphView:
-    """Looks up what a graph's names stand for. Made once, from a resolved model.
+    """Names of a graph's tensors, with their nodes and values. Made once, from a resolved model.
 
     Attributes:
         model: The model looked at.
