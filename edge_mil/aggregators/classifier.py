@@ -23,7 +23,7 @@ class Classifier:
         network: Takes `pooled` float32 (b, k, l), gives `logits` float32 (b, c); None where the
             pooled vector already is the logits (mean and max of class logits), or the pooling
             itself is the output (`kind` pooling).
-        kind: Kind of the task, as the manifest says it.
+        kind: Kind of the task, as in the manifest.
         survival: How survival logits are read: nll (discrete hazards) or cox (log risk).
     """
 

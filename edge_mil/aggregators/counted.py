@@ -14,7 +14,7 @@ NO_EXTRA: Mapping[str, int] = {}
 
 
 class Counted(Protocol):
-    """A state that says how many instances its bag holds."""
+    """A state with the number of instances of its bag."""
 
     @property
     def count(self) -> int: ...

@@ -52,7 +52,7 @@ def stored_arrays(data: bytes) -> Iterator[Mapping[str, npt.NDArray[Any]]]:
     """Give the arrays of an .npz file to a `with` block.
 
     Raises:
-        StoreError: The bytes are no such file, or the block asks for an array that is not in it.
+        StoreError: The bytes are no such file, or the block names an array that is not in it.
     """
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as stored:

@@ -21,7 +21,7 @@ class CheckpointError(UsageError):
 
 
 class ArchitectureError(UsageError):
-    """The architecture of a checkpoint cannot be told, or its keys do not fit it."""
+    """The architecture of a checkpoint is not recognised, or its keys do not fit it."""
 
 
 class ExtractorError(UsageError):

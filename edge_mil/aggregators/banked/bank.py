@@ -12,7 +12,7 @@ from edge_mil.errors import StoreError
 from edge_mil.types import Float32Array, Float64Array, InstanceOrder, Int64Array
 
 NO_GROUP = -1
-"""In place of a pseudo-bag where none is given."""
+"""The pseudo-bag where none is given."""
 BLOCK = 1024
 """Rows of one block, of which a result can be kept."""
 SMALLEST_CAPACITY = 64

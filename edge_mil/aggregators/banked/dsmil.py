@@ -46,7 +46,6 @@ class DsmilState:
 
     @property
     def count(self) -> int:
-        """Number of instances."""
         return self.bank.count
 
 

@@ -21,19 +21,18 @@ import numpy as np
 
 from edge_mil.aggregators.banked.bank import NO_GROUP, Bank
 from edge_mil.aggregators.classifier import Classifier
-from edge_mil.aggregators.counted import CountedAggregator
 from edge_mil.aggregators.dense import Arrays
 from edge_mil.aggregators.mergeable.attention import bag_attention
 from edge_mil.aggregators.mergeable.dtfd import (
     CLASS_SCORES,
     PseudoBags,
-    SecondTier,
+    SelectingAggregator,
     check_dtfd_batch,
     divide,
     group_numbers,
 )
 from edge_mil.aggregators.ranking import best_of_each, scaled_ranks
-from edge_mil.types import Float32Array, Float64Array, InstanceBatch, Int64Array, SlideScore
+from edge_mil.types import Float32Array, Float64Array, InstanceBatch, Int64Array
 
 EMBEDDINGS, LOGIT = "values", "logit"
 """Arrays of the bank."""
@@ -60,13 +59,11 @@ class Selectable:
     ceilings: Float64Array
 
     def take(self, chosen: Int64Array) -> Selectable:
-        """Return some of the instances."""
         return Selectable(
             self.slots[chosen], self.rows[chosen], self.floors[chosen], self.ceilings[chosen]
         )
 
     def joined(self, other: Selectable) -> Selectable:
-        """Return the instances of both."""
         return Selectable(
             np.concatenate([self.slots, other.slots]),
             np.concatenate([self.rows, other.rows]),
@@ -93,24 +90,19 @@ class RankedState:
 
     @property
     def count(self) -> int:
-        """Number of instances."""
         return self.bank.count
 
 
-class DtfdRankedAggregator(CountedAggregator[RankedState]):
+class DtfdRankedAggregator(SelectingAggregator[RankedState]):
     """Ranks the instances that are not ruled out; of equal ones the first in canonical order."""
 
     incremental = "banked"
-    needs_instance_order = True
 
     def __init__(
         self, value_dim: int, classifier: Classifier, arrays: Arrays, pseudo_bags: PseudoBags
     ) -> None:
-        """Take the weights: `branch`, `gate`, `attention` and `classifier` of the second tier."""
-        self.pseudo_bags, self.value_dim = pseudo_bags, value_dim
-        self._second, self._classes = SecondTier(arrays, classifier), len(classifier.classes)
-        self._widths = {EMBEDDINGS: value_dim, LOGIT: 1, CLASS_SCORES: self._classes}
-        self._signs = (1.0,) if pseudo_bags.distill == "maxs" else (1.0, -1.0)
+        super().__init__(value_dim, classifier, arrays, pseudo_bags)
+        self._widths = {EMBEDDINGS: value_dim, LOGIT: 1, CLASS_SCORES: self.classes}
 
     def initial_state(self) -> RankedState:
         slots = self.pseudo_bags.rounds * self.pseudo_bags.groups
@@ -124,11 +116,11 @@ class DtfdRankedAggregator(CountedAggregator[RankedState]):
             Bank(self._widths),
             np.full(slots, -np.inf),
             np.zeros(slots),
-            (none,) * len(self._signs),
+            (none,) * len(self.signs),
         )
 
     def update(self, state: RankedState, batch: InstanceBatch) -> RankedState:
-        check_dtfd_batch(batch, self.value_dim, self._classes)
+        check_dtfd_batch(batch, self.value_dim, self.classes)
         if len(batch) == 0 or batch.instance_order is None:
             return state
         arrays = {EMBEDDINGS: batch.embeddings, LOGIT: batch.attention_logits, **batch.extra}
@@ -153,25 +145,18 @@ class DtfdRankedAggregator(CountedAggregator[RankedState]):
         mass = np.exp(first.peak - base) * first.mass + np.exp(second.peak - base) * second.mass
         return RankedState(bank, peak, mass, tuple(sides))
 
-    def score_all(self, states: list[RankedState]) -> list[SlideScore]:
-        return [self._score(state) for state in states]
-
-    def _score(self, state: RankedState) -> SlideScore:
+    def selected(self, state: RankedState) -> tuple[Int64Array, Float32Array]:
         slots: list[Int64Array] = []
         rows: list[Int64Array] = []
-        for sign, side in zip(self._signs, state.sides, strict=True):
+        for sign, side in zip(self.signs, state.sides, strict=True):
             odds = sign * self._log_odds(state, side)
             keys = [state.bank.key(row) for row in side.rows.tolist()]
             selected = best_of_each(side.slots, odds[:, None], keys, self.pseudo_bags.each)
             slots.append(side.slots[selected])
             rows.append(side.rows[selected])
-        division = np.concatenate(slots) // self.pseudo_bags.groups
-        vectors = state.bank[EMBEDDINGS][np.concatenate(rows)].astype(np.float64)
-        divisions = [vectors[division == number] for number in range(self.pseudo_bags.rounds)]
-        return self._second.score(divisions, state.count)
+        return np.concatenate(slots), state.bank[EMBEDDINGS][np.concatenate(rows)]
 
     def attention(self, state: RankedState, batch: InstanceBatch) -> Float32Array | None:
-        """Return each instance's share of the first tier's attention over the bag, (n, 1)."""
         first = slice(0, self.pseudo_bags.groups)  # a division holds every instance once
         return bag_attention(state.peak[first], state.mass[first], batch)
 
@@ -195,7 +180,7 @@ class DtfdRankedAggregator(CountedAggregator[RankedState]):
         """
         groups, rounds = self.pseudo_bags.groups, self.pseudo_bags.rounds
         # Every instance is in one slot of each division.
-        slots = (numbers + groups * np.arange(rounds)).T.ravel()
+        slots = self.slots(numbers)
         rows = np.tile(np.arange(bank.count), rounds)
         # The softmax sums of each slot's attention: its Z.
         logits = bank[LOGIT][:, 0].astype(np.float64)
@@ -211,8 +196,8 @@ class DtfdRankedAggregator(CountedAggregator[RankedState]):
         mean = np.minimum(scores[:, :-1].mean(axis=1), highest)
         below, above = scaled_ranks(logits, last - highest), scaled_ranks(logits, last - mean)
         sides = []
-        for sign in self._signs:
-            # At the bottom side the odds are negated, so floor and ceiling change places.
+        for sign in self.signs:
+            # At the bottom side the odds are negated, so floor and ceiling are swapped.
             floors, ceilings = (below, above) if sign > 0 else (-above, -below)
             bounds = (np.tile(ranks, (rounds, 1)) for ranks in (floors, ceilings))
             sides.append(self._not_ruled_out(Selectable(slots, rows, *bounds)))

@@ -10,12 +10,13 @@ Source:
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
 
 from edge_mil.aggregators.classifier import Classifier
-from edge_mil.aggregators.counted import check_batch
+from edge_mil.aggregators.counted import CountedAggregator, CountedState, check_batch
 from edge_mil.aggregators.dense import Arrays, linear, sigmoid
 from edge_mil.aggregators.mergeable.attention import (
     AttentionAggregator,
@@ -117,6 +118,39 @@ class DtfdMeanAggregator(AttentionAggregator):
         """Return each instance's share of the first tier's attention over the bag, (n, 1)."""
         first = slice(0, self.pseudo_bags.groups)  # a division holds every instance once
         return bag_attention(state.peak[first], state.mass[first], batch)
+
+
+class SelectingAggregator(CountedAggregator[CountedState]):
+    """DTFD with MaxS or MaxMinS: k instances of each side of each pseudo-bag go on."""
+
+    needs_instance_order = True
+
+    def __init__(
+        self, value_dim: int, classifier: Classifier, arrays: Arrays, pseudo_bags: PseudoBags
+    ) -> None:
+        """Take the weights: `branch`, `gate`, `attention` and `classifier` of the second tier."""
+        self.pseudo_bags, self.value_dim = pseudo_bags, value_dim
+        self.classes, self._second = len(classifier.classes), SecondTier(arrays, classifier)
+        # Ranks are negated at the bottom side.
+        self.signs = (1.0,) if pseudo_bags.distill == "maxs" else (1.0, -1.0)
+
+    @abstractmethod
+    def selected(self, state: CountedState) -> tuple[Int64Array, Float32Array]:
+        """Return the slot (m,) and the embedding (m, l) of each instance that goes on."""
+
+    def slots(self, numbers: Int64Array) -> Int64Array:
+        """Return division * groups + pseudo-bag, division by division, of `group_numbers`."""
+        groups, rounds = self.pseudo_bags.groups, self.pseudo_bags.rounds
+        return np.asarray((numbers + groups * np.arange(rounds)).T.ravel(), dtype=np.int64)
+
+    def score_all(self, states: list[CountedState]) -> list[SlideScore]:
+        return [self._score(state) for state in states]
+
+    def _score(self, state: CountedState) -> SlideScore:
+        slots, embeddings = self.selected(state)
+        vectors, division = embeddings.astype(np.float64), slots // self.pseudo_bags.groups
+        divisions = [vectors[division == number] for number in range(self.pseudo_bags.rounds)]
+        return self._second.score(divisions, state.count)
 
 
 def check_dtfd_batch(batch: InstanceBatch, value_dim: int, classes: int) -> None:

@@ -20,21 +20,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_mil.aggregators.classifier import Classifier
-from edge_mil.aggregators.counted import CountedAggregator
-from edge_mil.aggregators.dense import Arrays
 from edge_mil.aggregators.mergeable.attention import bag_attention
 from edge_mil.aggregators.mergeable.dtfd import (
     CLASS_SCORES,
-    PseudoBags,
-    SecondTier,
+    SelectingAggregator,
     check_dtfd_batch,
     group_numbers,
 )
 from edge_mil.aggregators.ranking import best_of_each, scaled_ranks
 from edge_mil.aggregators.state_bytes import arrays_to_bytes, join_keys, split_keys, stored_arrays
 from edge_mil.errors import StoreError
-from edge_mil.types import Float32Array, Float64Array, InstanceBatch, Int64Array, SlideScore
+from edge_mil.types import Float32Array, Float64Array, InstanceBatch, Int64Array
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,7 +50,6 @@ class Selected:
     embeddings: Float32Array
 
     def take(self, rows: Int64Array) -> Selected:
-        """Return some of the instances."""
         keys = tuple(self.keys[row] for row in rows.tolist())
         return Selected(self.slots[rows], self.ranks[rows], keys, self.embeddings[rows])
 
@@ -85,18 +80,8 @@ class SelectionState:
     sides: tuple[Selected, ...]
 
 
-class DtfdTopAggregator(CountedAggregator[SelectionState]):
+class DtfdTopAggregator(SelectingAggregator[SelectionState]):
     """Keeps k instances of each side of each pseudo-bag; empty pseudo-bags give none."""
-
-    needs_instance_order = True
-
-    def __init__(
-        self, value_dim: int, classifier: Classifier, arrays: Arrays, pseudo_bags: PseudoBags
-    ) -> None:
-        """Take the weights: `branch`, `gate`, `attention` and `classifier` of the second tier."""
-        self.pseudo_bags, self.value_dim = pseudo_bags, value_dim
-        self._second, self._classes = SecondTier(arrays, classifier), len(classifier.classes)
-        self._signs = (1.0,) if pseudo_bags.distill == "maxs" else (1.0, -1.0)
 
     def initial_state(self) -> SelectionState:
         none = Selected(
@@ -105,21 +90,20 @@ class DtfdTopAggregator(CountedAggregator[SelectionState]):
             (),
             np.empty((0, self.value_dim), dtype=np.float32),
         )
-        return SelectionState(0, -np.inf, 0.0, (none,) * len(self._signs))
+        return SelectionState(0, -np.inf, 0.0, (none,) * len(self.signs))
 
     def update(self, state: SelectionState, batch: InstanceBatch) -> SelectionState:
-        check_dtfd_batch(batch, self.value_dim, self._classes)
+        check_dtfd_batch(batch, self.value_dim, self.classes)
         if len(batch) == 0 or batch.instance_order is None:
             return state
-        groups, rounds = self.pseudo_bags.groups, self.pseudo_bags.rounds
         logits = batch.attention_logits[:, 0].astype(np.float64)
         scores = batch.extra[CLASS_SCORES].astype(np.float64)
         # Every instance is in one slot of each division, with the same rank.
-        slots = (group_numbers(batch, self.pseudo_bags) + groups * np.arange(rounds)).T.ravel()
+        slots, rounds = self.slots(group_numbers(batch, self.pseudo_bags)), self.pseudo_bags.rounds
         lead = scores[:, -1] - scores[:, 0]  # 0 with one class, so that all ranks are equal
         ranks, keys = np.tile(scaled_ranks(logits, lead), (rounds, 1)), batch.instance_order.keys
         sides = []
-        for sign in self._signs:
+        for sign in self.signs:
             entries = best_of_each(slots, sign * ranks, keys * rounds, self.pseudo_bags.each)
             rows = entries % len(batch)
             chosen = tuple(keys[row] for row in rows.tolist())
@@ -143,18 +127,11 @@ class DtfdTopAggregator(CountedAggregator[SelectionState]):
         mass = np.exp(left.peak - peak) * left.mass + np.exp(right.peak - peak) * right.mass
         return SelectionState(left.count + right.count, peak, float(mass), tuple(sides))
 
-    def score_all(self, states: list[SelectionState]) -> list[SlideScore]:
-        return [self._score(state) for state in states]
-
-    def _score(self, state: SelectionState) -> SlideScore:
+    def selected(self, state: SelectionState) -> tuple[Int64Array, Float32Array]:
         slots = np.concatenate([side.slots for side in state.sides])
-        vectors = np.concatenate([side.embeddings for side in state.sides]).astype(np.float64)
-        division = slots // self.pseudo_bags.groups
-        divisions = [vectors[division == number] for number in range(self.pseudo_bags.rounds)]
-        return self._second.score(divisions, state.count)
+        return slots, np.concatenate([side.embeddings for side in state.sides])
 
     def attention(self, state: SelectionState, batch: InstanceBatch) -> Float32Array | None:
-        """Return each instance's share of the first tier's attention over the bag, (n, 1)."""
         return bag_attention(np.array([state.peak]), np.array([state.mass]), batch)
 
     def to_bytes(self, state: SelectionState) -> bytes:
@@ -171,7 +148,7 @@ class DtfdTopAggregator(CountedAggregator[SelectionState]):
 
     def from_bytes(self, data: bytes) -> SelectionState:
         with stored_arrays(data) as stored:
-            sides = tuple(_stored_side(stored, number) for number in range(len(self._signs)))
+            sides = tuple(_stored_side(stored, number) for number in range(len(self.signs)))
             count, (peak, mass) = int(stored["count"]), stored["attention"].tolist()
         if any(side.embeddings.shape != (len(side.keys), self.value_dim) for side in sides):
             raise StoreError(

@@ -38,7 +38,6 @@ class MergedState:
 
     @property
     def count(self) -> int:
-        """Number of instances seen."""
         return self.bag.count
 
 
@@ -46,7 +45,7 @@ class MergedTokensAggregator(PooledAggregator[MergedState]):
     """Attention pooling of the instances and of k tokens that attend them: mergeable.
 
     The tokens depend on the bag only through fixed queries, so their heads fold as any channel
-    does. They are computed when a score is asked for, and then join the bag as k more instances.
+    does. They are computed for a score, and then join the bag as k more instances.
 
     Attributes:
         bag: Pools the instances.

@@ -52,7 +52,6 @@ class MultiheadAggregator(AttentionAggregator):
 
     @property
     def expected_width(self) -> int:
-        """Width of the embeddings of a batch."""
         return self.full_dim
 
     def pooled(self, state: AttentionState) -> Float64Array:

@@ -42,7 +42,7 @@ class NystromLayer:
 
         Args:
             x: float32 (n, l).
-            rows: How many are wanted; the layer still sees all of x.
+            rows: How many to return; the layer still takes all of x.
         """
         count, width = x.shape
         landmarks = max(width // 2, 1)

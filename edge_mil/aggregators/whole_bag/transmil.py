@@ -45,7 +45,7 @@ class TransMilAggregator(WholeBagAggregator):
             classifier: Turns the logits into a score.
             arrays: `cls_token` (l,), the layers `layer1` and `layer2`, `ppeg`, `norm`, `head`.
             keep_last: Which rows Nystrom attention returns, as `NystromLayer` takes it.
-            repeated: Whether attention sees the repeated instances.
+            repeated: Whether attention counts the repeated instances.
         """
         super().__init__(value_dim, classifier)
         self._arrays, self.repeated = arrays, repeated

@@ -58,14 +58,10 @@ def _fresh(feature_dim: int, channels: int, classifier: str, outputs: int) -> St
     )
 
 
-def _attention(reader: StateDictReader, width: int) -> GatedAttention:
-    return gated(
-        reader,
-        "attention.attention_V.0",
-        "attention.attention_U.0",
-        "attention.attention_weights",
-        width,
-    )
+def acmil_attention(reader: StateDictReader, at: str, width: int) -> GatedAttention:
+    """Build gated attention as ACMIL, AEM and DTFD name it."""
+    branch, gate, last = (f"{at}.attention_{part}" for part in ("V.0", "U.0", "weights"))
+    return gated(reader, branch, gate, last, width)
 
 
 @architecture(
@@ -89,7 +85,7 @@ class AbmilAcmil(AttentionHead):
         super().__init__(reader, options)
         embed = DimReduction(reader, "dimreduction")
         width = embed.fc1.out_features
-        attention = _attention(reader, width)
+        attention = acmil_attention(reader, "attention", width)
         classifier = reader.linear("classifier.fc", attention.channels * width)
         self.assemble(embed, attention, classifier, feature_dim=embed.fc1.in_features)
 
@@ -119,7 +115,7 @@ class AcmilGa(AttentionHead):
         super().__init__(reader, options)
         embed = DimReduction(reader, "dimreduction")
         width = embed.fc1.out_features
-        attention = _attention(reader, width)
+        attention = acmil_attention(reader, "attention", width)
         classifier = reader.linear("Slide_classifier.fc", width)
         self.assemble(embed, attention, classifier, feature_dim=embed.fc1.in_features)
 

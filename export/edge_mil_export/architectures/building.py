@@ -66,9 +66,9 @@ def fresh_head(
     return name if settled else label, head, complete
 
 
-def _advice(state: Mapping[str, torch.Tensor], tried: Architecture) -> str:
-    """Say what to do with a file that does not fit the architecture that was tried."""
+def _advice(state: Mapping[str, torch.Tensor], refused: Architecture) -> str:
+    """Return what to do with a file that does not fit its architecture."""
     likely = first_match(state)
-    if likely is not None and likely.name != tried.name:
+    if likely is not None and likely.name != refused.name:
         return f"its keys look like {likely.name}, so name that --arch, or none."
     return f"its keys begin with {', '.join(sorted(state)[:SHOWN_KEYS])}."

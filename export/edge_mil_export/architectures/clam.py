@@ -27,16 +27,22 @@ def _fresh(feature_dim: int, channels: int, classifiers: dict[str, nn.Module]) -
     return fresh_parts(parts | classifiers)
 
 
+def clam_attention(reader: StateDictReader, at: str, width: int) -> GatedAttention:
+    """Build the attention network as CLAM and MIL-Lab name it, with or without a gate."""
+    if f"{at}.attention_c.weight" in reader:
+        names = (f"{at}.attention_a.0", f"{at}.attention_b.0", f"{at}.attention_c")
+    else:
+        last = max(reader.indices(f"{at}.module."), default=0)
+        names = (f"{at}.module.0", "", f"{at}.module.{last}")
+    return gated(reader, *names, width)
+
+
 def _attention(reader: StateDictReader, width: int) -> GatedAttention:
-    """Return the attention network; its index is 3, or 2 where there was no dropout before it."""
+    """Build the attention network; its index is 3, or 2 where there was no dropout before it."""
     for index in reader.indices("attention_net."):
         at = f"attention_net.{index}"
-        if f"{at}.attention_c.weight" in reader:
-            names = (f"{at}.attention_a.0", f"{at}.attention_b.0", f"{at}.attention_c")
-            return gated(reader, *names, width)
-        if f"{at}.module.0.weight" in reader:
-            last = max(reader.indices(f"{at}.module."))
-            return gated(reader, f"{at}.module.0", "", f"{at}.module.{last}", width)
+        if f"{at}.attention_c.weight" in reader or f"{at}.module.0.weight" in reader:
+            return clam_attention(reader, at, width)
     raise ArchitectureError("it lacks attention_net.3.attention_a.0.weight")
 
 

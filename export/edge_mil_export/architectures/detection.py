@@ -1,4 +1,4 @@
-"""Find the architecture of a state dict by its keys, or say what is nearest."""
+"""Find the architecture of a state dict by its keys, or name the nearest."""
 
 from __future__ import annotations
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from edge_mil_export.architectures.head import Head, activation
-from edge_mil_export.architectures.layers import FRESH_HIDDEN, FRESH_WIDTH, fresh_parts
+from edge_mil_export.architectures.layers import FRESH_HIDDEN, FRESH_WIDTH, Arrays, fresh_parts
 from edge_mil_export.architectures.options import ACTIVATION, Option, Options
 from edge_mil_export.architectures.registry import architecture
 from edge_mil_export.architectures.state_dict_reader import StateDictReader
@@ -76,7 +75,7 @@ class _TwoStreams(Head):
         return self.value(h), scores, self.query(h), scores
 
     def classify(self, pooled: torch.Tensor) -> torch.Tensor:
-        """Return the bag's logits: each sees the rows of all classes."""
+        """Return the bag's logits: each is a sum over the rows of all classes."""
         logits: torch.Tensor = self.last(pooled.flatten(1))
         return logits
 
@@ -90,7 +89,7 @@ class _TwoStreams(Head):
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         return self.streams(features)[0]
 
-    def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
+    def arrays(self) -> Arrays:
         return {"query_dim": np.asarray(self.query_dim, dtype=np.int64)}
 
     def describe(self) -> str:
@@ -115,7 +114,7 @@ class Dsmil(_TwoStreams):
     """
 
     options = (
-        Option("value_activation", ("relu", "none"), "what is pooled", asked=_passes_v),
+        Option("value_activation", ("relu", "none"), "what is pooled", matters=_passes_v),
         Option("score", ("bag", "average", "average_softmax"), "the probabilities", "bag"),
     )
     training_only = ("i_classifier.feature_extractor.",)

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
 import torch
 from torch import nn
 
 from edge_mil.errors import UsageError
-from edge_mil_export.architectures.acmil import DimReduction
-from edge_mil_export.architectures.head import GatedAttention, Head, gated
+from edge_mil_export.architectures.acmil import DimReduction, acmil_attention
+from edge_mil_export.architectures.head import Head
 from edge_mil_export.architectures.layers import (
     FRESH_HIDDEN,
     FRESH_WIDTH,
+    Arrays,
+    arrays_of,
     fresh_parts,
-    linear_arrays,
 )
 from edge_mil_export.architectures.options import INTEGER, Option, Options
 from edge_mil_export.architectures.registry import architecture
 from edge_mil_export.architectures.state_dict_reader import StateDictReader
-
-
-def _attention(reader: StateDictReader, at: str, width: int) -> GatedAttention:
-    branch, gate, last = (f"{at}.attention_{part}" for part in ("V.0", "U.0", "weights"))
-    return gated(reader, branch, gate, last, width)
 
 
 @architecture(
@@ -60,9 +53,9 @@ class Dtfd(Head):
         self.pooling = "dtfd"
         self.embed = DimReduction(reader, "dim_reduction")
         width = self.embed.fc1.out_features
-        self.attention = _attention(reader, "attention", width)
+        self.attention = acmil_attention(reader, "attention", width)
         self.first = reader.linear("classifier.fc", width)
-        self.second = _attention(reader, "att_classifier.attention", width)
+        self.second = acmil_attention(reader, "att_classifier.attention", width)
         self.last = reader.linear("att_classifier.classifier.fc", width)
         self.feature_dim, self.value_dim = self.embed.fc1.in_features, width
         self.channels, self.outputs = 1, self.last.out_features
@@ -97,15 +90,9 @@ class Dtfd(Head):
         found: torch.Tensor = self.last(weights.T @ distilled)[0]
         return found
 
-    def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
-        gate = self.second.gate
-        assert gate is not None
-        return (
-            linear_arrays("branch", self.second.branch)
-            | linear_arrays("gate", gate)
-            | linear_arrays("attention", self.second.last)
-            | linear_arrays("classifier", self.last)
-        )
+    def arrays(self) -> Arrays:
+        second = {"branch": self.second.branch, "gate": self.second.gate}
+        return arrays_of(second | {"attention": self.second.last, "classifier": self.last})
 
     @classmethod
     def fresh(cls, feature_dim: int, outputs: int) -> dict[str, torch.Tensor]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import nn
 
 from edge_mil.errors import NotThereYetError, UsageError
+from edge_mil_export.architectures.layers import Arrays
 from edge_mil_export.architectures.options import Option, Options
 from edge_mil_export.architectures.state_dict_reader import StateDictReader
 
@@ -49,7 +49,7 @@ class Head(nn.Module):
     sigmoid: bool = False
     """Probabilities are the sigmoid of the logits also where there are several outputs."""
     output_names: ClassVar[tuple[str, ...]] = ()
-    """Names of the outputs where the architecture itself says them; else they are numbered."""
+    """Names of the outputs where the architecture itself fixes them; else they are numbered."""
 
     feature_dim: int
     value_dim: int
@@ -68,7 +68,7 @@ class Head(nn.Module):
         `extra_outputs`, each (n, m).
         """
 
-    def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
+    def arrays(self) -> Arrays:
         """Return the arrays of `aggregator.npz`, which the device's part in NumPy needs."""
         return {}
 
@@ -122,6 +122,17 @@ class Head(nn.Module):
         return name
 
 
+class WholeBagHead(Head):
+    """Embed each instance; all else needs the whole bag, and runs in NumPy on the device."""
+
+    incremental, logits_in_attend = "whole-bag", False
+    embed: nn.Module
+
+    def attend(self, features: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        h = self.embed(features)
+        return h, h
+
+
 class AttentionHead(Head):
     """Embed each instance, pool the embeddings by attention, classify the channels side by side."""
 
@@ -163,7 +174,7 @@ class AttentionHead(Head):
 class GatedAttention(nn.Module):
     """Attention logits w . (tanh(V h) * sigmoid(U h)), or without the gate w . tanh(V h).
 
-    MHIM-MIL puts another activation in the place of the tanh.
+    MHIM-MIL has another activation where the tanh is.
 
     Source:
         Ilse, Tomczak and Welling 2018, arXiv:1802.04712, eq. 8 and 9.

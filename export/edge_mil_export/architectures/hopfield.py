@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import nn
@@ -12,7 +10,7 @@ from torch.nn.functional import layer_norm
 from edge_mil.errors import UsageError
 from edge_mil_export.architectures.aem import pool_heads
 from edge_mil_export.architectures.head import Head
-from edge_mil_export.architectures.layers import fresh_parts
+from edge_mil_export.architectures.layers import Arrays, arrays_of, fresh_parts
 from edge_mil_export.architectures.options import COUNT, INTEGER, NUMBER, Option, Options
 from edge_mil_export.architectures.registry import architecture
 from edge_mil_export.architectures.state_dict_reader import StateDictReader
@@ -148,14 +146,11 @@ class HopfieldPooling(Head):
             going = going & (torch.linalg.norm((weights - before).flatten(1), dim=1) > SETTLED)
         return logits.flatten(0, 1).T
 
-    def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
+    def arrays(self) -> Arrays:
         """Return the scaled queries, where update steps move them."""
         if not self.steps:
             return {}
-        return {
-            "queries": self.scaled_queries().detach().numpy().copy(),
-            "beta": np.array(self.beta),
-        }
+        return arrays_of({"queries": self.scaled_queries()}) | {"beta": np.array(self.beta)}
 
     def describe(self) -> str:
         return f"{self.pooled_rows} quer{'ies' if self.pooled_rows > 1 else 'y'}"

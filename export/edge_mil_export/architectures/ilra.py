@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
 import torch
 from torch import nn
 
 from edge_mil.errors import UsageError
-from edge_mil_export.architectures.head import Head
-from edge_mil_export.architectures.layers import FRESH_WIDTH, fresh_parts, linear_arrays
+from edge_mil_export.architectures.head import WholeBagHead
+from edge_mil_export.architectures.layers import FRESH_WIDTH, Arrays, arrays_of, fresh_parts
 from edge_mil_export.architectures.options import INTEGER, Option, Options
 from edge_mil_export.architectures.registry import architecture
 from edge_mil_export.architectures.state_dict_reader import StateDictReader
@@ -70,16 +67,12 @@ class Attention(nn.Module):
         out = self.ln1(out + torch.relu(self.fc_o(out)))
         return out if self.gate is None else out * nn.functional.silu(self.gate(rows))
 
-    def arrays(self, prefix: str) -> dict[str, np.ndarray[Any, Any]]:
-        """Return the weights as the device's part names them."""
-        found: dict[str, np.ndarray[Any, Any]] = {}
-        for name, layer in self.named_children():
-            found |= linear_arrays(f"{prefix}.{name}", layer)
-        return found
+    def arrays(self, prefix: str) -> Arrays:
+        return arrays_of({f"{prefix}.{name}": layer for name, layer in self.named_children()})
 
 
 @architecture("ilra", keys=("gab_blocks.0.latent",), row=220)
-class Ilra(Head):
+class Ilra(WholeBagHead):
     """ILRA-MIL: latents attend the bag and the bag attends them, in blocks; seeds pool it.
 
     With several seeds (the class's topk) each gives the classes' logits, one seed after the other,
@@ -91,11 +84,12 @@ class Ilra(Head):
     """
 
     options = (Option("heads", INTEGER, "every attention"),)
-    incremental, logits_in_attend, has_attend = "whole-bag", False, False
+    has_attend = False
 
     def __init__(self, reader: StateDictReader, options: Options) -> None:
         super().__init__(reader, options)
         self.pooling, heads = "ilra", int(options["heads"])
+        self.embed = nn.Identity()
         self.latents, self.ahead, self.back = nn.ParameterList(), nn.ModuleList(), nn.ModuleList()
         for number in reader.indices("gab_blocks."):
             at = f"gab_blocks.{number}"
@@ -115,10 +109,6 @@ class Ilra(Head):
         self.feature_dim = self.value_dim = self.back[0].fc_q.in_features  # type: ignore[union-attr,assignment]
         self.channels, self.outputs = 0, len(self.seeds) * self.classifier.out_features
 
-    def attend(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the features, which the first block attends as they are."""
-        return features, features
-
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         rows = features
         for latent, ahead, back in zip(self.latents, self.ahead, self.back, strict=True):
@@ -126,13 +116,13 @@ class Ilra(Head):
         logits: torch.Tensor = self.classifier(self.mha(self.seeds, rows))
         return logits.flatten()
 
-    def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
-        found = linear_arrays("classifier", self.classifier) | self.mha.arrays("pooling.mha")
-        found["pooling.seeds"] = self.seeds.detach().numpy().copy()
+    def arrays(self) -> Arrays:
+        found = arrays_of({"classifier": self.classifier}) | self.mha.arrays("pooling.mha")
+        found |= arrays_of({"pooling.seeds": self.seeds})
         blocks = zip(self.latents, self.ahead, self.back, strict=True)
         for number, (latent, ahead, back) in enumerate(blocks):
             at = f"blocks.{number}"
-            found[f"{at}.latent"] = latent.detach().numpy().copy()
+            found |= arrays_of({f"{at}.latent": latent})
             found |= ahead.arrays(f"{at}.forward") | back.arrays(f"{at}.backward")  # type: ignore[operator]
         return found
 

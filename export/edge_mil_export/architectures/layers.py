@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+Arrays = dict[str, np.ndarray[Any, Any]]
+"""What the device needs of a head: name in `aggregator.npz` -> array."""
+
 FRESH_WIDTH, FRESH_HIDDEN = 64, 32
 """Widths of embedding and attention in a fresh head: the official ones (mostly 512 and 128), scaled
 to what an audit or a benchmark trains in minutes."""
 
 
-def linear_arrays(prefix: str, layer: nn.Module) -> dict[str, np.ndarray[Any, Any]]:
-    """Return the weight, and the bias where there is one, of a layer."""
-    return {f"{prefix}.{k}": p.detach().numpy().copy() for k, p in layer.named_parameters()}
+def arrays_of(parts: Mapping[str, nn.Module | torch.Tensor | None]) -> Arrays:
+    """Return copies of tensors, and of the parameters of layers, by their names; None has none."""
+    found: Arrays = {}
+    for name, part in parts.items():
+        if isinstance(part, torch.Tensor):
+            found[name] = part.detach().numpy().copy()
+        elif part is not None:
+            found |= arrays_of({f"{name}.{key}": p for key, p in part.named_parameters()})
+    return found
 
 
 def fresh_parts(parts: dict[str, nn.Module]) -> dict[str, torch.Tensor]:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
 from edge_mil.errors import UsageError
-from edge_mil_export.architectures.head import Head, activation, gated
-from edge_mil_export.architectures.layers import FRESH_WIDTH, fresh_parts, linear_arrays
+from edge_mil_export.architectures.head import WholeBagHead, activation, gated
+from edge_mil_export.architectures.layers import FRESH_WIDTH, Arrays, arrays_of, fresh_parts
 from edge_mil_export.architectures.options import ACTIVATION, INTEGER, Option, Options
 from edge_mil_export.architectures.registry import architecture
 from edge_mil_export.architectures.state_dict_reader import StateDictReader
@@ -57,17 +55,18 @@ class Branch(nn.Module):
         gated_outputs: torch.Tensor = y * functional.silu(gates)
         return gated_outputs
 
-    def arrays(self, at: str) -> dict[str, np.ndarray[Any, Any]]:
-        """Return the weights as the device's part names them."""
-        rates = -torch.exp(self.rates_log.detach().double()).float()
-        return {
-            f"{at}.A{self.tail}": rates.numpy(),
-            f"{at}.D{self.tail}": self.skip.detach().numpy().copy(),
-            f"{at}.conv1d{self.tail}.weight": self.kernel.detach().numpy()[:, 0].copy(),
-            f"{at}.conv1d{self.tail}.bias": self.bias.detach().numpy().copy(),
-            **linear_arrays(f"{at}.x_proj{self.tail}", self.x_proj),
-            **linear_arrays(f"{at}.dt_proj{self.tail}", self.dt_proj),
-        }
+    def arrays(self, at: str) -> Arrays:
+        tail = self.tail
+        return arrays_of(
+            {
+                f"{at}.A{tail}": -torch.exp(self.rates_log.double()).float(),
+                f"{at}.D{tail}": self.skip,
+                f"{at}.conv1d{tail}.weight": self.kernel[:, 0],
+                f"{at}.conv1d{tail}.bias": self.bias,
+                f"{at}.x_proj{tail}": self.x_proj,
+                f"{at}.dt_proj{tail}": self.dt_proj,
+            }
+        )
 
 
 class SRLayer(nn.Module):
@@ -85,7 +84,6 @@ class SRLayer(nn.Module):
         self.rate = rate
 
     def forward(self, h: torch.Tensor) -> torch.Tensor:
-        """Return rows (n, l) of rows (n, l)."""
         count = len(h)
         projected = self.in_proj(self.norm(h))
         total = self.forwards(*projected.chunk(2, dim=1))
@@ -95,19 +93,14 @@ class SRLayer(nn.Module):
         out: torch.Tensor = self.out_proj(total + strided[torch.argsort(order)][:count])
         return h + out
 
-    def arrays(self, at: str) -> dict[str, np.ndarray[Any, Any]]:
-        """Return the weights as the device's part names them."""
-        return {
-            **linear_arrays(f"{at}.norm", self.norm),
-            **linear_arrays(f"{at}.in_proj", self.in_proj),
-            **linear_arrays(f"{at}.out_proj", self.out_proj),
-            **self.forwards.arrays(at),
-            **self.strided.arrays(at),
-        }
+    def arrays(self, at: str) -> Arrays:
+        layers = {"norm": self.norm, "in_proj": self.in_proj, "out_proj": self.out_proj}
+        found = arrays_of({f"{at}.{name}": layer for name, layer in layers.items()})
+        return found | self.forwards.arrays(at) | self.strided.arrays(at)
 
 
 @architecture("mambamil", keys=("_fc1.0.weight", "layers.0.1.A_log|layers.0.*.A_log"), row=200)
-class MambaMil(Head):
+class MambaMil(WholeBagHead):
     """MambaMIL with SR-Mamba; Bi-Mamba has the same keys and is another model.
 
     Source:
@@ -120,7 +113,7 @@ class MambaMil(Head):
         Option("rate", INTEGER, "the order of the second scan"),
         Option("survival", ("none", "nll"), "what the logits mean", "none"),
     )
-    incremental, order, logits_in_attend = "whole-bag", "grid", False
+    order = "grid"
 
     def __init__(self, reader: StateDictReader, options: Options) -> None:
         super().__init__(reader, options)
@@ -145,10 +138,6 @@ class MambaMil(Head):
         self.feature_dim, self.value_dim = first.in_features, width
         self.channels, self.outputs = self.attention.channels, self.classifier.out_features
 
-    def attend(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        h = self.embed(features)
-        return h, h
-
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         h = self.embed(features)
         for layer in self.layers:
@@ -158,14 +147,13 @@ class MambaMil(Head):
         logits: torch.Tensor = self.classifier(pooled)[0]
         return logits
 
-    def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
-        found = linear_arrays("norm", self.norm)
+    def arrays(self) -> Arrays:
+        found = arrays_of({"norm": self.norm})
         for number, layer in enumerate(self.layers):
             assert isinstance(layer, SRLayer)
             found |= layer.arrays(f"layers.{number}")
-        found |= linear_arrays("attention.0", self.attention.branch)
-        found |= linear_arrays("attention.2", self.attention.last)
-        return found | linear_arrays("classifier", self.classifier)
+        pooling = {"attention.0": self.attention.branch, "attention.2": self.attention.last}
+        return found | arrays_of(pooling | {"classifier": self.classifier})
 
     def describe(self) -> str:
         return f"{len(self.layers)} layers"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import nn
@@ -13,8 +11,9 @@ from edge_mil_export.architectures.head import AttentionHead, activation, gated,
 from edge_mil_export.architectures.layers import (
     FRESH_HIDDEN,
     FRESH_WIDTH,
+    Arrays,
+    arrays_of,
     fresh_parts,
-    linear_arrays,
 )
 from edge_mil_export.architectures.options import ACTIVATION, Option, Options
 from edge_mil_export.architectures.registry import architecture
@@ -149,16 +148,13 @@ class MhimAbmil(AttentionHead):
         weights = torch.softmax(torch.cat([logits, self.attention(tokens)]), dim=0)
         return self.classify((weights.T @ torch.cat([h, tokens]))[None])[0]
 
-    def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
+    def arrays(self) -> Arrays:
         """Return what makes tokens, and the attention that weighs them."""
         if self.merge is None:
             return {}
-        found = linear_arrays("to_out", self.merge.join)
-        found |= linear_arrays("branch", self.attention.branch)
-        found |= linear_arrays("last", self.attention.last)
-        if self.attention.gate is not None:
-            found |= linear_arrays("gate", self.attention.gate)
-        return found | {
+        attention = self.attention
+        layers = {"branch": attention.branch, "last": attention.last, "gate": attention.gate}
+        return arrays_of({"to_out": self.merge.join, **layers}) | {
             "heads": np.array(MERGE_HEADS),
             "tokens": np.array(self.merge.queries.shape[1]),
             "token_dim": np.array(self.merge.width),

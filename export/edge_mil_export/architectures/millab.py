@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from edge_mil_export.architectures.head import AttentionHead, gated
+from edge_mil_export.architectures.clam import clam_attention
+from edge_mil_export.architectures.head import AttentionHead
 from edge_mil_export.architectures.layers import FRESH_WIDTH, fresh_parts
 from edge_mil_export.architectures.options import Options
 from edge_mil_export.architectures.registry import architecture
@@ -38,13 +39,7 @@ class AbmilMillab(AttentionHead):
             layer = reader.linear(f"patch_embed.{index}", width)
             width = layer.out_features
             layers += [layer, nn.ReLU()]
-        at = "global_attn"
-        if f"{at}.attention_c.weight" in reader:
-            names = (f"{at}.attention_a.0", f"{at}.attention_b.0", f"{at}.attention_c")
-        else:
-            last = max(reader.indices(f"{at}.module."), default=0)
-            names = (f"{at}.module.0", "", f"{at}.module.{last}")
-        attention = gated(reader, *names, width)
+        attention = clam_attention(reader, "global_attn", width)
         classifier = reader.linear("classifier", attention.channels * width)
         self.assemble(nn.Sequential(*layers), attention, classifier, feature_dim=feature_dim)
 

@@ -6,13 +6,12 @@ Source:
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
+from edge_mil_export.architectures.layers import Arrays, arrays_of, fresh_parts
 from edge_mil_export.architectures.state_dict_reader import StateDictReader
 
 PINV_ROUNDS = 6
@@ -64,13 +63,15 @@ class NystromLayer(nn.Module):
         out: torch.Tensor = self.to_out(mixed.permute(1, 0, 2).flatten(1))
         return x + (out[pad:] if self.keep_last else out[:count])
 
-    def arrays(self, prefix: str) -> dict[str, np.ndarray[Any, Any]]:
-        """Return the weights as the device's part names them."""
-        found = linear_arrays(f"{prefix}.norm", self.norm)
-        found |= linear_arrays(f"{prefix}.to_qkv", self.to_qkv)
-        found |= linear_arrays(f"{prefix}.to_out", self.to_out)
-        found[f"{prefix}.res_conv.weight"] = self.res_conv.detach().numpy()[:, 0, :, 0].copy()
-        return found
+    def arrays(self, prefix: str) -> Arrays:
+        return arrays_of(
+            {
+                f"{prefix}.norm": self.norm,
+                f"{prefix}.to_qkv": self.to_qkv,
+                f"{prefix}.to_out": self.to_out,
+                f"{prefix}.res_conv.weight": self.res_conv[:, 0, :, 0],
+            }
+        )
 
 
 class GridConvolution(nn.Module):
@@ -94,7 +95,7 @@ class GridConvolution(nn.Module):
             out = out + functional.conv2d(grid, weight, bias, padding=half, groups=len(weight))
         return out.flatten(2).squeeze(0).T
 
-    def arrays(self, prefix: str) -> dict[str, np.ndarray[Any, Any]]:
+    def arrays(self, prefix: str) -> Arrays:
         """Return the sum of all kernels and the identity, (7, 7, l), and of their biases."""
         largest = KERNELS[0][1]
         kernel = np.zeros((largest, largest, len(self.biases[0])))
@@ -108,11 +109,6 @@ class GridConvolution(nn.Module):
             f"{prefix}.kernel": kernel.astype(np.float32),
             f"{prefix}.bias": np.asarray(bias, dtype=np.float32),
         }
-
-
-def linear_arrays(prefix: str, layer: nn.Module) -> dict[str, np.ndarray[Any, Any]]:
-    """Return the weight, and the bias where there is one, of a layer."""
-    return {f"{prefix}.{k}": p.detach().numpy().copy() for k, p in layer.named_parameters()}
 
 
 def fresh_nystrom(prefix: str, width: int) -> dict[str, torch.Tensor]:
@@ -131,15 +127,6 @@ def fresh_grid(prefix: str, width: int) -> dict[str, torch.Tensor]:
     return fresh_parts(
         {f"{prefix}.{name}": nn.Conv2d(width, width, k, groups=width) for name, k in KERNELS}
     )
-
-
-def fresh_parts(parts: dict[str, nn.Module]) -> dict[str, torch.Tensor]:
-    """Return the state dict of layers by their prefixes."""
-    return {
-        f"{prefix}.{key}": tensor
-        for prefix, part in parts.items()
-        for key, tensor in part.state_dict().items()
-    }
 
 
 def _pseudo_inverse(matrices: torch.Tensor) -> torch.Tensor:

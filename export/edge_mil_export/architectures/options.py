@@ -1,4 +1,4 @@
-"""Options of a head: what its checkpoint cannot tell, asked for and checked."""
+"""Options of a head: what its checkpoint does not hold, read from the command and checked."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class Option:
         name: As `--arch-option` names it.
         values: What it may be; or one of INTEGER, COUNT, NUMBER and BOOLEAN.
         changes: What depends on it, for the question: "the embedding of each instance".
-        default: Taken when it is not given; "" asks.
-        asked: Says from the file whether it matters; where not, it is taken as "" unless given.
+        default: Taken when it is not given; "": it must be given.
+        matters: Whether it matters for a file; where not, it is "" unless given.
     """
 
     name: str
     values: tuple[str, ...]
     changes: str
     default: str = ""
-    asked: Callable[[Mapping[str, torch.Tensor]], bool] | None = None
+    matters: Callable[[Mapping[str, torch.Tensor]], bool] | None = None
 
     def allows(self, value: str) -> bool:
         """Say whether the option may have a value."""
@@ -66,8 +66,8 @@ COMMON_VALUES = {
 
 def common_options(options: tuple[Option, ...]) -> dict[str, str]:
     """Return a value for every option that has no default: a common one, or the first."""
-    asked = [option for option in options if not option.default]
-    return {option.name: COMMON_VALUES.get(option.name, option.values[0]) for option in asked}
+    needed = [option for option in options if not option.default]
+    return {option.name: COMMON_VALUES.get(option.name, option.values[0]) for option in needed}
 
 
 def complete_options(
@@ -96,7 +96,7 @@ def complete_options(
             raise UsageError(f"{head} has no option {name!r}; it takes {takes}.")
     complete: dict[str, str] = {}
     for option in options:
-        if option.asked is not None and not option.asked(state):
+        if option.matters is not None and not option.matters(state):
             continue  # the file makes it pointless: accepted, and ignored
         default = settled.get(option.name, option.default)
         value = given.get(option.name, default)
@@ -107,7 +107,7 @@ def complete_options(
                 f"{option.changes} depends on it."
             )
         if not option.allows(value):
-            raise UsageError(f"{option.name}={value} is none that {head} knows; name {choice}.")
+            raise UsageError(f"{option.name}={value} is none of {head}'s; name {choice}.")
         fixed = settled.get(option.name)
         if fixed and value != fixed:
             raise UsageError(

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
 import torch
 from torch import nn
 
 from edge_mil.errors import UsageError
-from edge_mil_export.architectures.head import Head
-from edge_mil_export.architectures.layers import FRESH_WIDTH, fresh_parts, linear_arrays
+from edge_mil_export.architectures.head import WholeBagHead
+from edge_mil_export.architectures.layers import FRESH_WIDTH, Arrays, arrays_of, fresh_parts
 from edge_mil_export.architectures.options import NUMBER, Option, Options
 from edge_mil_export.architectures.registry import architecture
 from edge_mil_export.architectures.state_dict_reader import StateDictReader
@@ -21,7 +18,7 @@ FRESH_PROTOTYPES = 16
 
 
 @architecture("otsurv", keys=("prototype_embeddings.weight",), row=230)
-class OtSurv(Head):
+class OtSurv(WholeBagHead):
     """Embeds instances, carries them to prototypes, pools these and reads survival.
 
     Source:
@@ -32,7 +29,7 @@ class OtSurv(Head):
         Option("rho", NUMBER, "how much of the bag reaches the prototypes", "1"),
         Option("survival", ("nll", "cox"), "what the logits mean"),
     )
-    incremental, logits_in_attend, kind = "whole-bag", False, "survival"
+    kind = "survival"
 
     def __init__(self, reader: StateDictReader, options: Options) -> None:
         super().__init__(reader, options)
@@ -42,22 +39,18 @@ class OtSurv(Head):
                 f"rho={options['rho']} is more than all of the bag; name a number above 0 and up "
                 "to 1 (1 is the authors' test)."
             )
-        self.encoder = reader.linear("patch_encoder.0", bias=None)
-        width = self.encoder.out_features
+        first = reader.linear("patch_encoder.0", bias=None)
+        self.embed, width = nn.Sequential(first, nn.ReLU()), first.out_features
         prototypes = reader.tensor("prototype_embeddings.weight", None, width)
         self.prototypes = nn.Parameter(prototypes.clone())
         self.linear = reader.linear("linear", len(prototypes), 1, bias=None)
         self.classifier = reader.linear("classifier", width, bias=None)
-        self.feature_dim, self.value_dim = self.encoder.in_features, width
+        self.feature_dim, self.value_dim = first.in_features, width
         self.channels, self.outputs = 0, self.classifier.out_features
-
-    def attend(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        h = torch.relu(self.encoder(features))
-        return h, h
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Return the logits; gradients pass through one round of the settled transport only."""
-        h = torch.relu(self.encoder(features))
+        h = self.embed(features)
         rows, prototypes = (x - x.amin(dim=1, keepdim=True) for x in (h, self.prototypes))
         cost = torch.cdist(rows.double(), prototypes.double())
         kernel = torch.exp(nn.functional.pad(cost / cost.max(), (0, 1)) / -ENTROPY_WEIGHT)
@@ -86,13 +79,9 @@ class OtSurv(Head):
         a, b = one_round(b)
         return (a[:, None] * kernel * b)[:, :-1] / self.rho
 
-    def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
-        found = {"prototypes": self.prototypes.detach().numpy().copy()}
-        return (
-            found
-            | linear_arrays("linear", self.linear)
-            | linear_arrays("classifier", self.classifier)
-        )
+    def arrays(self) -> Arrays:
+        layers = {"linear": self.linear, "classifier": self.classifier}
+        return arrays_of({"prototypes": self.prototypes, **layers})
 
     def describe(self) -> str:
         return f"{len(self.prototypes)} prototypes"

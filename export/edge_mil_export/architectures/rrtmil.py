@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
-from edge_mil_export.architectures.head import Head, activation, mhim_attention
-from edge_mil_export.architectures.layers import FRESH_WIDTH, fresh_parts, linear_arrays
+from edge_mil_export.architectures.head import WholeBagHead, activation, mhim_attention
+from edge_mil_export.architectures.layers import FRESH_WIDTH, Arrays, arrays_of, fresh_parts
 from edge_mil_export.architectures.options import ACTIVATION, BOOLEAN, INTEGER, Option, Options
 from edge_mil_export.architectures.registry import architecture
 from edge_mil_export.architectures.state_dict_reader import StateDictReader
@@ -58,12 +56,10 @@ class RegionAttention(nn.Module):
         out: torch.Tensor = self.proj(mixed.flatten(2))
         return out
 
-    def arrays(self, at: str) -> dict[str, np.ndarray[Any, Any]]:
+    def arrays(self, at: str) -> Arrays:
         """Return the weights as the device's part names them; EPEG's bias moves no softmax."""
-        found = linear_arrays(f"{at}.qkv", self.qkv) | linear_arrays(f"{at}.proj", self.proj)
-        if self.pe is not None:
-            found[f"{at}.pe"] = self.pe.weight.detach().numpy()[:, 0, :, 0].copy()
-        return found
+        taps = None if self.pe is None else self.pe.weight[:, 0, :, 0]
+        return arrays_of({f"{at}.qkv": self.qkv, f"{at}.proj": self.proj, f"{at}.pe": taps})
 
 
 @architecture(
@@ -71,7 +67,7 @@ class RegionAttention(nn.Module):
     keys=("cr_msa.attn.phi|*cr_msa.attn.phi*", "patch_to_emb.0.weight"),
     row=90,
 )
-class RrtMil(Head):
+class RrtMil(WholeBagHead):
     """RRT-MIL: attention within regions of a grid and across them, then attention pooling.
 
     Source:
@@ -87,7 +83,7 @@ class RrtMil(Head):
         Option("all_shortcut", BOOLEAN, "what is pooled"),
         Option("crmsa_heads", INTEGER, "the attention across regions", "8"),
     )
-    incremental, order, logits_in_attend = "whole-bag", "grid", False
+    order = "grid"
 
     def __init__(self, reader: StateDictReader, options: Options) -> None:
         super().__init__(reader, options)
@@ -124,10 +120,6 @@ class RrtMil(Head):
         self.feature_dim, self.value_dim = first.in_features, width
         self.channels, self.outputs = self.attention.channels, self.predictor.out_features
 
-    def attend(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        h = self.embed(features)
-        return h, h
-
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         start = h = self.embed(features)
         for norm, layer in zip(self.norms, self.layers, strict=True):
@@ -152,19 +144,23 @@ class RrtMil(Head):
         out: torch.Tensor = (spread * torch.softmax(logits, dim=2)) @ tokens
         return out
 
-    def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
-        found: dict[str, np.ndarray[Any, Any]] = {}
+    def arrays(self) -> Arrays:
+        found: Arrays = {}
         for number, (norm, layer) in enumerate(zip(self.norms, self.layers, strict=True)):
             assert isinstance(layer, RegionAttention)
             at = f"layers.{number}"
-            found |= linear_arrays(f"{at}.norm", norm) | layer.arrays(at)
-        found |= linear_arrays("cross.norm", self.cross_norm) | self.cross.arrays("cross")
-        found |= linear_arrays("cross.phi", self.landmarks)
-        found |= linear_arrays("norm", self.norm) | linear_arrays("predictor", self.predictor)
-        found |= linear_arrays("pool.branch", self.attention.branch)
-        if self.attention.gate is not None:
-            found |= linear_arrays("pool.gate", self.attention.gate)
-        return found | linear_arrays("pool.last", self.attention.last)
+            found |= arrays_of({f"{at}.norm": norm}) | layer.arrays(at)
+        found |= arrays_of({"cross.norm": self.cross_norm}) | self.cross.arrays("cross")
+        return found | arrays_of(
+            {
+                "cross.phi": self.landmarks,
+                "norm": self.norm,
+                "predictor": self.predictor,
+                "pool.branch": self.attention.branch,
+                "pool.gate": self.attention.gate,
+                "pool.last": self.attention.last,
+            }
+        )
 
     @classmethod
     def fresh(cls, feature_dim: int, outputs: int) -> dict[str, torch.Tensor]:

@@ -14,7 +14,7 @@ SHOWN_KEYS = 3
 
 
 class StateDictReader:
-    """Builds layers from the tensors of a state dict, and knows which were used.
+    """Builds layers from the tensors of a state dict, and records which were used.
 
     Sizes are read from shapes; a key that is missing, or a shape that does not follow from the
     layer before, is an `ArchitectureError`.
@@ -61,7 +61,7 @@ class StateDictReader:
             prefix: Its keys are `prefix`.weight and `prefix`.bias.
             inputs: Its inputs, where they are known.
             outputs: Its outputs, where they are known.
-            bias: True: it must have one. False: it has none. None: the file says.
+            bias: True: it must have one. False: it has none. None: as in the file.
         """
         weight = self.tensor(f"{prefix}.weight", outputs, inputs)
         has_bias = bias if bias is not None else f"{prefix}.bias" in self

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
 from edge_mil.errors import NotThereYetError
-from edge_mil_export.architectures.head import Head, activation
-from edge_mil_export.architectures.layers import FRESH_WIDTH, fresh_parts, linear_arrays
+from edge_mil_export.architectures.head import WholeBagHead, activation
+from edge_mil_export.architectures.layers import FRESH_WIDTH, Arrays, arrays_of, fresh_parts
 from edge_mil_export.architectures.nystrom import (
     GridConvolution,
     NystromLayer,
@@ -27,10 +25,10 @@ SMALLEST_GRID = 7
 """MHIM-MIL's grids are at least as large as their largest kernel."""
 
 
-class TransformerHead(Head):
-    """Embeds each instance; `edge_mil.aggregators.whole_bag.transmil` sees the whole bag."""
+class TransformerHead(WholeBagHead):
+    """Embeds each instance; `edge_mil.aggregators.whole_bag.transmil` does the rest."""
 
-    incremental, order, logits_in_attend = "whole-bag", "grid", False
+    order = "grid"
 
     def assemble(
         self,
@@ -67,19 +65,11 @@ class TransformerHead(Head):
         self.feature_dim, self.value_dim = first.in_features, width
         self.channels, self.outputs = 0, self.last.out_features
 
-    def attend(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        h = self.embed(features)
-        return h, h
-
-    def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
-        return {
-            "cls_token": self.cls_token.detach().numpy().ravel().copy(),
-            **self.layer1.arrays("layer1"),
-            **self.layer2.arrays("layer2"),
-            **self.grid.arrays("ppeg"),
-            **linear_arrays("norm", self.norm),
-            **linear_arrays("head", self.last),
-        }
+    def arrays(self) -> Arrays:
+        found = arrays_of({"cls_token": self.cls_token.flatten()})
+        found |= self.layer1.arrays("layer1") | self.layer2.arrays("layer2")
+        found |= self.grid.arrays("ppeg")
+        return found | arrays_of({"norm": self.norm, "head": self.last})
 
 
 @architecture(
@@ -133,7 +123,7 @@ class TransMil(TransformerHead):
 class MhimTransMil(TransformerHead):
     """MHIM-MIL over a transformer: `forward_test` of the student or the teacher.
 
-    Unlike TransMIL its attention sees each instance once, and its grid is at least 7 x 7. The
+    Unlike TransMIL its attention counts each instance once, and its grid is at least 7 x 7. The
     masking is training only, and so is `merge.*` unless its authors' test merges.
 
     Source:
@@ -145,9 +135,9 @@ class MhimTransMil(TransformerHead):
         Option(
             "merge_test",
             BOOLEAN,
-            "the bag that the transformer sees",
+            "the bag that the transformer takes",
             "false",
-            asked=lambda state: any(key.startswith("merge.") for key in state),
+            matters=lambda state: any(key.startswith("merge.") for key in state),
         ),
     )
     training_only = ("merge.",)

@@ -16,7 +16,7 @@ class UnsupportedHead:
         name: As `--arch` will take it.
         keys: Key patterns that all must be there; "a|b" is either.
         row: Row of the signature table.
-        reason: What to say instead of "not there yet"; may hold {file}.
+        reason: The message instead of "not there yet"; may hold {file}.
     """
 
     name: str

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
 import torch
 from torch import nn
 from torch.nn.functional import leaky_relu
 
-from edge_mil_export.architectures.head import Head
-from edge_mil_export.architectures.layers import FRESH_WIDTH, fresh_parts, linear_arrays
+from edge_mil_export.architectures.head import WholeBagHead
+from edge_mil_export.architectures.layers import FRESH_WIDTH, Arrays, arrays_of, fresh_parts
 from edge_mil_export.architectures.options import INTEGER, Option, Options
 from edge_mil_export.architectures.registry import architecture
 from edge_mil_export.architectures.state_dict_reader import StateDictReader
 
 
 @architecture("wikg", keys=("W_head.weight", "readout.gate_nn.0.weight"), row=210)
-class Wikg(Head):
+class Wikg(WholeBagHead):
     """WiKG: a graph of the nearest instances, built for each bag, then attention pooling.
 
     `gate_U`, `gate_V` and `gate_W` are in the file and the official class never uses them.
@@ -28,13 +25,12 @@ class Wikg(Head):
 
     options = (Option("topk", INTEGER, "how many others each instance attends"),)
     training_only = ("gate_U.", "gate_V.", "gate_W.")
-    incremental, logits_in_attend = "whole-bag", False
 
     def __init__(self, reader: StateDictReader, options: Options) -> None:
         super().__init__(reader, options)
         self.pooling, self.topk = "wikg", int(options["topk"])
-        self.embed = reader.linear("_fc1.0", bias=None)
-        width = self.embed.out_features
+        first = reader.linear("_fc1.0", bias=None)
+        self.embed, width = nn.Sequential(first, nn.LeakyReLU()), first.out_features
         self.head = reader.linear("W_head", width, width, bias=None)
         self.tail = reader.linear("W_tail", width, width, bias=None)
         self.sum = reader.linear("linear1", width, width, bias=None)
@@ -43,16 +39,12 @@ class Wikg(Head):
         self.gate_out = reader.linear("readout.gate_nn.2", self.gate_in.out_features, 1, bias=None)
         self.norm = reader.layer_norm("norm", width)
         self.classifier = reader.linear("fc", width, bias=None)
-        self.feature_dim, self.value_dim = self.embed.in_features, width
+        self.feature_dim, self.value_dim = first.in_features, width
         self.channels, self.outputs = 1, self.classifier.out_features
-
-    def attend(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        h = leaky_relu(self.embed(features))
-        return h, h
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Return the logits (c,) of a whole bag (n, d), n at least topk."""
-        h = self.attend(features)[0]
+        h = self.embed(features)
         h = (h + h.mean(dim=0)) / 2
         heads, tails = self.head(h), self.tail(h)
         products, near = torch.topk(heads @ tails.T * heads.shape[1] ** -0.5, self.topk)
@@ -69,21 +61,19 @@ class Wikg(Head):
         logits: torch.Tensor = self.classifier(self.norm(gate.T @ mixed))[0]
         return logits
 
-    def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
-        layers = {
-            "head": self.head,
-            "tail": self.tail,
-            "sum": self.sum,
-            "product": self.product,
-            "gate.0": self.gate_in,
-            "gate.2": self.gate_out,
-            "norm": self.norm,
-            "classifier": self.classifier,
-        }
-        found: dict[str, np.ndarray[Any, Any]] = {}
-        for name, layer in layers.items():
-            found |= linear_arrays(name, layer)
-        return found
+    def arrays(self) -> Arrays:
+        return arrays_of(
+            {
+                "head": self.head,
+                "tail": self.tail,
+                "sum": self.sum,
+                "product": self.product,
+                "gate.0": self.gate_in,
+                "gate.2": self.gate_out,
+                "norm": self.norm,
+                "classifier": self.classifier,
+            }
+        )
 
     @classmethod
     def fresh(cls, feature_dim: int, outputs: int) -> dict[str, torch.Tensor]:

@@ -28,7 +28,6 @@ class Audited:
     bags: tuple[int, int, int]
 
     def as_json(self) -> dict[str, Any]:
-        """Return the head's entry."""
         train, epochs, seeds = self.bags
         return {
             "name": self.name,

@@ -31,17 +31,10 @@ from edge_mil_export.extractors.timm_model import build
 
 Run = Callable[[UInt8Array], object]
 
+LIBRARIES = {"cpu": "ONNX Runtime", "openvino": "OpenVINO"}
+"""Backend -> what it runs a graph with, at true FP32 where the graph is FP32."""
+FORMS = {"fp32": "FP32", "int8-cpu": "INT8 (cpu dialect)", "int8-trt": "INT8 (trt dialect)"}
 REFERENCE = "ONNX Runtime FP32"
-ONNX_RUNTIME = {
-    "fp32": REFERENCE,
-    "int8-cpu": "ONNX Runtime INT8 (cpu dialect)",
-    "int8-trt": "ONNX Runtime INT8 (trt dialect)",
-}
-OPENVINO = {
-    "fp32": "OpenVINO FP32",
-    "int8-trt": "OpenVINO INT8 (trt dialect)",
-    "int8-cpu": "OpenVINO INT8 (cpu dialect)",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,16 +120,12 @@ def measure(
     runners: dict[str, Run] = {}
     if isinstance(original, TorchExtractor):
         runners["torch eager FP32"] = _torch_run(original)
-    backend = open_backend("cpu", threads=1)
-    for precision, name in ONNX_RUNTIME.items():
-        if precision in spec.graphs:
-            network = backend.load(bundle.read(spec.graphs[precision]), label=name)
-            runners[name] = lambda x, network=network: network.run({"tiles": x})  # type: ignore[misc]
-    for precision, name in OPENVINO.items():
-        if precision in spec.graphs:
-            runner = _openvino_run(bundle.read(spec.graphs[precision]))
-            if runner is not None:
-                runners[name] = runner
+    for backend, library in LIBRARIES.items():
+        for precision, form in FORMS.items():
+            if precision in spec.graphs:
+                runner = _graph_run(backend, bundle.read(spec.graphs[precision]))
+                if runner is not None:
+                    runners[f"{library} {form}"] = runner
     best = dict.fromkeys(runners, float("inf"))
     for number in range(rounds + 1):
         for name, run_tiles in runners.items():
@@ -201,10 +190,10 @@ def _torch_run(original: TorchExtractor) -> Run:
     return original.features
 
 
-def _openvino_run(data: bytes) -> Run | None:
-    """Return a runner of OpenVINO at true FP32; None where it is not installed."""
+def _graph_run(backend: str, data: bytes) -> Run | None:
+    """Return a runner of a graph; None where the backend's library is not installed."""
     try:
-        network = open_backend("openvino", threads=1).load(data, label="the extractor")
+        network = open_backend(backend, threads=1).load(data, label="the extractor")
     except DependencyError:
         return None
     return lambda tiles: network.run({"tiles": tiles})

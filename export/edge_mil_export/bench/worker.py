@@ -139,7 +139,7 @@ def _grown(model: Model, rng: np.random.Generator, count: int) -> Any:
 
 
 def _folded(model: Model, state: Any, features: Float32Array) -> Any:
-    """Return the state after also seeing features, on the next places of the grid."""
+    """Return the state with features added, on the next cells of the grid."""
     state = model.aggregator.initial_state() if state is None else state
     first = model.aggregator.instances(state)
     for at in range(0, len(features), CHUNK):

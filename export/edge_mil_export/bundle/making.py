@@ -181,7 +181,7 @@ def _feature_width(source: ExtractorSource, head: ExportedAggregator) -> int:
     width = int(source.features(probe).shape[1])
     if width != head.spec.feature_dim:
         raise BundleError(
-            f"{source.name} gives features of width {width} and {head.spec.architecture} wants "
+            f"{source.name} gives features of width {width} and {head.spec.architecture} takes "
             f"{head.spec.feature_dim}; name the extractor that the aggregator was trained on.",
             extractor=width,
             aggregator=head.spec.feature_dim,

@@ -24,7 +24,7 @@ from edge_mil_export.tiles import FileTiles, spread
 FALSE_ALARM, FIELD_FALSE_ALARM = 0.001, 0.005
 """Share of tiles beyond the tile's limit, and of fields whose median lies beyond the field's."""
 FIELD_TILES = 9
-"""Tiles side by side that take the place of a field."""
+"""Tiles side by side that count as one field."""
 COLOUR_FALSE_ALARM = 0.05
 """Share of tiles whose colours do not fit. Wide on purpose: a field counts as exchanged only where
 it fits with the channels swapped, too."""
@@ -118,7 +118,7 @@ def fit(features: Float32Array, folds: Float64Array) -> Fitted:
         inside = folds == fold
         distances[inside] = fit_distance(features[~inside]).of(features[inside])
     limit = max(_exceeded_by(distances, FALSE_ALARM), _quantile(distances, FALSE_ALARM))
-    # The median distance of each field; of a handful of fields no small share can be told.
+    # The median distance of each field; a handful of fields does not resolve a small share.
     fields = [rows for rows in _fields(folds) if len(rows) >= FEW]
     medians = np.array([np.median(distances[rows]) for rows in fields])
     field_limit = limit
@@ -128,7 +128,7 @@ def fit(features: Float32Array, folds: Float64Array) -> Fitted:
 
 
 def _fields(folds: Float64Array) -> list[Int64Array]:
-    """Return the rows that take the place of each field: neighbours within one fold."""
+    """Return the rows that count as each field: neighbours within one fold."""
     found: list[Int64Array] = []
     for fold in np.unique(folds):
         rows = np.flatnonzero(folds == fold)

@@ -41,12 +41,7 @@ def fit_stain(method: str, tiles: FidelitySet) -> tuple[StainSpec, FidelitySet]:
     except UnusableTilesError as error:
         raise CalibrationError(f"--stain {method} cannot be fitted: {error}") from error
     spec = StainSpec(
-        method,
-        profile.background,
-        profile.mean,
-        profile.deviation,
-        profile.stains,
-        profile.reach,
+        method, profile.background, profile.mean, profile.deviation, profile.stains, profile.reach
     )
     return spec, replace(
         tiles,

@@ -40,7 +40,7 @@ def load_state_dict(path: Path, *, weights: str | None = None) -> dict[str, torc
 
     Raises:
         CheckpointError: The file cannot be read, holds no state dict, or a weight is not finite.
-        UsageError: The file holds a student and a teacher and `weights` does not say which.
+        UsageError: The file holds a student and a teacher and `weights` does not name one.
     """
     return load_checkpoint(path, weights=weights).state
 
@@ -107,7 +107,8 @@ def _load_zip(path: Path) -> Mapping[Any, Any]:
     """Read a torch file, a zip since torch 1.6."""
     try:
         with zipfile.ZipFile(path) as archive:
-            names = [name.split("/", 1)[-1] for name in archive.namelist()]
+            names = {name.split("/", 1)[-1]: name for name in archive.namelist()}
+            pickled = archive.read(names["data.pkl"]) if "data.pkl" in names else b""
     except (zipfile.BadZipFile, OSError) as error:
         raise _cut_short(path) from error
     if "constants.pkl" in names:
@@ -120,10 +121,8 @@ def _load_zip(path: Path) -> Mapping[Any, Any]:
             f"{path.name} is a zip file that torch.save did not write; name the checkpoint itself."
         )
     try:
-        with zipfile.ZipFile(path) as archive:
-            member = next(name for name in archive.namelist() if name.endswith("data.pkl"))
-            found = _named_classes(io.BytesIO(archive.read(member)), 1)
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        found = _named_classes(io.BytesIO(pickled), 1)
+    except ValueError as error:
         raise _cut_short(path) from error
     return _read_weights_only(path, found)
 
@@ -158,7 +157,7 @@ def _named_classes(file: IO[bytes], pickles: int) -> list[str]:
 
 
 def _read_weights_only(path: Path, named: list[str]) -> Mapping[Any, Any]:
-    """Read with `weights_only=True`; classes that torch does not know become stand-ins.
+    """Read with `weights_only=True`; classes that torch does not allow become stand-ins.
 
     ACMIL and AEM pickle their configuration beside the weights. The unpickler builds `StandIn`
     wherever the file names a class that torch does not allow, and so never imports or calls
@@ -196,7 +195,7 @@ def _read_weights_only(path: Path, named: list[str]) -> Mapping[Any, Any]:
 
 
 class StandIn(dict[Any, Any]):
-    """An empty object in place of one whose class torch does not know."""
+    """An empty object in place of one whose class torch does not allow."""
 
     def __new__(cls, *_: object, **__: object) -> StandIn:
         """Accept any arguments: they are those of the missing class."""
@@ -236,7 +235,7 @@ def _cut_short(path: Path) -> CheckpointError:
 
 
 def _reason(error: Exception) -> str:
-    """Return the sentence of torch's message that says what it met."""
+    """Return the sentence of torch's message that names what it met."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     found = next((line for line in lines if "WeightsUnpickler error" in line), None)
     return (found or (lines[0] if lines else type(error).__name__))[:160]

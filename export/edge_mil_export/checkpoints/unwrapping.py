@@ -50,7 +50,7 @@ def unwrap(loaded: Mapping[Any, Any], *, name: str, weights: str | None) -> Chec
 
     Raises:
         CheckpointError: There is no state dict in it.
-        UsageError: It holds a student and a teacher, and `weights` does not say which.
+        UsageError: It holds a student and a teacher, and `weights` does not name one.
     """
     if weights not in (None, "student", "teacher"):
         raise UsageError(

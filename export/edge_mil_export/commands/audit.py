@@ -105,7 +105,7 @@ def _audited(
 
 
 def _is_shipped(name: str) -> bool:
-    """Say whether another process knows a head: not one that a user's program registered."""
+    """Return whether another process has a head: not one that a user's program registered."""
     from edge_mil_export.architectures.registry import variants
 
     found = next((v for v in variants() if v.name == name), None)

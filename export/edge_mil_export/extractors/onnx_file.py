@@ -35,7 +35,7 @@ class OnnxExtractor(ExtractorSource):
     @property
     def takes_bytes(self) -> bool:
         """Whether the graph takes uint8 images."""
-        return bool(_image_type(self.model).elem_type == TensorProto.UINT8)
+        return bool(_inputs(self.model)[0].type.tensor_type.elem_type == TensorProto.UINT8)
 
     def run(self, tiles: UInt8Array) -> object:
         """Run the file as it is in ONNX Runtime.
@@ -85,14 +85,13 @@ def open_onnx(
             f"{path.name} is no valid ONNX model ({first_line(error)}); export it again."
         ) from error
     _check_weights(model, path.name)
-    weights = {tensor.name for tensor in model.graph.initializer}
-    inputs = [i for i in model.graph.input if i.name not in weights]
+    inputs = _inputs(model)
     if len(inputs) != 1 or len(model.graph.output) != 1:
         raise ExtractorError(
             f"{path.name} has {len(inputs)} inputs and {len(model.graph.output)} outputs, and an "
             "extractor has one image input and one output of features (n, d); export it so."
         )
-    image = _image_type(model)
+    image = inputs[0].type.tensor_type
     sides = [d.dim_value or None for d in image.shape.dim]
     is_bytes = image.elem_type == TensorProto.UINT8
     expected = [None, *tile_px, 3] if is_bytes else [None, 3, *tile_px]
@@ -115,10 +114,10 @@ def open_onnx(
     return OnnxExtractor(f"onnx:{path.name}", tile_px, None if is_bytes else normalisation, model)
 
 
-def _image_type(model: onnx.ModelProto) -> onnx.TypeProto.Tensor:
-    """Return type and shape of the graph's image input."""
+def _inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    """Return the graph's inputs without its weights, which older files name as inputs too."""
     weights = {tensor.name for tensor in model.graph.initializer}
-    return next(i for i in model.graph.input if i.name not in weights).type.tensor_type
+    return [i for i in model.graph.input if i.name not in weights]
 
 
 def _check_weights(model: onnx.ModelProto, name: str) -> None:

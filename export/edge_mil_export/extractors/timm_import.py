@@ -64,7 +64,7 @@ def import_torchvision() -> None:
             warnings.simplefilter("ignore")
             import torchvision  # noqa: F401 - the import itself is what is wanted
     except (ImportError, RuntimeError, AttributeError):
-        # Without torchvision timm's models still work; timm says what it misses, if it does.
+        # timm's models work without torchvision; where one does not, timm's error names it.
         sys.modules.pop("torchvision", None)
     finally:
         setattr(torch.library, "register_fake", real)  # noqa: B010

@@ -49,7 +49,6 @@ class Fidelity:
     fp16: Fp16Result | None = None
 
     def document(self) -> dict[str, Any]:
-        """Return the report as JSON values."""
         tiles = self.measured_on
         comparisons: dict[str, Any] = {"fp32": _figures(self.fp32)}
         if self.fp16 is not None:
@@ -86,7 +85,6 @@ class Fidelity:
         return document
 
     def to_json(self) -> bytes:
-        """Return the bytes of `fidelity.json`."""
         return (json.dumps(self.document(), indent=2, sort_keys=True) + "\n").encode()
 
 

@@ -43,7 +43,6 @@ class HeadScorer:
         return np.asarray(logits / max(float(np.linalg.norm(logits)), SMALLEST_LENGTH))
 
     def attention_logits(self, features: Float32Array) -> Float32Array | None:
-        """Return attention logits (n, k); None without attention."""
         if self._attend is None:
             return None
         given = np.ascontiguousarray(features)

@@ -72,7 +72,6 @@ class GraphView:
                 self.consumers.setdefault(name, []).append(node)
 
     def value(self, name: str) -> Array:
-        """Return an initialiser's array."""
         return np.asarray(numpy_helper.to_array(self.initializers[name]))
 
     def is_relu(self, node: onnx.NodeProto) -> bool:

@@ -44,7 +44,7 @@ class Statistics:
 class Calibrator:
     """Runs calibration tiles through a graph, and keeps statistics of its tensors.
 
-    Percentiles need a second pass, which is made when they are first asked for. Memory does not
+    Percentiles need a second pass, which is made when they are first needed. Memory does not
     grow with the number of tiles.
     """
 

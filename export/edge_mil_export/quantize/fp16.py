@@ -38,7 +38,7 @@ FP32_OPERATORS = frozenset(
         "DequantizeLinear",
     )
 )
-"""Sums over many numbers, and operators whose types say what they do."""
+"""Sums over many numbers, and operators that depend on the type of their input."""
 LARGEST_FP16 = 65504.0
 """The largest finite number of FP16."""
 

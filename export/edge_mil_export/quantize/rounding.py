@@ -90,7 +90,7 @@ def _mean_effect(
     """
     if kind != "Conv":
         return np.asarray(input_mean @ (error.T if transposed else error))
-    # A convolution sees the mean of its input at every tap; each group sees its own channels.
+    # Every tap of a convolution has the mean of its input; each group has its own channels.
     per_input = error.sum(tuple(range(2, error.ndim)))
     groups = len(input_mean) // per_input.shape[1]
     group_means = input_mean.reshape(groups, -1).repeat(len(per_input) // groups, 0)

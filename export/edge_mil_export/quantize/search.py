@@ -1,6 +1,6 @@
 """Find the INT8 form of an extractor that keeps slide scores where FP32 puts them.
 
-Networks have opposite needs (EfficientNet-Lite0 wants MinMax and an FP32 stem, ResNet-18 in the
+Networks have opposite needs (EfficientNet-Lite0 needs MinMax and an FP32 stem, ResNet-18 in the
 trt dialect percentiles and any stem), so each dialect tries recipes on bags that did not calibrate
 (`docs/design/quantization-and-runtime.md`, "Fidelity on real tissue" and "The search").
 """
