@@ -217,19 +217,20 @@ class Aggregator(ABC, Generic[State]):
 
     Three kinds (`docs/design/aggregators.md`, "Three kinds"). Mergeable: a state has a fixed size.
     Banked: it keeps a small row for each instance. Whole bag: it keeps the bag, and a score is a
-    new run of the network over it.
+    new run of the head over it.
 
     For all states a, b and c: ``merge(a, initial_state()) == a``, ``merge(a, b) == merge(b, a)``
     and ``merge(merge(a, b), c) == merge(a, merge(b, c))``, to float64 rounding. So fields may come
     in any order, and parts of a slide may be pooled apart and joined. States are values: no
-    method changes one. The laws do not forgive duplicates: a place is folded once.
+    method changes one. The laws do not forgive duplicates: an instance is folded once.
+    `tests/contracts/test_aggregator.py` holds every implementation to this.
     """
 
     incremental: str = "mergeable"
     """mergeable, banked or whole-bag; a whole-bag head is scored in the background."""
 
     needs_instance_order: bool = False
-    """Whether batches must say where their instances lie."""
+    """Whether batches must bring the canonical order of their instances."""
 
     @abstractmethod
     def initial_state(self) -> State:
@@ -237,10 +238,10 @@ class Aggregator(ABC, Generic[State]):
 
     @abstractmethod
     def update(self, state: State, batch: InstanceBatch) -> State:
-        """Return the state after also seeing `batch`.
+        """Return the state after also seeing `batch`; `state` stays as it was.
 
         Raises:
-            InvalidInstancesError: The batch's widths are not this aggregator's.
+            InvalidInstancesError: The batch is not of this head: other widths, or no order.
         """
 
     @abstractmethod
@@ -253,7 +254,7 @@ class Aggregator(ABC, Generic[State]):
 
     @abstractmethod
     def score(self, state: State) -> SlideScore:
-        """Return the slide-level score of the instances seen so far.
+        """Return the slide-level score of the bag.
 
         Raises:
             EmptyBagError: The bag is empty, or smaller than the head needs.
@@ -261,11 +262,11 @@ class Aggregator(ABC, Generic[State]):
 
     @abstractmethod
     def scores(self, states: list[State]) -> list[SlideScore | None]:
-        """Return the score of each state, None for an empty one, in one run of the classifier."""
+        """Return the score of each state, None where `score` would raise EmptyBagError."""
 
     @abstractmethod
     def attention(self, state: State, batch: InstanceBatch) -> Float32Array | None:
-        """Return the share of the bag of each instance of a batch that is in it, (n, k).
+        """Return the share of the bag of each instance of a batch that is in it, float32 (n, k).
 
         Over the whole bag each channel sums to 1. None where the model has no attention.
         """

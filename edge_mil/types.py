@@ -150,12 +150,12 @@ class Region:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class InstanceOrder:
-    """Where instances lie, for heads whose score depends on it.
+    """The canonical order of instances, for heads whose score depends on it.
 
     Attributes:
-        keys: One for each instance, no two alike: the bag's canonical order is that of the keys.
-        cells: Grid position (column, row) of each, int64, shape (n, 2); what a pseudo-bag is
-            drawn from.
+        keys: A key for each instance, no two alike: the bag's canonical order is that of the keys.
+        cells: Grid position (column, row) of each, int64, shape (n, 2); a pseudo-bag is a function
+            of it.
         groups: Pseudo-bag of each, int64, shape (n,), where it is given; None: drawn from cells.
 
     Raises:
@@ -178,7 +178,7 @@ class InstanceOrder:
         return len(self.keys)
 
     def take(self, rows: Int64Array) -> InstanceOrder:
-        """Return the places of some instances."""
+        """Return the order of some of the instances."""
         groups = None if self.groups is None else self.groups[rows]
         return InstanceOrder(tuple(self.keys[row] for row in rows), self.cells[rows], groups)
 
@@ -188,27 +188,27 @@ class InstanceBatch:
     """Some instances of one slide, embedded and ready to be pooled.
 
     Attributes:
-        values: What is pooled, one row per instance, shape (n, l), float32. n may be 0.
+        embeddings: What is pooled, one row per instance, shape (n, l), float32. n may be 0.
         attention_logits: Attention before the softmax, shape (n, k), float32; k channels
             (heads, branches or classes), 0 for a pooling without attention (mean, max).
         extra: What else the head keeps of an instance (DSMIL's queries), name -> float32 (n, m).
-        instance_order: Where they lie; None where the head does not ask.
+        instance_order: Their canonical order; None where the head does not need it.
 
     Raises:
         InvalidInstancesError: The shapes disagree, or a number is not finite.
     """
 
-    values: Float32Array
+    embeddings: Float32Array
     attention_logits: Float32Array
     extra: Mapping[str, Float32Array] = field(default_factory=dict)
     instance_order: InstanceOrder | None = None
 
     def __post_init__(self) -> None:
         """Check the batch here, so that no later layer has to."""
-        rows, logits = self.values.shape, self.attention_logits.shape
+        rows, logits = self.embeddings.shape, self.attention_logits.shape
         if len(rows) != 2 or len(logits) != 2 or rows[0] != logits[0]:
             raise InvalidInstancesError(
-                f"Expected values (n, l) and attention logits (n, k), got {rows} and {logits}."
+                f"Expected embeddings (n, l) and attention logits (n, k), got {rows} and {logits}."
             )
         others = [len(array) for array in self.extra.values()]
         if self.instance_order is not None:
@@ -219,7 +219,7 @@ class InstanceBatch:
             )
         # An overflowed half-precision engine answers inf or NaN, and a single one would spoil
         # the score of the whole slide.
-        arrays = (self.values, self.attention_logits, *self.extra.values())
+        arrays = (self.embeddings, self.attention_logits, *self.extra.values())
         if not all(np.isfinite(array).all() for array in arrays):
             raise InvalidInstancesError(
                 "An embedding or attention logit is not finite; compare this engine with its "
@@ -227,14 +227,15 @@ class InstanceBatch:
             )
 
     places = renamed_attribute("InstanceBatch", "places", "instance_order")
+    values = renamed_attribute("InstanceBatch", "values", "embeddings")
 
     def __len__(self) -> int:
-        return len(self.values)
+        return len(self.embeddings)
 
     def take(self, rows: Int64Array) -> InstanceBatch:
         """Return some of the instances."""
         return InstanceBatch(
-            self.values[rows],
+            self.embeddings[rows],
             self.attention_logits[rows],
             {name: array[rows] for name, array in self.extra.items()},
             None if self.instance_order is None else self.instance_order.take(rows),
@@ -243,7 +244,7 @@ class InstanceBatch:
 
 @dataclass(frozen=True, slots=True)
 class SlideScore:
-    """What the model says of the slide, given the instances seen so far.
+    """The slide-level result of a model over the instances of a bag.
 
     Attributes:
         classes: Names of the outputs; as many as logits.

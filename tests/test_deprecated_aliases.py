@@ -37,15 +37,21 @@ NAMES = {
 """Module -> old name -> new name."""
 
 PIXELS = np.zeros((2, 2, 3), np.uint8)
+EMBEDDINGS = np.zeros((1, 3), np.float32)
 ORDER = InstanceOrder((b"a",), np.zeros((1, 2), np.int64))
 RESULT = FieldResult(1, Verdict.ACCEPTED)
 
 ATTRIBUTES = {
     "Frame.place": (Frame(PIXELS, location_id="A1"), "place", "A1"),
     "InstanceBatch.places": (
-        InstanceBatch(np.zeros((1, 3), np.float32), np.zeros((1, 1), np.float32), {}, ORDER),
+        InstanceBatch(EMBEDDINGS, np.zeros((1, 1), np.float32), {}, ORDER),
         "places",
         ORDER,
+    ),
+    "InstanceBatch.values": (
+        InstanceBatch(EMBEDDINGS, np.zeros((1, 1), np.float32), {}, ORDER),
+        "values",
+        EMBEDDINGS,
     ),
     "FieldInfo.place": (
         FieldInfo(RESULT, 0, None, None, 1.0, 1.0, "A1", "", False, 0.0, None),

@@ -1,4 +1,4 @@
-"""The aggregators that this release knows: data for `edge-mil heads`, with measured figures.
+"""The heads of this release, with measured figures: the data of `edge-mil heads`.
 
 `measured/audit.json` is written by `edge-mil-export audit all --write`, and
 `measured/costs.json` by `edge-mil bench aggregators --write`.
@@ -14,14 +14,14 @@ from importlib import resources
 from typing import Any
 
 HELD = 10_000
-"""Instances held when the cost that the table shows was measured."""
+"""Instances held when the cost was measured that the table shows."""
 FIELD = 20
 """Instances of the field that was folded."""
 
 
 @dataclass(frozen=True, slots=True)
 class HeadEntry:
-    """One head.
+    """A head of `edge-mil heads`.
 
     Attributes:
         name: As bundles name it.
@@ -89,7 +89,7 @@ def costs() -> Mapping[str, Mapping[str, Any]]:
 
 
 def sources() -> Mapping[str, str]:
-    """Return where the figures come from, by kind."""
+    """Return how the figures were measured, by kind."""
     return {
         "audit": str(_measured("audit.json").get("source", "not measured")),
         "costs": str(_measured("costs.json").get("source", "not measured")),

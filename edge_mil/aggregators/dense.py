@@ -1,7 +1,8 @@
-"""Layers that whole-bag heads share, in NumPy: rows in, rows out, float32."""
+"""Layers and activations in NumPy: rows in, rows out."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -11,21 +12,21 @@ import numpy.typing as npt
 from edge_mil.types import Float32Array, Float64Array
 
 Arrays = Mapping[str, npt.NDArray[Any]]
-"""What `aggregator.npz` holds."""
+"""The arrays of `aggregator.npz`."""
 Real = TypeVar("Real", np.float32, np.float64)
 LAYER_NORM_EPS = 1e-5
 """What torch adds to the variance unless told otherwise."""
 
 
-def linear(x: Float32Array, arrays: Arrays, prefix: str) -> Float32Array:
-    """Return W x + b of rows x, float32 (n, out); without a bias where there is none.
+def linear(x: npt.NDArray[Real], arrays: Arrays, prefix: str) -> npt.NDArray[Real]:
+    """Return W x + b of rows x, (n, out); without a bias where there is none.
 
     Args:
-        x: float32 (n, in).
+        x: (n, in), of the type of the arrays.
         arrays: Hold `prefix`.weight (out, in) and perhaps `prefix`.bias (out,).
         prefix: Of the layer.
     """
-    y: Float32Array = x @ arrays[f"{prefix}.weight"].T
+    y: npt.NDArray[Real] = x @ arrays[f"{prefix}.weight"].T
     bias = arrays.get(f"{prefix}.bias")
     if bias is not None:
         y += bias
@@ -41,8 +42,8 @@ def layer_norm(x: Float32Array, arrays: Arrays, prefix: str) -> Float32Array:
         prefix: Of the layer.
     """
     y: Float32Array = x - x.mean(axis=-1, keepdims=True)
-    spread = np.einsum("...i,...i->...", y, y)[..., None] / x.shape[-1]
-    y /= np.sqrt(spread + LAYER_NORM_EPS)
+    variance = np.einsum("...i,...i->...", y, y)[..., None] / x.shape[-1]
+    y /= np.sqrt(variance + LAYER_NORM_EPS)
     y *= arrays[f"{prefix}.weight"]
     bias = arrays.get(f"{prefix}.bias")
     if bias is not None:
@@ -61,8 +62,8 @@ def softmax_rows(logits: npt.NDArray[Real]) -> npt.NDArray[Real]:
 def attention_weights(logits: Float32Array) -> Float64Array:
     """Return each channel's softmax over the instances, float64 (n, k), of logits (n, k)."""
     wide = logits.astype(np.float64)
-    raised = np.exp(wide - wide.max(axis=0))
-    return np.asarray(raised / raised.sum(axis=0), dtype=np.float64)
+    unnormalised = np.exp(wide - wide.max(axis=0))
+    return np.asarray(unnormalised / unnormalised.sum(axis=0), dtype=np.float64)
 
 
 def last_layer(pooled: npt.NDArray[Any], arrays: Arrays, prefix: str) -> Float64Array:
@@ -70,3 +71,22 @@ def last_layer(pooled: npt.NDArray[Any], arrays: Arrays, prefix: str) -> Float64
     y = arrays[f"{prefix}.weight"].astype(np.float64) @ np.ravel(pooled).astype(np.float64)
     bias = arrays.get(f"{prefix}.bias")
     return np.asarray(y if bias is None else y + bias, dtype=np.float64)
+
+
+def sigmoid(x: npt.NDArray[Real]) -> npt.NDArray[Real]:
+    """Return 1 / (1 + exp(-x)), by tanh, which saturates where exp(-x) would overflow."""
+    half = x.dtype.type(0.5)
+    return np.asarray(half + half * np.tanh(half * x))
+
+
+def activate(x: npt.NDArray[Real], name: str) -> npt.NDArray[Real]:
+    """Apply an activation of `--arch-option`: relu, gelu (the exact one, by erf) or tanh."""
+    if name == "relu":
+        return np.asarray(np.maximum(x, x.dtype.type(0)))
+    if name == "tanh":
+        return np.asarray(np.tanh(x))
+    wide = x.astype(np.float64)
+    return np.asarray(wide * 0.5 * (1 + _erf(wide * math.sqrt(0.5))), dtype=x.dtype)
+
+
+_erf = np.vectorize(math.erf, otypes=[np.float64])

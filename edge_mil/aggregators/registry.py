@@ -1,4 +1,4 @@
-"""From what a bundle says of its head to the aggregator that runs it."""
+"""Build the aggregator that a bundle's manifest names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edge_mil.aggregators.banked.hopfield import HopfieldAggregator
 from edge_mil.aggregators.classifier import Classifier
 from edge_mil.aggregators.mergeable.attention import AttentionAggregator
 from edge_mil.aggregators.mergeable.columnwise import MaxAggregator, MeanAggregator
-from edge_mil.aggregators.mergeable.dtfd import DtfdMeanAggregator, Tiers
+from edge_mil.aggregators.mergeable.dtfd import DtfdMeanAggregator, PseudoBags
 from edge_mil.aggregators.mergeable.dtfd_top import DtfdTopAggregator
 from edge_mil.aggregators.mergeable.merged_tokens import MergedTokensAggregator
 from edge_mil.aggregators.mergeable.multihead import MultiheadAggregator
@@ -31,13 +31,13 @@ from edge_mil.protocols import Aggregator, Network
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Parts:
-    """What a head is built from.
+    """The parts of a bundle that a head is built from.
 
     Attributes:
         architecture: As `edge-mil-export --arch` names it.
         options: The options of the head.
         feature_dim: Width of a feature.
-        value_dim: Width of what is pooled.
+        value_dim: Width of an embedding.
         channels: Attention channels; 0 without attention.
         classifier: From pooled vectors, or logits, to the score.
         networks: Further small graphs of the bundle, by role.
@@ -59,18 +59,18 @@ Builder = Callable[[Parts], Aggregator[Any]]
 
 def _dtfd(p: Parts) -> Aggregator[Any]:
     groups = int(p.options["groups"])
-    tiers = Tiers(
+    pseudo_bags = PseudoBags(
         str(p.options["distill"]),
         groups,
         int(p.options["instances"]) // groups,
         int(p.options["mean_inference"]),
     )
-    parts = (p.value_dim, p.classifier, p.arrays, tiers)
-    if tiers.distill == "afs":
+    parts = (p.value_dim, p.classifier, p.arrays, pseudo_bags)
+    if pseudo_bags.distill == "afs":
         return DtfdMeanAggregator(*parts)
     # With up to two classes the order of a pseudo-bag does not depend on what else is in it.
-    few = len(p.classifier.classes) <= 2
-    return DtfdTopAggregator(*parts) if few else DtfdRankedAggregator(*parts)
+    is_fixed = len(p.classifier.classes) <= 2
+    return DtfdTopAggregator(*parts) if is_fixed else DtfdRankedAggregator(*parts)
 
 
 BUILDERS: dict[str, Builder] = {

@@ -1,6 +1,6 @@
-"""Turn what `train.py` wrote into the bundle that the demo ships, with the exporter.
+"""Export the demo's trained model as the bundle that the demo ships.
 
-Usage: `PYTHONPATH=.:export:export/demo python -m make_bundle DIR`, DIR being what
+Usage: `PYTHONPATH=.:export:export/demo python -m make_bundle DIR`, with the folder DIR that
 `python -m train --out DIR` wrote.
 """
 
@@ -31,7 +31,7 @@ INTENDED_USE = (
 
 
 def main() -> int:
-    """Export, then name the bundle and write its model card."""
+    """Export the model, then name the bundle and write its model card."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("trained", type=Path, help="the folder that train.py wrote")
     parser.add_argument("--out", type=Path, default=BUNDLE)

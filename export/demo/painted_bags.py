@@ -1,4 +1,4 @@
-"""Painted slides as bags of tiles with their truth: what the demo's model learns from."""
+"""Paint slides as bags of tiles with their truth, to train the demo's model on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Train the demo's model on painted tissue and measure it on slides that it has never seen.
+"""Train the demo's model on painted tissue, and measure it on unseen slides.
 
 Usage: `PYTHONPATH=.:export:export/demo python -m train --out DIR`, a few minutes on two cores.
 Writes extractor.pt, head.pt, metrics.json and a folder of calibration tiles; `make_bundle.py`
@@ -17,13 +17,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from demo_model import MEAN, STD, DemoExtractor, DemoHead
+from edge_mil_export.audit.training import auroc
 from painted_bags import FOCUS, TILE_PX, UNSURE, PaintedBag, painted_bags
 from torch import Tensor, nn
 
 TRAIN_SEED, TEST_SEED = 10_000, 60_000
-"""First seeds of the slides to learn from and to measure on; the demo's own is far from both.
+"""First seeds of the slides of training and test; the demo's own is far from both.
 
-Slides from 50 000 on were looked at when SPREAD was chosen, so those from 60 000 on are the test.
+Slides from 50 000 on were measured when SPREAD was chosen, so those from 60 000 on are the test.
 """
 
 KINDS = 4
@@ -36,7 +37,7 @@ Source: attention entropy maximisation (AEM, Zhang et al. 2024)."""
 
 
 def main() -> None:
-    """Paint, train, measure, write."""
+    """Paint slides, train the model, measure it and write its files."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--train-slides", type=int, default=96)
@@ -80,7 +81,7 @@ def normalised(tiles: npt.NDArray[np.uint8]) -> Tensor:
 
 
 def train_extractor(bags: list[PaintedBag], epochs: int) -> DemoExtractor:
-    """Teach the extractor to tell what a tile shows; the kinds are drawn equally often."""
+    """Train the extractor to tell what a tile shows; the kinds are drawn equally often."""
     rng = np.random.default_rng(0)
     tiles = np.concatenate([bag.tiles for bag in bags])
     kinds = np.concatenate([bag.kinds for bag in bags])
@@ -163,19 +164,13 @@ def measure(head: DemoHead, embedded: list[Tensor], bags: list[PaintedBag]) -> d
     return {
         "slides": len(bags),
         "positive_slides": int(sum(labels)),
-        "auroc": auroc(np.array(scores), np.array(labels)),
+        "auroc": auroc(np.array(scores), np.array(labels, dtype=np.int64)),
         "accuracy_at_half": float(np.mean((np.array(scores) > 0.5) == np.array(labels))),
         "lowest_positive": float(min(s for s, y in zip(scores, labels, strict=True) if y)),
         "highest_negative": float(max(s for s, y in zip(scores, labels, strict=True) if not y)),
         "attention_on_foci_mean": float(np.mean(on_foci)),
         "top5_tiles_on_foci_mean": float(np.mean(tops)),
     }
-
-
-def auroc(scores: npt.NDArray[np.float64], labels: npt.NDArray[np.bool_]) -> float:
-    """Return the chance that a positive scores above a negative, ties counted half."""
-    positive, negative = scores[labels][:, None], scores[~labels][None, :]
-    return float(((positive > negative) + 0.5 * (positive == negative)).mean())
 
 
 def write_calibration(bags: list[PaintedBag], out: Path) -> None:

@@ -1,4 +1,4 @@
-"""Compare two extractors by what matters: the slide scores, then the features, centred."""
+"""Compare two extractors by their slide scores and by their features, centred."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ import numpy.typing as npt
 from edge_mil.types import Float32Array, Float64Array
 
 SMALLEST = 1e-12
+"""Keeps a division away from 0."""
+MIN_RANKED = 3
+"""Instances of the smallest bag in which ranks can correlate."""
 
 
 class BagScorer(Protocol):
@@ -26,7 +29,7 @@ class BagScorer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How well one extractor's features agree with another's, over some bags.
+    """The agreement of one extractor's features with another's, over some bags.
 
     Attributes:
         raw_cosine_min: Smallest cosine of a tile's two features.
@@ -62,14 +65,16 @@ def compare(
         other: Features of the same tiles by the other extractor.
         scorer: The head that the bundle will hold.
     """
-    base, changed = np.concatenate(reference), np.concatenate(other)
-    centre = base.mean(axis=0, dtype=np.float64)
-    raw, centred = _cosines(base, changed), _cosines(base - centre, changed - centre)
-    first = [scorer.score(bag) for bag in reference]
-    second = [scorer.score(bag) for bag in other]
-    moved = [float(np.abs(a - b).max()) for a, b in zip(first, second, strict=True)]
-    ranks = [_rank_correlation(a, b, scorer) for a, b in zip(reference, other, strict=True)]
-    known = [rank for rank in ranks if rank is not None]
+    # Features: cosines of each tile, as they are and with the reference's mean taken off.
+    first, second = np.concatenate(reference), np.concatenate(other)
+    centre = first.mean(axis=0, dtype=np.float64)
+    raw, centred = _cosines(first, second), _cosines(first - centre, second - centre)
+    # Scores and attention: of each bag.
+    first_scores = [scorer.score(bag) for bag in reference]
+    second_scores = [scorer.score(bag) for bag in other]
+    moved = [float(np.abs(a - b).max()) for a, b in zip(first_scores, second_scores, strict=True)]
+    correlations = [_rank_correlation(a, b, scorer) for a, b in zip(reference, other, strict=True)]
+    known = [correlation for correlation in correlations if correlation is not None]
     return Agreement(
         raw_cosine_min=float(raw.min()),
         raw_cosine_median=float(np.median(raw)),
@@ -79,14 +84,16 @@ def compare(
         score_difference_mean=float(np.mean(moved)),
         score_difference_max=float(np.max(moved)),
         score_differences=tuple(moved),
-        class_flips=sum(_class(a) != _class(b) for a, b in zip(first, second, strict=True)),
+        class_flips=sum(
+            _class(a) != _class(b) for a, b in zip(first_scores, second_scores, strict=True)
+        ),
     )
 
 
 def centred_error(reference: Float32Array, other: Float32Array) -> float:
     """Return the squared error of features, as a share of the reference's variance."""
-    spread = reference - reference.mean(axis=0)
-    return float(((other - reference) ** 2).sum() / max(float((spread**2).sum()), SMALLEST))
+    centred = reference - reference.mean(axis=0)
+    return float(((other - reference) ** 2).sum() / max(float((centred**2).sum()), SMALLEST))
 
 
 def _cosines(left: npt.NDArray[Any], right: npt.NDArray[Any]) -> Float64Array:
@@ -106,11 +113,11 @@ def _class(score: Float64Array) -> int:
 def _rank_correlation(left: Float32Array, right: Float32Array, scorer: BagScorer) -> float | None:
     """Return Spearman's correlation of the attention of one bag, mean over channels."""
     first, second = scorer.attention_logits(left), scorer.attention_logits(right)
-    if first is None or second is None or len(left) < 3:
+    if first is None or second is None or len(left) < MIN_RANKED:
         return None
     found = []
     for a, b in zip(first.T, second.T, strict=True):
         ranks = [values.argsort().argsort().astype(np.float64) for values in (a, b)]
-        spread = [r - r.mean() for r in ranks]
-        found.append(float((spread[0] * spread[1]).sum() / (spread[0] ** 2).sum()))
+        x, y = (r - r.mean() for r in ranks)
+        found.append(float((x * y).sum() / (x**2).sum()))
     return float(np.mean(found))

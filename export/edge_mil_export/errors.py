@@ -1,12 +1,19 @@
-"""What the exporter refuses on purpose.
+"""Errors of the exporter, and how it quotes those of other libraries.
 
-Children of `UsageError`, since the runtime never meets them and its own tree has one level, each
-with a gRPC status.
+All are children of `UsageError`: the runtime never raises them, so they need no gRPC status.
 """
 
 from __future__ import annotations
 
 from edge_mil.errors import UsageError
+
+QUOTED_CHARACTERS = 160
+"""What a message quotes of another library's error; two lines of a terminal."""
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, or its class where it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:QUOTED_CHARACTERS]
 
 
 class CheckpointError(UsageError):
@@ -14,7 +21,7 @@ class CheckpointError(UsageError):
 
 
 class ArchitectureError(UsageError):
-    """The architecture of a checkpoint cannot be told, or its keys do not fit it."""
+    """The architecture of a checkpoint is not recognised, or its keys do not fit it."""
 
 
 class ExtractorError(UsageError):

@@ -1,4 +1,4 @@
-"""A folder of tiles, larger images or slides to tiles, spread over its files."""
+"""Read a folder of tiles, larger images or slides as tiles, spread over its files."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ from edge_mil_export.progress import progress
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
 SLIDE_SUFFIXES = frozenset({".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide"})
 TIFF_SUFFIXES = frozenset({".tif", ".tiff"})
-"""An image or a slide: OpenSlide is asked."""
+"""Images or slides: OpenSlide tells which."""
 MAX_FILES = 512
 MAX_TILES_PER_IMAGE = 64
 MAX_TILES_PER_SLIDE = 1024
+"""Bounds of what is read and held; of more, an even share is taken."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,7 +34,7 @@ class FileTiles:
     Attributes:
         name: The file, within its folder.
         tiles: uint8, shape (n, h, w, 3), n at least 1.
-        is_tile: The file is a tile itself, or a field that is one instance.
+        is_tile: Whether the file is a tile itself, or a field that is one instance.
     """
 
     name: str
@@ -43,7 +44,7 @@ class FileTiles:
 
 @dataclass(frozen=True, slots=True)
 class TileMaker:
-    """Cuts tiles as the bundle's model wants them.
+    """Cuts tiles of the size and pixel size that the bundle's model was trained on.
 
     Attributes:
         tile_px: Height and width of a tile.
@@ -165,8 +166,8 @@ def _sample(tiles: Iterator[UInt8Array]) -> UInt8Array:
     for number, tile in enumerate(tiles):
         if len(kept) < MAX_TILES_PER_SLIDE:
             kept.append(tile)
-        elif (place := int(rng.integers(0, number + 1))) < MAX_TILES_PER_SLIDE:
-            kept[place] = tile
+        elif (index := int(rng.integers(0, number + 1))) < MAX_TILES_PER_SLIDE:
+            kept[index] = tile
     return np.stack(kept) if kept else np.empty((0, 1, 1, 3), dtype=np.uint8)
 
 

@@ -100,9 +100,3 @@ def train(bags: Sequence[Float32Array], labels: Sequence[int], seed: int) -> Gat
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
     return head.eval()
-
-
-def auroc(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Return the share of pairs (positive, negative) in the right order; ties count half."""
-    pairs = scores[labels == 1][:, None] - scores[labels == 0][None]
-    return float(((pairs > 0) + 0.5 * (pairs == 0)).mean())

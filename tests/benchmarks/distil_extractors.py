@@ -19,9 +19,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from edge_mil_export.extractors import ExtractorSource, open_extractor, parse_normalisation
+from edge_mil_export.extractors import TorchExtractor, open_extractor, parse_normalisation
 from edge_mil_export.extractors.timm_model import build
-from edge_mil_export.onnx_export.extractor import export_extractor, open_graph
+from edge_mil_export.onnx_export.extractor_graph import export_extractor, open_graph
 from edge_mil_export.tiles import TileMaker, spread
 from torch import nn
 
@@ -129,7 +129,8 @@ def distil(student: Student, tiles: UInt8Array, targets: Float32Array) -> tuple[
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, student.rate, total_steps=student.steps, pct_start=0.2
     )
-    source = ExtractorSource(student.name, tiles.shape[1:3], parse_normalisation(NORMALISE))
+    normalisation = parse_normalisation(NORMALISE)
+    source = TorchExtractor(student.name, tiles.shape[1:3], normalisation, module)
     order = np.concatenate(
         [rng.permutation(len(tiles)) for _ in range(-(-student.steps * BATCH // len(tiles)))]
     )

@@ -20,7 +20,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from edge_mil_export.bundle.reference import make_reference
+from edge_mil_export.bundle.reference_file import make_reference
 from edge_mil_export.extractors import open_extractor
 from edge_mil_export.progress import progress
 from edge_mil_export.tiles import FileTiles, spread

@@ -22,12 +22,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from cross_validated_heads import auroc
 from distil_extractors import STUDENTS, TEACHER, TEACHER_WEIGHTS, distil_missing
 from edge_mil_export.agreement import compare
+from edge_mil_export.audit.training import auroc
 from edge_mil_export.fidelity.measuring import measure
 from edge_mil_export.fidelity.stain_shift import SHIFTS, shift_stain
-from edge_mil_export.onnx_export.extractor import open_graph
+from edge_mil_export.onnx_export.extractor_graph import open_graph
 from evaluation_subjects import FIELDS, Subject, demo, real_tissue
 
 from edge_mil.types import Float32Array
@@ -62,8 +62,8 @@ class Row:
     Attributes:
         extractor: Its name.
         graph: fp32, fp16, int8-cpu or int8-trt.
-        form: Rung of the ladder.
-        tried: How many rungs were tried.
+        recipe: The INT8 recipe that was taken; "" for the others.
+        tried: How many recipes were tried.
         centred_median: Centred cosine of a tile's features.
         centred_min: Its minimum.
         plain: On the bags as they are.
@@ -74,7 +74,7 @@ class Row:
 
     extractor: str
     graph: str
-    form: str
+    recipe: str
     tried: int
     centred_median: float
     centred_min: float
@@ -136,9 +136,9 @@ def evaluate(subject: Subject) -> list[Row]:
         fp16=True,
         max_difference=MAX_DIFFERENCE,
     )
-    assert made.half is not None
-    graphs = {"fp32": subject.graph.data, "fp16": made.half.data} | {
-        f"int8-{dialect}": climb.data for dialect, climb in made.climbs.items()
+    assert made.fp16 is not None
+    graphs = {"fp32": subject.graph.data, "fp16": made.fp16.data} | {
+        f"int8-{dialect}": search.data for dialect, search in made.int8.items()
     }
     networks = {precision: open_graph(data) for precision, data in graphs.items()}
     # One stain after the other, so that memory holds the features of one.
@@ -157,14 +157,14 @@ def evaluate(subject: Subject) -> list[Row]:
         plain = plain or found
     rows = []
     for precision in PRECISIONS:
-        climb = made.climbs.get(precision.removeprefix("int8-"))
+        search = made.int8.get(precision.removeprefix("int8-"))
         near = compare(list(plain["fp32"].values()), list(plain[precision].values()), _NoHead())
         scores = _scores(subject, plain[precision])
         row = Row(
             subject.name,
             precision,
-            climb.chosen.rung.name if climb else "",
-            len(climb.tried) if climb else 0,
+            search.chosen.recipe.name if search else "",
+            len(search.candidates) if search else 0,
             near.centred_cosine_median,
             near.centred_cosine_min,
             moved[precision][0],
@@ -179,15 +179,15 @@ def evaluate(subject: Subject) -> list[Row]:
 def table(rows: Sequence[Row]) -> str:
     """Return the rows as a Markdown table."""
     lines = [
-        "| extractor | graph | rung (tried) | centred cosine median / min | shift mean / max | "
+        "| extractor | graph | recipe (tried) | centred cosine median / min | shift mean / max | "
         "stain shifted: mean / max | flips | AUROC | goal |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in rows:
-        form = f"{row.form} ({row.tried})" if row.form else ""
+        recipe = f"{row.recipe} ({row.tried})" if row.recipe else ""
         flips = row.plain.flips + sum(moved.flips for moved in row.shifted)
         lines.append(
-            f"| {row.extractor} | {row.graph} | {form} | {row.centred_median:.4f} / "
+            f"| {row.extractor} | {row.graph} | {recipe} | {row.centred_median:.4f} / "
             f"{row.centred_min:.4f} | {row.plain.mean:.4f} / {row.plain.largest:.4f} | "
             f"{row.shifted_mean:.4f} / {row.shifted_max:.4f} | "
             f"{flips} of {row.scores * (1 + len(row.shifted))} | {row.auroc:.3f} | "

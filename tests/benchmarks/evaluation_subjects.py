@@ -7,20 +7,20 @@ by their seeds.
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import repository_path  # noqa: F401 - the folder of the painted bags
 import torch
 from cross_validated_heads import Head, cross_validate, train
 from edge_mil_export.agreement import BagScorer
 from edge_mil_export.extractors import ExtractorSource, open_extractor
 from edge_mil_export.fidelity.bags import SLIDES, Bag, FidelitySet, split
 from edge_mil_export.fidelity.scoring import HeadScorer
-from edge_mil_export.onnx_export.aggregator import export_aggregator
-from edge_mil_export.onnx_export.extractor import ExtractorGraph, export_extractor, open_graph
+from edge_mil_export.onnx_export.exported_aggregator import export_aggregator
+from edge_mil_export.onnx_export.extractor_graph import ExtractorGraph, export_extractor, open_graph
 from edge_mil_export.tiles import FileTiles, TileMaker, spread
 
 from edge_mil.backends import open_backend
@@ -113,7 +113,6 @@ def demo(slides: int) -> Subject:
     Args:
         slides: How many are reported.
     """
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "export" / "demo"))
     from painted_bags import painted_bags
 
     from edge_mil.demo.run import BUNDLE

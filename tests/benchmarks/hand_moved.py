@@ -1,10 +1,11 @@
 """A slide read without a stage along a hand's path: what was counted, against the truth.
 
-Run it: python tests/benchmarks/hand_moved.py
+usage: python tests/benchmarks/hand_moved.py [SEEDS]
 """
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import struct
 import sys
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import repository_path
 from small_bundle import write_small_bundle
 from textured_slide import with_noise
 
@@ -27,7 +29,7 @@ from edge_mil.store import InstanceKind, SessionFile
 from edge_mil.types import Frame, UInt8Array, Verdict
 
 TWICE = 0.5
-DATA = Path(__file__).resolve().parents[3] / "shared/data/slides"
+DATA = repository_path.ROOT.parent / "shared/data/slides"
 
 
 @dataclass(frozen=True)
@@ -215,7 +217,9 @@ def read_tiled_tiff(path: Path) -> UInt8Array:
 
 def main() -> None:
     """Print the figures."""
-    out = sys.stdout
+    parser = argparse.ArgumentParser(description="Read real slides without a stage, by hand paths.")
+    parser.add_argument("seeds", type=int, nargs="?", default=3, help="paths of each (default: 3)")
+    seeds, out = range(parser.parse_args().seeds), sys.stdout
     cmu, os1 = (
         read_slide(DATA / "cmu1_small_region.svs"),
         read_tiled_tiff(DATA / "os1_detail_he.ome.tif"),
@@ -225,7 +229,6 @@ def main() -> None:
         ("cmu1", cmu, 0.499, 224, (1024, 768), 200),
         ("os1", os1, 0.2271, 128, (320, 240), 200),
     ]
-    seeds = range(int(sys.argv[1]) if len(sys.argv) > 1 else 3)
     out.write(
         "slide field      sd seed  fields accepted dup unlocated other  cells clean common twice"
         "  astray  error end/max (cells)  ms/field  score diff\n"

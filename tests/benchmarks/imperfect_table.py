@@ -1,30 +1,29 @@
 """How far each fault of a microscope moves the score of a slide: the table of the documentation.
 
-Run it from the repository: python tests/benchmarks/imperfect_table.py (5 minutes on two cores).
+usage: python tests/benchmarks/imperfect_table.py
+       5 minutes on two cores
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
 import json
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "export"), str(ROOT / "tests" / "support")]
+import repository_path  # noqa: F401 - finds the helpers of the tests
+from real_bundle import tile_bundle
+from running_service import RunningService
+from shared_data import shared
 
-import real_bundle  # noqa: E402 - the script finds the repository first
-from running_service import RunningService  # noqa: E402
-from shared_data import shared  # noqa: E402
-
-from edge_mil.cli import main  # noqa: E402
-from edge_mil.demo.painted_slide import MPP, paint_slide  # noqa: E402
-from edge_mil.demo.run import BUNDLE, DEFAULT_SEED, PAINTED_FIELD_PX  # noqa: E402
-from edge_mil.demo.tiled_tiff import write_tiled_tiff  # noqa: E402
+from edge_mil.cli import main as edge_mil
+from edge_mil.demo.painted_slide import MPP, paint_slide
+from edge_mil.demo.run import BUNDLE, DEFAULT_SEED, PAINTED_FIELD_PX
+from edge_mil.demo.tiled_tiff import write_tiled_tiff
 
 ALONE = {
     "stage off by 3 um": ("--jitter", "3"),
@@ -53,7 +52,7 @@ class Subject:
         out = io.StringIO()
         words = ["stream", self.slide, "--server", self.service.address, *self.options, *options]
         with contextlib.redirect_stdout(out):
-            assert main([*map(str, words), "--json"]) == 0
+            assert edge_mil([*map(str, words), "--json"]) == 0
         found: dict[str, Any] = json.loads(out.getvalue())
         return found
 
@@ -61,7 +60,7 @@ class Subject:
 def real_subject(folder: Path) -> Subject:
     """Return a scanned slide with a real extractor and a seeded CLAM-SB head."""
     slide = shared("data/slides/cmu1_small_region.svs")
-    service = RunningService(real_bundle.tile_bundle(folder), folder)
+    service = RunningService(tile_bundle(folder), folder)
     # Small fields: of the 15 large ones a tenth may be none.
     return Subject("cmu1_small_region", slide, service, ("--fov", "640x480"))
 
@@ -95,7 +94,9 @@ def rows(subject: Subject) -> None:
         )
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Print the table."""
+    argparse.ArgumentParser(description="Stream slides through imperfect microscopes.").parse_args()
     print("| slide | wrong | probability | moved by | cells | fields |")
     print("| --- | --- | --- | --- | --- | --- |")
     for make in (
@@ -109,3 +110,7 @@ if __name__ == "__main__":
                 rows(subject)
             finally:
                 subject.service.stop()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,15 +1,17 @@
 """Registers random pairs of fields of a real slide, sharing from nothing to nearly all.
 
-Run it: python tests/benchmarks/random_pairs.py
+usage: python tests/benchmarks/random_pairs.py
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import repository_path  # noqa: F401 - finds the helpers of the tests
 from hand_moved import DATA, read_slide, tissue_of
 from textured_slide import with_noise
 
@@ -78,6 +80,7 @@ def random_pairs(
 
 def main() -> None:
     """Print the table."""
+    argparse.ArgumentParser(description="Register random pairs of fields of a slide.").parse_args()
     out, slide = sys.stdout, read_slide(Path(DATA) / "cmu1_small_region.svs")
     out.write("field      sd  shared         pairs  found  wrong  largest error px\n")
     for field, count in (((512, 384), 600), ((1024, 768), 100)):

@@ -1,10 +1,11 @@
 """Registers all 36 pairs of the nine real stage tiles, and prints each beside the truth.
 
-Run it: python tests/benchmarks/stage_tile_pairs.py
+usage: python tests/benchmarks/stage_tile_pairs.py
 """
 
 from __future__ import annotations
 
+import argparse
 import csv
 import itertools
 import sys
@@ -63,6 +64,7 @@ def all_pairs(folder: Path) -> list[Pair]:
 
 def main() -> None:
     """Print the table."""
+    argparse.ArgumentParser(description="Register all pairs of nine real stage tiles.").parse_args()
     folder = Path(__file__).resolve().parents[3] / "shared/data/stage_tiles"
     out = sys.stdout
     out.write(

@@ -126,9 +126,7 @@ def old_names_in(path: Path, old: frozenset[str]) -> list[str]:
     return [
         f"{path.relative_to(ROOT)}:{token.start[0]} {token.string}"
         for token in tokens
-        if token.type == tokenize.NAME
-        and token.string in old
-        and ALIAS_ATTRIBUTE not in token.line
+        if token.type == tokenize.NAME and token.string in old and ALIAS_ATTRIBUTE not in token.line
     ]
 
 

@@ -12,7 +12,8 @@ from edge_mil.aggregators.catalogue import CATALOGUE
 pytest.importorskip("torch")
 
 from edge_mil_export import cli
-from edge_mil_export.architectures.registry import fresh_head, variants
+from edge_mil_export.architectures.building import fresh_head
+from edge_mil_export.architectures.registry import variants
 from edge_mil_export.audit.references import EmbeddingMean, InstanceMax
 from edge_mil_export.audit.training import Sizes, audit, auroc, verdict
 from edge_mil_export.audit.unit_tests import BAG, UNIT_TESTS, WIDTH, draw_bags, standardised
@@ -88,6 +89,7 @@ def test_ties_count_half_in_the_auroc() -> None:
     labels = np.array([0, 1, 0, 1])
     assert auroc(np.array([0.0, 1.0, 0.0, 1.0]), labels) == 1
     assert auroc(np.zeros(4), labels) == 0.5
+    assert auroc(np.array([0.1, 0.4, 0.4, 0.9]), np.array([0, 0, 1, 1])) == 0.875
     assert auroc(np.array([1.0, 0.0, 2.0, 3.0]), labels) == 0.5
 
 

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from edge_mil_export.architectures.registry import fresh_head, variants
+from edge_mil_export.architectures.building import fresh_head
+from edge_mil_export.architectures.registry import variants
 from edge_mil_export.bench import aggregators as bench_aggregators
 from edge_mil_export.onnx_export.whole_graph import NO_GRAPH, whole_graph
 

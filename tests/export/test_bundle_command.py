@@ -149,7 +149,7 @@ def test_another_feature_width_is_refused_before_the_long_work(
     write_head(place / "head.pt", FEATURES + 3)
     assert main(command()) == 2
     assert "width 16" in (text := sentence(capsys))
-    assert "wants 19" in text
+    assert "takes 19" in text
 
 
 def test_a_folder_in_use_is_not_written_over(

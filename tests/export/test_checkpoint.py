@@ -16,7 +16,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from edge_mil_export.checkpoints.reader import load_state_dict  # noqa: E402
+from edge_mil_export.checkpoints.loading import load_state_dict  # noqa: E402
 from edge_mil_export.errors import CheckpointError  # noqa: E402
 
 from edge_mil.errors import UsageError  # noqa: E402

@@ -18,11 +18,12 @@ torch = pytest.importorskip("torch")
 from edge_mil_export.errors import CheckpointError, ExtractorError  # noqa: E402
 from edge_mil_export.extractors import (  # noqa: E402
     ExtractorSource,
+    TorchExtractor,
     open_extractor,
     parse_normalisation,
 )
 from edge_mil_export.extractors.timm_model import build  # noqa: E402
-from edge_mil_export.onnx_export.extractor import ExtractorGraph, export_extractor, run_graph  # noqa: E402
+from edge_mil_export.onnx_export.extractor_graph import ExtractorGraph, export_extractor, run_graph  # noqa: E402
 
 from edge_mil.errors import UsageError  # noqa: E402
 
@@ -91,7 +92,7 @@ def test_a_torchscript_file_gives_the_same_features(tmp_path: Path, normalise: s
 
 def test_an_onnx_file_gives_the_same_features(tmp_path: Path) -> None:
     path, net = tmp_path / "net.onnx", tiny_net(tmp_path)
-    graph = export(ExtractorSource("net", (TILE_PX, TILE_PX), None, module=net))
+    graph = export(TorchExtractor("net", (TILE_PX, TILE_PX), None, net))
     # A file as others export it: float planes in, other names.
     from edge_mil_export.onnx_export.graph_surgery import copy_model
 
@@ -248,7 +249,7 @@ def test_timm_models_give_the_same_features(name: str, px: int, width: int, tmp_
 
 def test_a_tile_need_not_be_square(tmp_path: Path) -> None:
     net = tiny_net(tmp_path)
-    source = ExtractorSource("net", (32, 48), parse_normalisation(HALF), module=net)
+    source = TorchExtractor("net", (32, 48), parse_normalisation(HALF), net)
     graph = export_extractor(source, FEATURES)
     tiles = np.random.default_rng(0).integers(0, 256, (2, 32, 48, 3), dtype=np.uint8)
     assert np.abs(run_graph(graph.data, tiles) - source.features(tiles)).max() < 1e-4

@@ -16,15 +16,15 @@ pytest.importorskip("torch")
 
 from edge_mil_export.agreement import Agreement, centred_error
 from edge_mil_export.errors import QuantizationError
-from edge_mil_export.extractors import ExtractorSource, parse_normalisation
+from edge_mil_export.extractors import TorchExtractor, parse_normalisation
 from edge_mil_export.extractors.timm_model import build
 from edge_mil_export.fidelity.generated import paint_tiles
-from edge_mil_export.onnx_export.extractor import export_extractor, run_graph
+from edge_mil_export.onnx_export.extractor_graph import export_extractor, run_graph
 from edge_mil_export.onnx_export.graph_surgery import GraphView, copy_model, resolve_constants
-from edge_mil_export.quantize.calibration import Calibrator, Statistics
+from edge_mil_export.quantize.calibrator import Calibrator, Statistics
 from edge_mil_export.quantize.qdq import DIALECTS, quantize
 from edge_mil_export.quantize.rounding import round_layer
-from edge_mil_export.quantize.search import RUNGS, Acceptance, climb, rungs
+from edge_mil_export.quantize.search import RECIPES, Acceptance, ordered_recipes, search_recipe
 from edge_mil_export.quantize.sensitivity import layer_sensitivities
 
 TILES = paint_tiles(24, (TILE_PX, TILE_PX), 3)
@@ -34,7 +34,7 @@ TILES = paint_tiles(24, (TILE_PX, TILE_PX), 3)
 def model(tmp_path_factory: pytest.TempPathFactory) -> onnx.ModelProto:
     normal = parse_normalisation("0.5,0.5,0.5/0.25,0.25,0.25")
     net = tiny_net(tmp_path_factory.mktemp("net"))
-    source = ExtractorSource("net", (TILE_PX, TILE_PX), normal, module=net)
+    source = TorchExtractor("net", (TILE_PX, TILE_PX), normal, net)
     return resolve_constants(export_extractor(source, FEATURES).model)
 
 
@@ -176,52 +176,63 @@ def agreement(mean: float, largest: float, centred: float = 1.0) -> Agreement:
     return Agreement(1, 1, centred, 1, 1, mean, largest, (largest,), 0)
 
 
-def judged_by(answers: Iterable[Agreement], shifted: Iterable[Agreement] = ()) -> Acceptance:
+def accepting(answers: Iterable[Agreement], shifted: Iterable[Agreement] = ()) -> Acceptance:
     """Answers in the order asked; with shifted stain nothing moves unless said."""
     plain, other = iter(answers), itertools.chain(shifted, itertools.repeat(agreement(0, 0)))
     return Acceptance(lambda _: next(plain), lambda _: next(other))
 
 
-def test_the_ladder_stops_at_the_first_rung_that_holds_both(
+def test_the_search_stops_at_the_first_recipe_that_holds_both(
     model: onnx.ModelProto, calibrator: Calibrator
 ) -> None:
-    judges = judged_by([agreement(0.004, 0.03), agreement(0.006, 0.015), agreement(0.004, 0.019)])
-    found = climb(model, calibrator, "trt", judges, lambda _: [], 0.02)
-    assert len(found.tried) == 3
-    assert found.chosen is found.tried[2]
+    acceptance = accepting(
+        [agreement(0.004, 0.03), agreement(0.006, 0.015), agreement(0.004, 0.019)]
+    )
+    found = search_recipe(model, calibrator, "trt", acceptance, lambda _: [], 0.02)
+    assert len(found.candidates) == 3
+    assert found.chosen is found.candidates[2]
 
 
-def test_scores_that_hold_on_unlike_features_do_not_end_the_climb(
+def test_scores_that_hold_on_unlike_features_do_not_end_the_search(
     model: onnx.ModelProto, calibrator: Calibrator
 ) -> None:
-    judges = judged_by([agreement(0.001, 0.01, 0.86), agreement(0.002, 0.01, 0.97)])
-    found = climb(model, calibrator, "trt", judges, lambda _: [], 0.02)
-    assert found.chosen is found.tried[1]
+    acceptance = accepting([agreement(0.001, 0.01, 0.86), agreement(0.002, 0.01, 0.97)])
+    found = search_recipe(model, calibrator, "trt", acceptance, lambda _: [], 0.02)
+    assert found.chosen is found.candidates[1]
 
 
-def test_the_climb_goes_on_where_a_shifted_stain_moves_the_score(
+def test_the_search_goes_on_where_a_shifted_stain_moves_the_score(
     model: onnx.ModelProto, calibrator: Calibrator
 ) -> None:
     plain = [agreement(0.001, 0.021), agreement(0.001, 0.01), agreement(0.002, 0.01)]
-    judges = judged_by(plain, [agreement(0.01, 0.031), agreement(0.01, 0.029)])
-    found = climb(model, calibrator, "trt", judges, lambda _: [], 0.02)
-    assert [tried.shifted is None for tried in found.tried] == [True, False, False]
-    assert found.chosen is found.tried[2]
+    acceptance = accepting(plain, [agreement(0.01, 0.031), agreement(0.01, 0.029)])
+    found = search_recipe(model, calibrator, "trt", acceptance, lambda _: [], 0.02)
+    assert [candidate.shifted is None for candidate in found.candidates] == [True, False, False]
+    assert found.chosen is found.candidates[2]
 
 
 def test_features_must_be_alike_with_a_shifted_stain_too(
     model: onnx.ModelProto, calibrator: Calibrator
 ) -> None:
-    judges = judged_by([agreement(0.001, 0.01)] * 2, [agreement(0.001, 0.01, 0.9)])
-    assert len(climb(model, calibrator, "trt", judges, lambda _: [], 0.02).tried) == 2
+    acceptance = accepting([agreement(0.001, 0.01)] * 2, [agreement(0.001, 0.01, 0.9)])
+    assert (
+        len(search_recipe(model, calibrator, "trt", acceptance, lambda _: [], 0.02).candidates) == 2
+    )
 
 
 def test_small_first_layers_stay_fp32_at_first_and_large_ones_do_not(
     model: onnx.ModelProto,
 ) -> None:
-    assert [rung.fp32_layers for rung in rungs(GraphView(model))] == [1, 1, 2, 2, 0, 0]
+    assert [recipe.fp32_layers for recipe in ordered_recipes(GraphView(model))] == [
+        1,
+        1,
+        2,
+        2,
+        0,
+        0,
+    ]
     large = resolve_constants(linear(np.ones((40, 40), np.float32)))
-    assert rungs(GraphView(large)) == RUNGS
+    assert ordered_recipes(GraphView(large)) == RECIPES
 
 
 def test_a_form_that_holds_the_shifted_stain_comes_before_a_smaller_mean(
@@ -229,30 +240,30 @@ def test_a_form_that_holds_the_shifted_stain_comes_before_a_smaller_mean(
 ) -> None:
     means = [0.009, 0.006, 0.008, 0.007, 0.009, 0.009]
     shifted = [agreement(0.01, moved) for moved in (0.02, 0.05, 0.02, 0.05, 0.02, 0.02)]
-    judges = judged_by([agreement(mean, 0.015) for mean in means], shifted)
-    found = climb(model, calibrator, "trt", judges, lambda _: [], 0.02)
-    assert found.chosen is found.tried[2]
+    acceptance = accepting([agreement(mean, 0.015) for mean in means], shifted)
+    found = search_recipe(model, calibrator, "trt", acceptance, lambda _: [], 0.02)
+    assert found.chosen is found.candidates[2]
 
 
-def test_where_no_rung_holds_the_mean_the_best_within_the_maximum_is_taken(
+def test_where_no_recipe_holds_the_mean_the_best_within_the_maximum_is_taken(
     model: onnx.ModelProto, calibrator: Calibrator
 ) -> None:
     means = [0.009, 0.007, 0.008, 0.0075, 0.009, 0.009]
-    judges = judged_by(agreement(mean, 0.015) for mean in means)
-    found = climb(model, calibrator, "trt", judges, lambda _: [], 0.02)
+    acceptance = accepting(agreement(mean, 0.015) for mean in means)
+    found = search_recipe(model, calibrator, "trt", acceptance, lambda _: [], 0.02)
     assert found.chosen.agreement.score_difference_mean == 0.007
-    assert len(found.tried) == 6
+    assert len(found.candidates) == 6
 
 
-def test_where_no_rung_holds_the_layers_that_hurt_are_named(
+def test_where_no_recipe_holds_the_layers_that_hurt_are_named(
     model: onnx.ModelProto, calibrator: Calibrator
 ) -> None:
     statistics: Statistics = calibrator.statistics("MinMax")
     worst = layer_sensitivities(model, statistics, "cpu", TILES[:4])
     assert [layer.error for layer in worst] == sorted((w.error for w in worst), reverse=True)
-    judges = judged_by(itertools.repeat(agreement(0.1, 0.5)))
+    acceptance = accepting(itertools.repeat(agreement(0.1, 0.5)))
     with pytest.raises(QuantizationError, match=worst[0].name):
-        climb(model, calibrator, "cpu", judges, lambda _: worst, 0.02)
+        search_recipe(model, calibrator, "cpu", acceptance, lambda _: worst, 0.02)
 
 
 @pytest.mark.slow
@@ -266,7 +277,7 @@ def test_real_architectures_stay_near_in_both_dialects(name: str, px: int) -> No
     net = build(name, (px, px))
     tiles = paint_tiles(24, (px, px), 5)
     normal = parse_normalisation("0.5,0.5,0.5/0.25,0.25,0.25")
-    source = ExtractorSource(name, (px, px), normal, module=net)
+    source = TorchExtractor(name, (px, px), normal, net)
     net.train()  # so that BatchNorm knows what real activations are like
     with torch.no_grad():
         net(torch.from_numpy(source.normalise(tiles)))

@@ -16,7 +16,7 @@ from small_bundle import FEATURES, write_small_bundle
 
 pytest.importorskip("torch")
 
-from edge_mil_export.bundle.reference import fit, make_reference
+from edge_mil_export.bundle.reference_file import fit, make_reference
 from edge_mil_export.tiles import FileTiles
 
 from edge_mil.bundle import Bundle, open_bundle, write_bundle
@@ -195,11 +195,11 @@ def test_real_blocks_held_back_pass_and_real_foreign_images_do_not() -> None:
     ended = subprocess.run(
         [
             sys.executable,
-            str(ROOT / "export" / "evaluate_out_of_distribution.py"),
+            str(ROOT / "tests" / "benchmarks" / "evaluate_out_of_distribution.py"),
             str(shared("data")),
             *("--tiles-per-image", "4", "--json"),
         ],
-        env={"PYTHONPATH": f"{ROOT}:{ROOT / 'export'}", "PATH": "/usr/bin:/bin"},
+        env={"PATH": "/usr/bin:/bin"},
         capture_output=True,
         text=True,
         timeout=900,

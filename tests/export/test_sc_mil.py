@@ -1,4 +1,4 @@
-"""SC-MIL, of which no official output is at hand, against its formulas, written out slowly."""
+"""SC-MIL against its formulas, written out slowly: other sizes and rounds than the golden case."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from edge_mil_export.architectures.sc_mil import ScMil
-from edge_mil_export.onnx_export.aggregator import export_aggregator
+from edge_mil_export.onnx_export.exported_aggregator import export_aggregator
 from safetensors.torch import save_file
 
 from edge_mil.aggregators import AttentionAggregator, Classifier

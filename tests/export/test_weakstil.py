@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import slow_references
 from edge_mil_export.architectures.weakstil import WeakStil
 from edge_mil_export.cli import main as edge_mil_export
-from edge_mil_export.onnx_export.aggregator import export_aggregator
+from edge_mil_export.onnx_export.exported_aggregator import export_aggregator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
@@ -28,8 +28,6 @@ torch = pytest.importorskip("torch")
 
 FEATURES, TOLERANCE = 9, 1e-5
 CASES = [("gated", "percent"), ("gated", "sigmoid"), ("plain", "fraction"), ("none", "sigmoid")]
-
-Weights = dict[str, np.ndarray[Any, Any]]
 
 
 def drawn(attention: str, *, encoder: bool, gain: float = 1.0) -> dict[str, Any]:
@@ -55,31 +53,10 @@ def drawn(attention: str, *, encoder: bool, gain: float = 1.0) -> dict[str, Any]
     return state
 
 
-def dense(weights: Weights, name: str, x: np.ndarray) -> np.ndarray:
-    return weights[f"{name}.weight"] @ x + weights[f"{name}.bias"]
-
-
 def reference(state: dict[str, Any], bag: np.ndarray, output: str) -> float:
-    """Return the percentage: each tile by itself, float64, sums by math.fsum."""
-    w = {key: tensor.double().numpy() for key, tensor in state.items()}
-    shares, scores = [], []
-    for x in bag.astype(np.float64):
-        h = np.maximum(dense(w, "encoder.0", x), 0) if "encoder.0.weight" in w else x
-        score = float(dense(w, "regressor.2", np.maximum(dense(w, "regressor.0", h), 0))[0])
-        if output == "sigmoid":
-            score = 1 / (1 + math.exp(-score))
-        scores.append(score if output == "percent" else 100 * score)
-        logit = 0.0
-        if "attention_V.0.weight" in w:
-            gate = 1 / (1 + np.exp(-dense(w, "attention_U.0", h)))
-            hidden = np.tanh(dense(w, "attention_V.0", h)) * gate
-            logit = float(dense(w, "attention_weights", hidden)[0])
-        elif "attention.0.weight" in w:
-            hidden = np.tanh(dense(w, "attention.0", h))
-            logit = float(dense(w, "attention.2", hidden)[0])
-        shares.append(logit)
-    raised = [math.exp(logit - max(shares)) for logit in shares]
-    return math.fsum(r * s for r, s in zip(raised, scores, strict=True)) / math.fsum(raised)
+    """Return the percentage of a bag by the slow reference."""
+    weights = {key: tensor.double().numpy() for key, tensor in state.items()}
+    return slow_references.weakstil(weights, bag.astype(np.float64), output=output)
 
 
 class Exported:

@@ -40,7 +40,7 @@ def test_features_do_not_depend_on_the_batch(model: Model) -> None:
 def test_no_tiles_and_no_features_are_legal(model: Model) -> None:
     features = model.extract(tiles(0))
     batch = model.attend(features)
-    assert (batch.values.shape, batch.attention_logits.shape) == ((0, VALUES), (0, 2))
+    assert (batch.embeddings.shape, batch.attention_logits.shape) == ((0, VALUES), (0, 2))
 
 
 def test_features_of_another_width_are_refused(model: Model) -> None:

@@ -1,8 +1,14 @@
-"""The official checkpoints and outputs of ../shared/golden, as files that the commands take."""
+"""Heads with weights and official outputs, as files that the commands take.
+
+One case of every head is in the repository, `tests/data/golden`; the large set is the folder
+`golden` of ../shared.
+"""
 
 from __future__ import annotations
 
 import json
+import lzma
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,70 +16,115 @@ from typing import Any
 import numpy as np
 from shared_data import shared
 
+Array = np.ndarray[Any, Any]
+SMALL = Path(__file__).parents[1] / "data" / "golden"
+
+
+@dataclass(frozen=True)
+class GoldenCase:
+    """One bag and what the official model gives for it.
+
+    Attributes:
+        features: float32 (n, d).
+        groups: Pseudo-bag of each instance, for DTFD; else None.
+        outputs: Name of a number of `score` in JSON -> the official one, flat.
+        attention: Official weights of the instances, in the authors' layout; None where unknown.
+    """
+
+    features: Array
+    groups: Array | None
+    outputs: Mapping[str, Array]
+    attention: Array | None
+
+    def write_bag(self, path: Path) -> Path:
+        """Write a features file."""
+        groups = {} if self.groups is None else {"group": self.groups}
+        np.savez(path, features=self.features, **groups)
+        return path
+
 
 @dataclass(frozen=True)
 class GoldenModel:
-    """One folder of ../shared/golden."""
+    """A head: what its file cannot tell, its weights, its cases.
 
-    name: str
+    Attributes:
+        folder: Of the small or the large set.
+        options: For `--arch-option`.
+        model: Where it comes from, and the recipe of its weights where they are not stored.
+        cases: By file name.
+    """
+
     folder: Path
-    model: dict[str, Any]
-    options: dict[str, Any]
-    expected: dict[str, str]
-
-    @property
-    def cases(self) -> list[str]:
-        """File names of the cases that the official class could compute."""
-        return sorted(path.name for path in self.folder.glob("case_*.npz"))
-
-    def bag(self, file: str, folder: Path) -> Path:
-        """Return a case as a features file; one with pseudo-bags is written first."""
-        if "group" not in self.expected:
-            return self.folder / file
-        made = folder / f"{self.name}_{file}"
-        case = np.load(self.folder / file)
-        np.savez(made, features=case["features"], group=case[self.expected["group"]])
-        return made
+    options: Mapping[str, Any]
+    model: Mapping[str, Any]
+    cases: Mapping[str, GoldenCase]
 
     def option_words(self) -> list[str]:
         """Return `--arch-option K=V` for what the file cannot tell."""
         pairs = [f"{k}={str(v).lower()}" for k, v in self.options.items()]
         return [word for pair in pairs for word in ("--arch-option", pair)]
 
-    def checkpoint(self, folder: Path) -> Path:
-        """Return the checkpoint's file; where only a recipe is stored, it is written first."""
+    def write_checkpoint(self, folder: Path) -> Path:
+        """Return the checkpoint's file, written to `folder` where it is not there as it is."""
+        made = folder / f"{self.folder.name}.safetensors"
         stored = self.folder / "checkpoint.safetensors"
-        if stored.exists():
-            return stored
-        if "checkpoint" in self.model:
-            return (
-                shared("checkpoints")
-                / self.model["checkpoint"].split(" ")[0].split("checkpoints/")[1]
-            )
-        from safetensors.numpy import save_file
+        packed = self.folder / str(self.model.get("checkpoint", "checkpoint.safetensors.xz"))
+        if "weights_recipe" in self.model:
+            from safetensors.numpy import save_file
 
-        made = folder / f"{self.name}.safetensors"
-        save_file(_recipe(self.model), made)
+            save_file(recipe_weights(self.model), made)
+        elif stored.exists():
+            return stored
+        elif packed.suffix == ".xz":
+            made.write_bytes(lzma.decompress(packed.read_bytes()))
+        else:  # trained weights of the large set: "../checkpoints/NAME (what it is)"
+            return shared("checkpoints") / str(packed).split(" ")[0].split("checkpoints/")[1]
         return made
 
 
-def golden_model(name: str) -> GoldenModel:
-    """Return a model of ../shared/golden, or skip the test."""
+def small_names() -> list[str]:
+    """Return the folders of tests/data/golden: a head's name, or that and a variant."""
+    return sorted(path.parent.name for path in SMALL.glob("*/case.json"))
+
+
+def small_model(name: str) -> GoldenModel:
+    """Return a model of tests/data/golden."""
+    folder = SMALL / name
+    case = json.loads((folder / "case.json").read_text(encoding="utf-8"))
+    with lzma.open(folder / case["bag"]) as file:
+        features = np.load(file)
+    with np.load(folder / "outputs.npz") as stored:
+        outputs = dict(stored)
+    groups, attention = outputs.pop("group", None), outputs.pop("attention", None)
+    found = GoldenCase(features, groups, outputs, attention)
+    return GoldenModel(folder, case["options"], case, {"case": found})
+
+
+def large_model(name: str) -> GoldenModel:
+    """Return a model of ../shared/golden with the cases that the official class could compute.
+
+    Skips the test where they are not there.
+    """
     folder = shared(f"golden/{name}")
-    model = json.loads((folder / "model.json").read_text())
-    given = json.loads((folder / "import.json").read_text())
-    return GoldenModel(name, folder, model, given["options"], given["expected"])
+    given = json.loads((folder / "import.json").read_text(encoding="utf-8"))
+    cases = {path.name: _case(path, given["expected"]) for path in folder.glob("case_*.npz")}
+    model = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    return GoldenModel(folder, given["options"], model, dict(sorted(cases.items())))
 
 
 def golden_streams(name: str) -> dict[str, Any]:
-    """Return the operations on a model's fields and the scores after them."""
+    """Return the operations on the fields of a model of the large set, and the scores after."""
     streams = json.loads((shared("golden/_streams") / "streams.json").read_text())
     found: dict[str, Any] = streams["models"][name]
     return found
 
 
-def _recipe(model: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Make the weights of a recipe: `aggregators.md`, section 1."""
+def recipe_weights(model: Mapping[str, Any]) -> dict[str, Array]:
+    """Return weights that are a function of a seed and the shapes of `state_dict`.
+
+    numpy keeps the stream of `RandomState` as it is (NEP 19); README.md of tests/data/golden has
+    the recipe in words.
+    """
     seed, gains = model["weights_recipe"]["seed"], model["weights_recipe"]["gains"]
     made = {}
     for index, key in enumerate(sorted(model["state_dict"])):
@@ -97,3 +148,12 @@ def _recipe(model: dict[str, Any]) -> dict[str, np.ndarray]:
             weights = weights * gain if part in key else weights
         made[key] = weights.astype(np.float32)
     return made
+
+
+def _case(path: Path, expected: Mapping[str, str]) -> GoldenCase:
+    with np.load(path) as case:
+        named = {ours: case[official] for ours, official in expected.items()}
+        attention = case.get("attention")
+        features = case["features"]
+    groups = named.pop("group", None)
+    return GoldenCase(features, groups, {k: v.ravel() for k, v in named.items()}, attention)

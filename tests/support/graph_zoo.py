@@ -26,22 +26,22 @@ CALIBRATION_TILES = 4
 @cache
 def graphs(name: str) -> dict[str, bytes]:
     """Return what the exporter writes: "fp32", "fp16", "int8-trt" and "int8-cpu"."""
-    from edge_mil_export.extractors.source import ExtractorSource, Normalisation
+    from edge_mil_export.extractors import Normalisation, TorchExtractor
     from edge_mil_export.fidelity.generated import paint_tiles
-    from edge_mil_export.onnx_export.extractor import export_extractor
+    from edge_mil_export.onnx_export.extractor_graph import export_extractor
     from edge_mil_export.onnx_export.graph_surgery import resolve_constants
-    from edge_mil_export.quantize.calibration import Calibrator
-    from edge_mil_export.quantize.fp16 import half_precision
+    from edge_mil_export.quantize.calibrator import Calibrator
+    from edge_mil_export.quantize.fp16 import to_fp16
     from edge_mil_export.quantize.qdq import DIALECTS, quantize
 
     normal = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    source = ExtractorSource(name, (PX, PX), normal, module=_module(name))
+    source = TorchExtractor(name, (PX, PX), normal, _module(name))
     width = source.features(np.zeros((1, PX, PX, 3), np.uint8)).shape[1]
     exported = export_extractor(source, width)
     resolved = resolve_constants(exported.model)
     tiles = paint_tiles(CALIBRATION_TILES, (PX, PX), 0)
     statistics = Calibrator(resolved, tiles).statistics("MinMax")
-    made = {"fp32": exported.data, "fp16": half_precision(exported.model).SerializeToString()}
+    made = {"fp32": exported.data, "fp16": to_fp16(exported.model).SerializeToString()}
     for dialect in DIALECTS:
         graph = quantize(resolved, statistics, dialect)
         made[f"int8-{dialect}"] = graph.SerializeToString()

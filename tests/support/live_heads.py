@@ -17,7 +17,7 @@ from edge_mil.pipeline import Model, load_model
 from edge_mil.types import UInt8Array
 
 torch = pytest.importorskip("torch")
-exporter = pytest.importorskip("edge_mil_export.onnx_export.aggregator")
+exporter = pytest.importorskip("edge_mil_export.onnx_export.exported_aggregator")
 registry = pytest.importorskip("edge_mil_export.architectures.registry")
 safetensors = pytest.importorskip("safetensors.torch")
 
@@ -33,7 +33,7 @@ def exported(
 ) -> Any:
     """Export a head with fresh weights; detected from its keys unless it is `named`."""
     torch.manual_seed(0)
-    chosen = next(a for a in registry._candidates() if a.name == architecture)
+    chosen = registry.named_architecture(architecture)
     path = folder / f"{architecture}.safetensors"
     state = chosen.build.fresh(FEATURES, 2)
     safetensors.save_file({key: value.contiguous() for key, value in state.items()}, path)

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 from edge_mil_export.fidelity.generated import paint_tiles
-from edge_mil_export.onnx_export.extractor import run_graph
+from edge_mil_export.onnx_export.extractor_graph import run_graph
 from graph_zoo import NETWORKS, PX, graphs
 from onnx import TensorProto, helper, numpy_helper
 

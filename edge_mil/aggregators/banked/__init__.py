@@ -1,5 +1,6 @@
-"""Heads that keep a small row for each instance, in the growing array of `bank`.
+"""Heads that keep a small row for each instance, in the growing arrays of `bank`.
 
-Each of `dsmil`, `dtfd_ranked` and `hopfield` answers a change of the bag with one pass over the
-rows.
+`dsmil` folds new instances with fixed queries until a critical instance changes; `dtfd_ranked`
+ranks the instances that can still be selected; `hopfield` runs its update steps over all keys. Each
+answers a change of the bag with one pass over the rows at most.
 """

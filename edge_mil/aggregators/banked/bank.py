@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from edge_mil.aggregators.state_bytes import arrays_to_bytes, join_keys, split_keys, stored_arrays
 from edge_mil.errors import StoreError
 from edge_mil.types import Float32Array, Float64Array, InstanceOrder, Int64Array
 
 NO_GROUP = -1
+"""The pseudo-bag where none is given."""
 BLOCK = 1024
 """Rows of one block, of which a result can be kept."""
-NO_RESTS: Mapping[str, str] = {}
-"""No array has a rest."""
+SMALLEST_CAPACITY = 64
+"""Rows that a buffer is made for at first; it then doubles."""
+NO_REMAINDERS: Mapping[str, str] = {}
+"""No array comes in two parts."""
 
 
 class Bank:
-    """Named arrays with one row for each instance, float32 or exact, and where the instances lie.
+    """Named arrays with one row for each instance, and the canonical order of the instances.
 
     Banks share their buffers: appending to the newest one writes behind its rows, which the older
     ones do not see, and appending to an older one copies. So a field costs its own rows, and
@@ -35,18 +37,18 @@ class Bank:
     def __init__(
         self,
         widths: Mapping[str, int],
-        rests: Mapping[str, str] = NO_RESTS,
+        remainders: Mapping[str, str] = NO_REMAINDERS,
         buffers: _Buffers | None = None,
     ) -> None:
-        """Make the empty bank, or one of all that the buffers hold.
+        """Make the empty bank, or one of all rows of the buffers.
 
         Args:
             widths: Name of each array -> its width.
-            rests: Array -> name of the float32 numbers that are left of it when it is rounded. The
-                two come and are stored side by side, and are held as one float64 array.
+            remainders: Array -> name of the float32 numbers that are left of it when it is rounded.
+                The two come and are stored side by side, and are held as one float64 array.
             buffers: For this module alone.
         """
-        self._buffers = _Buffers(widths, rests) if buffers is None else buffers
+        self._buffers = _Buffers(widths, remainders) if buffers is None else buffers
         self._order: Int64Array | None = None
         self.count = self._buffers.used
 
@@ -58,19 +60,19 @@ class Bank:
         return self._buffers.arrays[name][: self.count]
 
     def exact(self, name: str) -> Float64Array:
-        """Return an array that has a rest, float64 (count, width), as `[]` does."""
+        """Return an array that has a remainder, float64 (count, width), as `[]` does."""
         return self._buffers.exact[name][: self.count]
 
-    def blocks(self, make: Callable[[slice], Any], *, keep: bool) -> list[Any]:
-        """Return what `make` finds of each block of rows, in the order of arrival.
+    def blocks(self, compute: Callable[[slice], Any], *, keep: bool) -> list[Any]:
+        """Return a result for each block of rows, in the order of arrival.
 
         Args:
-            make: From the rows of a block to what depends on them alone.
-            keep: What is found of a full block is found once, and is there for the next bank; for
-                one and the same `make`.
+            compute: From the rows of a block to a result that depends on them alone.
+            keep: Compute the result of a full block once, for later banks too; only for one and the
+                same `compute`.
         """
         return [
-            self._buffers.block(slice(at, min(at + BLOCK, self.count)), make, keep=keep)
+            self._buffers.block(slice(at, min(at + BLOCK, self.count)), compute, keep=keep)
             for at in range(0, self.count, BLOCK)
         ]
 
@@ -90,8 +92,12 @@ class Bank:
         return self._buffers.keys[: self.count]
 
     def key(self, row: int) -> bytes:
-        """Return the canonical key of a row."""
         return self._buffers.keys[row]
+
+    def rows_of(self, keys: Sequence[bytes]) -> list[int]:
+        """Return the rows of some instances by their canonical keys."""
+        at = {key: row for row, key in enumerate(self.keys)}
+        return [at[key] for key in keys]
 
     def order(self) -> Int64Array:
         """Return the rows in canonical order: that of their keys."""
@@ -102,17 +108,16 @@ class Bank:
         return self._order
 
     def append(self, arrays: Mapping[str, Float32Array], instance_order: InstanceOrder) -> Bank:
-        """Return the bank with more rows; this one stays.
+        """Return the bank with more rows; this one stays as it is.
 
         Args:
             arrays: All of the bank's arrays, float32 (n, width).
-            instance_order: Where the rows lie.
+            instance_order: The canonical order of the rows.
         """
-        buffers = (
-            self._buffers if self._buffers.used == self.count else self._buffers.copy(self.count)
-        )
+        is_newest = self._buffers.used == self.count
+        buffers = self._buffers if is_newest else self._buffers.copy(self.count)
         buffers.write(arrays, instance_order)
-        return Bank({}, NO_RESTS, buffers)
+        return Bank({}, NO_REMAINDERS, buffers)
 
     def extend(self, other: Bank) -> Bank:
         """Return the rows of both."""
@@ -123,75 +128,64 @@ class Bank:
         return other._joined(self) if other.count > self.count else self._joined(other)
 
     def _joined(self, other: Bank) -> Bank:
+        """Return the rows of this bank, then those of the other."""
         groups = None if (other.groups == NO_GROUP).all() else other.groups
         arrays = other._rounded()
         return self.append(arrays, InstanceOrder(tuple(other.keys), other.cells, groups))
 
     def _rounded(self) -> dict[str, Float32Array]:
-        """Return all arrays, float32, each with its rest where it has one."""
+        """Return all arrays, float32, each with its remainder where it has one."""
         found = {name: self[name] for name in self._buffers.arrays}
-        for name, rest in self._buffers.rests.items():
+        for name, remainder in self._buffers.remainders.items():
             exact = self.exact(name)
             found[name] = exact.astype(np.float32)
             # Nothing is lost: the array was made of two float32 numbers.
-            found[rest] = (exact - found[name]).astype(np.float32)
+            found[remainder] = (exact - found[name]).astype(np.float32)
         return found
 
     def to_bytes(self) -> bytes:
         """Serialise; `from_bytes` gives it back to the bit."""
-        out = io.BytesIO()
-        lengths = np.array([len(key) for key in self.keys], dtype="<i8")
-        arrays: dict[str, Any] = dict(self._rounded())
-        arrays["_keys"] = np.frombuffer(b"".join(self.keys), dtype=np.uint8)
-        arrays |= {"_lengths": lengths, "_cells": self.cells, "_groups": self.groups}
-        np.savez(out, **arrays)
-        return out.getvalue()
+        text, lengths = join_keys(self.keys)
+        arrays: dict[str, Any] = {**self._rounded(), "_keys": text, "_lengths": lengths}
+        return arrays_to_bytes(arrays | {"_cells": self.cells, "_groups": self.groups})
 
     @staticmethod
     def from_bytes(
-        data: bytes, widths: Mapping[str, int], rests: Mapping[str, str] = NO_RESTS
+        data: bytes, widths: Mapping[str, int], remainders: Mapping[str, str] = NO_REMAINDERS
     ) -> Bank:
         """Read what `to_bytes` wrote.
 
         Raises:
             StoreError: The bytes are no bank with such arrays.
         """
-        try:
-            with np.load(io.BytesIO(data), allow_pickle=False) as stored:
-                ends = np.cumsum(stored["_lengths"])
-                text = stored["_keys"].tobytes()
-                keys = tuple(
-                    text[end - length : end]
-                    for end, length in zip(ends.tolist(), stored["_lengths"].tolist(), strict=True)
-                )
-                instance_order = InstanceOrder(keys, stored["_cells"], stored["_groups"])
-                arrays = {name: stored[name] for name in widths}
-        except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
-            raise StoreError(f"A stored aggregator state cannot be read ({error}).") from error
+        with stored_arrays(data) as stored:
+            keys = split_keys(stored["_keys"], stored["_lengths"])
+            instance_order = InstanceOrder(keys, stored["_cells"], stored["_groups"])
+            arrays = {name: stored[name] for name in widths}
         if any(
             a.shape != (len(keys), widths[n]) or a.dtype != np.float32 for n, a in arrays.items()
         ):
             raise StoreError(
                 "A stored aggregator state does not fit this bundle; the session is of another."
             )
-        return Bank(widths, rests).append(arrays, instance_order)
+        return Bank(widths, remainders).append(arrays, instance_order)
 
 
 class _Buffers:
-    """What banks share; rows below `used` are never written again."""
+    """The arrays that banks share; rows below `used` are never written again."""
 
     def __init__(
-        self, widths: Mapping[str, int], rests: Mapping[str, str], capacity: int = 0
+        self, widths: Mapping[str, int], remainders: Mapping[str, str], capacity: int = 0
     ) -> None:
-        self.widths, self.rests = widths, rests
-        paired = {*rests, *rests.values()}
+        self.widths, self.remainders = widths, remainders
+        paired = {*remainders, *remainders.values()}
         self.arrays: dict[str, Float32Array] = {
             name: np.empty((capacity, width), dtype=np.float32)
             for name, width in widths.items()
             if name not in paired
         }
         self.exact: dict[str, Float64Array] = {
-            name: np.empty((capacity, widths[name]), dtype=np.float64) for name in rests
+            name: np.empty((capacity, widths[name]), dtype=np.float64) for name in remainders
         }
         self.kept: dict[int, Any] = {}
         self.cells: Int64Array = np.empty((capacity, 2), dtype=np.int64)
@@ -201,34 +195,34 @@ class _Buffers:
 
     def copy(self, count: int) -> _Buffers:
         """Return buffers of their own with the first rows."""
-        made = _Buffers(self.widths, self.rests, count)
+        copied = _Buffers(self.widths, self.remainders, count)
         for name, array in self.arrays.items():
-            made.arrays[name][:] = array[:count]
-        for name, wide in self.exact.items():
-            made.exact[name][:] = wide[:count]
-        made.kept = {at: found for at, found in self.kept.items() if at + BLOCK <= count}
-        made.cells[:], made.groups[:] = self.cells[:count], self.groups[:count]
-        made.keys, made.used = self.keys[:count], count
-        return made
+            copied.arrays[name][:] = array[:count]
+        for name, exact in self.exact.items():
+            copied.exact[name][:] = exact[:count]
+        copied.kept = {at: found for at, found in self.kept.items() if at + BLOCK <= count}
+        copied.cells[:], copied.groups[:] = self.cells[:count], self.groups[:count]
+        copied.keys, copied.used = self.keys[:count], count
+        return copied
 
-    def block(self, rows: slice, make: Callable[[slice], Any], *, keep: bool) -> Any:
-        """Return what `make` finds of some rows; a full block's is kept."""
+    def block(self, rows: slice, compute: Callable[[slice], Any], *, keep: bool) -> Any:
+        """Return the result of some rows; that of a full block can be kept."""
         if not keep or rows.stop - rows.start < BLOCK:
-            return make(rows)
+            return compute(rows)
         if rows.start not in self.kept:
-            self.kept[rows.start] = make(rows)
+            self.kept[rows.start] = compute(rows)
         return self.kept[rows.start]
 
     def write(self, arrays: Mapping[str, Float32Array], instance_order: InstanceOrder) -> None:
         """Write rows behind the used ones."""
         end = self.used + len(instance_order)
         if end > len(self.cells):
-            self._grow(max(end, 2 * len(self.cells), 64))
+            self._grow(max(end, 2 * len(self.cells), SMALLEST_CAPACITY))
         for name, array in self.arrays.items():
             array[self.used : end] = arrays[name]
-        for name, wide in self.exact.items():
-            rest = arrays[self.rests[name]]
-            np.add(arrays[name], rest, out=wide[self.used : end], dtype=np.float64)
+        for name, exact in self.exact.items():
+            remainder = arrays[self.remainders[name]]
+            np.add(arrays[name], remainder, out=exact[self.used : end], dtype=np.float64)
         self.cells[self.used : end] = instance_order.cells
         self.groups[self.used : end] = (
             NO_GROUP if instance_order.groups is None else instance_order.groups
@@ -240,12 +234,12 @@ class _Buffers:
         # New arrays, never resized ones: older banks go on reading the old.
         for name, array in self.arrays.items():
             self.arrays[name] = _grown(array, capacity)
-        for name, wide in self.exact.items():
-            self.exact[name] = _grown(wide, capacity)
+        for name, exact in self.exact.items():
+            self.exact[name] = _grown(exact, capacity)
         self.cells, self.groups = _grown(self.cells, capacity), _grown(self.groups, capacity)
 
 
 def _grown(array: Any, capacity: int) -> Any:
-    made = np.empty((capacity, *array.shape[1:]), dtype=array.dtype)
-    made[: len(array)] = array
-    return made
+    grown = np.empty((capacity, *array.shape[1:]), dtype=array.dtype)
+    grown[: len(array)] = array
+    return grown

@@ -1,33 +1,38 @@
-"""DTFD-MIL: pseudo-bags are distilled to a few vectors, and these pooled again.
+"""DTFD-MIL: pseudo-bags are distilled to a few vectors, and these are pooled again.
 
-Which pseudo-bag an instance is in is given, or a pure function of its cell, so that order cannot
-matter; the authors' own test shuffles the bag at every evaluation.
+The pseudo-bag of an instance is given, or a pure function of its cell, so that order cannot matter;
+the authors' own test shuffles the bag at every evaluation.
 
 Source:
-    Zhang et al. 2022, arXiv:2203.12081; hrzhang1123/DTFD-MIL, Main_DTFD_MIL.py. `aggregators.md`,
-    4.7.
+    Zhang et al. 2022, arXiv:2203.12081; hrzhang1123/DTFD-MIL, Main_DTFD_MIL.py. What is
+    kept of a bag, and why that is exact: `docs/design/aggregators.md`, "DTFD-MIL".
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
 
 from edge_mil.aggregators.classifier import Classifier
-from edge_mil.aggregators.dense import Arrays
-from edge_mil.aggregators.mergeable.attention import AttentionAggregator, AttentionState
-from edge_mil.errors import EmptyBagError, InvalidInstancesError
-from edge_mil.protocols import Aggregator
+from edge_mil.aggregators.counted import CountedAggregator, CountedState, check_batch
+from edge_mil.aggregators.dense import Arrays, linear, sigmoid
+from edge_mil.aggregators.mergeable.attention import (
+    AttentionAggregator,
+    AttentionState,
+    bag_attention,
+)
+from edge_mil.errors import InvalidInstancesError
 from edge_mil.types import Float32Array, Float64Array, InstanceBatch, Int64Array, SlideScore
 
-SCORES = "class_scores"
+CLASS_SCORES = "class_scores"
 """Extra output of `attend.onnx`: W h of each instance, without the bias."""
 
 
 @dataclass(frozen=True, slots=True)
-class Tiers:
-    """How the bag is divided, and what each part gives.
+class PseudoBags:
+    """How the bag is divided, and what each pseudo-bag gives to the second tier.
 
     Attributes:
         distill: afs (the attention-weighted mean), maxs or maxmins (the top, or top and bottom,
@@ -58,131 +63,129 @@ class SecondTier:
             instances: Number of instances of the bag.
         """
         logits = np.stack([self._logits(vectors) for vectors in divisions])
-        single = self._classifier.finish(logits, [instances] * len(logits))
-        chances = np.mean([s.probabilities for s in single], axis=0)[None]
-        return self._classifier.finish(logits.mean(axis=0)[None], [instances], chances)[0]
+        each = self._classifier.scores_of_logits(logits, [instances] * len(logits))
+        probabilities = np.mean([score.probabilities for score in each], axis=0)[None]
+        mean = logits.mean(axis=0)[None]
+        return self._classifier.scores_of_logits(mean, [instances], probabilities)[0]
 
     def _logits(self, vectors: Float64Array) -> Float64Array:
-        branch = np.tanh(self._linear(vectors, "branch"))
-        gate = 0.5 * (1 + np.tanh(0.5 * self._linear(vectors, "gate")))
-        logits = self._linear(branch * gate, "attention")[:, 0]
-        raised = np.exp(logits - logits.max())
-        pooled = (raised / raised.sum()) @ vectors
-        return self._linear(pooled[None], "classifier").ravel()
-
-    def _linear(self, rows: Float64Array, name: str) -> Float64Array:
-        product = rows @ self._arrays[f"{name}.weight"].T + self._arrays[f"{name}.bias"]
-        return np.asarray(product, dtype=np.float64)
+        branch = np.tanh(linear(vectors, self._arrays, "branch"))
+        gate = sigmoid(linear(vectors, self._arrays, "gate"))
+        logits = linear(branch * gate, self._arrays, "attention")[:, 0]
+        unnormalised = np.exp(logits - logits.max())
+        pooled = (unnormalised / unnormalised.sum()) @ vectors
+        return linear(pooled[None], self._arrays, "classifier").ravel()
 
 
-class DtfdMeanAggregator(Aggregator[AttentionState]):
-    """DTFD with AFS: one softmax state for each pseudo-bag and division; an empty one gives 0."""
+class DtfdMeanAggregator(AttentionAggregator):
+    """DTFD with AFS: each pseudo-bag of each division is a channel; an empty one gives zeros."""
 
     needs_instance_order = True
 
     def __init__(
-        self, value_dim: int, classifier: Classifier, arrays: Arrays, tiers: Tiers
+        self, value_dim: int, classifier: Classifier, arrays: Arrays, pseudo_bags: PseudoBags
     ) -> None:
         """Take the weights: `branch`, `gate`, `attention` and `classifier` of the second tier."""
-        self.tiers, self._tail = tiers, SecondTier(arrays, classifier)
-        channels = tiers.rounds * tiers.groups
-        self._pools = AttentionAggregator(channels, value_dim, classifier)
-
-    def initial_state(self) -> AttentionState:
-        """Return the state of the empty bag."""
-        return self._pools.initial_state()
+        super().__init__(pseudo_bags.rounds * pseudo_bags.groups, value_dim, classifier)
+        self.pseudo_bags, self._second = pseudo_bags, SecondTier(arrays, classifier)
 
     def update(self, state: AttentionState, batch: InstanceBatch) -> AttentionState:
-        """Return the state after also seeing `batch`."""
+        check_dtfd_batch(batch, self.value_dim, len(self.classifier.classes))
         if len(batch) == 0:
             return state
-        check(batch, self._pools.value_dim)
-        numbers = group_numbers(batch, self.tiers)
-        start = self.initial_state()
-        peak, mass, total = start.peak, start.mass, start.weighted_sum
+        new = self.initial_state()
         logits = batch.attention_logits[:, 0].astype(np.float64)
-        values = batch.values.astype(np.float64)
-        for column, number in enumerate(numbers.T):
-            for group in np.unique(number).tolist():
-                rows, at = number == group, column * self.tiers.groups + group
-                peak[at] = logits[rows].max()
-                raised = np.exp(logits[rows] - peak[at])
-                mass[at], total[at] = raised.sum(), raised @ values[rows]
-        return self.merge(state, AttentionState(peak, mass, total, len(batch)))
+        embeddings = batch.embeddings.astype(np.float64)
+        for division, groups in enumerate(group_numbers(batch, self.pseudo_bags).T):
+            for group in np.unique(groups).tolist():
+                rows, channel = groups == group, division * self.pseudo_bags.groups + group
+                new.peak[channel] = logits[rows].max()
+                unnormalised = np.exp(logits[rows] - new.peak[channel])
+                new.mass[channel] = unnormalised.sum()
+                new.weighted_sum[channel] = unnormalised @ embeddings[rows]
+        seen = AttentionState(new.peak, new.mass, new.weighted_sum, len(batch))
+        return self.merge(state, seen)
 
-    def merge(self, left: AttentionState, right: AttentionState) -> AttentionState:
-        """Return the state of the two bags taken together."""
-        if right.count == 0:
-            return left
-        if left.count == 0:
-            return right
-        peak = np.maximum(left.peak, right.peak)
-        base = np.where(np.isneginf(peak), 0.0, peak)  # a group that both lack
-        keep_left, keep_right = np.exp(left.peak - base), np.exp(right.peak - base)
-        return AttentionState(
-            peak,
-            keep_left * left.mass + keep_right * right.mass,
-            keep_left[:, None] * left.weighted_sum + keep_right[:, None] * right.weighted_sum,
-            left.count + right.count,
-        )
+    def score_all(self, states: list[AttentionState]) -> list[SlideScore]:
+        return [self._score(state) for state in states]
 
-    def instances(self, state: AttentionState) -> int:
-        """Return how many instances the bag holds."""
-        return state.count
-
-    def score(self, state: AttentionState) -> SlideScore:
-        """Return the slide-level score of the instances seen so far."""
-        if state.count == 0:
-            raise EmptyBagError
+    def _score(self, state: AttentionState) -> SlideScore:
         mass = np.where(state.mass > 0, state.mass, 1.0)
         vectors = state.weighted_sum / mass[:, None]
-        return self._tail.score(np.split(vectors, self.tiers.rounds), state.count)
-
-    def scores(self, states: list[AttentionState]) -> list[SlideScore | None]:
-        """Return the score of each state, None for an empty one."""
-        return [self.score(s) if s.count else None for s in states]
+        return self._second.score(np.split(vectors, self.pseudo_bags.rounds), state.count)
 
     def attention(self, state: AttentionState, batch: InstanceBatch) -> Float32Array | None:
         """Return each instance's share of the first tier's attention over the bag, (n, 1)."""
-        peak, mass = state.peak[: self.tiers.groups], state.mass[: self.tiers.groups]
-        highest = peak.max()
-        whole = float((np.exp(peak - highest) * mass).sum())
-        logits = batch.attention_logits.astype(np.float64)
-        return np.asarray(np.exp(logits - highest) / whole, dtype=np.float32)
-
-    def to_bytes(self, state: AttentionState) -> bytes:
-        """Serialise a state."""
-        return self._pools.to_bytes(state)
-
-    def from_bytes(self, data: bytes) -> AttentionState:
-        """Read what `to_bytes` wrote."""
-        return self._pools.from_bytes(data)
+        first = slice(0, self.pseudo_bags.groups)  # a division holds every instance once
+        return bag_attention(state.peak[first], state.mass[first], batch)
 
 
-def group_numbers(batch: InstanceBatch, tiers: Tiers) -> Int64Array:
+class SelectingAggregator(CountedAggregator[CountedState]):
+    """DTFD with MaxS or MaxMinS: k instances of each side of each pseudo-bag go on."""
+
+    needs_instance_order = True
+
+    def __init__(
+        self, value_dim: int, classifier: Classifier, arrays: Arrays, pseudo_bags: PseudoBags
+    ) -> None:
+        """Take the weights: `branch`, `gate`, `attention` and `classifier` of the second tier."""
+        self.pseudo_bags, self.value_dim = pseudo_bags, value_dim
+        self.classes, self._second = len(classifier.classes), SecondTier(arrays, classifier)
+        # Ranks are negated at the bottom side.
+        self.signs = (1.0,) if pseudo_bags.distill == "maxs" else (1.0, -1.0)
+
+    @abstractmethod
+    def selected(self, state: CountedState) -> tuple[Int64Array, Float32Array]:
+        """Return the slot (m,) and the embedding (m, l) of each instance that goes on."""
+
+    def slots(self, numbers: Int64Array) -> Int64Array:
+        """Return division * groups + pseudo-bag, division by division, of `group_numbers`."""
+        groups, rounds = self.pseudo_bags.groups, self.pseudo_bags.rounds
+        return np.asarray((numbers + groups * np.arange(rounds)).T.ravel(), dtype=np.int64)
+
+    def score_all(self, states: list[CountedState]) -> list[SlideScore]:
+        return [self._score(state) for state in states]
+
+    def _score(self, state: CountedState) -> SlideScore:
+        slots, embeddings = self.selected(state)
+        vectors, division = embeddings.astype(np.float64), slots // self.pseudo_bags.groups
+        divisions = [vectors[division == number] for number in range(self.pseudo_bags.rounds)]
+        return self._second.score(divisions, state.count)
+
+
+def check_dtfd_batch(batch: InstanceBatch, value_dim: int, classes: int) -> None:
+    """Check that a batch is of a DTFD head.
+
+    Raises:
+        InvalidInstancesError: It is not.
+    """
+    check_batch(batch, value_dim, channels=1, ordered=True, extra={CLASS_SCORES: classes})
+
+
+def group_numbers(batch: InstanceBatch, pseudo_bags: PseudoBags) -> Int64Array:
     """Return each instance's pseudo-bag in each division, int64 (n, rounds).
 
     Raises:
         InvalidInstancesError: One is given that is not 0 to groups - 1.
     """
-    instance_order = batch.instance_order
-    assert instance_order is not None
-    return divided(instance_order.cells, instance_order.groups, tiers)
+    assert batch.instance_order is not None
+    return divide(batch.instance_order.cells, batch.instance_order.groups, pseudo_bags)
 
 
-def divided(cells: Int64Array, groups: Int64Array | None, tiers: Tiers) -> Int64Array:
-    """As `group_numbers`, of cells (n, 2) and the pseudo-bags (n,) where they are given."""
+def divide(cells: Int64Array, groups: Int64Array | None, pseudo_bags: PseudoBags) -> Int64Array:
+    """Return pseudo-bags as `group_numbers` does, of cells (n, 2), or as they are given (n,)."""
     if groups is None:
         columns = [
-            cell_group(cells, seed) % np.uint64(tiers.groups) for seed in range(tiers.rounds)
+            cell_group(cells, seed) % np.uint64(pseudo_bags.groups)
+            for seed in range(pseudo_bags.rounds)
         ]
         return np.asarray(np.stack(columns, axis=1), dtype=np.int64)
-    if len(groups) and not (groups.min() >= 0 and groups.max() < tiers.groups):
+    if len(groups) and not (groups.min() >= 0 and groups.max() < pseudo_bags.groups):
         raise InvalidInstancesError(
             f"`group` goes from {groups.min()} to {groups.max()}, and this head has the "
-            f"pseudo-bags 0 to {tiers.groups - 1}."
+            f"pseudo-bags 0 to {pseudo_bags.groups - 1}."
         )
-    return np.asarray(np.repeat(groups[:, None], tiers.rounds, axis=1), dtype=np.int64)
+    return np.asarray(np.repeat(groups[:, None], pseudo_bags.rounds, axis=1), dtype=np.int64)
 
 
 def cell_group(cells: Int64Array, seed: int) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
@@ -198,17 +201,3 @@ def cell_group(cells: Int64Array, seed: int) -> np.ndarray[tuple[int], np.dtype[
         mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         mixed = mixed ^ (mixed >> np.uint64(31))
     return mixed
-
-
-def check(batch: InstanceBatch, value_dim: int) -> None:
-    """Check that a batch is of this head.
-
-    Raises:
-        InvalidInstancesError: It is not.
-    """
-    fits = batch.values.shape[1] == value_dim and batch.attention_logits.shape[1] == 1
-    if not fits or batch.instance_order is None or SCORES not in batch.extra:
-        raise InvalidInstancesError(
-            f"Expected values of width {value_dim}, one attention logit, class scores and places; "
-            "the graphs are of another bundle."
-        )

@@ -1,4 +1,4 @@
-"""Attention pooling in which every head pools its own slice of the values."""
+"""Attention pooling in which every head pools its own slice of the embeddings."""
 
 from __future__ import annotations
 
@@ -11,27 +11,22 @@ from edge_mil.types import Float64Array, InstanceBatch
 
 
 class MultiheadAggregator(AttentionAggregator):
-    """Multi-head attention of fixed queries: mergeable, since no query depends on the bag.
+    """Multi-head attention of fixed queries: mergeable, because no query depends on the bag.
 
     Channel h * queries + q holds the attention logits of head h for query q, and pools columns
-    h * w to (h + 1) * w of the values, w their width over the number of heads. The classifier
+    h * w to (h + 1) * w of the embeddings, w their width over the number of heads. The classifier
     takes, for each query, the heads side by side.
 
     Attributes:
         queries: Queries q.
         heads: Heads h; channels are heads times queries.
-        full_dim: Width l of the values; `value_dim` is that of a head's slice, which is what a
+        full_dim: Width l of the embeddings; `value_dim` is that of a head's slice, which is what a
             state holds of each channel.
 
     Source:
         Vaswani et al. 2017, arXiv:1706.03762, section 3.2.2; dazhangyu123/ACMIL,
-        architecture/transformer.py, `ACMIL_MHA`; ml-jku/hopfield-layers; `aggregators.md`, 4.4
-        and 4.8.
+        architecture/transformer.py, `ACMIL_MHA`; ml-jku/hopfield-layers.
     """
-
-    queries: int
-    heads: int
-    full_dim: int
 
     def __init__(
         self, channels: int, value_dim: int, classifier: Classifier, *, heads: int
@@ -40,27 +35,23 @@ class MultiheadAggregator(AttentionAggregator):
 
         Args:
             channels: Heads times queries.
-            value_dim: Width of the values, of all heads.
+            value_dim: Width of the embeddings, of all heads.
             classifier: Takes pooled (b, queries, value_dim).
             heads: Number of heads.
 
         Raises:
-            BundleError: The heads do not divide the channels and the values evenly.
+            BundleError: The heads do not divide the channels and the embeddings evenly.
         """
         if heads < 1 or channels % heads or value_dim % heads:
             raise BundleError(
-                f"{heads} heads do not divide {channels} channels and values of width {value_dim} "
-                "evenly; export the head again."
+                f"{heads} heads do not divide {channels} channels and embeddings of width "
+                f"{value_dim} evenly; export the head again."
             )
         super().__init__(channels, value_dim // heads, classifier)
-        # The base is frozen, so that states and sizes cannot drift apart.
-        object.__setattr__(self, "heads", heads)
-        object.__setattr__(self, "queries", channels // heads)
-        object.__setattr__(self, "full_dim", value_dim)
+        self.heads, self.queries, self.full_dim = heads, channels // heads, value_dim
 
     @property
     def expected_width(self) -> int:
-        """Width of the values of a batch."""
         return self.full_dim
 
     def pooled(self, state: AttentionState) -> Float64Array:
@@ -68,10 +59,10 @@ class MultiheadAggregator(AttentionAggregator):
         slices = super().pooled(state).reshape(self.heads, self.queries, self.value_dim)
         return np.ascontiguousarray(slices.transpose(1, 0, 2)).reshape(self.queries, -1)
 
-    def weigh(self, raised: Float64Array, batch: InstanceBatch) -> Float64Array:
-        """Return each channel's weighted sum of its slice, float64 (k, w)."""
-        count, shape = len(batch), (self.heads, self.queries)
-        weights = raised.T.reshape(*shape, count)
-        values = batch.values.astype(np.float64).reshape(count, self.heads, self.value_dim)
-        sums = weights @ values.transpose(1, 0, 2)
-        return np.asarray(sums.reshape(self.channels, self.value_dim))
+    def weighted_sum(self, unnormalised: Float64Array, batch: InstanceBatch) -> Float64Array:
+        """Return each channel's weighted sum of its head's slice, float64 (k, w)."""
+        count = len(batch)
+        weights = unnormalised.T.reshape(self.heads, self.queries, count)
+        embeddings = batch.embeddings.astype(np.float64)
+        slices = embeddings.reshape(count, self.heads, self.value_dim).transpose(1, 0, 2)
+        return np.asarray((weights @ slices).reshape(self.channels, self.value_dim))

@@ -1,8 +1,8 @@
-"""The bag is its top instance: CLAM's max-pooling baselines.
+"""Score a bag by its top instance: CLAM's max-pooling baselines.
 
 Source:
     Lu et al. 2021, arXiv:2004.09666; mahmoodlab/CLAM, models/model_mil.py, `MIL_fc` and
-    `MIL_fc_mc`; `aggregators.md`, 4.2. No official output of `MIL_fc_mc` was at hand.
+    `MIL_fc_mc`.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge_mil.aggregators.classifier import Classifier
-from edge_mil.aggregators.mergeable.pooled import PooledAggregator
+from edge_mil.aggregators.counted import check_batch
+from edge_mil.aggregators.pooled import PooledAggregator
 from edge_mil.aggregators.state_bytes import from_bytes, to_bytes
-from edge_mil.errors import InvalidInstancesError
 from edge_mil.types import Float32Array, Float64Array, InstanceBatch
 
 
@@ -41,7 +41,7 @@ class TopInstanceAggregator(PooledAggregator[TopState]):
 
     Attributes:
         value_dim: Classes c.
-        classifier: Says what the logits mean.
+        classifier: Turns the logits into a score.
         any_class: True: the largest probability of any class. False: of the second class.
     """
 
@@ -51,53 +51,43 @@ class TopInstanceAggregator(PooledAggregator[TopState]):
     needs_instance_order = True
 
     def initial_state(self) -> TopState:
-        """Return the state of the empty bag."""
         return TopState(-np.inf, b"", np.zeros(self.value_dim), 0)
 
     def update(self, state: TopState, batch: InstanceBatch) -> TopState:
-        """Return the state after also seeing `batch`."""
-        if batch.values.shape[1] != self.value_dim or batch.instance_order is None:
-            raise InvalidInstancesError(
-                f"Expected values of width {self.value_dim} with their order, got "
-                f"{batch.values.shape[1]}; the graphs are of another bundle."
-            )
-        if len(batch) == 0:
+        check_batch(batch, self.value_dim, ordered=True)
+        if batch.instance_order is None or len(batch) == 0:
             return state
-        logits = batch.values.astype(np.float64)
-        odds = self._odds(logits)
+        logits = batch.embeddings.astype(np.float64)
+        odds = self._log_odds(logits)
         keys = batch.instance_order.keys
         row = min(np.flatnonzero(odds == odds.max()).tolist(), key=keys.__getitem__)
         return self.merge(state, TopState(float(odds[row]), keys[row], logits[row], len(batch)))
 
     def merge(self, left: TopState, right: TopState) -> TopState:
-        """Return the state of the two bags taken together."""
         if right.count == 0:
             return left
         if left.count == 0:
             return right
-        first = left.odds > right.odds or (left.odds == right.odds and left.key <= right.key)
-        top = left if first else right
+        is_left = left.odds > right.odds or (left.odds == right.odds and left.key <= right.key)
+        top = left if is_left else right
         return TopState(top.odds, top.key, top.logits, left.count + right.count)
 
     def pooled(self, state: TopState) -> Float64Array:
-        """Return the top instance's logits, (1, c) float64."""
         return state.logits[None]
 
     def attention(self, state: TopState, batch: InstanceBatch) -> Float32Array | None:
-        """Return None: this pooling has no attention."""
         return None
 
     def to_bytes(self, state: TopState) -> bytes:
-        """Serialise a state: its numbers, then the key."""
+        """Serialise the numbers, then the key."""
         return to_bytes(np.concatenate([[state.count, state.odds], state.logits])) + state.key
 
     def from_bytes(self, data: bytes) -> TopState:
-        """Read what `to_bytes` wrote."""
         length = len(to_bytes(np.zeros(2 + self.value_dim)))
         numbers = from_bytes(data[:length], 2 + self.value_dim)
         return TopState(float(numbers[1]), data[length:], numbers[2:], int(numbers[0]))
 
-    def _odds(self, logits: Float64Array) -> Float64Array:
+    def _log_odds(self, logits: Float64Array) -> Float64Array:
         """Return log p - log(1 - p): it orders instances as p does, and never saturates."""
         if not self.any_class:
             return np.asarray(logits[:, 1] - logits[:, 0], dtype=np.float64)

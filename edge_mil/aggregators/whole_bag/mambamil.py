@@ -1,9 +1,8 @@
-"""SR-Mamba: two selective scans over the bag, one of them re-ordered, then attention pooling.
+"""MambaMIL with SR-Mamba: two selective scans over the bag, one of them re-ordered, then pooling.
 
 Source:
-    Yang, Wang and Chen 2024, arXiv:2403.06800; isyangshu/MambaMIL, models/MambaMIL.py and
-    mamba_ssm/modules/srmamba.py; Gu and Dao 2023, arXiv:2312.00752 (the scan); `aggregators.md`,
-    4.11.
+    Yang, Wang and Chen 2024, arXiv:2403.06800; isyangshu/MambaMIL, models/MambaMIL.py
+    and mamba_ssm/modules/srmamba.py; the scan: Gu and Dao 2023, arXiv:2312.00752.
 """
 
 from __future__ import annotations
@@ -11,22 +10,29 @@ from __future__ import annotations
 import numpy as np
 
 from edge_mil.aggregators.classifier import Classifier
-from edge_mil.aggregators.dense import Arrays, attention_weights, last_layer, layer_norm, linear
-from edge_mil.aggregators.whole_bag.base import WholeBagAggregator
+from edge_mil.aggregators.dense import (
+    Arrays,
+    attention_weights,
+    last_layer,
+    layer_norm,
+    linear,
+    sigmoid,
+)
+from edge_mil.aggregators.whole_bag.whole_bag_aggregator import WholeBagAggregator
 from edge_mil.types import Float32Array, Float64Array, Int64Array
 
 STEP_NUMBERS = 1 << 19
 """Numbers of the scan's inputs that are held at once: 32 steps of 1024 channels with 16 states."""
-NOWHERE = -1
-"""Row number of a column of zeros that fills up the re-ordered sequence."""
+PADDING = -1
+"""Row number of a step of zeros that fills up the re-ordered sequence."""
 
 
 class MambaMilAggregator(WholeBagAggregator):
-    """Layers of SR-Mamba, layer norm, and one attention channel over what they give.
+    """Layers h + SR(LN h), a layer norm, and attention pooling with one channel.
 
     Attributes:
         rate: Stride of the re-ordered sequence.
-        layers: How many there are.
+        layers: How many layers there are.
     """
 
     def __init__(
@@ -36,18 +42,18 @@ class MambaMilAggregator(WholeBagAggregator):
 
         Args:
             value_dim: Width of an embedding.
-            classifier: Says what the logits mean.
+            classifier: Turns the logits into a score.
             arrays: `layers`.i.norm and the weights of its two branches, `norm`, `attention.0`,
                 `attention.2`, `classifier`.
-            rate: See above.
-            layers: See above.
+            rate: Stride of the re-ordered sequence.
+            layers: How many layers there are.
         """
         super().__init__(value_dim, classifier)
         self._arrays, self.rate, self.layers = arrays, rate, layers
 
-    def forward(self, values: Float32Array) -> tuple[Float64Array, Float32Array | None]:
+    def forward(self, embeddings: Float32Array) -> tuple[Float64Array, Float32Array | None]:
         """Return the logits and the pooling's attention, (n, 1)."""
-        arrays, h = self._arrays, values
+        arrays, h = self._arrays, embeddings
         for layer in range(self.layers):
             at = f"layers.{layer}"
             h = h + self._layer(layer_norm(h, arrays, f"{at}.norm"), at)
@@ -58,24 +64,25 @@ class MambaMilAggregator(WholeBagAggregator):
         return last_layer(pooled, arrays, "classifier"), weights.astype(np.float32)
 
     def _layer(self, u: Float32Array, at: str) -> Float32Array:
+        """Return out_proj of the sum of both branches, each over its own order of the rows."""
         projected = linear(u, self._arrays, f"{at}.in_proj")
         forward = np.arange(len(u), dtype=np.int64)
         total = np.zeros((len(u), projected.shape[1] // 2), dtype=np.float32)
         for order, branch in ((forward, ""), (reordered(len(u), self.rate), "_b")):
-            _Scan(self._arrays, at, branch).add_to(total, projected, order)
+            _Branch(self._arrays, at, branch).add_to(total, projected, order)
         return linear(total, self._arrays, f"{at}.out_proj")
 
 
-class _Scan:
-    """One branch: a causal convolution, a selective scan, and a gate.
+class _Branch:
+    """One branch of a layer: a causal convolution, a selective scan, and a gate.
 
-    Its state runs from step to step; all channels take a step at once.
+    The scan's state runs from step to step; all channels take a step at once.
     """
 
     def __init__(self, arrays: Arrays, at: str, branch: str) -> None:
         self._arrays, self._at, self._branch = arrays, at, branch
-        self._rates: Float32Array = np.ascontiguousarray(arrays[f"{at}.A{branch}"].T)
-        self._skip: Float32Array = arrays[f"{at}.D{branch}"]
+        self._a: Float32Array = np.ascontiguousarray(arrays[f"{at}.A{branch}"].T)
+        self._d: Float32Array = arrays[f"{at}.D{branch}"]
         self._kernel: Float32Array = arrays[f"{at}.conv1d{branch}.weight"]
         self._bias: Float32Array = arrays[f"{at}.conv1d{branch}.bias"]
 
@@ -84,61 +91,71 @@ class _Scan:
 
         Args:
             total: float32 (n, channels), written to.
-            projected: What in_proj gives, float32 (n, 2 * channels): inputs, then gates.
-            order: Row of each step, NOWHERE for zeros, int64 (steps,).
+            projected: Output of in_proj, float32 (n, 2 * channels): inputs, then gates.
+            order: Row of each step, PADDING for zeros, int64 (steps,).
         """
-        states, channels = self._rates.shape
+        states, channels = self._a.shape
         taps = self._kernel.shape[1]
         steps = max(STEP_NUMBERS // (channels * states), taps)
+        # What the convolution and the scan carry over from one part of the sequence to the next.
         before = np.zeros((taps - 1, channels), dtype=np.float32)
         state = np.zeros((states, channels), dtype=np.float32)
         for at in range(0, len(order), steps):
             rows = order[at : at + steps]
-            chosen = projected[rows]
-            chosen[rows == NOWHERE] = 0
-            seen = np.concatenate([before, chosen[:, :channels]])
-            before = seen[len(rows) :]
-            outputs, state = self._scan(self._convolved(seen), state)
-            outputs *= _silu(chosen[:, channels:])
-            real = rows != NOWHERE
+            part = projected[rows]
+            part[rows == PADDING] = 0
+            inputs = np.concatenate([before, part[:, :channels]])
+            before = inputs[len(rows) :]
+            outputs, state = self._scan(self._convolved(inputs), state)
+            outputs *= _silu(part[:, channels:])
+            real = rows != PADDING
             total[rows[real]] += outputs[real]
 
-    def _convolved(self, seen: Float32Array) -> Float32Array:
-        """Return silu of the causal convolution, float32 (steps, channels)."""
+    def _convolved(self, inputs: Float32Array) -> Float32Array:
+        """Return silu of the causal depth-wise convolution, float32 (steps, channels)."""
         taps = self._kernel.shape[1]
-        steps = len(seen) - taps + 1
+        steps = len(inputs) - taps + 1
         out = np.tile(self._bias, (steps, 1))
         for tap in range(taps):
-            out += seen[tap : tap + steps] * self._kernel[:, tap]
+            out += inputs[tap : tap + steps] * self._kernel[:, tap]
         return _silu(out)
 
     def _scan(self, x: Float32Array, state: Float32Array) -> tuple[Float32Array, Float32Array]:
-        """Return outputs, float32 (steps, channels), and the state after them."""
+        """Run s_t = exp(dt A) s_(t-1) + dt x B_t and y_t = C_t . s_t + D x_t.
+
+        Args:
+            x: float32 (steps, channels).
+            state: s before the first step, float32 (states, channels).
+
+        Returns:
+            y, float32 (steps, channels), and the state after the last step.
+        """
         arrays, branch = self._arrays, self._branch
+        # x_proj gives, for each step, a low-rank dt, then B and C.
         projected = linear(x, arrays, f"{self._at}.x_proj{branch}")
-        width = len(self._rates)
-        ranks = projected.shape[1] - 2 * width
-        pace = linear(projected[:, :ranks], arrays, f"{self._at}.dt_proj{branch}")
-        pace = np.maximum(pace, np.float32(0)) + np.log1p(np.exp(-np.abs(pace)))
-        writes = projected[:, ranks : ranks + width]
-        reads = projected[:, ranks + width :]
-        kept = pace[:, None, :] * self._rates
-        np.exp(kept, out=kept)
-        states = (pace * x)[:, None, :] * writes[:, :, None]
-        for keep, now in zip(kept, states, strict=True):
+        states = len(self._a)
+        ranks = projected.shape[1] - 2 * states
+        b, c = projected[:, ranks : ranks + states], projected[:, ranks + states :]
+        # dt = softplus(dt_proj ...), in a form that does not overflow.
+        dt = linear(projected[:, :ranks], arrays, f"{self._at}.dt_proj{branch}")
+        dt = np.maximum(dt, np.float32(0)) + np.log1p(np.exp(-np.abs(dt)))
+        decay = dt[:, None, :] * self._a
+        np.exp(decay, out=decay)
+        held = (dt * x)[:, None, :] * b[:, :, None]  # becomes s_t of every step
+        for keep, now in zip(decay, held, strict=True):
             keep *= state
             now += keep
             state = now
         # Not a product of BLAS, whose threads would wait for each other at every step.
-        outputs: Float32Array = np.einsum("tsc,ts->tc", states, reads)
-        outputs += self._skip * x
+        outputs: Float32Array = np.einsum("tsc,ts->tc", held, c)
+        outputs += self._d * x
         return outputs, state.copy()
 
 
 def reordered(count: int, rate: int) -> Int64Array:
     """Return the rows of the re-ordered sequence: every `rate`-th, from each start in turn.
 
-    Rows beyond the last one are NOWHERE: zeros, which lie between the real ones.
+    Rows beyond the last one are PADDING: zeros, which lie between the real ones.
 
     Args:
         count: Rows n.
@@ -146,12 +163,10 @@ def reordered(count: int, rate: int) -> Int64Array:
     """
     filled = -(-count // rate) * rate
     rows = np.arange(filled, dtype=np.int64)
-    rows[count:] = NOWHERE
+    rows[count:] = PADDING
     order: Int64Array = rows.reshape(-1, rate).T.ravel()
     return order
 
 
 def _silu(x: Float32Array) -> Float32Array:
-    # tanh saturates where exp(-x) would overflow.
-    half = np.float32(0.5)
-    return np.asarray(x * (half + half * np.tanh(half * x)), dtype=np.float32)
+    return np.asarray(x * sigmoid(x), dtype=np.float32)

@@ -1,8 +1,8 @@
-"""Nystrom attention and the depth-wise grid convolution of transformer heads, in NumPy.
+"""Nystrom attention and the depth-wise grid convolution of transformer heads.
 
 Source:
     Xiong et al. 2021, arXiv:2102.03902 (Nystrom attention, iterated pseudo-inverse); Shao et al.
-    2021, arXiv:2106.00908 (PPEG); `aggregators.md`, 4.9.
+    2021, arXiv:2106.00908 (PPEG); PyPI nystrom-attention.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from edge_mil.aggregators.dense import Arrays, layer_norm, linear, softmax_rows
 from edge_mil.types import Float32Array, Float64Array
 
 PINV_ROUNDS = 6
+"""Rounds of the pseudo-inverse, as published."""
 BLOCK = 2048
 """Rows of the attention that are held at once: with 256 landmarks, 2 MB."""
 CONV_BLOCK = 128
@@ -41,7 +42,7 @@ class NystromLayer:
 
         Args:
             x: float32 (n, l).
-            rows: How many are wanted; the layer still sees all of x.
+            rows: How many to return; the layer still takes all of x.
         """
         count, width = x.shape
         landmarks = max(width // 2, 1)
@@ -54,32 +55,41 @@ class NystromLayer:
         return x[:wanted] + linear(mixed, self.arrays, f"{self.prefix}.to_out")
 
     def _attend(self, x: Float32Array, landmarks: int, start: int, end: int) -> Float32Array:
-        """Return rows `start` to `end` of the attention of all heads side by side."""
+        """Return rows `start` to `end` of the attention of all heads side by side.
+
+        With landmark queries Q' and keys K', means of consecutive rows, that is
+        softmax(Q K'^T) pinv(softmax(Q' K'^T)) softmax(Q' K^T) V + conv(V), conv along the sequence.
+        """
         kernels = self.arrays[f"{self.prefix}.res_conv.weight"]
         heads = len(kernels)
+        # Queries, keys and values of each head, (heads, n, each).
         projected = linear(x, self.arrays, f"{self.prefix}.to_qkv")
         inner = projected.shape[1] // 3
         each = inner // heads
         split = projected.reshape(len(x), 3, heads, each).transpose(1, 2, 0, 3)
         query, key, value = (np.ascontiguousarray(part) for part in split)
         query *= np.float32(each**-0.5)
-        queries, keys = (
+        # Landmarks, and the pseudo-inverse of their own attention, in float64.
+        landmark_queries, landmark_keys = (
             part.reshape(heads, landmarks, -1, each).mean(axis=2) for part in (query, key)
         )
-        among = softmax_rows(
-            queries.astype(np.float64) @ keys.astype(np.float64).transpose(0, 2, 1)
+        among_landmarks = softmax_rows(
+            landmark_queries.astype(np.float64)
+            @ landmark_keys.astype(np.float64).transpose(0, 2, 1)
         )
-        inverse = pseudo_inverse(among)
+        inverse = pseudo_inverse(among_landmarks)
         out = np.empty((end - start, inner), dtype=np.float32)
         for head in range(heads):
-            gathered = softmax_rows(queries[head] @ key[head].T) @ value[head]
-            spread = (inverse[head] @ gathered.astype(np.float64)).astype(np.float32)
+            # What each landmark gathers from all values, and the inverse of the landmarks' mixing.
+            gathered = softmax_rows(landmark_queries[head] @ key[head].T) @ value[head]
+            unmixed = (inverse[head] @ gathered.astype(np.float64)).astype(np.float32)
+            # The wanted rows attend the landmarks, a block at a time.
             column = out[:, head * each : (head + 1) * each]
             for at in range(start, end, BLOCK):
                 upto = min(at + BLOCK, end)
-                weights = softmax_rows(query[head, at:upto] @ keys[head].T)
-                column[at - start : upto - start] = weights @ spread
-            column += _along(value[head], kernels[head], start, end)
+                weights = softmax_rows(query[head, at:upto] @ landmark_keys[head].T)
+                column[at - start : upto - start] = weights @ unmixed
+            column += sequence_convolution(value[head], kernels[head], start, end)
         return out
 
 
@@ -90,9 +100,12 @@ def pseudo_inverse(matrices: Float64Array) -> Float64Array:
 
     Args:
         matrices: float64 (heads, m, m).
+
+    Source:
+        Xiong et al. 2021, arXiv:2102.03902; nystrom-attention, `moore_penrose_iter_pinv`.
     """
-    size = np.abs(matrices)
-    scale = size.sum(axis=2).max() * size.sum(axis=1).max()
+    magnitude = np.abs(matrices)
+    scale = magnitude.sum(axis=2).max() * magnitude.sum(axis=1).max()
     z: Float64Array = matrices.transpose(0, 2, 1) / scale
     one = np.eye(matrices.shape[1])
     for _ in range(PINV_ROUNDS):
@@ -101,7 +114,9 @@ def pseudo_inverse(matrices: Float64Array) -> Float64Array:
     return z
 
 
-def _along(values: Float32Array, kernel: Float32Array, start: int, end: int) -> Float32Array:
+def sequence_convolution(
+    values: Float32Array, kernel: Float32Array, start: int, end: int
+) -> Float32Array:
     """Return rows `start` to `end` of a convolution along the sequence, the same for each column.
 
     As products with a banded matrix, which is several times faster than a loop over the taps.
@@ -112,10 +127,12 @@ def _along(values: Float32Array, kernel: Float32Array, start: int, end: int) -> 
         start: First row.
         end: Row after the last one.
     """
+    # The rows that the convolution reads, with zeros beyond the ends of the sequence.
     half = len(kernel) // 2
     around = np.zeros((end - start + 2 * half, values.shape[1]), dtype=np.float32)
     low, high = max(start - half, 0), min(end + half, len(values))
     around[low - start + half : high - start + half] = values[low:high]
+    # Row r of the band holds the kernel at columns r to r + taps.
     size = min(CONV_BLOCK, end - start)
     band = np.zeros((size, size + 2 * half), dtype=np.float32)
     for tap, weight in enumerate(kernel):

@@ -1,8 +1,8 @@
 """RRT-MIL: attention within regions of a grid, attention across regions, then attention pooling.
 
 Source:
-    Tang et al. 2024, arXiv:2402.17228; DearCaat/RRT-MIL, modules/rrt.py and rmsa.py;
-    `aggregators.md`, 4.10.
+    Tang et al. 2024, arXiv:2402.17228 (R-MSA with EPEG, CR-MSA); DearCaat/RRT-MIL, modules/rrt.py
+    and modules/rmsa.py.
 """
 
 from __future__ import annotations
@@ -15,17 +15,19 @@ import numpy as np
 from edge_mil.aggregators.classifier import Classifier
 from edge_mil.aggregators.dense import (
     Arrays,
+    activate,
     attention_weights,
     last_layer,
     layer_norm,
     linear,
+    sigmoid,
     softmax_rows,
 )
-from edge_mil.aggregators.whole_bag.base import WholeBagAggregator
+from edge_mil.aggregators.whole_bag.whole_bag_aggregator import WholeBagAggregator
 from edge_mil.types import Float32Array, Float64Array, Int64Array
 
 CROSS_REGIONS = 8
-"""Regions per side of the second stage, whatever region_num is."""
+"""Regions per side of the second stage, whatever region_num is, as in the official code."""
 EPSILON = np.float32(1e-8)
 """Added to a range before something is divided by it."""
 FLAT = np.float32(1e-5)
@@ -37,7 +39,7 @@ BLOCK = 1 << 22
 
 @dataclass(frozen=True, slots=True)
 class RrtSettings:
-    """What the arrays do not tell.
+    """The settings that the arrays do not tell.
 
     Attributes:
         regions: Regions per side of the first stage (region_num).
@@ -55,7 +57,7 @@ class RrtSettings:
 
 
 class RrtMilAggregator(WholeBagAggregator):
-    """Instances fill a square grid row by row; what they become depends on their neighbours."""
+    """Instances fill a square grid row by row, and attend the others of their region."""
 
     def __init__(
         self, value_dim: int, classifier: Classifier, arrays: Arrays, settings: RrtSettings
@@ -64,72 +66,77 @@ class RrtMilAggregator(WholeBagAggregator):
 
         Args:
             value_dim: Width of an embedding.
-            classifier: Says what the logits mean.
+            classifier: Turns the logits into a score.
             arrays: `layers`.i and `cross` with their norm, qkv and proj, `norm`, `pool` and
                 `predictor`.
-            settings: The rest.
+            settings: What the arrays do not tell.
         """
         super().__init__(value_dim, classifier)
         self._arrays, self._settings = arrays, settings
 
-    def forward(self, values: Float32Array) -> tuple[Float64Array, Float32Array | None]:
+    def forward(self, embeddings: Float32Array) -> tuple[Float64Array, Float32Array | None]:
         """Return the logits and the pooling's attention, (n, k)."""
-        arrays, settings, h = self._arrays, self._settings, values
+        arrays, settings, h = self._arrays, self._settings, embeddings
         for number in range(settings.layers):
             at = f"layers.{number}"
-            h = h + self._within(layer_norm(h, arrays, f"{at}.norm"), at)
-        h = h + self._across(layer_norm(h, arrays, "cross.norm"))
+            h = h + self._within_regions(layer_norm(h, arrays, f"{at}.norm"), at)
+        h = h + self._across_regions(layer_norm(h, arrays, "cross.norm"))
         if settings.all_shortcut:
-            h = h + values
+            h = h + embeddings
         h = layer_norm(h, arrays, "norm")
-        weights = attention_weights(self._pooling(h))
+        weights = attention_weights(self._pooling_logits(h))
         pooled = weights.T @ h.astype(np.float64)
         return last_layer(pooled, arrays, "predictor"), weights.astype(np.float32)
 
-    def _within(self, x: Float32Array, at: str) -> Float32Array:
-        """Return what attention gives within each region, float32 (n, l)."""
+    def _within_regions(self, x: Float32Array, at: str) -> Float32Array:
+        """Return R-MSA: attention among the instances of each region, float32 (n, l)."""
         arrays = self._arrays
         kernels = arrays[f"{at}.pe"]
         grid, regions = _regions(x, self._settings.regions)
         out = np.empty_like(grid)
-        for places in regions:
-            mixed = _attend(linear(grid[places], arrays, f"{at}.qkv"), len(kernels), kernels)
-            out[places] = linear(mixed, arrays, f"{at}.proj")
+        for rows in regions:
+            mixed = _attend(linear(grid[rows], arrays, f"{at}.qkv"), len(kernels), kernels)
+            out[rows] = linear(mixed, arrays, f"{at}.proj")
         return out[: len(x)]
 
-    def _across(self, x: Float32Array) -> Float32Array:
-        """Return what attention across the regions gives back to each instance, float32 (n, l)."""
+    def _across_regions(self, x: Float32Array) -> Float32Array:
+        """Return CR-MSA: what attention across the regions gives each instance, float32 (n, l)."""
         arrays = self._arrays
         grid, regions = _regions(x, CROSS_REGIONS)
+        # 1. Each landmark of a region is a softmax-weighted mean of the region's positions.
         logits = self._landmark_logits(grid)[regions]  # (regions, positions, landmarks)
         combine = softmax_rows(logits.transpose(0, 2, 1).copy())
         tokens = np.stack(
-            [weights @ grid[places] for weights, places in zip(combine, regions, strict=True)]
+            [weights @ grid[rows] for weights, rows in zip(combine, regions, strict=True)]
         )
+        # 2. The regions attend each other, each landmark by itself.
         for landmark in range(tokens.shape[1]):
             projected = linear(tokens[:, landmark], arrays, "cross.qkv")
             mixed = _attend(projected, self._settings.cross_heads, None)
             tokens[:, landmark] = linear(mixed, arrays, "cross.proj")
+        # 3. The landmarks are given back to the positions: by the softmax over landmarks, times the
+        #    logits scaled to 0 to 1 within the region.
         low, high = logits.min(axis=1, keepdims=True), logits.max(axis=1, keepdims=True)
-        spread = (logits - low) / (high - low + EPSILON)
-        spread *= high - low > FLAT * np.maximum(np.abs(low), np.abs(high))
-        spread *= softmax_rows(logits)
+        shares = (logits - low) / (high - low + EPSILON)
+        shares *= high - low > FLAT * np.maximum(np.abs(low), np.abs(high))
+        shares *= softmax_rows(logits)
         out = np.empty_like(grid)
-        for share, places, token in zip(spread, regions, tokens, strict=True):
-            out[places] = share @ token
+        for share, rows, token in zip(shares, regions, tokens, strict=True):
+            out[rows] = share @ token
         return out[: len(x)]
 
     def _landmark_logits(self, x: Float32Array) -> Float32Array:
+        """Return phi of rows: a linear layer, or two with a tanh between."""
         if "cross.phi.weight" in self._arrays:
             return linear(x, self._arrays, "cross.phi")
         hidden = np.tanh(linear(x, self._arrays, "cross.phi.0"))
         return linear(hidden, self._arrays, "cross.phi.2")
 
-    def _pooling(self, h: Float32Array) -> Float32Array:
-        arrays, bend = self._arrays, self._settings.attention_activation
-        hidden = _bent(linear(h, arrays, "pool.branch"), bend)
+    def _pooling_logits(self, h: Float32Array) -> Float32Array:
+        arrays = self._arrays
+        hidden = activate(linear(h, arrays, "pool.branch"), self._settings.attention_activation)
         if "pool.gate.weight" in arrays:
-            hidden *= 0.5 + 0.5 * np.tanh(0.5 * linear(h, arrays, "pool.gate"))
+            hidden *= sigmoid(linear(h, arrays, "pool.gate"))
         return linear(hidden, arrays, "pool.last")
 
 
@@ -156,7 +163,7 @@ def _attend(projected: Float32Array, heads: int, kernels: Float32Array | None) -
 
     EPEG adds to the logits their own convolution along the queries. Since logits are linear in
     the queries, that is the same as adding it to the queries; its bias moves a whole row of
-    logits, which no softmax sees.
+    logits, which a softmax takes off again.
 
     Args:
         projected: Queries, keys and values, float32 (p, 3 l).
@@ -190,21 +197,3 @@ def _with_neighbours(query: Float32Array, kernel: Float32Array) -> Float32Array:
     for tap, weight in enumerate(kernel):
         out += weight * around[tap : tap + len(query)]
     return out
-
-
-def _bent(x: Float32Array, name: str) -> Float32Array:
-    """Return an activation of x."""
-    if name == "relu":
-        return np.asarray(np.maximum(x, np.float32(0)))
-    if name == "tanh":
-        return np.asarray(np.tanh(x))
-    return gelu(x)
-
-
-def gelu(x: Float32Array) -> Float32Array:
-    """Return x times the normal distribution's integral up to x, float32."""
-    wide = x.astype(np.float64)
-    return np.asarray(wide * 0.5 * (1 + _erf(wide * math.sqrt(0.5))), dtype=np.float32)
-
-
-_erf = np.vectorize(math.erf, otypes=[np.float64])

@@ -2,7 +2,7 @@
 
 Source:
     Shao et al. 2021, arXiv:2106.00908; szc19990412/TransMIL, models/TransMIL.py. Tang et al. 2023,
-    arXiv:2307.15254; DearCaat/MHIM-MIL, modules/mhim.py. `aggregators.md`, 4.9.
+    arXiv:2307.15254; DearCaat/MHIM-MIL, modules/mhim.py.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import numpy as np
 
 from edge_mil.aggregators.classifier import Classifier
 from edge_mil.aggregators.dense import Arrays, last_layer, layer_norm
-from edge_mil.aggregators.whole_bag.base import WholeBagAggregator
 from edge_mil.aggregators.whole_bag.nystrom import NystromLayer, grid_convolution
+from edge_mil.aggregators.whole_bag.whole_bag_aggregator import WholeBagAggregator
 from edge_mil.types import Float32Array, Float64Array
 
 SMALLEST_GRID = 7
@@ -22,7 +22,7 @@ SMALLEST_GRID = 7
 
 
 class TransMilAggregator(WholeBagAggregator):
-    """The classes token after two layers, classified.
+    """The class token after two layers, classified.
 
     Attributes:
         repeated: True for TransMIL, whose attention too sees the instances that are repeated to
@@ -42,26 +42,25 @@ class TransMilAggregator(WholeBagAggregator):
 
         Args:
             value_dim: Width of an embedding.
-            classifier: Says what the logits mean.
+            classifier: Turns the logits into a score.
             arrays: `cls_token` (l,), the layers `layer1` and `layer2`, `ppeg`, `norm`, `head`.
-            keep_last: As `NystromLayer` takes it.
-            repeated: See above.
+            keep_last: Which rows Nystrom attention returns, as `NystromLayer` takes it.
+            repeated: Whether attention counts the repeated instances.
         """
         super().__init__(value_dim, classifier)
         self._arrays, self.repeated = arrays, repeated
         self._first = NystromLayer(arrays, "layer1", keep_last)
         self._second = NystromLayer(arrays, "layer2", keep_last)
 
-    def forward(self, values: Float32Array) -> tuple[Float64Array, Float32Array | None]:
+    def forward(self, embeddings: Float32Array) -> tuple[Float64Array, Float32Array | None]:
         """Return the logits; the attention is no weight of instances."""
-        side = _side(len(values))
-        token = self._arrays["cls_token"].reshape(1, -1)
-        rows = [token, values]
+        side = _side(len(embeddings))
+        rows = [self._arrays["cls_token"].reshape(1, -1), embeddings]
         if self.repeated:
-            rows.append(values[: side * side - len(values)])
+            rows.append(embeddings[: side * side - len(embeddings)])
         sequence = self._first(np.concatenate(rows))
         sequence[1:] = self._convolved(sequence[1:], side)
-        # Only the classes token is looked at, so only its row of the second layer is computed.
+        # Only the class token is read, so only its row of the second layer is computed.
         last = self._second(sequence, rows=1)
         return last_layer(layer_norm(last, self._arrays, "norm"), self._arrays, "head"), None
 
@@ -70,6 +69,7 @@ class TransMilAggregator(WholeBagAggregator):
         count, width = rows.shape
         grid = rows
         if not self.repeated:
+            # MHIM-MIL: the first rows again, then zeros up to 7 x 7.
             filled = side * side
             side = max(side, SMALLEST_GRID)
             grid = np.zeros((side * side, width), dtype=np.float32)
@@ -80,5 +80,5 @@ class TransMilAggregator(WholeBagAggregator):
 
 
 def _side(count: int) -> int:
-    """Return the side of the smallest square with `count` places."""
+    """Return the side of the smallest square grid that holds `count` instances."""
     return math.isqrt(count - 1) + 1

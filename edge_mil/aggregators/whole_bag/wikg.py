@@ -1,4 +1,8 @@
-"""WiKG: each instance listens to its nearest others, then attention pooling."""
+"""WiKG: each instance attends its nearest others, then attention pooling.
+
+Source:
+    Li et al. 2024, arXiv:2403.07719; WonderLandxD/WiKG, model.py.
+"""
 
 from __future__ import annotations
 
@@ -13,17 +17,17 @@ from edge_mil.aggregators.dense import (
     linear,
     softmax_rows,
 )
-from edge_mil.aggregators.whole_bag.base import WholeBagAggregator
+from edge_mil.aggregators.whole_bag.whole_bag_aggregator import WholeBagAggregator
 from edge_mil.types import Float32Array, Float64Array, Int64Array
 
 SLOPE = 0.01
-"""Of a leaky ReLU below zero."""
+"""Of a leaky ReLU below zero: torch's default, which the authors use."""
 QUERY_ROWS, KEY_ROWS = 512, 2048
 """Sides of a tile of the N x N products: 4 MB in float32, which stays in the cache."""
 SPARSE = 32
-"""A tile of which less than this part exceeds what its rows have is taken product by product."""
+"""A tile of which less than this part exceeds what its rows hold is merged product by product."""
 GATHERED = 4_000_000
-"""Numbers of neighbours' rows that are in work at once."""
+"""Numbers of neighbours' rows that are held at once."""
 
 
 class WikgAggregator(WholeBagAggregator):
@@ -33,9 +37,6 @@ class WikgAggregator(WholeBagAggregator):
 
     Attributes:
         topk: Neighbours of an instance; a smaller bag has no score yet.
-
-    Source:
-        Li et al. 2024, arXiv:2403.07719; WonderLandxD/WiKG, model.py; `aggregators.md`, 4.13.
     """
 
     def __init__(
@@ -45,26 +46,31 @@ class WikgAggregator(WholeBagAggregator):
 
         Args:
             value_dim: Width of an embedding.
-            classifier: Says what the logits mean.
+            classifier: Turns the logits into a score.
             arrays: `head`, `tail`, `sum`, `product`, `gate.0`, `gate.2`, `norm`, `classifier`.
-            topk: See above.
+            topk: Neighbours of an instance.
         """
         super().__init__(value_dim, classifier, smallest=topk)
         self._arrays, self.topk = arrays, topk
 
-    def forward(self, values: Float32Array) -> tuple[Float64Array, Float32Array | None]:
+    def forward(self, embeddings: Float32Array) -> tuple[Float64Array, Float32Array | None]:
         """Return the logits and each instance's weight in the last pooling, (n, 1)."""
-        centre = values.mean(axis=0, dtype=np.float64).astype(np.float32)
-        h = (values + centre) * np.float32(0.5)
-        heads, tails = linear(h, self._arrays, "head"), linear(h, self._arrays, "tail")
+        arrays = self._arrays
+        # Half of each embedding is the bag's mean.
+        centre = embeddings.mean(axis=0, dtype=np.float64).astype(np.float32)
+        h = (embeddings + centre) * np.float32(0.5)
+        # Each head attends its nearest tails.
+        heads, tails = linear(h, arrays, "head"), linear(h, arrays, "tail")
         near, products = nearest(heads, tails, self.topk)
-        heard = _listened(heads, tails, near, products)
-        mixed = leaky(linear(heads + heard, self._arrays, "sum"))
-        mixed += leaky(linear(heads * heard, self._arrays, "product"))
-        gate = linear(leaky(linear(mixed, self._arrays, "gate.0")), self._arrays, "gate.2")
+        neighbours = _neighbour_means(heads, tails, near, products)
+        # Bi-interaction of an instance with its neighbours.
+        mixed = leaky(linear(heads + neighbours, arrays, "sum"))
+        mixed += leaky(linear(heads * neighbours, arrays, "product"))
+        # Gate pooling, layer norm, classifier.
+        gate = linear(leaky(linear(mixed, arrays, "gate.0")), arrays, "gate.2")
         weights = attention_weights(gate)
         pooled = (weights.T @ mixed.astype(np.float64)).astype(np.float32)
-        logits = last_layer(layer_norm(pooled, self._arrays, "norm"), self._arrays, "classifier")
+        logits = last_layer(layer_norm(pooled, arrays, "norm"), arrays, "classifier")
         return logits, weights.astype(np.float32)
 
 
@@ -87,37 +93,44 @@ def nearest(
         Their rows, int64 (n, count), and products over sqrt(l), float32 (n, count).
     """
     scaled = heads * np.float32(heads.shape[1] ** -0.5)
-    found = np.empty((len(heads), count), dtype=np.int64)
-    best = np.empty((len(heads), count), dtype=np.float32)
-    room = np.empty((QUERY_ROWS, KEY_ROWS), dtype=np.float32)
+    near = np.empty((len(heads), count), dtype=np.int64)
+    largest = np.empty((len(heads), count), dtype=np.float32)
+    buffer = np.empty((QUERY_ROWS, KEY_ROWS), dtype=np.float32)
     for start in range(0, len(heads), QUERY_ROWS):
-        rows = scaled[start : start + QUERY_ROWS]
-        kept = np.empty((len(rows), 0), dtype=np.float32)
-        index = np.empty((len(rows), 0), dtype=np.int64)
+        queries = scaled[start : start + QUERY_ROWS]
+        kept = np.empty((len(queries), 0), dtype=np.float32)
+        index = np.empty((len(queries), 0), dtype=np.int64)
         for first in range(0, len(tails), KEY_ROWS):
             keys = tails[first : first + KEY_ROWS]
-            products = np.matmul(rows, keys.T, out=room[: len(rows), : len(keys)])
-            kept, index = _with_tile(kept, index, products, first, count)
-        found[start : start + QUERY_ROWS], best[start : start + QUERY_ROWS] = index, kept
-    return found, best
+            tile = np.matmul(queries, keys.T, out=buffer[: len(queries), : len(keys)])
+            kept, index = _with_tile(kept, index, tile, first, count)
+        near[start : start + QUERY_ROWS], largest[start : start + QUERY_ROWS] = index, kept
+    return near, largest
 
 
 def _with_tile(
-    kept: Float32Array, index: Int64Array, products: Float32Array, first: int, count: int
+    kept: Float32Array, index: Int64Array, tile: Float32Array, first: int, count: int
 ) -> tuple[Float32Array, Int64Array]:
-    """Return the largest `count` of each row, and their columns, after a tile from column `first`.
+    """Return the largest `count` products of each row and their columns, after one more tile.
 
     Once a row has `count`, hardly any product of a tile exceeds the least of them: finding those
     few is one comparison with each product, where a partition of the tile moves them all.
+
+    Args:
+        kept: Largest products so far, float32 (n, <= count).
+        index: Their columns, int64, the same shape.
+        tile: Products of further columns, float32 (n, m).
+        first: Column of the tile's first.
+        count: How many to keep.
     """
     if kept.shape[1] == count:
         # In one dimension: numpy is far slower in two.
-        exceeding = np.flatnonzero(products > kept.min(axis=1, keepdims=True))
-        if len(exceeding) <= products.size // SPARSE:
-            rows, columns = np.divmod(exceeding, products.shape[1])
-            return _with_few(kept, index, rows, columns + first, products[rows, columns])
-    chosen = _largest(products, count)
-    kept = np.concatenate([kept, np.take_along_axis(products, chosen, axis=1)], axis=1)
+        exceeding = np.flatnonzero(tile > kept.min(axis=1, keepdims=True))
+        if len(exceeding) <= tile.size // SPARSE:
+            rows, columns = np.divmod(exceeding, tile.shape[1])
+            return _with_few(kept, index, rows, columns + first, tile[rows, columns])
+    chosen = _largest(tile, count)
+    kept = np.concatenate([kept, np.take_along_axis(tile, chosen, axis=1)], axis=1)
     index = np.concatenate([index, chosen + first], axis=1)
     again = _largest(kept, count)
     return np.take_along_axis(kept, again, axis=1), np.take_along_axis(index, again, axis=1)
@@ -131,15 +144,17 @@ def _with_few(
     products: Float32Array,
 ) -> tuple[Float32Array, Int64Array]:
     """Return kept and index after some further products of some rows."""
+    # The kept and the further products of each touched row, sorted by row and from the largest.
     touched, at = np.unique(rows, return_inverse=True)
     count = kept.shape[1]
-    slots = np.concatenate([np.repeat(np.arange(len(touched)), count), at])
-    every = np.concatenate([kept[touched].ravel(), products])
-    places = np.concatenate([index[touched].ravel(), columns])
-    order = np.lexsort((-every, slots))
-    starts = np.searchsorted(slots[order], np.arange(len(touched)))
+    groups = np.concatenate([np.repeat(np.arange(len(touched)), count), at])
+    all_products = np.concatenate([kept[touched].ravel(), products])
+    all_columns = np.concatenate([index[touched].ravel(), columns])
+    order = np.lexsort((-all_products, groups))
+    # The first `count` of each row are kept.
+    starts = np.searchsorted(groups[order], np.arange(len(touched)))
     chosen = order[starts[:, None] + np.arange(count)]
-    kept[touched], index[touched] = every[chosen], places[chosen]
+    kept[touched], index[touched] = all_products[chosen], all_columns[chosen]
     return kept, index
 
 
@@ -151,21 +166,29 @@ def _largest(rows: Float32Array, count: int) -> Int64Array:
     return np.argpartition(rows, width - count, axis=1)[:, width - count :]
 
 
-def _listened(
+def _neighbour_means(
     heads: Float32Array, tails: Float32Array, near: Int64Array, products: Float32Array
 ) -> Float32Array:
-    """Return what each instance hears of its neighbours, float32 (n, l).
+    """Return the weighted mean of each instance's neighbours, float32 (n, l).
 
-    A neighbour's weight comes from the product of two sums, as published: not a dot product.
+    The weight logit of a neighbour is the product of two sums, as published: not a dot product.
+
+    Args:
+        heads: float32 (n, l).
+        tails: float32 (n, l).
+        near: Rows of each instance's neighbours, int64 (n, k).
+        products: Their scaled products, float32 (n, k).
     """
-    heard = np.empty_like(heads)
+    means = np.empty_like(heads)
     sums = tails.sum(axis=1, dtype=np.float64)
     step = max(1, GATHERED // (near.shape[1] * heads.shape[1]))
     for start in range(0, len(heads), step):
         part = slice(start, start + step)
-        shares = softmax_rows(products[part].copy())[:, :, None]
         own, others = heads[part][:, None], tails[near[part]]
+        # r = p t + (1 - p) e with p the softmax of the products; g = tanh(e + r).
+        shares = softmax_rows(products[part].copy())[:, :, None]
         gates = np.tanh(own + shares * others + (1 - shares) * own)
+        # The weights are the softmax of (sum of t) (sum of g).
         weights = softmax_rows(sums[near[part]] * gates.sum(axis=2, dtype=np.float64))
-        heard[part] = np.einsum("nk,nkl->nl", weights.astype(np.float32), others)
-    return heard
+        means[part] = np.einsum("nk,nkl->nl", weights.astype(np.float32), others)
+    return means

@@ -1,33 +1,22 @@
-"""The heads that are imported: one small file for each family, found by signature."""
+"""Rebuild published heads from their state dicts: one small file for each family.
 
+A state dict goes in, a `Head` in torch comes out, cut where the bag ends. `registry` holds the
+signatures and `detection` compares them with a file's keys; `options` asks for what the keys cannot
+tell; `building` builds the class with a `StateDictReader` (`state_dict_reader`), which hands out
+layers and refuses keys that are left over. `head` is the base class, with the parts that several
+families share, `layers` and `nystrom` are shared layers. `unsupported` lists files that are
+recognised and refused.
+"""
+
+import importlib
+import pkgutil
 from typing import TYPE_CHECKING
 
 from edge_mil.renamed import renamed
-from edge_mil_export.architectures import (
-    acmil,
-    aem,
-    amlab,
-    clam,
-    dsmil,
-    dtfd,
-    hopfield,
-    ilra,
-    ins,
-    mambamil,
-    mambamil_sr,
-    mean_max,
-    mhim,
-    mil_fc,
-    millab,
-    otsurv,
-    rrtmil,
-    sc_mil,
-    transmil,
-    weakstil,
-    wikg,
-)
-from edge_mil_export.architectures.head import ACTIVATION, AttentionHead, Head, Option, Options
-from edge_mil_export.architectures.registry import architecture, build_head, names
+from edge_mil_export.architectures.building import build_head
+from edge_mil_export.architectures.head import AttentionHead, Head
+from edge_mil_export.architectures.options import ACTIVATION, Option, Options
+from edge_mil_export.architectures.registry import architecture, names
 from edge_mil_export.architectures.state_dict_reader import StateDictReader
 
 __all__ = [
@@ -42,30 +31,9 @@ __all__ = [
     "names",
 ]
 
-FAMILIES = (
-    acmil,
-    aem,
-    amlab,
-    clam,
-    hopfield,
-    ilra,
-    dsmil,
-    dtfd,
-    ins,
-    mambamil,
-    mambamil_sr,
-    mean_max,
-    mhim,
-    mil_fc,
-    millab,
-    otsurv,
-    rrtmil,
-    sc_mil,
-    transmil,
-    weakstil,
-    wikg,
-)
-"""Importing a family registers its heads."""
+# Importing a family registers its heads, so that a new one is a new file and no more.
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")
 
 if not TYPE_CHECKING:  # else mypy would accept any name
     __getattr__ = renamed(__name__, {"Layout": "StateDictReader"})

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from edge_mil_export.architectures.head import AttentionHead, GatedAttention, Options, gated
-from edge_mil_export.architectures.nystrom import fresh_parts
+from edge_mil_export.architectures.head import AttentionHead, GatedAttention, gated
+from edge_mil_export.architectures.layers import FRESH_HIDDEN, FRESH_WIDTH, fresh_parts
+from edge_mil_export.architectures.options import Options
 from edge_mil_export.architectures.registry import architecture
 from edge_mil_export.architectures.state_dict_reader import StateDictReader
 
@@ -17,21 +18,21 @@ class DimReduction(nn.Module):
     """relu(fc1 x) without a bias, then residual blocks h + relu(W2 relu(W1 h)), if there are any.
 
     Source:
-        dazhangyu123/ACMIL, architecture/network.py; `aggregators.md`, 4.1 and 4.7.
+        dazhangyu123/ACMIL, architecture/network.py.
     """
 
-    def __init__(self, layout: StateDictReader, prefix: str) -> None:
+    def __init__(self, reader: StateDictReader, prefix: str) -> None:
         super().__init__()
-        self.fc1 = layout.linear(f"{prefix}.fc1", bias=False)
+        self.fc1 = reader.linear(f"{prefix}.fc1", bias=False)
         width = self.fc1.out_features
         self.blocks = nn.ModuleList(
             nn.Sequential(
-                layout.linear(f"{prefix}.resBlocks.{i}.block.0", width, width, bias=False),
+                reader.linear(f"{prefix}.resBlocks.{i}.block.0", width, width, bias=False),
                 nn.ReLU(),
-                layout.linear(f"{prefix}.resBlocks.{i}.block.2", width, width, bias=False),
+                reader.linear(f"{prefix}.resBlocks.{i}.block.2", width, width, bias=False),
                 nn.ReLU(),
             )
-            for i in layout.indices(f"{prefix}.resBlocks.")
+            for i in reader.indices(f"{prefix}.resBlocks.")
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -42,8 +43,7 @@ class DimReduction(nn.Module):
         return h
 
 
-FRESH_WIDTH, FRESH_HIDDEN, FRESH_BRANCHES = 64, 32, 5
-"""The official 512 and 128, scaled; the branches as they are."""
+FRESH_BRANCHES = 5
 
 
 def _fresh(feature_dim: int, channels: int, classifier: str, outputs: int) -> State:
@@ -58,14 +58,10 @@ def _fresh(feature_dim: int, channels: int, classifier: str, outputs: int) -> St
     )
 
 
-def _attention(layout: StateDictReader, width: int) -> GatedAttention:
-    return gated(
-        layout,
-        "attention.attention_V.0",
-        "attention.attention_U.0",
-        "attention.attention_weights",
-        width,
-    )
+def acmil_attention(reader: StateDictReader, at: str, width: int) -> GatedAttention:
+    """Build gated attention as ACMIL, AEM and DTFD name it."""
+    branch, gate, last = (f"{at}.attention_{part}" for part in ("V.0", "U.0", "weights"))
+    return gated(reader, branch, gate, last, width)
 
 
 @architecture(
@@ -82,20 +78,19 @@ class AbmilAcmil(AttentionHead):
     """Gated ABMIL in the repositories of ACMIL and AEM (whose entropy term is a loss only).
 
     Source:
-        dazhangyu123/ACMIL, architecture/transformer.py, `ABMIL`; `aggregators.md`, 4.1.
+        dazhangyu123/ACMIL, architecture/transformer.py, `ABMIL`.
     """
 
-    def __init__(self, layout: StateDictReader, options: Options) -> None:
-        super().__init__(layout, options)
-        embed = DimReduction(layout, "dimreduction")
+    def __init__(self, reader: StateDictReader, options: Options) -> None:
+        super().__init__(reader, options)
+        embed = DimReduction(reader, "dimreduction")
         width = embed.fc1.out_features
-        attention = _attention(layout, width)
-        classifier = layout.linear("classifier.fc", attention.channels * width)
+        attention = acmil_attention(reader, "attention", width)
+        classifier = reader.linear("classifier.fc", attention.channels * width)
         self.assemble(embed, attention, classifier, feature_dim=embed.fc1.in_features)
 
     @classmethod
     def fresh(cls, feature_dim: int, outputs: int) -> dict[str, torch.Tensor]:
-        """Return a fresh ABMIL of width 64."""
         return _fresh(feature_dim, 1, "classifier.fc", outputs)
 
 
@@ -111,17 +106,17 @@ class AcmilGa(AttentionHead):
 
     Source:
         Zhang et al. 2024, arXiv:2311.07125; dazhangyu123/ACMIL, architecture/transformer.py,
-        `ACMIL_GA`; `aggregators.md`, 4.4.
+        `ACMIL_GA`.
     """
 
     training_only = ("classifier.",)
 
-    def __init__(self, layout: StateDictReader, options: Options) -> None:
-        super().__init__(layout, options)
-        embed = DimReduction(layout, "dimreduction")
+    def __init__(self, reader: StateDictReader, options: Options) -> None:
+        super().__init__(reader, options)
+        embed = DimReduction(reader, "dimreduction")
         width = embed.fc1.out_features
-        attention = _attention(layout, width)
-        classifier = layout.linear("Slide_classifier.fc", width)
+        attention = acmil_attention(reader, "attention", width)
+        classifier = reader.linear("Slide_classifier.fc", width)
         self.assemble(embed, attention, classifier, feature_dim=embed.fc1.in_features)
 
     def classify(self, pooled: torch.Tensor) -> torch.Tensor:
@@ -131,5 +126,4 @@ class AcmilGa(AttentionHead):
 
     @classmethod
     def fresh(cls, feature_dim: int, outputs: int) -> dict[str, torch.Tensor]:
-        """Return a fresh ACMIL of width 64 with five branches."""
         return _fresh(feature_dim, FRESH_BRANCHES, "Slide_classifier.fc", outputs)

@@ -7,14 +7,15 @@ from torch import nn
 
 from edge_mil.errors import UsageError
 from edge_mil_export.architectures.acmil import DimReduction
-from edge_mil_export.architectures.head import INTEGER, Head, Option, Options
-from edge_mil_export.architectures.nystrom import fresh_parts
+from edge_mil_export.architectures.head import Head
+from edge_mil_export.architectures.layers import FRESH_WIDTH, fresh_parts
+from edge_mil_export.architectures.options import INTEGER, Option, Options
 from edge_mil_export.architectures.registry import architecture
 from edge_mil_export.architectures.state_dict_reader import StateDictReader
 
 NORM_EPS = 1e-6
 """Of the layer norm after the attention."""
-FRESH_WIDTH, FRESH_BRANCHES = 64, 5
+FRESH_BRANCHES = 5
 
 HEADS = Option("heads", INTEGER, "the attention of each instance", "8")
 
@@ -22,22 +23,23 @@ HEADS = Option("heads", INTEGER, "the attention of each instance", "8")
 class LearnedQueries(Head):
     """Embedding, multi-head attention of queries that the file holds, layer norm, classifier.
 
-    The queries meet the key projection once, so an instance costs one product for its logits.
+    The product of queries and key projection is a constant, so an instance costs one product for
+    its logits.
     """
 
     def assemble(
         self,
-        layout: StateDictReader,
+        reader: StateDictReader,
         options: Options,
         *,
         scored: tuple[str, ...],
         valued: str,
         classifier: str,
     ) -> None:
-        """Take the layers.
+        """Build the layers.
 
         Args:
-            layout: The state dict.
+            reader: The state dict.
             options: Hold `heads`.
             scored: Prefixes of the attentions, one for each row of `q`.
             valued: Prefix of what projects and joins the values.
@@ -47,16 +49,16 @@ class LearnedQueries(Head):
             UsageError: The heads do not divide the attention's width.
         """
         self.pooling, self.heads = "multihead", int(options["heads"])
-        self.embed = DimReduction(layout, "dimreduction")
+        self.embed = DimReduction(reader, "dimreduction")
         width = self.embed.fc1.out_features
-        self.queries = nn.Parameter(layout.tensor("q", 1, len(scored), width).clone())
-        self.query_layers = nn.ModuleList(layout.linear(f"{p}.q_proj", width) for p in scored)
-        self.key_layers = nn.ModuleList(layout.linear(f"{p}.k_proj", width) for p in scored)
-        self.value_layer = layout.linear(f"{valued}.v_proj", width)
+        self.queries = nn.Parameter(reader.tensor("q", 1, len(scored), width).clone())
+        self.query_layers = nn.ModuleList(reader.linear(f"{p}.q_proj", width) for p in scored)
+        self.key_layers = nn.ModuleList(reader.linear(f"{p}.k_proj", width) for p in scored)
+        self.value_layer = reader.linear(f"{valued}.v_proj", width)
         inner = self.value_layer.out_features
-        self.join = layout.linear(f"{valued}.out_proj", inner, width)
-        self.norm = layout.layer_norm(f"{valued}.layer_norm", width, eps=NORM_EPS)
-        self.classifier = layout.linear(classifier, width)
+        self.join = reader.linear(f"{valued}.out_proj", inner, width)
+        self.norm = reader.layer_norm(f"{valued}.layer_norm", width, eps=NORM_EPS)
+        self.classifier = reader.linear(classifier, width)
         if inner % self.heads:
             raise UsageError(
                 f"heads={self.heads} does not divide the attention's width {inner} evenly; name "
@@ -93,12 +95,10 @@ class LearnedQueries(Head):
         return logits
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Return the logits (c,) of a whole bag (n, d)."""
         values, logits = self.attend(features)
         return self.classify(pool_heads(values, logits, self.heads)[None])[0]
 
     def describe(self) -> str:
-        """Say how many branches there are."""
         return f"{self.pooled_rows} branch{'es' if self.pooled_rows > 1 else ''}"
 
 
@@ -122,20 +122,20 @@ class AcmilMha(LearnedQueries):
 
     Source:
         Zhang et al. 2024, arXiv:2311.07125; dazhangyu123/ACMIL, architecture/transformer.py,
-        `ACMIL_MHA`; `aggregators.md`, 4.4.
+        `ACMIL_MHA`.
     """
 
     options = (HEADS,)
     training_only = ("classifier.",)
 
-    def __init__(self, layout: StateDictReader, options: Options) -> None:
-        super().__init__(layout, options)
-        scored = tuple(f"sub_attention.{i}" for i in layout.indices("sub_attention."))
-        layout.ignore(
+    def __init__(self, reader: StateDictReader, options: Options) -> None:
+        super().__init__(reader, options)
+        scored = tuple(f"sub_attention.{i}" for i in reader.indices("sub_attention."))
+        reader.ignore(
             f"{p}.{part}." for p in scored for part in ("v_proj", "out_proj", "layer_norm")
         )
         self.assemble(
-            layout,
+            reader,
             options,
             scored=scored,
             valued="bag_attention",
@@ -144,7 +144,6 @@ class AcmilMha(LearnedQueries):
 
     @classmethod
     def fresh(cls, feature_dim: int, outputs: int) -> dict[str, torch.Tensor]:
-        """Return five branches of width 64."""
         width, branches = FRESH_WIDTH, FRESH_BRANCHES
         parts: dict[str, nn.Module] = {
             "dimreduction.fc1": nn.Linear(feature_dim, width, bias=False),
@@ -166,16 +165,15 @@ class AemMha(LearnedQueries):
     """AEM with multi-head attention; its entropy term is a loss only.
 
     Source:
-        Zhang et al. 2024, arXiv:2406.15303; dazhangyu123/AEM, architecture/transformer.py, `MHA`;
-        `aggregators.md`, 4.4.
+        Zhang et al. 2024, arXiv:2406.15303; dazhangyu123/AEM, architecture/transformer.py, `MHA`.
     """
 
     options = (HEADS,)
 
-    def __init__(self, layout: StateDictReader, options: Options) -> None:
-        super().__init__(layout, options)
+    def __init__(self, reader: StateDictReader, options: Options) -> None:
+        super().__init__(reader, options)
         self.assemble(
-            layout,
+            reader,
             options,
             scored=("attention",),
             valued="attention",
@@ -184,7 +182,6 @@ class AemMha(LearnedQueries):
 
     @classmethod
     def fresh(cls, feature_dim: int, outputs: int) -> dict[str, torch.Tensor]:
-        """Return one attention of width 64."""
         parts: dict[str, nn.Module] = {
             "dimreduction.fc1": nn.Linear(feature_dim, FRESH_WIDTH, bias=False),
             "classifier.fc": nn.Linear(FRESH_WIDTH, outputs),

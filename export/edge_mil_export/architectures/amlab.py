@@ -5,12 +5,14 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from edge_mil_export.architectures.head import AttentionHead, Options, gated
-from edge_mil_export.architectures.nystrom import fresh_parts
+from edge_mil_export.architectures.head import AttentionHead, gated
+from edge_mil_export.architectures.layers import fresh_parts
+from edge_mil_export.architectures.options import Options
 from edge_mil_export.architectures.registry import architecture
 from edge_mil_export.architectures.state_dict_reader import StateDictReader
 
-FRESH_HIDDEN = 128
+AMLAB_HIDDEN = 128
+"""As published."""
 
 
 class _Amlab(AttentionHead):
@@ -21,28 +23,27 @@ class _Amlab(AttentionHead):
 
     Source:
         Ilse, Tomczak and Welling 2018, arXiv:1802.04712; AMLab-Amsterdam/AttentionDeepMIL,
-        model.py; `aggregators.md`, 4.1.
+        model.py.
     """
 
     training_only = ("feature_extractor_part1.", "feature_extractor_part2.")
     sigmoid = True
     names: tuple[str, str, str]
 
-    def __init__(self, layout: StateDictReader, options: Options) -> None:
-        super().__init__(layout, options)
+    def __init__(self, reader: StateDictReader, options: Options) -> None:
+        super().__init__(reader, options)
         branch, gate, last = self.names
-        width = layout.tensor(f"{branch}.weight", None, None).shape[1]
-        attention = gated(layout, branch, gate, last, width)
-        classifier = layout.linear("classifier.0", attention.channels * width)
+        width = reader.tensor(f"{branch}.weight", None, None).shape[1]
+        attention = gated(reader, branch, gate, last, width)
+        classifier = reader.linear("classifier.0", attention.channels * width)
         self.assemble(nn.Identity(), attention, classifier, feature_dim=width)
 
     @classmethod
     def fresh(cls, feature_dim: int, outputs: int) -> dict[str, torch.Tensor]:
-        """Return a fresh attention over the features themselves, as wide as they are."""
         names = [name for name in cls.names[:2] if name]
-        hidden = {name: nn.Linear(feature_dim, FRESH_HIDDEN) for name in names}
+        hidden = {name: nn.Linear(feature_dim, AMLAB_HIDDEN) for name in names}
         last = {
-            cls.names[2]: nn.Linear(FRESH_HIDDEN, 1),
+            cls.names[2]: nn.Linear(AMLAB_HIDDEN, 1),
             "classifier.0": nn.Linear(feature_dim, outputs),
         }
         return fresh_parts({**hidden, **last})

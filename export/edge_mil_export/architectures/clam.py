@@ -7,17 +7,14 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from edge_mil_export.architectures.head import AttentionHead, GatedAttention, Options, gated
-from edge_mil_export.architectures.nystrom import fresh_parts
+from edge_mil_export.architectures.head import AttentionHead, GatedAttention, gated
+from edge_mil_export.architectures.layers import FRESH_HIDDEN, FRESH_WIDTH, fresh_parts
+from edge_mil_export.architectures.options import Options
 from edge_mil_export.architectures.registry import architecture
 from edge_mil_export.architectures.state_dict_reader import StateDictReader
 from edge_mil_export.errors import ArchitectureError
 
 State = dict[str, torch.Tensor]
-
-
-FRESH_WIDTH, FRESH_HIDDEN = 64, 32
-"""The official 512 and 256, scaled."""
 
 
 def _fresh(feature_dim: int, channels: int, classifiers: dict[str, nn.Module]) -> State:
@@ -30,16 +27,22 @@ def _fresh(feature_dim: int, channels: int, classifiers: dict[str, nn.Module]) -
     return fresh_parts(parts | classifiers)
 
 
-def _attention(layout: StateDictReader, width: int) -> GatedAttention:
-    """Return the attention network; its index is 3, or 2 where there was no dropout before it."""
-    for index in layout.indices("attention_net."):
+def clam_attention(reader: StateDictReader, at: str, width: int) -> GatedAttention:
+    """Build the attention network as CLAM and MIL-Lab name it, with or without a gate."""
+    if f"{at}.attention_c.weight" in reader:
+        names = (f"{at}.attention_a.0", f"{at}.attention_b.0", f"{at}.attention_c")
+    else:
+        last = max(reader.indices(f"{at}.module."), default=0)
+        names = (f"{at}.module.0", "", f"{at}.module.{last}")
+    return gated(reader, *names, width)
+
+
+def _attention(reader: StateDictReader, width: int) -> GatedAttention:
+    """Build the attention network; its index is 3, or 2 where there was no dropout before it."""
+    for index in reader.indices("attention_net."):
         at = f"attention_net.{index}"
-        if f"{at}.attention_c.weight" in layout:
-            names = (f"{at}.attention_a.0", f"{at}.attention_b.0", f"{at}.attention_c")
-            return gated(layout, *names, width)
-        if f"{at}.module.0.weight" in layout:
-            last = max(layout.indices(f"{at}.module."))
-            return gated(layout, f"{at}.module.0", "", f"{at}.module.{last}", width)
+        if f"{at}.attention_c.weight" in reader or f"{at}.module.0.weight" in reader:
+            return clam_attention(reader, at, width)
     raise ArchitectureError("it lacks attention_net.3.attention_a.0.weight")
 
 
@@ -48,16 +51,16 @@ class _Clam(AttentionHead):
 
     Source:
         Lu et al. 2021, doi:10.1038/s41551-020-00682-w; mahmoodlab/CLAM, models/model_clam.py
-        (layout only); `aggregators.md`, 4.2.
+        (layout only).
     """
 
     training_only = ("instance_classifiers.",)
 
-    def _assemble(self, layout: StateDictReader, classifier: Sequence[str]) -> None:
-        first = layout.linear("attention_net.0")
+    def _assemble(self, reader: StateDictReader, classifier: Sequence[str]) -> None:
+        first = reader.linear("attention_net.0")
         width = first.out_features
-        attention = _attention(layout, width)
-        rows = [layout.linear(name, width) for name in classifier]
+        attention = _attention(reader, width)
+        rows = [reader.linear(name, width) for name in classifier]
         if attention.channels not in (1, len(rows)) or (len(rows) > 1 and attention.channels == 1):
             raise ArchitectureError(
                 f"it has {attention.channels} attention channels and {len(rows)} classifiers"
@@ -78,9 +81,9 @@ class _Clam(AttentionHead):
 class ClamMb(_Clam):
     """One attention channel and one row of the classifier for each class."""
 
-    def __init__(self, layout: StateDictReader, options: Options) -> None:
-        super().__init__(layout, options)
-        self._assemble(layout, [f"classifiers.{i}" for i in layout.indices("classifiers.")])
+    def __init__(self, reader: StateDictReader, options: Options) -> None:
+        super().__init__(reader, options)
+        self._assemble(reader, [f"classifiers.{i}" for i in reader.indices("classifiers.")])
 
     def classify(self, pooled: torch.Tensor) -> torch.Tensor:
         """Return logit c from the pooled vector of channel c."""
@@ -88,7 +91,6 @@ class ClamMb(_Clam):
 
     @classmethod
     def fresh(cls, feature_dim: int, outputs: int) -> dict[str, torch.Tensor]:
-        """Return a fresh CLAM-MB of width 64."""
         rows: dict[str, nn.Module] = {
             f"classifiers.{c}": nn.Linear(FRESH_WIDTH, 1) for c in range(outputs)
         }
@@ -103,11 +105,10 @@ class ClamMb(_Clam):
 class ClamSb(_Clam):
     """One attention channel for all classes."""
 
-    def __init__(self, layout: StateDictReader, options: Options) -> None:
-        super().__init__(layout, options)
-        self._assemble(layout, ["classifiers"])
+    def __init__(self, reader: StateDictReader, options: Options) -> None:
+        super().__init__(reader, options)
+        self._assemble(reader, ["classifiers"])
 
     @classmethod
     def fresh(cls, feature_dim: int, outputs: int) -> dict[str, torch.Tensor]:
-        """Return a fresh CLAM-SB of width 64."""
         return _fresh(feature_dim, 1, {"classifiers": nn.Linear(FRESH_WIDTH, outputs)})

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from edge_mil_export.architectures.head import ACTIVATION, Head, Option, Options, activation
-from edge_mil_export.architectures.nystrom import fresh_parts
+from edge_mil_export.architectures.head import Head, activation
+from edge_mil_export.architectures.layers import FRESH_HIDDEN, FRESH_WIDTH, Arrays, fresh_parts
+from edge_mil_export.architectures.options import ACTIVATION, Option, Options
 from edge_mil_export.architectures.registry import architecture
 from edge_mil_export.architectures.state_dict_reader import StateDictReader
-
-FRESH_WIDTH, FRESH_QUERY = 64, 32
-"""The official 512 and 128, scaled."""
 
 
 def _passes_v(state: Mapping[str, torch.Tensor]) -> bool:
@@ -24,61 +21,61 @@ def _passes_v(state: Mapping[str, torch.Tensor]) -> bool:
 
 
 class _TwoStreams(Head):
-    """Instance logits c, queries q, values V; the bag attends with each class' critical query."""
+    """Instance logits, queries and embeddings; each class attends with its critical query."""
 
     incremental, logits_in_attend = "banked", False
     extra_outputs = ("queries", "instance_logits")
 
     def assemble(
         self,
-        layout: StateDictReader,
+        reader: StateDictReader,
         at: str,
         embed: nn.Module,
         instance: nn.Linear,
         *,
-        bend: nn.Module,
+        value_activation: nn.Module,
     ) -> None:
-        """Take the layers.
+        """Build the layers.
 
         Args:
-            layout: The state dict.
+            reader: The state dict.
             at: Prefix of the bag's stream.
             embed: Features (n, d) to what both streams see.
             instance: The instances' stream.
-            bend: What follows the values' layer, where there is one.
+            value_activation: After the embeddings' layer, where there is one.
         """
         width = instance.in_features
         self.pooling, self.embed, self.instance = "dsmil", embed, instance
-        if f"{at}.q.weight" in layout:
-            self.query: nn.Module = layout.linear(f"{at}.q", width)
-            self.query_dim = layout.tensor(f"{at}.q.weight", None, width).shape[0]
+        if f"{at}.q.weight" in reader:
+            self.query: nn.Module = reader.linear(f"{at}.q", width)
+            self.query_dim = reader.tensor(f"{at}.q.weight", None, width).shape[0]
         else:
-            first = layout.linear(f"{at}.q.0", width)
-            last = layout.linear(f"{at}.q.2", first.out_features)
+            first = reader.linear(f"{at}.q.0", width)
+            last = reader.linear(f"{at}.q.2", first.out_features)
             self.query = nn.Sequential(first, nn.ReLU(), last, nn.Tanh())
             self.query_dim = last.out_features
         self.value: nn.Module = nn.Identity()
         value_dim = width
-        if f"{at}.v.1.weight" in layout:
-            layer = layout.linear(f"{at}.v.1", width)
-            self.value, value_dim = nn.Sequential(layer, bend), layer.out_features
+        if f"{at}.v.1.weight" in reader:
+            layer = reader.linear(f"{at}.v.1", width)
+            self.value, value_dim = nn.Sequential(layer, value_activation), layer.out_features
         classes = instance.out_features
-        weight = layout.tensor(f"{at}.fcc.weight", classes, classes, value_dim)
+        weight = reader.tensor(f"{at}.fcc.weight", classes, classes, value_dim)
         # The convolution is as wide as its input: a product with all rows at once.
         self.last = nn.Linear(classes * value_dim, classes)
         with torch.no_grad():
             self.last.weight.copy_(weight.flatten(1))
-            self.last.bias.copy_(layout.tensor(f"{at}.fcc.bias", classes))
+            self.last.bias.copy_(reader.tensor(f"{at}.fcc.bias", classes))
         self.value_dim, self.channels, self.outputs = value_dim, classes, classes
 
     def attend(self, features: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Return values, instance logits in the place of attention, queries, instance logits."""
+        """Return embeddings, instance logits (for the attention's), queries and instance logits."""
         h = self.embed(features)
         scores = self.instance(h)
         return self.value(h), scores, self.query(h), scores
 
     def classify(self, pooled: torch.Tensor) -> torch.Tensor:
-        """Return the bag's logits: each sees the rows of all classes."""
+        """Return the bag's logits: each is a sum over the rows of all classes."""
         logits: torch.Tensor = self.last(pooled.flatten(1))
         return logits
 
@@ -90,15 +87,12 @@ class _TwoStreams(Head):
         return self.classify((weights.T @ values)[None])[0], scores.amax(dim=0)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Return the bag's logits (c,) of a whole bag (n, d)."""
         return self.streams(features)[0]
 
-    def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
-        """Return the width of a query."""
+    def arrays(self) -> Arrays:
         return {"query_dim": np.asarray(self.query_dim, dtype=np.int64)}
 
     def describe(self) -> str:
-        """Say what the query and the values are."""
         linear = "linear" if isinstance(self.query, nn.Linear) else "two-layer"
         passing = "features" if isinstance(self.value, nn.Identity) else "a layer"
         return f"{linear} query of {self.query_dim}, values from {passing}"
@@ -116,32 +110,33 @@ class Dsmil(_TwoStreams):
     Source:
         Li, Li and Eliceiri 2021, arXiv:2011.08939; binli123/dsmil-wsi, dsmil.py;
         gokberkgul/self-learning-transformer-mil, src/dsmil/dsmil.py; dazhangyu123/AEM,
-        architecture/dsmil.py; `aggregators.md`, 4.6.
+        architecture/dsmil.py.
     """
 
     options = (
-        Option("value_activation", ("relu", "none"), "what is pooled", asked=_passes_v),
+        Option("value_activation", ("relu", "none"), "what is pooled", matters=_passes_v),
         Option("score", ("bag", "average", "average_softmax"), "the probabilities", "bag"),
     )
     training_only = ("i_classifier.feature_extractor.",)
 
-    def __init__(self, layout: StateDictReader, options: Options) -> None:
-        super().__init__(layout, options)
-        at = "i_classifier.fc.0" if "i_classifier.fc.0.weight" in layout else "i_classifier.fc"
-        instance = layout.linear(at)
-        bend = nn.ReLU() if options.get("value_activation") == "relu" else nn.Identity()
-        self.assemble(layout, "b_classifier", nn.Identity(), instance, bend=bend)
+    def __init__(self, reader: StateDictReader, options: Options) -> None:
+        super().__init__(reader, options)
+        at = "i_classifier.fc.0" if "i_classifier.fc.0.weight" in reader else "i_classifier.fc"
+        instance = reader.linear(at)
+        value_activation = nn.ReLU() if options.get("value_activation") == "relu" else nn.Identity()
+        self.assemble(
+            reader, "b_classifier", nn.Identity(), instance, value_activation=value_activation
+        )
         self.feature_dim = instance.in_features
         self.sigmoid = options["score"] != "average_softmax"
 
     @classmethod
     def fresh(cls, feature_dim: int, outputs: int) -> dict[str, torch.Tensor]:
-        """Return a fresh DSMIL whose values are the features."""
         return fresh_parts(
             {
                 "i_classifier.fc.0": nn.Linear(feature_dim, outputs),
-                "b_classifier.q.0": nn.Linear(feature_dim, FRESH_QUERY),
-                "b_classifier.q.2": nn.Linear(FRESH_QUERY, FRESH_QUERY),
+                "b_classifier.q.0": nn.Linear(feature_dim, FRESH_HIDDEN),
+                "b_classifier.q.2": nn.Linear(FRESH_HIDDEN, FRESH_HIDDEN),
                 "b_classifier.fcc": nn.Conv1d(outputs, outputs, feature_dim),
             }
         )
@@ -152,19 +147,20 @@ class MhimDsmil(_TwoStreams):
     """MHIM-MIL over DSMIL: its logits are the mean of the bag's and the largest instances'.
 
     Source:
-        Tang et al. 2023, arXiv:2307.15254; DearCaat/MHIM-MIL, modules/mhim.py; `aggregators.md`,
-        4.5 and 4.6.
+        Tang et al. 2023, arXiv:2307.15254; DearCaat/MHIM-MIL, modules/mhim.py.
     """
 
     options = (ACTIVATION,)
     training_only = ("merge.", "predictor.")
 
-    def __init__(self, layout: StateDictReader, options: Options) -> None:
-        super().__init__(layout, options)
-        first = layout.linear("feature.0", bias=None)
+    def __init__(self, reader: StateDictReader, options: Options) -> None:
+        super().__init__(reader, options)
+        first = reader.linear("feature.0", bias=None)
         embed = nn.Sequential(first, activation(options["activation"]))
-        instance = layout.linear("online_encoder.i_classifier.0", first.out_features)
-        self.assemble(layout, "online_encoder.b_classifier", embed, instance, bend=nn.ReLU())
+        instance = reader.linear("online_encoder.i_classifier.0", first.out_features)
+        self.assemble(
+            reader, "online_encoder.b_classifier", embed, instance, value_activation=nn.ReLU()
+        )
         self.feature_dim = first.in_features
         self.pooling = "mhim_dsmil"
 
@@ -175,14 +171,13 @@ class MhimDsmil(_TwoStreams):
 
     @classmethod
     def fresh(cls, feature_dim: int, outputs: int) -> dict[str, torch.Tensor]:
-        """Return a fresh student of width 64."""
         at = "online_encoder.b_classifier"
         return fresh_parts(
             {
                 "feature.0": nn.Linear(feature_dim, FRESH_WIDTH),
                 "online_encoder.i_classifier.0": nn.Linear(FRESH_WIDTH, outputs),
-                f"{at}.q.0": nn.Linear(FRESH_WIDTH, FRESH_QUERY),
-                f"{at}.q.2": nn.Linear(FRESH_QUERY, FRESH_QUERY),
+                f"{at}.q.0": nn.Linear(FRESH_WIDTH, FRESH_HIDDEN),
+                f"{at}.q.2": nn.Linear(FRESH_HIDDEN, FRESH_HIDDEN),
                 f"{at}.v.1": nn.Linear(FRESH_WIDTH, FRESH_WIDTH),
                 f"{at}.fcc": nn.Conv1d(outputs, outputs, FRESH_WIDTH),
             }

@@ -1,27 +1,23 @@
-"""DTFD-MIL."""
+"""DTFD-MIL: two tiers of attention, over pseudo-bags and over what each of them gives."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
 import torch
 from torch import nn
 
 from edge_mil.errors import UsageError
-from edge_mil_export.architectures.acmil import DimReduction
-from edge_mil_export.architectures.head import INTEGER, GatedAttention, Head, Option, Options, gated
-from edge_mil_export.architectures.nystrom import fresh_parts, linear_arrays
+from edge_mil_export.architectures.acmil import DimReduction, acmil_attention
+from edge_mil_export.architectures.head import Head
+from edge_mil_export.architectures.layers import (
+    FRESH_HIDDEN,
+    FRESH_WIDTH,
+    Arrays,
+    arrays_of,
+    fresh_parts,
+)
+from edge_mil_export.architectures.options import INTEGER, Option, Options
 from edge_mil_export.architectures.registry import architecture
 from edge_mil_export.architectures.state_dict_reader import StateDictReader
-
-FRESH_WIDTH, FRESH_HIDDEN = 64, 32
-"""The official 512 and 128, scaled."""
-
-
-def _attention(layout: StateDictReader, at: str, width: int) -> GatedAttention:
-    branch, gate, last = (f"{at}.attention_{part}" for part in ("V.0", "U.0", "weights"))
-    return gated(layout, branch, gate, last, width)
 
 
 @architecture(
@@ -33,8 +29,7 @@ class Dtfd(Head):
     """Two tiers of gated attention: over pseudo-bags, then over what each of them gives.
 
     Source:
-        Zhang et al. 2022, arXiv:2203.12081; hrzhang1123/DTFD-MIL, Main_DTFD_MIL.py and Model/;
-        `aggregators.md`, 4.7.
+        Zhang et al. 2022, arXiv:2203.12081; hrzhang1123/DTFD-MIL, Main_DTFD_MIL.py and Model/.
     """
 
     options = (
@@ -45,8 +40,8 @@ class Dtfd(Head):
     )
     extra_outputs = ("class_scores",)
 
-    def __init__(self, layout: StateDictReader, options: Options) -> None:
-        super().__init__(layout, options)
+    def __init__(self, reader: StateDictReader, options: Options) -> None:
+        super().__init__(reader, options)
         self.distill, self.groups = options["distill"], int(options["groups"])
         self.each = int(options["instances"]) // self.groups
         if self.distill != "afs" and self.each == 0:
@@ -56,12 +51,12 @@ class Dtfd(Head):
                 f"{self.groups} or more."
             )
         self.pooling = "dtfd"
-        self.embed = DimReduction(layout, "dim_reduction")
+        self.embed = DimReduction(reader, "dim_reduction")
         width = self.embed.fc1.out_features
-        self.attention = _attention(layout, "attention", width)
-        self.first = layout.linear("classifier.fc", width)
-        self.second = _attention(layout, "att_classifier.attention", width)
-        self.last = layout.linear("att_classifier.classifier.fc", width)
+        self.attention = acmil_attention(reader, "attention", width)
+        self.first = reader.linear("classifier.fc", width)
+        self.second = acmil_attention(reader, "att_classifier.attention", width)
+        self.last = reader.linear("att_classifier.classifier.fc", width)
         self.feature_dim, self.value_dim = self.embed.fc1.in_features, width
         self.channels, self.outputs = 1, self.last.out_features
         # Which instances go on depends on the others of a pseudo-bag with three classes or more.
@@ -95,20 +90,12 @@ class Dtfd(Head):
         found: torch.Tensor = self.last(weights.T @ distilled)[0]
         return found
 
-    def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
-        """Return the second tier."""
-        gate = self.second.gate
-        assert gate is not None
-        return (
-            linear_arrays("branch", self.second.branch)
-            | linear_arrays("gate", gate)
-            | linear_arrays("attention", self.second.last)
-            | linear_arrays("classifier", self.last)
-        )
+    def arrays(self) -> Arrays:
+        second = {"branch": self.second.branch, "gate": self.second.gate}
+        return arrays_of(second | {"attention": self.second.last, "classifier": self.last})
 
     @classmethod
     def fresh(cls, feature_dim: int, outputs: int) -> dict[str, torch.Tensor]:
-        """Return a fresh DTFD of width 64."""
         made: dict[str, nn.Module] = {
             "dim_reduction.fc1": nn.Linear(feature_dim, FRESH_WIDTH, bias=False),
             "classifier.fc": nn.Linear(FRESH_WIDTH, outputs),

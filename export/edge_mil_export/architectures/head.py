@@ -1,49 +1,17 @@
-"""What an architecture is to the exporter: a head cut where the bag ends."""
+"""The base class of a head: per-instance part, pooling, classifier; and parts of many heads."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import nn
 
 from edge_mil.errors import NotThereYetError, UsageError
+from edge_mil_export.architectures.layers import Arrays
+from edge_mil_export.architectures.options import Option, Options
 from edge_mil_export.architectures.state_dict_reader import StateDictReader
-
-Options = Mapping[str, str]
-"""Options of a head, complete and checked: name -> value."""
-
-
-@dataclass(frozen=True, slots=True)
-class Option:
-    """Something that the file cannot tell.
-
-    Attributes:
-        name: As `--arch-option` names it.
-        values: What it may be; or one of INTEGER, NUMBER and BOOLEAN.
-        changes: What depends on it, for the question: "the embedding of each instance".
-        default: Taken when it is not given; "" asks.
-        asked: Says from the file whether it matters; where not, it is taken as "" unless given.
-    """
-
-    name: str
-    values: tuple[str, ...]
-    changes: str
-    default: str = ""
-    asked: Callable[[Mapping[str, torch.Tensor]], bool] | None = None
-
-
-INTEGER, NUMBER = ("an integer of 1 or more",), ("a positive number",)
-COUNT = ("an integer of 0 or more",)
-BOOLEAN = ("true", "false")
-"""Kinds of value of an option that is no choice of words."""
-
-ACTIVATION = Option("activation", ("relu", "gelu"), "the embedding of each instance")
-"""`design.md`, section 4."""
 
 
 class Head(nn.Module):
@@ -51,7 +19,7 @@ class Head(nn.Module):
 
     `attend` and `classify` become `attend.onnx` and `classify.onnx`; the pooling between them runs
     in NumPy on the device, where the state lives. A constructor takes every tensor that it needs
-    from the layout, and sets `feature_dim`, `value_dim`, `channels` and `outputs`.
+    from the reader, and sets `feature_dim`, `value_dim`, `channels` and `outputs`.
 
     Attributes:
         feature_dim: Width d of a feature.
@@ -72,36 +40,36 @@ class Head(nn.Module):
     kind: str = "classification"
     """classification, regression, survival or pooling."""
     extra_outputs: ClassVar[tuple[str, ...]] = ()
-    """Names of what `attend` gives beyond values and attention logits: `InstanceBatch.extra`."""
+    """Names of the outputs of `attend` beyond embeddings and attention logits: what becomes
+    `InstanceBatch.extra`."""
     logits_in_attend: ClassVar[bool] = True
     """False where attention is known only from the whole bag, so `attend` gives no logits."""
     has_attend: ClassVar[bool] = True
-    """False where the values are the features themselves, so that there is no graph."""
+    """False where the embeddings are the features themselves, so that there is no graph."""
     sigmoid: bool = False
     """Probabilities are the sigmoid of the logits also where there are several outputs."""
     output_names: ClassVar[tuple[str, ...]] = ()
-    """Names of the outputs where the architecture itself says them; else they are numbered."""
+    """Names of the outputs where the architecture itself fixes them; else they are numbered."""
 
     feature_dim: int
     value_dim: int
     channels: int
     outputs: int
 
-    def __init__(self, layout: StateDictReader, options: Options) -> None:
-        """Build the layers."""
+    def __init__(self, reader: StateDictReader, options: Options) -> None:
         super().__init__()
         self.pooling = "attention"
 
     @abstractmethod
     def attend(self, features: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Return values (n, l) and attention logits (n, k) of features (n, d), all float32.
+        """Return embeddings (n, l) and attention logits (n, k) of features (n, d), all float32.
 
-        Without attention the logits are not looked at: return the values twice. After them come
+        Without attention the logits are not read: return the embeddings twice. After them come
         `extra_outputs`, each (n, m).
         """
 
-    def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
-        """Return what the device's part in NumPy needs: `aggregator.npz`; none by default."""
+    def arrays(self) -> Arrays:
+        """Return the arrays of `aggregator.npz`, which the device's part in NumPy needs."""
         return {}
 
     def classify(self, pooled: torch.Tensor) -> torch.Tensor:
@@ -120,22 +88,22 @@ class Head(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Return the logits (c,) of a whole bag (n, d): the reference for the cut-up graphs."""
-        values, attention_logits, *_ = self.attend(features)
+        embeddings, attention_logits, *_ = self.attend(features)
         if self.pooling == "mean":
-            pooled = values.mean(dim=0, keepdim=True)
+            pooled = embeddings.mean(dim=0, keepdim=True)
         elif self.pooling == "max":
-            pooled = values.amax(dim=0, keepdim=True)
+            pooled = embeddings.amax(dim=0, keepdim=True)
         else:
-            pooled = torch.softmax(attention_logits, dim=0).T @ values
+            pooled = torch.softmax(attention_logits, dim=0).T @ embeddings
         return self.classify(pooled[None])[0]
 
     def describe(self) -> str:
-        """Say in a few words what was read from the file, beyond the sizes."""
+        """Return in a few words what was read from the file, beyond the sizes."""
         return ""
 
     @classmethod
     def fresh(cls, feature_dim: int, outputs: int) -> dict[str, torch.Tensor]:
-        """Return a freshly initialised state dict in the official layout, for training.
+        """Return a freshly initialised state dict in the official reader, for training.
 
         Args:
             feature_dim: Width d of a feature.
@@ -154,6 +122,17 @@ class Head(nn.Module):
         return name
 
 
+class WholeBagHead(Head):
+    """Embed each instance; all else needs the whole bag, and runs in NumPy on the device."""
+
+    incremental, logits_in_attend = "whole-bag", False
+    embed: nn.Module
+
+    def attend(self, features: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        h = self.embed(features)
+        return h, h
+
+
 class AttentionHead(Head):
     """Embed each instance, pool the embeddings by attention, classify the channels side by side."""
 
@@ -166,14 +145,14 @@ class AttentionHead(Head):
         feature_dim: int,
         before_classifier: nn.Module | None = None,
     ) -> None:
-        """Take the parts; sizes follow from them.
+        """Set the parts, and the sizes that follow from them.
 
         Args:
             embed: Features (n, d) to embeddings (n, l).
             attention: Embeddings to attention logits (n, k).
             classifier: Pooled channels, flat (b, k * l), to logits (b, c).
             feature_dim: Width d of a feature.
-            before_classifier: What the pooled channels pass first, flat; nothing when None.
+            before_classifier: Applied to the flat pooled channels first; None: nothing is.
         """
         self.embed, self.attention, self.classifier = embed, attention, classifier
         self.before_classifier = before_classifier or nn.Identity()
@@ -181,38 +160,35 @@ class AttentionHead(Head):
         self.channels, self.outputs = attention.channels, classifier.out_features
 
     def attend(self, features: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Return embeddings and attention logits."""
         h = self.embed(features)
         return h, self.attention(h)
 
     def classify(self, pooled: torch.Tensor) -> torch.Tensor:
-        """Return the logits."""
         logits: torch.Tensor = self.classifier(self.before_classifier(pooled.flatten(1)))
         return logits
 
     def describe(self) -> str:
-        """Say whether the attention has a gate."""
         return "plain attention" if self.attention.gate is None else "gated attention"
 
 
 class GatedAttention(nn.Module):
     """Attention logits w . (tanh(V h) * sigmoid(U h)), or without the gate w . tanh(V h).
 
-    MHIM-MIL puts another activation in the place of the tanh.
+    MHIM-MIL has another activation where the tanh is.
 
     Source:
         Ilse, Tomczak and Welling 2018, arXiv:1802.04712, eq. 8 and 9.
     """
 
     def __init__(
-        self, branch: nn.Linear, gate: nn.Linear | None, last: nn.Linear, bend: nn.Module
+        self, branch: nn.Linear, gate: nn.Linear | None, last: nn.Linear, activation: nn.Module
     ) -> None:
         super().__init__()
-        self.branch, self.gate, self.last, self.bend = branch, gate, last, bend
+        self.branch, self.gate, self.last, self.activation = branch, gate, last, activation
 
     def forward(self, h: torch.Tensor) -> torch.Tensor:
         """Return logits (n, k) of embeddings (n, l)."""
-        hidden = self.bend(self.branch(h))
+        hidden = self.activation(self.branch(h))
         if self.gate is not None:
             hidden = hidden * torch.sigmoid(self.gate(h))
         logits: torch.Tensor = self.last(hidden)
@@ -225,30 +201,49 @@ class GatedAttention(nn.Module):
 
 
 def gated(
-    layout: StateDictReader,
+    reader: StateDictReader,
     branch: str,
     gate: str,
     last: str,
     width: int,
     *,
     bias: bool | None = True,
-    bend: str = "tanh",
+    branch_activation: str = "tanh",
 ) -> GatedAttention:
     """Build the attention network of eq. 8 or 9; `gate` "" is the one without a gate.
 
     Args:
-        layout: The state dict.
+        reader: The state dict.
         branch: Prefix of the layer before the tanh.
         gate: Prefix of the layer before the sigmoid, or "".
         last: Prefix of the last layer.
         width: Width of an embedding.
         bias: As `StateDictReader.linear` takes it.
-        bend: Activation of the branch.
+        branch_activation: Of the branch.
     """
-    first = layout.linear(branch, width, bias=bias)
+    first = reader.linear(branch, width, bias=bias)
     hidden = first.out_features
-    second = layout.linear(gate, width, hidden, bias=bias) if gate else None
-    return GatedAttention(first, second, layout.linear(last, hidden, bias=bias), activation(bend))
+    second = reader.linear(gate, width, hidden, bias=bias) if gate else None
+    third = reader.linear(last, hidden, bias=bias)
+    return GatedAttention(first, second, third, activation(branch_activation))
+
+
+def mhim_attention(
+    reader: StateDictReader, at: str, width: int, branch_activation: str
+) -> GatedAttention:
+    """Build the attention network as MHIM-MIL and RRT-MIL name it, with or without a gate.
+
+    Args:
+        reader: The state dict.
+        at: Prefix of the network.
+        width: Width of an embedding.
+        branch_activation: Of the branch.
+    """
+    names = (f"{at}.attention.0", "", f"{at}.attention.2")
+    if f"{at}.attention_c.weight" in reader:
+        tail = "" if f"{at}.attention_a.weight" in reader else ".0"
+        names = (f"{at}.attention_a{tail}", f"{at}.attention_b{tail}", f"{at}.attention_c")
+    return gated(reader, *names, width, bias=None, branch_activation=branch_activation)
 
 
 def activation(name: str) -> nn.Module:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import nn
@@ -11,8 +9,9 @@ from torch.nn.functional import layer_norm
 
 from edge_mil.errors import UsageError
 from edge_mil_export.architectures.aem import pool_heads
-from edge_mil_export.architectures.head import COUNT, INTEGER, NUMBER, Head, Option, Options
-from edge_mil_export.architectures.nystrom import fresh_parts
+from edge_mil_export.architectures.head import Head
+from edge_mil_export.architectures.layers import Arrays, arrays_of, fresh_parts
+from edge_mil_export.architectures.options import COUNT, INTEGER, NUMBER, Option, Options
 from edge_mil_export.architectures.registry import architecture
 from edge_mil_export.architectures.state_dict_reader import StateDictReader
 
@@ -35,7 +34,7 @@ class HopfieldPooling(Head):
 
     Source:
         Ramsauer et al. 2021, arXiv:2008.02217; ml-jku/hopfield-layers, hflayers/__init__.py,
-        `HopfieldPooling`, hflayers/functional.py; `aggregators.md`, 4.8.
+        `HopfieldPooling`, hflayers/functional.py.
     """
 
     options = (
@@ -45,12 +44,12 @@ class HopfieldPooling(Head):
     )
     kind = "pooling"
 
-    def __init__(self, layout: StateDictReader, options: Options) -> None:
-        super().__init__(layout, options)
-        prefix = layout.prefix("pooling_weights")
+    def __init__(self, reader: StateDictReader, options: Options) -> None:
+        super().__init__(reader, options)
+        prefix = reader.prefix("pooling_weights")
         at = f"{prefix}hopfield"
         core = f"{at}.association_core"
-        weight = layout.tensor(f"{core}.in_proj_weight", None, None)
+        weight = reader.tensor(f"{core}.in_proj_weight", None, None)
         rows, width = weight.shape
         self.heads, self.steps = int(options["heads"]), int(options["update_steps_max"])
         if rows % (3 * self.heads):
@@ -62,16 +61,16 @@ class HopfieldPooling(Head):
         hidden = inner // self.heads
         given = options["scaling"]
         self.beta = hidden**-0.5 if given == USUAL_SCALING else float(given)
-        patterns = layout.tensor(f"{prefix}pooling_weights", 1, None, width)
+        patterns = reader.tensor(f"{prefix}pooling_weights", 1, None, width)
         self.patterns = nn.Parameter(patterns.clone())
         self.in_weight = nn.Parameter(weight.clone())
-        has_bias = f"{core}.in_proj_bias" in layout
-        bias = layout.tensor(f"{core}.in_proj_bias", rows) if has_bias else torch.zeros(rows)
+        has_bias = f"{core}.in_proj_bias" in reader
+        bias = reader.tensor(f"{core}.in_proj_bias", rows) if has_bias else torch.zeros(rows)
         self.in_bias = nn.Parameter(bias.clone())
-        self.norm_keys = layout.layer_norm(f"{at}.norm_stored_pattern", width)
-        self.norm_queries = layout.layer_norm(f"{at}.norm_state_pattern", width)
-        self.norm_values = layout.layer_norm(f"{at}.norm_pattern_projection", width)
-        self.join = layout.linear(f"{core}.out_proj", inner, bias=None)
+        self.norm_keys = reader.layer_norm(f"{at}.norm_stored_pattern", width)
+        self.norm_queries = reader.layer_norm(f"{at}.norm_state_pattern", width)
+        self.norm_values = reader.layer_norm(f"{at}.norm_pattern_projection", width)
+        self.join = reader.linear(f"{core}.out_proj", inner, bias=None)
         quantity = patterns.shape[1]
         self.feature_dim, self.value_dim = width, inner
         self.channels = self.heads * quantity
@@ -128,7 +127,6 @@ class HopfieldPooling(Head):
         return joined.flatten(1)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Return the pooled vector of a whole bag (n, d), flat."""
         values, logits, *extra = self.attend(features)
         if extra:
             logits = self._associate(self._exact_keys(features)).to(values.dtype)
@@ -148,22 +146,17 @@ class HopfieldPooling(Head):
             going = going & (torch.linalg.norm((weights - before).flatten(1), dim=1) > SETTLED)
         return logits.flatten(0, 1).T
 
-    def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
+    def arrays(self) -> Arrays:
         """Return the scaled queries, where update steps move them."""
         if not self.steps:
             return {}
-        return {
-            "queries": self.scaled_queries().detach().numpy().copy(),
-            "beta": np.array(self.beta),
-        }
+        return arrays_of({"queries": self.scaled_queries()}) | {"beta": np.array(self.beta)}
 
     def describe(self) -> str:
-        """Say how many queries there are."""
         return f"{self.pooled_rows} quer{'ies' if self.pooled_rows > 1 else 'y'}"
 
     @classmethod
     def fresh(cls, feature_dim: int, outputs: int) -> dict[str, torch.Tensor]:
-        """Return one query of the feature's width, pooled to `outputs` numbers."""
         at = "hopfield"
         core = nn.MultiheadAttention(feature_dim, 1)
         parts: dict[str, nn.Module] = {

@@ -1,18 +1,17 @@
-"""The bag head of INS."""
+"""INS: the head of the bag, without its encoder."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
 
-from edge_mil_export.architectures.head import AttentionHead, Options, gated
-from edge_mil_export.architectures.nystrom import fresh_parts
+from edge_mil_export.architectures.head import AttentionHead, gated
+from edge_mil_export.architectures.layers import FRESH_HIDDEN, FRESH_WIDTH, fresh_parts
+from edge_mil_export.architectures.options import Options
 from edge_mil_export.architectures.registry import architecture
 from edge_mil_export.architectures.state_dict_reader import StateDictReader
 
 FULL = "model_teacherHead."
-FRESH_WIDTH, FRESH_HIDDEN = 64, 32
-"""The official 1024 and 512, scaled."""
 
 
 @architecture(
@@ -28,25 +27,24 @@ class Ins(AttentionHead):
     """Two embedding layers with relu, attention, `top_layer`; the encoder is an extractor.
 
     Source:
-        Qu et al. 2024, arXiv:2307.02249; miccaiif/INS, alexnet.py; `aggregators.md`, 4.1.
+        Qu et al. 2024, arXiv:2307.02249; miccaiif/INS, alexnet.py.
     """
 
     training_only = ("encoder_q.", "encoder_k.", "queue", "prototypes", "bag_classifier.")
 
-    def __init__(self, layout: StateDictReader, options: Options) -> None:
-        super().__init__(layout, options)
-        at = FULL if f"{FULL}attention.2.weight" in layout else ""
-        first = layout.linear(f"{at}classifier.1")
-        second = layout.linear(f"{at}classifier.4", first.out_features)
+    def __init__(self, reader: StateDictReader, options: Options) -> None:
+        super().__init__(reader, options)
+        at = FULL if f"{FULL}attention.2.weight" in reader else ""
+        first = reader.linear(f"{at}classifier.1")
+        second = reader.linear(f"{at}classifier.4", first.out_features)
         width = second.out_features
-        attention = gated(layout, f"{at}attention.0", "", f"{at}attention.2", width)
-        classifier = layout.linear(f"{at}top_layer", attention.channels * width)
+        attention = gated(reader, f"{at}attention.0", "", f"{at}attention.2", width)
+        classifier = reader.linear(f"{at}top_layer", attention.channels * width)
         embed = nn.Sequential(first, nn.ReLU(), second, nn.ReLU())
         self.assemble(embed, attention, classifier, feature_dim=first.in_features)
 
     @classmethod
     def fresh(cls, feature_dim: int, outputs: int) -> dict[str, torch.Tensor]:
-        """Return a fresh head of width 64, without the encoder."""
         return fresh_parts(
             {
                 "classifier.1": nn.Linear(feature_dim, FRESH_WIDTH),

@@ -5,43 +5,34 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from edge_mil_export.architectures.head import (
-    ACTIVATION,
-    AttentionHead,
-    Options,
-    activation,
-    gated,
-)
-from edge_mil_export.architectures.nystrom import fresh_parts
+from edge_mil_export.architectures.head import AttentionHead, activation, gated
+from edge_mil_export.architectures.layers import FRESH_HIDDEN, FRESH_WIDTH, fresh_parts
+from edge_mil_export.architectures.options import ACTIVATION, Options
 from edge_mil_export.architectures.registry import architecture
 from edge_mil_export.architectures.state_dict_reader import StateDictReader
-
-FRESH_WIDTH, FRESH_HIDDEN = 64, 32
-"""The official 512 and 128, scaled."""
 
 
 class _Mambamil(AttentionHead):
     """One embedding layer, attention, a classifier.
 
     Source:
-        isyangshu/MambaMIL, models/ABMIL.py; `aggregators.md`, 4.1.
+        isyangshu/MambaMIL, models/ABMIL.py.
     """
 
     options = (ACTIVATION,)
     names: tuple[str, str, str]
 
-    def __init__(self, layout: StateDictReader, options: Options) -> None:
-        super().__init__(layout, options)
-        first = layout.linear("feature.0")
+    def __init__(self, reader: StateDictReader, options: Options) -> None:
+        super().__init__(reader, options)
+        first = reader.linear("feature.0")
         width = first.out_features
-        attention = gated(layout, *self.names, width)
-        classifier = layout.linear("classifier.0", attention.channels * width)
+        attention = gated(reader, *self.names, width)
+        classifier = reader.linear("classifier.0", attention.channels * width)
         embed = nn.Sequential(first, activation(options["activation"]))
         self.assemble(embed, attention, classifier, feature_dim=first.in_features)
 
     @classmethod
     def fresh(cls, feature_dim: int, outputs: int) -> dict[str, torch.Tensor]:
-        """Return a fresh head of width 64."""
         hidden = {name: nn.Linear(FRESH_WIDTH, FRESH_HIDDEN) for name in cls.names[:2] if name}
         others = {
             "feature.0": nn.Linear(feature_dim, FRESH_WIDTH),

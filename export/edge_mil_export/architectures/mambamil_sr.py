@@ -1,48 +1,40 @@
-"""MambaMIL with SR-Mamba."""
+"""MambaMIL with SR-Mamba: a scan in order, and one over a re-ordered bag."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
 from edge_mil.errors import UsageError
-from edge_mil_export.architectures.head import (
-    ACTIVATION,
-    INTEGER,
-    Head,
-    Option,
-    Options,
-    activation,
-    gated,
-)
-from edge_mil_export.architectures.nystrom import fresh_parts, linear_arrays
+from edge_mil_export.architectures.head import WholeBagHead, activation, gated
+from edge_mil_export.architectures.layers import FRESH_WIDTH, Arrays, arrays_of, fresh_parts
+from edge_mil_export.architectures.options import ACTIVATION, INTEGER, Option, Options
 from edge_mil_export.architectures.registry import architecture
 from edge_mil_export.architectures.state_dict_reader import StateDictReader
 
-FRESH_WIDTH, FRESH_LAYERS, STATES, TAPS, HIDDEN = 64, 2, 16, 4, 128
+FRESH_LAYERS, STATES, TAPS, HIDDEN = 2, 16, 4, 128
+"""Of a fresh head, as published."""
 
 
 class Branch(nn.Module):
     """One selective scan of a layer; `tail` is "" for the forward one, "_b" for the other."""
 
-    def __init__(self, layout: StateDictReader, at: str, tail: str, channels: int) -> None:
+    def __init__(self, reader: StateDictReader, at: str, tail: str, channels: int) -> None:
         super().__init__()
         logarithm = "A_log" if not tail else "A_b_log"
-        self.rates_log = nn.Parameter(layout.tensor(f"{at}.{logarithm}", channels, None).clone())
-        self.skip = nn.Parameter(layout.tensor(f"{at}.D{tail}", channels).clone())
-        kernel = layout.tensor(f"{at}.conv1d{tail}.weight", channels, 1, None)
+        self.rates_log = nn.Parameter(reader.tensor(f"{at}.{logarithm}", channels, None).clone())
+        self.skip = nn.Parameter(reader.tensor(f"{at}.D{tail}", channels).clone())
+        kernel = reader.tensor(f"{at}.conv1d{tail}.weight", channels, 1, None)
         self.kernel = nn.Parameter(kernel.clone())
-        has_bias = f"{at}.conv1d{tail}.bias" in layout
-        bias = layout.tensor(f"{at}.conv1d{tail}.bias", channels) if has_bias else None
+        has_bias = f"{at}.conv1d{tail}.bias" in reader
+        bias = reader.tensor(f"{at}.conv1d{tail}.bias", channels) if has_bias else None
         self.bias = nn.Parameter(torch.zeros(channels) if bias is None else bias.clone())
-        self.x_proj = layout.linear(f"{at}.x_proj{tail}", channels, bias=False)
+        self.x_proj = reader.linear(f"{at}.x_proj{tail}", channels, bias=False)
         ranks = self.x_proj.out_features - 2 * self.rates_log.shape[1]
-        self.dt_proj = layout.linear(f"{at}.dt_proj{tail}", ranks, channels)
+        self.dt_proj = reader.linear(f"{at}.dt_proj{tail}", ranks, channels)
         self.tail, self.ranks = tail, ranks
 
     def forward(self, inputs: torch.Tensor, gates: torch.Tensor) -> torch.Tensor:
@@ -63,35 +55,35 @@ class Branch(nn.Module):
         gated_outputs: torch.Tensor = y * functional.silu(gates)
         return gated_outputs
 
-    def arrays(self, at: str) -> dict[str, np.ndarray[Any, Any]]:
-        """Return the weights as the device's part names them."""
-        rates = -torch.exp(self.rates_log.detach().double()).float()
-        return {
-            f"{at}.A{self.tail}": rates.numpy(),
-            f"{at}.D{self.tail}": self.skip.detach().numpy().copy(),
-            f"{at}.conv1d{self.tail}.weight": self.kernel.detach().numpy()[:, 0].copy(),
-            f"{at}.conv1d{self.tail}.bias": self.bias.detach().numpy().copy(),
-            **linear_arrays(f"{at}.x_proj{self.tail}", self.x_proj),
-            **linear_arrays(f"{at}.dt_proj{self.tail}", self.dt_proj),
-        }
+    def arrays(self, at: str) -> Arrays:
+        tail = self.tail
+        return arrays_of(
+            {
+                f"{at}.A{tail}": -torch.exp(self.rates_log.double()).float(),
+                f"{at}.D{tail}": self.skip,
+                f"{at}.conv1d{tail}.weight": self.kernel[:, 0],
+                f"{at}.conv1d{tail}.bias": self.bias,
+                f"{at}.x_proj{tail}": self.x_proj,
+                f"{at}.dt_proj{tail}": self.dt_proj,
+            }
+        )
 
 
 class SRLayer(nn.Module):
     """h + SR(LN h): a scan in order, and one over every `rate`-th instance in turn."""
 
-    def __init__(self, layout: StateDictReader, at: str, width: int, rate: int) -> None:
+    def __init__(self, reader: StateDictReader, at: str, width: int, rate: int) -> None:
         super().__init__()
-        self.norm = layout.layer_norm(f"{at}.0", width)
-        self.in_proj = layout.linear(f"{at}.1.in_proj", width, bias=None)
+        self.norm = reader.layer_norm(f"{at}.0", width)
+        self.in_proj = reader.linear(f"{at}.1.in_proj", width, bias=None)
         channels = self.in_proj.out_features // 2
-        self.out_proj = layout.linear(f"{at}.1.out_proj", channels, width, bias=None)
+        self.out_proj = reader.linear(f"{at}.1.out_proj", channels, width, bias=None)
         self.forwards, self.strided = (
-            Branch(layout, f"{at}.1", tail, channels) for tail in ("", "_b")
+            Branch(reader, f"{at}.1", tail, channels) for tail in ("", "_b")
         )
         self.rate = rate
 
     def forward(self, h: torch.Tensor) -> torch.Tensor:
-        """Return rows (n, l) of rows (n, l)."""
         count = len(h)
         projected = self.in_proj(self.norm(h))
         total = self.forwards(*projected.chunk(2, dim=1))
@@ -101,24 +93,18 @@ class SRLayer(nn.Module):
         out: torch.Tensor = self.out_proj(total + strided[torch.argsort(order)][:count])
         return h + out
 
-    def arrays(self, at: str) -> dict[str, np.ndarray[Any, Any]]:
-        """Return the weights as the device's part names them."""
-        return {
-            **linear_arrays(f"{at}.norm", self.norm),
-            **linear_arrays(f"{at}.in_proj", self.in_proj),
-            **linear_arrays(f"{at}.out_proj", self.out_proj),
-            **self.forwards.arrays(at),
-            **self.strided.arrays(at),
-        }
+    def arrays(self, at: str) -> Arrays:
+        layers = {"norm": self.norm, "in_proj": self.in_proj, "out_proj": self.out_proj}
+        found = arrays_of({f"{at}.{name}": layer for name, layer in layers.items()})
+        return found | self.forwards.arrays(at) | self.strided.arrays(at)
 
 
 @architecture("mambamil", keys=("_fc1.0.weight", "layers.0.1.A_log|layers.0.*.A_log"), row=200)
-class MambaMil(Head):
+class MambaMil(WholeBagHead):
     """MambaMIL with SR-Mamba; Bi-Mamba has the same keys and is another model.
 
     Source:
-        Yang, Wang and Chen 2024, arXiv:2403.06800; isyangshu/MambaMIL, models/MambaMIL.py;
-        `aggregators.md`, 4.11.
+        Yang, Wang and Chen 2024, arXiv:2403.06800; isyangshu/MambaMIL, models/MambaMIL.py.
     """
 
     options = (
@@ -127,10 +113,10 @@ class MambaMil(Head):
         Option("rate", INTEGER, "the order of the second scan"),
         Option("survival", ("none", "nll"), "what the logits mean", "none"),
     )
-    incremental, order, logits_in_attend = "whole-bag", "grid", False
+    order = "grid"
 
-    def __init__(self, layout: StateDictReader, options: Options) -> None:
-        super().__init__(layout, options)
+    def __init__(self, reader: StateDictReader, options: Options) -> None:
+        super().__init__(reader, options)
         if options["scan"] == "bi":
             raise UsageError(
                 "scan=bi is none of the heads here: only SR-Mamba (scan=sr) is, and a Bi-Mamba "
@@ -140,25 +126,19 @@ class MambaMil(Head):
         if options["survival"] == "nll":
             self.kind = "survival"
         rate = int(options["rate"])
-        first = layout.linear("_fc1.0")
+        first = reader.linear("_fc1.0")
         width = first.out_features
         self.embed = nn.Sequential(first, activation(options["activation"]))
         self.layers = nn.ModuleList(
-            SRLayer(layout, f"layers.{i}", width, rate) for i in layout.indices("layers.")
+            SRLayer(reader, f"layers.{i}", width, rate) for i in reader.indices("layers.")
         )
-        self.norm = layout.layer_norm("norm", width)
-        self.attention = gated(layout, "attention.0", "", "attention.2", width)
-        self.classifier = layout.linear("classifier", width)
+        self.norm = reader.layer_norm("norm", width)
+        self.attention = gated(reader, "attention.0", "", "attention.2", width)
+        self.classifier = reader.linear("classifier", width)
         self.feature_dim, self.value_dim = first.in_features, width
         self.channels, self.outputs = self.attention.channels, self.classifier.out_features
 
-    def attend(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the embeddings."""
-        h = self.embed(features)
-        return h, h
-
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Return the logits (c,) of a whole bag (n, d)."""
         h = self.embed(features)
         for layer in self.layers:
             h = layer(h)
@@ -167,23 +147,19 @@ class MambaMil(Head):
         logits: torch.Tensor = self.classifier(pooled)[0]
         return logits
 
-    def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
-        """Return what follows the embedding."""
-        found = linear_arrays("norm", self.norm)
+    def arrays(self) -> Arrays:
+        found = arrays_of({"norm": self.norm})
         for number, layer in enumerate(self.layers):
             assert isinstance(layer, SRLayer)
             found |= layer.arrays(f"layers.{number}")
-        found |= linear_arrays("attention.0", self.attention.branch)
-        found |= linear_arrays("attention.2", self.attention.last)
-        return found | linear_arrays("classifier", self.classifier)
+        pooling = {"attention.0": self.attention.branch, "attention.2": self.attention.last}
+        return found | arrays_of(pooling | {"classifier": self.classifier})
 
     def describe(self) -> str:
-        """Say how many layers there are."""
         return f"{len(self.layers)} layers"
 
     @classmethod
     def fresh(cls, feature_dim: int, outputs: int) -> dict[str, torch.Tensor]:
-        """Return a fresh MambaMIL of width 64, its scans as Mamba initialises them."""
         parts: dict[str, nn.Module] = {
             "_fc1.0": nn.Linear(feature_dim, FRESH_WIDTH),
             "norm": nn.LayerNorm(FRESH_WIDTH),

@@ -7,14 +7,12 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from edge_mil_export.architectures.head import Head, Options
-from edge_mil_export.architectures.nystrom import fresh_parts
+from edge_mil_export.architectures.head import Head
+from edge_mil_export.architectures.layers import FRESH_WIDTH, fresh_parts
+from edge_mil_export.architectures.options import Options
 from edge_mil_export.architectures.registry import architecture
 from edge_mil_export.architectures.state_dict_reader import StateDictReader
 from edge_mil_export.errors import ArchitectureError
-
-FRESH_WIDTH = 64
-"""The official 512, scaled."""
 
 
 @architecture("mil_fc", keys=("fc.0.weight", "classifier.weight"), row=40)
@@ -22,17 +20,17 @@ class MilFc(Head):
     """Two classes: the logits of the instance with the largest probability of the second.
 
     Source:
-        mahmoodlab/CLAM, models/model_mil.py, `MIL_fc`; `aggregators.md`, 4.2.
+        mahmoodlab/CLAM, models/model_mil.py, `MIL_fc`.
     """
 
     last: ClassVar[str] = "classifier"
     any_class: ClassVar[bool] = False
 
-    def __init__(self, layout: StateDictReader, options: Options) -> None:
-        super().__init__(layout, options)
+    def __init__(self, reader: StateDictReader, options: Options) -> None:
+        super().__init__(reader, options)
         self.pooling = "top_class" if self.any_class else "top_positive"
-        self.first = layout.linear("fc.0")
-        self.classifier = layout.linear(self.last, self.first.out_features)
+        self.first = reader.linear("fc.0")
+        self.classifier = reader.linear(self.last, self.first.out_features)
         self.feature_dim, self.outputs = self.first.in_features, self.classifier.out_features
         self.value_dim, self.channels = self.outputs, 0
         if self.outputs < 2 or (self.outputs > 2 and not self.any_class):
@@ -42,12 +40,10 @@ class MilFc(Head):
             )
 
     def attend(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return each instance's logits."""
         logits = self.classifier(torch.relu(self.first(features)))
         return logits, logits
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Return the logits (c,) of the top instance of a whole bag (n, d)."""
         logits, _ = self.attend(features)
         chances = torch.log_softmax(logits.double(), dim=1)
         ranked = chances.amax(dim=1) if self.any_class else chances[:, 1]
@@ -55,7 +51,6 @@ class MilFc(Head):
 
     @classmethod
     def fresh(cls, feature_dim: int, outputs: int) -> dict[str, torch.Tensor]:
-        """Return a fresh head of width 64; `MIL_fc` has two outputs or it is no `MIL_fc`."""
         return fresh_parts(
             {
                 "fc.0": nn.Linear(feature_dim, FRESH_WIDTH),
@@ -69,7 +64,7 @@ class MilFcMc(MilFc):
     """Several classes: the logits of the instance with the largest probability of any class.
 
     Source:
-        mahmoodlab/CLAM, models/model_mil.py, `MIL_fc_mc`; `aggregators.md`, 4.2. No official
+        mahmoodlab/CLAM, models/model_mil.py, `MIL_fc_mc`. No official
         output was at hand.
     """
 

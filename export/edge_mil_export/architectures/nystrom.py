@@ -1,18 +1,17 @@
 """Nystrom attention and the grid convolution of transformer heads, in torch: to train, to compare.
 
 Source:
-    Xiong et al. 2021, arXiv:2102.03902; Shao et al. 2021, arXiv:2106.00908; `aggregators.md`, 4.9.
+    Xiong et al. 2021, arXiv:2102.03902; Shao et al. 2021, arXiv:2106.00908.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
+from edge_mil_export.architectures.layers import Arrays, arrays_of, fresh_parts
 from edge_mil_export.architectures.state_dict_reader import StateDictReader
 
 PINV_ROUNDS = 6
@@ -23,17 +22,20 @@ HEADS, TAPS = 8, 33
 
 
 class NystromLayer(nn.Module):
-    """x + attention of LN(x) over landmarks, half as many as the width; see the device's part."""
+    """x + attention of LN(x) over landmarks, half as many as the width.
+
+    The device's part, in NumPy, is `edge_mil.aggregators.whole_bag.nystrom`.
+    """
 
     def __init__(
-        self, layout: StateDictReader, prefix: str, width: int, *, keep_last: bool
+        self, reader: StateDictReader, prefix: str, width: int, *, keep_last: bool
     ) -> None:
         super().__init__()
-        self.norm = layout.layer_norm(f"{prefix}.norm", width)
-        self.to_qkv = layout.linear(f"{prefix}.attn.to_qkv", width, bias=False)
+        self.norm = reader.layer_norm(f"{prefix}.norm", width)
+        self.to_qkv = reader.linear(f"{prefix}.attn.to_qkv", width, bias=False)
         inner = self.to_qkv.out_features // 3
-        self.to_out = layout.linear(f"{prefix}.attn.to_out.0", inner, width)
-        kernel = layout.tensor(f"{prefix}.attn.res_conv.weight", None, 1, None, 1)
+        self.to_out = reader.linear(f"{prefix}.attn.to_out.0", inner, width)
+        kernel = reader.tensor(f"{prefix}.attn.res_conv.weight", None, 1, None, 1)
         self.res_conv = nn.Parameter(kernel.clone())
         self.heads, self.each = len(kernel), inner // len(kernel)
         self.landmarks, self.keep_last = max(width // 2, 1), keep_last
@@ -61,30 +63,31 @@ class NystromLayer(nn.Module):
         out: torch.Tensor = self.to_out(mixed.permute(1, 0, 2).flatten(1))
         return x + (out[pad:] if self.keep_last else out[:count])
 
-    def arrays(self, prefix: str) -> dict[str, np.ndarray[Any, Any]]:
-        """Return the weights as the device's part names them."""
-        found = linear_arrays(f"{prefix}.norm", self.norm)
-        found |= linear_arrays(f"{prefix}.to_qkv", self.to_qkv)
-        found |= linear_arrays(f"{prefix}.to_out", self.to_out)
-        found[f"{prefix}.res_conv.weight"] = self.res_conv.detach().numpy()[:, 0, :, 0].copy()
-        return found
+    def arrays(self, prefix: str) -> Arrays:
+        return arrays_of(
+            {
+                f"{prefix}.norm": self.norm,
+                f"{prefix}.to_qkv": self.to_qkv,
+                f"{prefix}.to_out": self.to_out,
+                f"{prefix}.res_conv.weight": self.res_conv[:, 0, :, 0],
+            }
+        )
 
 
 class GridConvolution(nn.Module):
     """f + depth-wise convolutions of three sizes over a grid, with zeros around it."""
 
-    def __init__(self, layout: StateDictReader, prefix: str, width: int) -> None:
+    def __init__(self, reader: StateDictReader, prefix: str, width: int) -> None:
         super().__init__()
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
         for name, size in KERNELS:
-            weight = layout.tensor(f"{prefix}.{name}.weight", width, 1, size, size)
-            has_bias = f"{prefix}.{name}.bias" in layout
-            bias = layout.tensor(f"{prefix}.{name}.bias", width) if has_bias else torch.zeros(width)
+            weight = reader.tensor(f"{prefix}.{name}.weight", width, 1, size, size)
+            has_bias = f"{prefix}.{name}.bias" in reader
+            bias = reader.tensor(f"{prefix}.{name}.bias", width) if has_bias else torch.zeros(width)
             self.weights.append(nn.Parameter(weight.clone()))
             self.biases.append(nn.Parameter(bias.clone()))
 
     def forward(self, rows: torch.Tensor, side: int) -> torch.Tensor:
-        """Return the rows (side * side, l) after the convolutions."""
         grid = rows.T.reshape(1, -1, side, side)
         out = grid
         for weight, bias in zip(self.weights, self.biases, strict=True):
@@ -92,8 +95,8 @@ class GridConvolution(nn.Module):
             out = out + functional.conv2d(grid, weight, bias, padding=half, groups=len(weight))
         return out.flatten(2).squeeze(0).T
 
-    def arrays(self, prefix: str) -> dict[str, np.ndarray[Any, Any]]:
-        """Return one kernel that does all of it, (7, 7, l), and its bias."""
+    def arrays(self, prefix: str) -> Arrays:
+        """Return the sum of all kernels and the identity, (7, 7, l), and of their biases."""
         largest = KERNELS[0][1]
         kernel = np.zeros((largest, largest, len(self.biases[0])))
         kernel[largest // 2, largest // 2] = 1
@@ -106,11 +109,6 @@ class GridConvolution(nn.Module):
             f"{prefix}.kernel": kernel.astype(np.float32),
             f"{prefix}.bias": np.asarray(bias, dtype=np.float32),
         }
-
-
-def linear_arrays(prefix: str, layer: nn.Module) -> dict[str, np.ndarray[Any, Any]]:
-    """Return the weight, and the bias where there is one, of a layer."""
-    return {f"{prefix}.{k}": p.detach().numpy().copy() for k, p in layer.named_parameters()}
 
 
 def fresh_nystrom(prefix: str, width: int) -> dict[str, torch.Tensor]:
@@ -129,15 +127,6 @@ def fresh_grid(prefix: str, width: int) -> dict[str, torch.Tensor]:
     return fresh_parts(
         {f"{prefix}.{name}": nn.Conv2d(width, width, k, groups=width) for name, k in KERNELS}
     )
-
-
-def fresh_parts(parts: dict[str, nn.Module]) -> dict[str, torch.Tensor]:
-    """Return the state dict of layers by their prefixes."""
-    return {
-        f"{prefix}.{key}": tensor
-        for prefix, part in parts.items()
-        for key, tensor in part.state_dict().items()
-    }
 
 
 def _pseudo_inverse(matrices: torch.Tensor) -> torch.Tensor:

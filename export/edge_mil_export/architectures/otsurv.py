@@ -1,69 +1,59 @@
-"""OTSurv."""
+"""OTSurv: survival from prototypes that instances are carried to by optimal transport."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
 import torch
 from torch import nn
 
 from edge_mil.errors import UsageError
-from edge_mil_export.architectures.head import NUMBER, Head, Option, Options
-from edge_mil_export.architectures.nystrom import fresh_parts, linear_arrays
+from edge_mil_export.architectures.head import WholeBagHead
+from edge_mil_export.architectures.layers import FRESH_WIDTH, Arrays, arrays_of, fresh_parts
+from edge_mil_export.architectures.options import NUMBER, Option, Options
 from edge_mil_export.architectures.registry import architecture
 from edge_mil_export.architectures.state_dict_reader import StateDictReader
 
-SHARPNESS, ROUNDS, SETTLED = 0.1, 1000, 1e-10
-FRESH_WIDTH, FRESH_PROTOTYPES = 64, 16
+ENTROPY_WEIGHT, ROUNDS, SETTLED = 0.1, 1000, 1e-10
+"""As in `edge_mil.aggregators.whole_bag.otsurv`."""
+FRESH_PROTOTYPES = 16
 
 
 @architecture("otsurv", keys=("prototype_embeddings.weight",), row=230)
-class OtSurv(Head):
-    """OTSurv: survival from prototypes that instances are carried to by optimal transport.
+class OtSurv(WholeBagHead):
+    """Embeds instances, carries them to prototypes, pools these and reads survival.
 
     Source:
-        Ren et al. 2025, arXiv:2506.20741; Y-Research-SBU/OTSurv, src/mil_models/model_otsurv.py;
-        `aggregators.md`, 4.12.
+        Ren et al. 2025, arXiv:2506.20741; Y-Research-SBU/OTSurv, src/mil_models/model_otsurv.py.
     """
 
     options = (
         Option("rho", NUMBER, "how much of the bag reaches the prototypes", "1"),
         Option("survival", ("nll", "cox"), "what the logits mean"),
     )
-    incremental, logits_in_attend, kind = "whole-bag", False, "survival"
+    kind = "survival"
 
-    def __init__(self, layout: StateDictReader, options: Options) -> None:
-        super().__init__(layout, options)
+    def __init__(self, reader: StateDictReader, options: Options) -> None:
+        super().__init__(reader, options)
         self.pooling, self.rho = "otsurv", float(options["rho"])
         if self.rho > 1:
             raise UsageError(
                 f"rho={options['rho']} is more than all of the bag; name a number above 0 and up "
                 "to 1 (1 is the authors' test)."
             )
-        self.encoder = layout.linear("patch_encoder.0", bias=None)
-        width = self.encoder.out_features
-        prototypes = layout.tensor("prototype_embeddings.weight", None, width)
+        first = reader.linear("patch_encoder.0", bias=None)
+        self.embed, width = nn.Sequential(first, nn.ReLU()), first.out_features
+        prototypes = reader.tensor("prototype_embeddings.weight", None, width)
         self.prototypes = nn.Parameter(prototypes.clone())
-        self.linear = layout.linear("linear", len(prototypes), 1, bias=None)
-        self.classifier = layout.linear("classifier", width, bias=None)
-        self.feature_dim, self.value_dim = self.encoder.in_features, width
+        self.linear = reader.linear("linear", len(prototypes), 1, bias=None)
+        self.classifier = reader.linear("classifier", width, bias=None)
+        self.feature_dim, self.value_dim = first.in_features, width
         self.channels, self.outputs = 0, self.classifier.out_features
 
-    def attend(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the embeddings."""
-        h = torch.relu(self.encoder(features))
-        return h, h
-
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Return the logits (c,) of a whole bag (n, d).
-
-        Gradients pass through one round of the settled transport, not through all of them.
-        """
-        h = torch.relu(self.encoder(features))
+        """Return the logits; gradients pass through one round of the settled transport only."""
+        h = self.embed(features)
         rows, prototypes = (x - x.amin(dim=1, keepdim=True) for x in (h, self.prototypes))
         cost = torch.cdist(rows.double(), prototypes.double())
-        kernel = torch.exp(nn.functional.pad(cost / cost.max(), (0, 1)) / -SHARPNESS)
+        kernel = torch.exp(nn.functional.pad(cost / cost.max(), (0, 1)) / -ENTROPY_WEIGHT)
         plan = self._plan(kernel).to(h.dtype)
         logits: torch.Tensor = self.classifier(self.linear((plan.T @ h).T).T)[0]
         return logits
@@ -72,10 +62,10 @@ class OtSurv(Head):
         count, columns = kernel.shape
         shares = torch.full((columns,), self.rho / (columns - 1), dtype=kernel.dtype)
         shares[-1] = 1 - self.rho
-        powers = torch.full((columns,), 1 / (1 + SHARPNESS), dtype=kernel.dtype)
+        powers = torch.full((columns,), 1 / (1 + ENTROPY_WEIGHT), dtype=kernel.dtype)
         powers[-1] = 1
 
-        def turn(b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        def one_round(b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             a = (1 / count) / (kernel @ b)
             return a, (shares / (kernel.T @ a)) ** powers
 
@@ -83,28 +73,21 @@ class OtSurv(Head):
         with torch.no_grad():
             for _ in range(ROUNDS):
                 before = b
-                b = turn(b)[1]
+                b = one_round(b)[1]
                 if torch.linalg.norm(b - before) <= SETTLED:
                     break
-        a, b = turn(b)
+        a, b = one_round(b)
         return (a[:, None] * kernel * b)[:, :-1] / self.rho
 
-    def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
-        """Return what follows the embedding."""
-        found = {"prototypes": self.prototypes.detach().numpy().copy()}
-        return (
-            found
-            | linear_arrays("linear", self.linear)
-            | linear_arrays("classifier", self.classifier)
-        )
+    def arrays(self) -> Arrays:
+        layers = {"linear": self.linear, "classifier": self.classifier}
+        return arrays_of({"prototypes": self.prototypes, **layers})
 
     def describe(self) -> str:
-        """Say how many prototypes there are."""
         return f"{len(self.prototypes)} prototypes"
 
     @classmethod
     def fresh(cls, feature_dim: int, outputs: int) -> dict[str, torch.Tensor]:
-        """Return a fresh OTSurv of width 64."""
         return fresh_parts(
             {
                 "patch_encoder.0": nn.Linear(feature_dim, FRESH_WIDTH),

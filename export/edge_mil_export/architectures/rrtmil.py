@@ -1,54 +1,45 @@
-"""RRT-MIL."""
+"""RRT-MIL: attention within regions of a grid and across them."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
-from edge_mil_export.architectures.head import (
-    ACTIVATION,
-    BOOLEAN,
-    INTEGER,
-    Head,
-    Option,
-    Options,
-    activation,
-    gated,
-)
-from edge_mil_export.architectures.nystrom import fresh_parts, linear_arrays
+from edge_mil_export.architectures.head import WholeBagHead, activation, mhim_attention
+from edge_mil_export.architectures.layers import FRESH_WIDTH, Arrays, arrays_of, fresh_parts
+from edge_mil_export.architectures.options import ACTIVATION, BOOLEAN, INTEGER, Option, Options
 from edge_mil_export.architectures.registry import architecture
 from edge_mil_export.architectures.state_dict_reader import StateDictReader
 from edge_mil_export.errors import ArchitectureError
 
 CROSS_REGIONS = 8
 """Regions per side of the second stage, whatever region_num is."""
-FRESH_WIDTH, FRESH_HEADS, FRESH_TAPS, FRESH_LANDMARKS, HIDDEN = 64, 8, 15, 3, 128
+FRESH_HEADS, FRESH_TAPS, FRESH_LANDMARKS, HIDDEN = 8, 15, 3, 128
+"""Of a fresh head, as published."""
 
 
 class RegionAttention(nn.Module):
     """Multi-head attention among rows, with EPEG where it has `pe`."""
 
-    def __init__(self, layout: StateDictReader, at: str, width: int, heads: int | None) -> None:
+    def __init__(self, reader: StateDictReader, at: str, width: int, heads: int | None) -> None:
         super().__init__()
-        self.qkv = layout.linear(f"{at}.qkv", width, bias=None)
+        self.qkv = reader.linear(f"{at}.qkv", width, bias=None)
         inner = self.qkv.out_features // 3
-        self.proj = layout.linear(f"{at}.proj", inner, width, bias=None)
+        self.proj = reader.linear(f"{at}.proj", inner, width, bias=None)
         self.pe: nn.Conv2d | None = None
         if heads is None:
-            kernel = layout.tensor(f"{at}.pe.weight", None, 1, None, 1)
+            kernel = reader.tensor(f"{at}.pe.weight", None, 1, None, 1)
             heads, taps = kernel.shape[0], kernel.shape[2]
-            has_bias = f"{at}.pe.bias" in layout
+            has_bias = f"{at}.pe.bias" in reader
             size, pad = (taps, 1), (taps // 2, 0)
             self.pe = nn.Conv2d(heads, heads, size, padding=pad, groups=heads, bias=has_bias)
             with torch.no_grad():
                 self.pe.weight.copy_(kernel)
                 if self.pe.bias is not None:
-                    self.pe.bias.copy_(layout.tensor(f"{at}.pe.bias", heads))
+                    self.pe.bias.copy_(reader.tensor(f"{at}.pe.bias", heads))
         if inner % heads:
             raise ArchitectureError(f"{at} is {inner} wide, which {heads} heads do not divide")
         self.heads, self.each = heads, inner // heads
@@ -65,12 +56,10 @@ class RegionAttention(nn.Module):
         out: torch.Tensor = self.proj(mixed.flatten(2))
         return out
 
-    def arrays(self, at: str) -> dict[str, np.ndarray[Any, Any]]:
-        """Return the weights as the device's part names them; it needs no bias of EPEG."""
-        found = linear_arrays(f"{at}.qkv", self.qkv) | linear_arrays(f"{at}.proj", self.proj)
-        if self.pe is not None:
-            found[f"{at}.pe"] = self.pe.weight.detach().numpy()[:, 0, :, 0].copy()
-        return found
+    def arrays(self, at: str) -> Arrays:
+        """Return the weights as the device's part names them; EPEG's bias moves no softmax."""
+        taps = None if self.pe is None else self.pe.weight[:, 0, :, 0]
+        return arrays_of({f"{at}.qkv": self.qkv, f"{at}.proj": self.proj, f"{at}.pe": taps})
 
 
 @architecture(
@@ -78,13 +67,13 @@ class RegionAttention(nn.Module):
     keys=("cr_msa.attn.phi|*cr_msa.attn.phi*", "patch_to_emb.0.weight"),
     row=90,
 )
-class RrtMil(Head):
+class RrtMil(WholeBagHead):
     """RRT-MIL: attention within regions of a grid and across them, then attention pooling.
 
     Source:
-        Tang et al. 2024, arXiv:2402.17228; DearCaat/RRT-MIL, modules/rrt.py and rmsa.py;
-        `aggregators.md`, 4.10. No official output of the variant with a network as phi, or with
-        another number of layers, was at hand.
+        Tang et al. 2024, arXiv:2402.17228; DearCaat/RRT-MIL, modules/rrt.py and modules/rmsa.py. No
+        official output of the variant with a network as phi, or with another number of layers, was
+        at hand.
     """
 
     options = (
@@ -94,65 +83,50 @@ class RrtMil(Head):
         Option("all_shortcut", BOOLEAN, "what is pooled"),
         Option("crmsa_heads", INTEGER, "the attention across regions", "8"),
     )
-    incremental, order, logits_in_attend = "whole-bag", "grid", False
+    order = "grid"
 
-    def __init__(self, layout: StateDictReader, options: Options) -> None:
-        super().__init__(layout, options)
+    def __init__(self, reader: StateDictReader, options: Options) -> None:
+        super().__init__(reader, options)
         self.pooling = "rrtmil"
         self.regions = int(options["region_num"])
         self.all_shortcut = options["all_shortcut"] == "true"
-        first = layout.linear("patch_to_emb.0", bias=None)
+        first = reader.linear("patch_to_emb.0", bias=None)
         width, at = first.out_features, "online_encoder"
         self.embed = nn.Sequential(first, activation(options["activation"]))
-        numbers = layout.indices(f"{at}.layers.")
+        numbers = reader.indices(f"{at}.layers.")
         prefixes = [f"{at}.layers.{number}" for number in numbers]
-        self.norms = nn.ModuleList(layout.layer_norm(f"{p}.norm", width) for p in prefixes)
+        self.norms = nn.ModuleList(reader.layer_norm(f"{p}.norm", width) for p in prefixes)
         self.layers = nn.ModuleList(
-            RegionAttention(layout, f"{p}.attn.attn", width, None) for p in prefixes
+            RegionAttention(reader, f"{p}.attn.attn", width, None) for p in prefixes
         )
-        self.cross_norm = layout.layer_norm(f"{at}.cr_msa.norm", width)
+        self.cross_norm = reader.layer_norm(f"{at}.cr_msa.norm", width)
         cross_heads = int(options["crmsa_heads"])
-        self.cross = RegionAttention(layout, f"{at}.cr_msa.attn.attn", width, cross_heads)
+        self.cross = RegionAttention(reader, f"{at}.cr_msa.attn.attn", width, cross_heads)
         phi = f"{at}.cr_msa.attn.phi"
         self.landmarks: nn.Module
-        if phi in layout:
-            matrix = layout.tensor(phi, width, None)
+        if phi in reader:
+            matrix = reader.tensor(phi, width, None)
             self.landmarks = nn.Linear(width, matrix.shape[1], bias=False)
             with torch.no_grad():
                 self.landmarks.weight.copy_(matrix.T)
         else:
-            inside = layout.linear(f"{phi}.0", width, bias=None)
-            outside = layout.linear(f"{phi}.2", inside.out_features, bias=None)
+            inside = reader.linear(f"{phi}.0", width, bias=None)
+            outside = reader.linear(f"{phi}.2", inside.out_features, bias=None)
             self.landmarks = nn.Sequential(inside, nn.Tanh(), outside)
-        self.norm = layout.layer_norm(f"{at}.norm", width)
-        pool = "pool_fn.attention"
-        names = (f"{pool}.attention.0", "", f"{pool}.attention.2")
-        if f"{pool}.attention_c.weight" in layout:
-            tail = "" if f"{pool}.attention_a.weight" in layout else ".0"
-            names = (
-                f"{pool}.attention_a{tail}",
-                f"{pool}.attention_b{tail}",
-                f"{pool}.attention_c",
-            )
-        bend = options["attention_activation"]
-        self.attention = gated(layout, *names, width, bias=None, bend=bend)
-        self.predictor = layout.linear("predictor", width)
+        self.norm = reader.layer_norm(f"{at}.norm", width)
+        branch_activation = options["attention_activation"]
+        self.attention = mhim_attention(reader, "pool_fn.attention", width, branch_activation)
+        self.predictor = reader.linear("predictor", width)
         self.feature_dim, self.value_dim = first.in_features, width
         self.channels, self.outputs = self.attention.channels, self.predictor.out_features
 
-    def attend(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the embeddings."""
-        h = self.embed(features)
-        return h, h
-
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Return the logits (c,) of a whole bag (n, d)."""
         start = h = self.embed(features)
         for norm, layer in zip(self.norms, self.layers, strict=True):
-            regions, way_back = _partition(norm(h), self.regions)
-            h = h + layer(regions).flatten(0, 1)[way_back]
-        regions, way_back = _partition(self.cross_norm(h), CROSS_REGIONS)
-        h = h + self._across(regions).flatten(0, 1)[way_back]
+            regions, back = _partition(norm(h), self.regions)
+            h = h + layer(regions).flatten(0, 1)[back]
+        regions, back = _partition(self.cross_norm(h), CROSS_REGIONS)
+        h = h + self._across(regions).flatten(0, 1)[back]
         if self.all_shortcut:
             h = h + start
         h = self.norm(h)
@@ -161,7 +135,7 @@ class RrtMil(Head):
         return logits
 
     def _across(self, regions: torch.Tensor) -> torch.Tensor:
-        """Return what attention across regions gives back, (r, p, l), of (r, p, l)."""
+        """Return CR-MSA of regions, (r, p, l)."""
         logits = self.landmarks(regions)  # (r, p, k)
         tokens = torch.softmax(logits, dim=1).transpose(1, 2) @ regions
         tokens = self.cross(tokens.transpose(0, 1)).transpose(0, 1)
@@ -170,24 +144,26 @@ class RrtMil(Head):
         out: torch.Tensor = (spread * torch.softmax(logits, dim=2)) @ tokens
         return out
 
-    def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
-        """Return what follows the embedding."""
-        found: dict[str, np.ndarray[Any, Any]] = {}
+    def arrays(self) -> Arrays:
+        found: Arrays = {}
         for number, (norm, layer) in enumerate(zip(self.norms, self.layers, strict=True)):
             assert isinstance(layer, RegionAttention)
             at = f"layers.{number}"
-            found |= linear_arrays(f"{at}.norm", norm) | layer.arrays(at)
-        found |= linear_arrays("cross.norm", self.cross_norm) | self.cross.arrays("cross")
-        found |= linear_arrays("cross.phi", self.landmarks)
-        found |= linear_arrays("norm", self.norm) | linear_arrays("predictor", self.predictor)
-        found |= linear_arrays("pool.branch", self.attention.branch)
-        if self.attention.gate is not None:
-            found |= linear_arrays("pool.gate", self.attention.gate)
-        return found | linear_arrays("pool.last", self.attention.last)
+            found |= arrays_of({f"{at}.norm": norm}) | layer.arrays(at)
+        found |= arrays_of({"cross.norm": self.cross_norm}) | self.cross.arrays("cross")
+        return found | arrays_of(
+            {
+                "cross.phi": self.landmarks,
+                "norm": self.norm,
+                "predictor": self.predictor,
+                "pool.branch": self.attention.branch,
+                "pool.gate": self.attention.gate,
+                "pool.last": self.attention.last,
+            }
+        )
 
     @classmethod
     def fresh(cls, feature_dim: int, outputs: int) -> dict[str, torch.Tensor]:
-        """Return a fresh RRT-MIL of width 64."""
         width, at = FRESH_WIDTH, "online_encoder"
         inner, cross = f"{at}.layers.0.attn.attn", f"{at}.cr_msa.attn.attn"
         taps = nn.Conv2d(FRESH_HEADS, FRESH_HEADS, (FRESH_TAPS, 1), groups=FRESH_HEADS)
@@ -217,5 +193,5 @@ def _partition(x: torch.Tensor, per_side: int) -> tuple[torch.Tensor, torch.Tens
     rows = torch.arange(side * side).reshape(per_side, each, per_side, each)
     order = rows.transpose(1, 2).flatten()
     grid = functional.pad(x, (0, 0, 0, side * side - len(x)))[order]
-    way_back = torch.argsort(order)[: len(x)]
-    return grid.reshape(per_side * per_side, each * each, -1), way_back
+    back = torch.argsort(order)[: len(x)]
+    return grid.reshape(per_side * per_side, each * each, -1), back

@@ -7,13 +7,15 @@ from torch import nn
 from torch.nn import functional
 
 from edge_mil_export.architectures.acmil import DimReduction
-from edge_mil_export.architectures.head import INTEGER, AttentionHead, Option, Options, gated
-from edge_mil_export.architectures.nystrom import fresh_parts
+from edge_mil_export.architectures.head import AttentionHead, gated
+from edge_mil_export.architectures.layers import FRESH_WIDTH, fresh_parts
+from edge_mil_export.architectures.options import INTEGER, Option, Options
 from edge_mil_export.architectures.registry import architecture
 from edge_mil_export.architectures.state_dict_reader import StateDictReader
 from edge_mil_export.errors import ArchitectureError
 
-FRESH_WIDTH, FRESH_ATOMS, FRESH_HIDDEN = 64, 64, (128, 64)
+FRESH_ATOMS, CODE_HIDDEN, ATTENTION_HIDDEN = 64, (128, 64), 128
+"""Of a fresh head, as published but for the atoms."""
 
 
 class SparseCode(nn.Module):
@@ -22,21 +24,21 @@ class SparseCode(nn.Module):
     z <- shrink(z - D^T (D z - x) / c, t(x) / c), from shrink(D^T x, t(x) / c); t is a network.
     """
 
-    def __init__(self, layout: StateDictReader, prefix: str, rounds: int) -> None:
+    def __init__(self, reader: StateDictReader, prefix: str, rounds: int) -> None:
         super().__init__()
-        atoms = layout.tensor(f"{prefix}.Dict", None, None)
+        atoms = reader.tensor(f"{prefix}.Dict", None, None)
         self.atoms = nn.Parameter(atoms.clone())
-        self.scale = nn.Parameter(layout.tensor(f"{prefix}.c").clone())
+        self.scale = nn.Parameter(reader.tensor(f"{prefix}.c").clone())
         self.rounds = rounds
         at, width = f"{prefix}.lam_layer.mlp", len(atoms)
-        numbers = layout.indices(f"{at}.")
+        numbers = reader.indices(f"{at}.")
         hidden, last = numbers[:-1:2], numbers[-1]
         parts: list[nn.Module] = []
         for index in hidden:
-            layer = layout.linear(f"{at}.{index}", width)
+            layer = reader.linear(f"{at}.{index}", width)
             width = layer.out_features
-            parts += [layer, layout.layer_norm(f"{at}.{index + 1}", width), nn.Softplus()]
-        self.threshold = nn.Sequential(*parts, layout.linear(f"{at}.{last}", width, 1))
+            parts += [layer, reader.layer_norm(f"{at}.{index + 1}", width), nn.Softplus()]
+        self.threshold = nn.Sequential(*parts, reader.linear(f"{at}.{last}", width, 1))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return codes (n, atoms) of instances (n, l)."""
@@ -58,8 +60,6 @@ def _shrink(x: torch.Tensor, limit: torch.Tensor) -> torch.Tensor:
 class ScMil(AttentionHead):
     """SC-MIL over ABMIL: instances are replaced by their sparse codes, and pooled by attention.
 
-    No official output was at hand: it is tested against a slow reference of the formulas.
-
     Source:
         Qiu et al. 2023, arXiv:2311.00048; sotiraslab/SC-MIL, models/sc.py and models/abmil.py.
     """
@@ -67,14 +67,14 @@ class ScMil(AttentionHead):
     options = (Option("rounds", INTEGER, "the code of each instance", "5"),)
     training_only = ("sc.soft_comp", "sc.Identity")
 
-    def __init__(self, layout: StateDictReader, options: Options) -> None:
-        super().__init__(layout, options)
-        code = SparseCode(layout, "sc", int(options["rounds"]))
+    def __init__(self, reader: StateDictReader, options: Options) -> None:
+        super().__init__(reader, options)
+        code = SparseCode(reader, "sc", int(options["rounds"]))
         width, atoms = code.atoms.shape
         parts: list[nn.Module] = [code]
         feature_dim = width
-        if "dimReduction.fc1.weight" in layout:
-            reduction = DimReduction(layout, "dimReduction")
+        if "dimReduction.fc1.weight" in reader:
+            reduction = DimReduction(reader, "dimReduction")
             if reduction.fc1.out_features != width:
                 raise ArchitectureError(
                     f"dimReduction.fc1 gives {reduction.fc1.out_features} numbers and sc.Dict "
@@ -82,16 +82,15 @@ class ScMil(AttentionHead):
                 )
             parts, feature_dim = [reduction, code], reduction.fc1.in_features
         names = ("attn.attention.0", "", "attn.attention.2")
-        if "attn.attention_V.0.weight" in layout:
+        if "attn.attention_V.0.weight" in reader:
             names = ("attn.attention_V.0", "attn.attention_U.0", "attn.attention_weights")
-        attention = gated(layout, *names, atoms)
-        classifier = layout.linear("classifier.fc", attention.channels * atoms)
+        attention = gated(reader, *names, atoms)
+        classifier = reader.linear("classifier.fc", attention.channels * atoms)
         self.assemble(nn.Sequential(*parts), attention, classifier, feature_dim=feature_dim)
 
     @classmethod
     def fresh(cls, feature_dim: int, outputs: int) -> dict[str, torch.Tensor]:
-        """Return a fresh SC-MIL with a dictionary of 64 atoms of width 64."""
-        at, (first, second) = "sc.lam_layer.mlp", FRESH_HIDDEN
+        at, (first, second) = "sc.lam_layer.mlp", CODE_HIDDEN
         atoms = torch.empty(FRESH_WIDTH, FRESH_ATOMS)
         nn.init.kaiming_uniform_(atoms)
         atoms = functional.normalize(atoms, dim=0)
@@ -102,9 +101,9 @@ class ScMil(AttentionHead):
             f"{at}.3": nn.Linear(first, second),
             f"{at}.4": nn.LayerNorm(second),
             f"{at}.6": nn.Linear(second, 1),
-            "attn.attention_V.0": nn.Linear(FRESH_ATOMS, 128),
-            "attn.attention_U.0": nn.Linear(FRESH_ATOMS, 128),
-            "attn.attention_weights": nn.Linear(128, 1),
+            "attn.attention_V.0": nn.Linear(FRESH_ATOMS, ATTENTION_HIDDEN),
+            "attn.attention_U.0": nn.Linear(FRESH_ATOMS, ATTENTION_HIDDEN),
+            "attn.attention_weights": nn.Linear(ATTENTION_HIDDEN, 1),
             "classifier.fc": nn.Linear(FRESH_ATOMS, outputs),
         }
         scale = torch.linalg.matrix_norm(atoms, ord=2) ** 2

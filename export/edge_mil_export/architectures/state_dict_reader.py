@@ -10,11 +10,11 @@ from torch import nn
 from edge_mil_export.errors import ArchitectureError
 
 SHOWN_KEYS = 3
-"""A message names the first three keys that differ, never a dump of sixty (`users.md`, R1)."""
+"""Keys that differ which a message names; all sixty of them tell a user nothing."""
 
 
 class StateDictReader:
-    """Builds layers from the tensors of a state dict, and knows which were used.
+    """Builds layers from the tensors of a state dict, and records which were used.
 
     Sizes are read from shapes; a key that is missing, or a shape that does not follow from the
     layer before, is an `ArchitectureError`.
@@ -61,7 +61,7 @@ class StateDictReader:
             prefix: Its keys are `prefix`.weight and `prefix`.bias.
             inputs: Its inputs, where they are known.
             outputs: Its outputs, where they are known.
-            bias: True: it must have one. False: it has none. None: the file says.
+            bias: True: it must have one. False: it has none. None: as in the file.
         """
         weight = self.tensor(f"{prefix}.weight", outputs, inputs)
         has_bias = bias if bias is not None else f"{prefix}.bias" in self

@@ -3,45 +3,36 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
 from edge_mil.errors import NotThereYetError
-from edge_mil_export.architectures.head import (
-    ACTIVATION,
-    BOOLEAN,
-    Head,
-    Option,
-    Options,
-    activation,
-)
+from edge_mil_export.architectures.head import WholeBagHead, activation
+from edge_mil_export.architectures.layers import FRESH_WIDTH, Arrays, arrays_of, fresh_parts
 from edge_mil_export.architectures.nystrom import (
     GridConvolution,
     NystromLayer,
     fresh_grid,
     fresh_nystrom,
-    fresh_parts,
-    linear_arrays,
 )
+from edge_mil_export.architectures.options import ACTIVATION, BOOLEAN, Option, Options
 from edge_mil_export.architectures.registry import architecture
 from edge_mil_export.architectures.state_dict_reader import StateDictReader
 
-FRESH_WIDTH = 64
 SMALLEST_GRID = 7
+"""MHIM-MIL's grids are at least as large as their largest kernel."""
 
 
-class TransformerHead(Head):
-    """Embeds each instance; `edge_mil.aggregators.whole_bag.transmil` sees the whole bag."""
+class TransformerHead(WholeBagHead):
+    """Embeds each instance; `edge_mil.aggregators.whole_bag.transmil` does the rest."""
 
-    incremental, order, logits_in_attend = "whole-bag", "grid", False
+    order = "grid"
 
     def assemble(
         self,
-        layout: StateDictReader,
+        reader: StateDictReader,
         embed: nn.Sequential,
         prefix: str,
         *,
@@ -52,7 +43,7 @@ class TransformerHead(Head):
         """Build the layers.
 
         Args:
-            layout: The state dict.
+            reader: The state dict.
             embed: A linear layer and its activation.
             prefix: Before the keys of the transformer.
             grid: Name of the grid convolution.
@@ -63,32 +54,22 @@ class TransformerHead(Head):
         assert isinstance(first, nn.Linear)
         width = first.out_features
         self.embed = embed
-        self.cls_token = nn.Parameter(layout.tensor(f"{prefix}cls_token", 1, 1, width).clone())
+        self.cls_token = nn.Parameter(reader.tensor(f"{prefix}cls_token", 1, 1, width).clone())
         self.layer1, self.layer2 = (
-            NystromLayer(layout, f"{prefix}{name}", width, keep_last=keep_last)
+            NystromLayer(reader, f"{prefix}{name}", width, keep_last=keep_last)
             for name in ("layer1", "layer2")
         )
-        self.grid = GridConvolution(layout, f"{prefix}{grid}", width)
-        self.norm = layout.layer_norm(f"{prefix}norm", width)
-        self.last = layout.linear(head, width)
+        self.grid = GridConvolution(reader, f"{prefix}{grid}", width)
+        self.norm = reader.layer_norm(f"{prefix}norm", width)
+        self.last = reader.linear(head, width)
         self.feature_dim, self.value_dim = first.in_features, width
         self.channels, self.outputs = 0, self.last.out_features
 
-    def attend(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the embeddings."""
-        h = self.embed(features)
-        return h, h
-
-    def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
-        """Return what follows the embedding."""
-        return {
-            "cls_token": self.cls_token.detach().numpy().ravel().copy(),
-            **self.layer1.arrays("layer1"),
-            **self.layer2.arrays("layer2"),
-            **self.grid.arrays("ppeg"),
-            **linear_arrays("norm", self.norm),
-            **linear_arrays("head", self.last),
-        }
+    def arrays(self) -> Arrays:
+        found = arrays_of({"cls_token": self.cls_token.flatten()})
+        found |= self.layer1.arrays("layer1") | self.layer2.arrays("layer2")
+        found |= self.grid.arrays("ppeg")
+        return found | arrays_of({"norm": self.norm, "head": self.last})
 
 
 @architecture(
@@ -101,7 +82,7 @@ class TransMil(TransformerHead):
 
     Source:
         Shao et al. 2021, arXiv:2106.00908; szc19990412/TransMIL, models/TransMIL.py, and PyPI
-        nystrom-attention; `aggregators.md`, 4.9.
+        nystrom-attention.
     """
 
     options = (
@@ -112,15 +93,14 @@ class TransMil(TransformerHead):
         ),
     )
 
-    def __init__(self, layout: StateDictReader, options: Options) -> None:
-        super().__init__(layout, options)
+    def __init__(self, reader: StateDictReader, options: Options) -> None:
+        super().__init__(reader, options)
         self.pooling = "transmil"
-        embed = nn.Sequential(layout.linear("_fc1.0"), nn.ReLU())
+        embed = nn.Sequential(reader.linear("_fc1.0"), nn.ReLU())
         keep_last = options["nystrom"] == "later"
-        self.assemble(layout, embed, "", grid="pos_layer", head="_fc2", keep_last=keep_last)
+        self.assemble(reader, embed, "", grid="pos_layer", head="_fc2", keep_last=keep_last)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Return the logits (c,) of a whole bag (n, d)."""
         h = self.embed(features)
         side = math.isqrt(len(h) - 1) + 1
         filled = torch.cat([self.cls_token[0], h, h[: side * side - len(h)]])
@@ -131,7 +111,6 @@ class TransMil(TransformerHead):
 
     @classmethod
     def fresh(cls, feature_dim: int, outputs: int) -> dict[str, torch.Tensor]:
-        """Return a fresh TransMIL of width 64."""
         parts: dict[str, nn.Module] = {
             "_fc1.0": nn.Linear(feature_dim, FRESH_WIDTH),
             "norm": nn.LayerNorm(FRESH_WIDTH),
@@ -144,12 +123,11 @@ class TransMil(TransformerHead):
 class MhimTransMil(TransformerHead):
     """MHIM-MIL over a transformer: `forward_test` of the student or the teacher.
 
-    Unlike TransMIL its attention sees each instance once, and its grid is at least 7 x 7. The
+    Unlike TransMIL its attention counts each instance once, and its grid is at least 7 x 7. The
     masking is training only, and so is `merge.*` unless its authors' test merges.
 
     Source:
-        Tang et al. 2023, arXiv:2307.15254; DearCaat/MHIM-MIL, modules/mhim.py; `aggregators.md`,
-        4.5 and 4.9.
+        Tang et al. 2023, arXiv:2307.15254; DearCaat/MHIM-MIL, modules/mhim.py.
     """
 
     options = (
@@ -157,27 +135,26 @@ class MhimTransMil(TransformerHead):
         Option(
             "merge_test",
             BOOLEAN,
-            "the bag that the transformer sees",
+            "the bag that the transformer takes",
             "false",
-            asked=lambda state: any(key.startswith("merge.") for key in state),
+            matters=lambda state: any(key.startswith("merge.") for key in state),
         ),
     )
     training_only = ("merge.",)
 
-    def __init__(self, layout: StateDictReader, options: Options) -> None:
-        super().__init__(layout, options)
+    def __init__(self, reader: StateDictReader, options: Options) -> None:
+        super().__init__(reader, options)
         self.pooling = "mhim_transmil"
         if options.get("merge_test") == "true":
             raise NotThereYetError(
                 "merge_test=true is there for mhim_abmil only; without it the score is that of "
                 "the authors' default test."
             )
-        embed = nn.Sequential(layout.linear("feature.0"), activation(options["activation"]))
+        embed = nn.Sequential(reader.linear("feature.0"), activation(options["activation"]))
         at = "online_encoder."
-        self.assemble(layout, embed, at, grid="pos_embedding", head="predictor", keep_last=True)
+        self.assemble(reader, embed, at, grid="pos_embedding", head="predictor", keep_last=True)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Return the logits (c,) of a whole bag (n, d)."""
         h = self.embed(features)
         sequence = self.layer1(torch.cat([self.cls_token[0], h]))
         rows, count = sequence[1:], len(h)
@@ -192,7 +169,6 @@ class MhimTransMil(TransformerHead):
 
     @classmethod
     def fresh(cls, feature_dim: int, outputs: int) -> dict[str, torch.Tensor]:
-        """Return a fresh MHIM-MIL of width 64."""
         parts: dict[str, nn.Module] = {
             "feature.0": nn.Linear(feature_dim, FRESH_WIDTH),
             "online_encoder.norm": nn.LayerNorm(FRESH_WIDTH),

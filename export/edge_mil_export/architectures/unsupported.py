@@ -1,7 +1,6 @@
-"""Heads that are recognised by their keys and that a later release brings.
+"""Signatures that are recognised, of files that cannot be exported.
 
-Source:
-    `aggregators.md`, section 2, the table of signatures.
+The table of signatures: `docs/design/aggregators.md`, "Signatures".
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ class UnsupportedHead:
         name: As `--arch` will take it.
         keys: Key patterns that all must be there; "a|b" is either.
         row: Row of the signature table.
-        reason: What to say instead of "not there yet"; may hold {file}.
+        reason: The message instead of "not there yet"; may hold {file}.
     """
 
     name: str

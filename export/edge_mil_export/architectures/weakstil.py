@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from edge_mil_export.architectures.head import Head, Option, Options, gated
-from edge_mil_export.architectures.nystrom import fresh_parts
+from edge_mil_export.architectures.head import Head, gated
+from edge_mil_export.architectures.layers import FRESH_WIDTH, fresh_parts
+from edge_mil_export.architectures.options import Option, Options
 from edge_mil_export.architectures.registry import architecture
 from edge_mil_export.architectures.state_dict_reader import StateDictReader
 from edge_mil_export.errors import ArchitectureError
 
-FRESH_WIDTH = 64
 PERCENT = 100.0
 
 
@@ -42,11 +42,11 @@ class WeakStil(Head):
     kind = "regression"
     output_names = ("stil_percent",)
 
-    def __init__(self, layout: StateDictReader, options: Options) -> None:
-        super().__init__(layout, options)
+    def __init__(self, reader: StateDictReader, options: Options) -> None:
+        super().__init__(reader, options)
         self.output = options["output"]
-        self.encoder = _layers(layout, "encoder", None)
-        self.regressor = _layers(layout, "regressor", _width(self.encoder))
+        self.encoder = _layers(reader, "encoder", None)
+        self.regressor = _layers(reader, "regressor", _width(self.encoder))
         first = (self.encoder or self.regressor)[0]
         if _width(self.regressor) != 1:
             raise ArchitectureError(
@@ -54,11 +54,11 @@ class WeakStil(Head):
             )
         self.feature_dim, self.value_dim, self.outputs = _inputs(first), 1, 1
         width, self.attention = _inputs(self.regressor[0]), None
-        if "attention.0.weight" in layout:
-            self.attention = gated(layout, "attention.0", "", "attention.2", width)
-        elif "attention_V.0.weight" in layout:
+        if "attention.0.weight" in reader:
+            self.attention = gated(reader, "attention.0", "", "attention.2", width)
+        elif "attention_V.0.weight" in reader:
             names = ("attention_V.0", "attention_U.0", "attention_weights")
-            self.attention = gated(layout, *names, width)
+            self.attention = gated(reader, *names, width)
         self.channels = 0 if self.attention is None else self.attention.channels
         self.pooling = "mean" if self.attention is None else "attention"
         if self.channels > 1:
@@ -79,14 +79,12 @@ class WeakStil(Head):
         return values, values if self.attention is None else self.attention(h)
 
     def describe(self) -> str:
-        """Say how the tiles are weighted."""
         if self.attention is None:
             return "tiles weighted alike"
         return "plain attention" if self.attention.gate is None else "gated attention"
 
     @classmethod
     def fresh(cls, feature_dim: int, outputs: int) -> dict[str, torch.Tensor]:
-        """Return a fresh regressor of width 64 with gated attention; it has one output always."""
         return fresh_parts(
             {
                 "encoder.0": nn.Linear(feature_dim, FRESH_WIDTH),
@@ -99,11 +97,11 @@ class WeakStil(Head):
         )
 
 
-def _layers(layout: StateDictReader, prefix: str, inputs: int | None) -> nn.ModuleList:
+def _layers(reader: StateDictReader, prefix: str, inputs: int | None) -> nn.ModuleList:
     """Return the linear layers under a prefix in their order; numbers between are activations."""
     layers: list[nn.Linear] = []
-    for number in layout.indices(f"{prefix}."):
-        layers.append(layout.linear(f"{prefix}.{number}", inputs, bias=None))
+    for number in reader.indices(f"{prefix}."):
+        layers.append(reader.linear(f"{prefix}.{number}", inputs, bias=None))
         inputs = layers[-1].out_features
     return nn.ModuleList(layers)
 

@@ -1,4 +1,4 @@
-"""Two small heads whose results are known beforehand: what the tests themselves are tested with."""
+"""Two small heads whose results are known beforehand, to check the unit tests with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an audit found, as a table for people and as JSON."""
+"""Print the results of an audit: a table, or JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from edge_mil_export.audit.training import Outcome
 
 @dataclass(frozen=True, slots=True)
 class Audited:
-    """One head.
+    """The results of one head.
 
     Attributes:
         name: As bundles name it.
@@ -28,7 +28,6 @@ class Audited:
     bags: tuple[int, int, int]
 
     def as_json(self) -> dict[str, Any]:
-        """Return the head's entry."""
         train, epochs, seeds = self.bags
         return {
             "name": self.name,

@@ -1,4 +1,4 @@
-"""Training of a head from scratch on a unit test, and what it then does."""
+"""Train a head from scratch on a unit test, and measure it on the poisoned bags."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ Maker = Callable[[], nn.Module]
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How much is trained. The notebook has 10 000 and 1 000 bags; these fit two cores.
+    """Sizes of a training; the notebook has 10 000 and 1 000 bags, these fit two cores.
 
     Attributes:
         train: Bags trained on.
         test: Bags of the poisoned test.
-        epochs: As the notebook.
+        epochs: As in the notebook.
         batch: Bags of one step of AdamW, whose other settings are torch's defaults.
     """
 
@@ -118,7 +118,7 @@ def audit(make: Maker, *, seeds: int, sizes: Sizes | None = None) -> tuple[list[
 
 
 def verdict(train_auroc: float, test_auroc: float) -> str:
-    """Say what two mean AUROCs say of a head."""
+    """Return the verdict on a head from its two mean AUROCs."""
     if train_auroc < LEARNED:
         return "learned nothing"
     if test_auroc < CHEATS:
@@ -130,8 +130,8 @@ def verdict(train_auroc: float, test_auroc: float) -> str:
 
 def auroc(scores: Float64Array, labels: Int64Array) -> float:
     """Return the share of (positive, negative) pairs in the right order; a tie counts half."""
-    _, place, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]
+    _, position, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[position]
     positive = labels == 1
     n = int(positive.sum())
     return float((ranks[positive].sum() - n * (n + 1) / 2) / (n * (len(labels) - n)))
@@ -187,7 +187,7 @@ def _train(make: Maker, test: UnitTest, seed: int, sizes: Sizes) -> Run:
 
 
 class _TwoClasses(nn.Module):
-    """A head with two logits: its own, or one against zero, or a linear layer on what it pools."""
+    """A head with two logits: its own, one against zero, or a linear layer on its outputs."""
 
     def __init__(self, head: nn.Module) -> None:
         super().__init__()
@@ -206,7 +206,7 @@ class _TwoClasses(nn.Module):
 
 
 def _scorer(model: nn.Module, sample: Float32Array) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Return what scores many bags at once: by vmap where the head allows it, else one by one."""
+    """Return a function that scores many bags: by vmap where the head allows it, else in turn."""
 
     def in_turn(bags: torch.Tensor) -> torch.Tensor:
         return torch.stack([model(bag) for bag in bags])

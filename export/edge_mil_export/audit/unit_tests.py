@@ -1,11 +1,12 @@
-"""The synthetic bags of the three algorithmic unit tests for multiple-instance learning.
+"""Draw the synthetic bags of the three algorithmic unit tests for multiple-instance learning.
 
 Each test offers a shortcut in training that the standard assumption (a bag is positive because of
 what is in it) forbids, and punishes it in the test split.
 
 Source:
-    Raff and Holt 2023, arXiv:2310.17867; constructions of their released code as `aggregators.md`,
-    section 7, gives them: N(mu, sd) with sd a standard deviation, i.i.d. per coordinate.
+    Raff and Holt 2023, arXiv:2310.17867; the constructions are those of their released code
+    (`docs/design/aggregators.md`, "The audit"): N(mu, sd) with sd a standard deviation, i.i.d. per
+    coordinate.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class UnitTest:
     Attributes:
         number: 1, 2 or 3.
         name: For people.
-        draw: Gives the marked instances of a bag.
+        draw: Draws the marked instances of a bag.
     """
 
     number: int
@@ -117,7 +118,7 @@ def draw_bags(test: UnitTest, rng: Rng, count: int, *, poisoned: bool) -> Bags:
 
 
 def standardised(train: Bags, test: Bags) -> tuple[Bags, Bags]:
-    """Return both splits, each coordinate scaled by what the training instances say."""
+    """Return both splits, each coordinate scaled by the training instances' mean and deviation."""
     rows = train.instances.reshape(-1, WIDTH)
     mean, deviation = rows.mean(axis=0), rows.std(axis=0)
     scaled = [Bags((b.instances - mean) / deviation, b.labels) for b in (train, test)]

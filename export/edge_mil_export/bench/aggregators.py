@@ -1,4 +1,4 @@
-"""`edge-mil bench aggregators`: a new field next to the whole bag again, for every head.
+"""`edge-mil bench aggregators`: the cost of a new field against that of the whole bag, by head.
 
 The whole bag is the official forward as one ONNX graph in ONNX Runtime: from features to logits,
 every instance. Where one graph is the wrong tool (`whole_graph.NO_GRAPH`) it is the head in torch.
@@ -27,7 +27,7 @@ from edge_mil.errors import UsageError
 from edge_mil_export.architectures import build_head
 from edge_mil_export.architectures.registry import Variant, variants
 from edge_mil_export.bench.worker import BUNDLE, CHECKPOINT, GRAPH, ONNX, PLAN, TORCH
-from edge_mil_export.onnx_export.aggregator import export_aggregator
+from edge_mil_export.onnx_export.exported_aggregator import export_aggregator
 from edge_mil_export.onnx_export.whole_graph import whole_graph
 
 HELD = (100, 1_000, 10_000, 50_000)
@@ -36,13 +36,13 @@ WIDTH, OUTPUTS = 512, 2
 QUADRATIC = {"wikg": 20_000}
 """Head whose graph holds an N x N matrix -> largest bag for it; NumPy takes more, in tiles."""
 TIMEOUT_S = 240
-"""What one head may take; what it has told until then counts."""
+"""Time limit of one head; the sizes measured until then count."""
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """A head with options, or with more classes, that make it another one to fold."""
+    """A head with options, or with more classes, that change how it is folded."""
 
     name: str
     options: Mapping[str, str]
@@ -55,12 +55,12 @@ FORMS = {
     "dtfd maxmins 3 classes": Form("dtfd", {"distill": "maxmins"}, 3),
     "hopfield 3 update steps": Form("hopfield", {"update_steps_max": "3"}),
 }
-"""Row of the table -> what it measures, beside each head as it is."""
+"""Further rows of the table, beside each head as it is."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a head costs; what was not measured is not there, or None.
+    """The costs of a head; a size that was not measured is missing, or None.
 
     Attributes:
         name: As bundles name it, or a row of FORMS.
@@ -146,7 +146,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def measure(label: str, variant: Variant, form: Form, held: tuple[int, ...]) -> Cost:
-    """Export a head with fresh weights, and have a process of its own measure it.
+    """Export a head with fresh weights, and measure it in a process of its own.
 
     Raises:
         EdgeMilError: It cannot be made or exported.
@@ -168,7 +168,7 @@ def measure(label: str, variant: Variant, form: Form, held: tuple[int, ...]) -> 
 
 
 def _measurements(folder: Path) -> list[str]:
-    """Return the lines of the worker, those before its time was over."""
+    """Return the lines that the worker printed within its time."""
     command = [sys.executable, "-m", "edge_mil_export.bench.worker", str(folder)]
     environment = os.environ | dict.fromkeys(THREADS, "1")
     out = folder / "measured.jsonl"

@@ -1,4 +1,4 @@
-"""`edge-mil bench extractor`: tiles per second of every way to run an extractor, taken in turn.
+"""`edge-mil bench extractor`: tiles per second of each runner of an extractor, measured in turn.
 
 One thread, and the minimum of CPU seconds over the rounds, so that another program on the machine
 does not decide. Ratios, not absolute speeds, carry over to other machines of the same kind.
@@ -22,27 +22,25 @@ from edge_mil.bundle import Bundle, InputSpec, open_bundle
 from edge_mil.errors import BundleError, DependencyError, UsageError
 from edge_mil.protocols import Graph
 from edge_mil.types import UInt8Array
-from edge_mil_export.extractors import ExtractorSource, Normalisation, open_extractor
+from edge_mil_export.extractors import (
+    ExtractorSource,
+    Normalisation,
+    TorchExtractor,
+    open_extractor,
+)
 from edge_mil_export.extractors.timm_model import build
 
 Run = Callable[[UInt8Array], object]
 
+LIBRARIES = {"cpu": "ONNX Runtime", "openvino": "OpenVINO"}
+"""Backend -> what it runs a graph with, at true FP32 where the graph is FP32."""
+FORMS = {"fp32": "FP32", "int8-cpu": "INT8 (cpu dialect)", "int8-trt": "INT8 (trt dialect)"}
 REFERENCE = "ONNX Runtime FP32"
-ONNX_RUNTIME = {
-    "fp32": REFERENCE,
-    "int8-cpu": "ONNX Runtime INT8 (cpu dialect)",
-    "int8-trt": "ONNX Runtime INT8 (trt dialect)",
-}
-OPENVINO = {
-    "fp32": "OpenVINO FP32",
-    "int8-trt": "OpenVINO INT8 (trt dialect)",
-    "int8-cpu": "OpenVINO INT8 (cpu dialect)",
-}
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One way to run an extractor.
+    """A runner of an extractor.
 
     Attributes:
         name: Library, precision and dialect.
@@ -108,7 +106,7 @@ def run(arguments: argparse.Namespace) -> int:
 def measure(
     bundle: Bundle, original: ExtractorSource | None, *, batch: int, rounds: int
 ) -> list[Row]:
-    """Return a row for each way, ONNX Runtime FP32 being 1.
+    """Return a row for each runner; ONNX Runtime FP32 has the ratio 1.
 
     Args:
         bundle: With an extractor.
@@ -120,24 +118,20 @@ def measure(
     tiles = np.random.default_rng(0).integers(
         0, 256, (batch, given.tile_height_px, given.tile_width_px, 3), dtype=np.uint8
     )
-    ways: dict[str, Run] = {}
-    if original is not None and original.module is not None:
-        ways["torch eager FP32"] = _torch_run(original)
-    backend = open_backend("cpu", threads=1)
-    for precision, name in ONNX_RUNTIME.items():
-        if precision in spec.graphs:
-            network = backend.open(Graph(bundle.read(spec.graphs[precision]), name))
-            ways[name] = lambda x, network=network: network.run({"tiles": x})  # type: ignore[misc]
-    for precision, name in OPENVINO.items():
-        if precision in spec.graphs:
-            runner = _openvino_run(bundle.read(spec.graphs[precision]))
-            if runner is not None:
-                ways[name] = runner
-    best = dict.fromkeys(ways, float("inf"))
+    runners: dict[str, Run] = {}
+    if isinstance(original, TorchExtractor):
+        runners["torch eager FP32"] = _torch_run(original)
+    for backend, library in LIBRARIES.items():
+        for precision, form in FORMS.items():
+            if precision in spec.graphs:
+                runner = _graph_run(backend, bundle.read(spec.graphs[precision]))
+                if runner is not None:
+                    runners[f"{library} {form}"] = runner
+    best = dict.fromkeys(runners, float("inf"))
     for number in range(rounds + 1):
-        for name, way in ways.items():
+        for name, run_tiles in runners.items():
             started = time.process_time()
-            way(tiles)
+            run_tiles(tiles)
             spent = time.process_time() - started
             if number:
                 best[name] = min(best[name], spent)
@@ -187,20 +181,20 @@ def original_extractor(
     kind, _, model = (name or spec.name).partition(":")
     if kind != "timm":
         return None
-    return ExtractorSource(spec.name, tile_px, normalisation, module=build(model, tile_px))
+    return TorchExtractor(spec.name, tile_px, normalisation, build(model, tile_px))
 
 
-def _torch_run(original: ExtractorSource) -> Run:
+def _torch_run(original: TorchExtractor) -> Run:
     import torch
 
     torch.set_num_threads(1)
     return original.features
 
 
-def _openvino_run(data: bytes) -> Run | None:
-    """Return a runner of OpenVINO at true FP32; None where it is not installed."""
+def _graph_run(backend: str, data: bytes) -> Run | None:
+    """Return a runner of a graph; None where the backend's library is not installed."""
     try:
-        network = open_backend("openvino", threads=1).open(Graph(data, "the extractor"))
+        network = open_backend(backend, threads=1).open(Graph(data, "the extractor"))
     except DependencyError:
         return None
     return lambda tiles: network.run({"tiles": tiles})

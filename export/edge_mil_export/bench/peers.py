@@ -1,4 +1,4 @@
-"""What else could run an extractor, for `edge-mil tune --peers`: the original in torch, eager."""
+"""Run the original extractor in torch, beside the runners of `edge-mil tune --peers`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from edge_mil.bundle import Bundle
 from edge_mil.types import UInt8Array
 from edge_mil_export.bench.extractor import original_extractor
+from edge_mil_export.extractors import TorchExtractor
 
 
 def torch_eager(bundle: Bundle, threads: int | None) -> Callable[[UInt8Array], object] | None:
@@ -21,7 +22,7 @@ def torch_eager(bundle: Bundle, threads: int | None) -> Callable[[UInt8Array], o
     import torch
 
     original = original_extractor(bundle)
-    if original is None or original.module is None:
+    if not isinstance(original, TorchExtractor):
         return None
     if threads is not None:
         torch.set_num_threads(threads)

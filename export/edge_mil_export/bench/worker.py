@@ -1,8 +1,8 @@
-"""One head of `edge-mil bench aggregators`, in a process of its own: one thread, its own memory.
+"""Measure one head of `edge-mil bench aggregators` in a process of its own, with one thread.
 
-Reads what `bench_aggregators` has put into a folder, and prints one line of JSON for each size of
-the bag. torch is loaded only where the whole bag has no ONNX graph, and after what a device runs
-has told its memory.
+Reads the folder that `bench.aggregators` has written, and prints one line of JSON for each size of
+the bag. torch is loaded only where the whole bag has no ONNX graph, and after the memory of the
+device's part was measured.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from edge_mil.types import Float32Array
 CHUNK = 4096
 """Instances of one run of a graph: bounds memory."""
 COLUMNS = 250
-"""Of the grid that the instances lie on."""
+"""Of the grid on which the instances lie."""
 ROUNDS, FOLDS = 3, 5
 """Rounds of one whole bag and then so many fields, in turn."""
 LONG_S = 2.0
@@ -36,7 +36,7 @@ CHANGES = 3
 """Fields of ever larger features, which bring new critical instances."""
 PLAN, BUNDLE, GRAPH, CHECKPOINT = "plan.json", "bundle", "whole.onnx", "fresh.pt"
 ONNX, TORCH, NUMPY = "ONNX Runtime", "torch", "NumPy"
-"""What runs the whole bag."""
+"""Libraries that run the whole bag."""
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -99,7 +99,7 @@ def _measured(model: Model, whole: Callable[[Float32Array], Any], held: int) -> 
 def _whole(
     by: str, folder: Path, plan: dict[str, Any], model: Model
 ) -> Callable[[Float32Array], Any]:
-    """Return what runs the official formula over a whole bag."""
+    """Return a function that runs the official formula over a whole bag."""
     if by == NUMPY:
         return lambda features: _scored(model, _folded(model, None, features))
     if by == ONNX:
@@ -140,7 +140,7 @@ def _grown(model: Model, rng: np.random.Generator, count: int) -> Any:
 
 
 def _folded(model: Model, state: Any, features: Float32Array) -> Any:
-    """Return the state after also seeing features, on the next places of the grid."""
+    """Return the state with features added, on the next cells of the grid."""
     state = model.aggregator.initial_state() if state is None else state
     first = model.aggregator.instances(state)
     for at in range(0, len(features), CHUNK):

@@ -1,4 +1,4 @@
-"""The terms of a bundle's two parts, asked for or read from the model card, kept apart."""
+"""The licences of a bundle's two parts: as the user names them, or by the model card."""
 
 from __future__ import annotations
 
@@ -26,8 +26,13 @@ class Terms:
 
     @property
     def redistributable(self) -> bool:
-        """Whether the extractor may travel: `pack` leaves it out where it may not."""
+        """Whether the extractor may be passed on; `pack` leaves it out where it may not."""
         return CLOSED.search(self.licences.extractor) is None
+
+    @property
+    def aggregator_redistributable(self) -> bool:
+        """Whether the aggregator may be passed on, for a bundle that holds it alone."""
+        return CLOSED.search(self.licences.aggregator) is None
 
 
 def parse_licences(words: Sequence[str], *, card: str) -> Terms:

@@ -1,8 +1,8 @@
-"""The way from two checkpoints to a bundle, cheap checks first."""
+"""Make a bundle from an extractor and a head: export, compare, write."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,24 +22,19 @@ from edge_mil.errors import BundleError, SourceError
 from edge_mil.imaging import TissueTest
 from edge_mil.pipeline.ood.reference import REFERENCE_FILE
 from edge_mil.version import __version__
+from edge_mil_export.bundle.aggregator_bundle import bundle_name
 from edge_mil_export.bundle.licences import Terms, parse_licences
 from edge_mil_export.bundle.model_card import write_card
-from edge_mil_export.bundle.reference import make_reference
-from edge_mil_export.bundle.stain import fit_stain
-from edge_mil_export.commands.aggregator import bundle_name
+from edge_mil_export.bundle.reference_file import make_reference
+from edge_mil_export.bundle.stain_target import fit_stain
 from edge_mil_export.extractors import ExtractorSource, open_extractor
 from edge_mil_export.fidelity.bags import gather
 from edge_mil_export.fidelity.html_page import render_page
 from edge_mil_export.fidelity.measuring import measure
 from edge_mil_export.fidelity.report import Fidelity
 from edge_mil_export.fidelity.scoring import HeadScorer
-from edge_mil_export.onnx_export.aggregator import (
-    ExportedAggregator,
-    export_aggregator,
-    parse_classes,
-    parse_options,
-)
-from edge_mil_export.onnx_export.extractor import ExtractorGraph, export_extractor
+from edge_mil_export.onnx_export.exported_aggregator import ExportedAggregator, export_aggregator
+from edge_mil_export.onnx_export.extractor_graph import ExtractorGraph, export_extractor
 from edge_mil_export.tiles import FileTiles, TileMaker
 
 EXTRACTOR_FILE = "extractor.onnx"
@@ -48,14 +43,27 @@ INT8_FILES = {"cpu": "extractor.int8.cpu.onnx", "trt": "extractor.int8.trt.onnx"
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What `edge-mil-export bundle` was asked for; see its options.
+class BundleRequest:
+    """The options of `edge-mil-export bundle`, read and checked one by one.
 
     Attributes:
+        extractor: KIND:WHERE.
+        extractor_weights: File of its weights, where it does not hold them itself.
+        aggregator: Checkpoint of the head.
+        arch: Architecture of the head; None finds it from the checkpoint's keys.
+        arch_options: What the checkpoint cannot tell.
+        classes: Names of the outputs; None numbers them.
+        instances: grid or field.
         tile_px: Height and width.
-        int8: Whether the INT8 dialects are wanted too.
+        mpp: Pixel size that the model was trained at, um/px.
+        int8: Whether the INT8 dialects are exported too.
         fp16: Whether FP16 is, for TensorRT.
+        calibration: Folder of tiles, images or slides; None without.
+        fidelity_slides: Slides on which scores are compared.
         max_difference: What a slide score may move by.
+        normalise: As `--normalise` gives it.
+        name: Of the bundle; "" names it as its folder.
+        licences: As `--licence` gives them.
         stain: macenko or reinhard; None takes tiles as they are.
     """
 
@@ -63,8 +71,8 @@ class Wanted:
     extractor_weights: Path | None
     aggregator: Path
     arch: str | None
-    arch_options: tuple[str, ...]
-    classes: str | None
+    arch_options: Mapping[str, str]
+    classes: Sequence[str] | None
     instances: str
     tile_px: tuple[int, int]
     mpp: float
@@ -80,14 +88,14 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Made:
+class ExportedBundle:
     """A bundle that was written.
 
     Attributes:
-        bundle: It, opened and verified.
-        fidelity: Its report, as JSON values.
+        bundle: The bundle, opened and verified.
+        fidelity: Its fidelity report, as JSON values.
         summary: One line on the aggregator.
-        unknown_licences: Parts whose terms nobody named.
+        unknown_licences: Parts whose licence nobody named.
     """
 
     bundle: Bundle
@@ -96,52 +104,56 @@ class Made:
     unknown_licences: tuple[str, ...]
 
 
-def make_bundle(wanted: Wanted, out: Path) -> Made:
-    """Export, measure and write a bundle.
+def make_bundle(request: BundleRequest, out: Path) -> ExportedBundle:
+    """Export an extractor and a head, compare them with the originals, and write the bundle.
 
     Args:
-        wanted: What it is made from.
+        request: What the bundle is made from.
         out: Folder to write; an earlier bundle there is replaced.
 
     Raises:
-        EdgeMilError: An input does not fit, the graph is not the original, or no INT8 form holds.
+        EdgeMilError: An input does not fit, a graph is not its original, or no INT8 form holds.
     """
+    # 1. What costs nothing comes first: the folder, the slides, the head, the extractor's width.
     _check_out(out)
-    for slide in wanted.fidelity_slides:
+    for slide in request.fidelity_slides:
         if not slide.is_file():
             raise SourceError(f"There is no slide {slide}; check --fidelity-slide.")
     head = export_aggregator(
-        wanted.aggregator,
-        arch=wanted.arch,
-        options=parse_options(wanted.arch_options),
-        classes=parse_classes(wanted.classes),
+        request.aggregator,
+        arch=request.arch,
+        options=request.arch_options,
+        classes=request.classes,
     )
     source = open_extractor(
-        wanted.extractor,
-        weights=wanted.extractor_weights,
-        tile_px=wanted.tile_px,
-        normalise=wanted.normalise,
+        request.extractor,
+        weights=request.extractor_weights,
+        tile_px=request.tile_px,
+        normalise=request.normalise,
     )
-    terms = parse_licences(wanted.licences, card=source.licence)
-    width = _feature_width(source, head)
-    maker = TileMaker(wanted.tile_px, wanted.mpp, wanted.instances)
-    on, stain = gather(maker, wanted.calibration, wanted.fidelity_slides), None
-    if wanted.stain is not None:
-        stain, on = fit_stain(wanted.stain, on)
-    graph = export_extractor(source, width)
+    terms = parse_licences(request.licences, card=source.licence)
+    feature_dim = _feature_width(source, head)
+    # 2. Tiles that calibrate, and bags on which scores are compared.
+    maker = TileMaker(request.tile_px, request.mpp, request.instances)
+    tiles, stain = gather(maker, request.calibration, request.fidelity_slides), None
+    if request.stain is not None:
+        stain, tiles = fit_stain(request.stain, tiles)
+    # 3. The graphs, each compared with the original.
+    graph = export_extractor(source, feature_dim)
     fidelity = measure(
         source,
         graph,
         HeadScorer(head),
-        on,
-        int8=wanted.int8,
-        fp16=wanted.fp16,
-        max_difference=wanted.max_difference,
+        tiles,
+        int8=request.int8,
+        fp16=request.fp16,
+        max_difference=request.max_difference,
     )
-    manifest = _manifest(wanted, source, head, terms, wanted.name or bundle_name(out), stain)
+    # 4. The bundle's files.
+    manifest = _manifest(request, source, head, terms, request.name or bundle_name(out), stain)
     weights = {
-        "extractor": wanted.extractor_weights.name if wanted.extractor_weights else "in the file",
-        "aggregator": wanted.aggregator.name,
+        "extractor": request.extractor_weights.name if request.extractor_weights else "in the file",
+        "aggregator": request.aggregator.name,
     }
     document = fidelity.document()
     content = {
@@ -150,10 +162,10 @@ def make_bundle(wanted: Wanted, out: Path) -> Made:
         "fidelity.json": fidelity.to_json(),
         "fidelity.html": render_page(manifest.name, document),
         "model_card.md": write_card(manifest, head.summary, document, weights),
-        **_reference(source, on.read, TissueSpec()),
+        **_reference(source, tiles.read, TissueSpec()),
     }
     bundle = write_bundle(manifest, content, out)
-    return Made(bundle, document, head.summary, terms.unknown)
+    return ExportedBundle(bundle, document, head.summary, terms.unknown)
 
 
 def _check_out(out: Path) -> None:
@@ -169,7 +181,7 @@ def _feature_width(source: ExtractorSource, head: ExportedAggregator) -> int:
     width = int(source.features(probe).shape[1])
     if width != head.spec.feature_dim:
         raise BundleError(
-            f"{source.name} gives features of width {width} and {head.spec.architecture} wants "
+            f"{source.name} gives features of width {width} and {head.spec.architecture} takes "
             f"{head.spec.feature_dim}; name the extractor that the aggregator was trained on.",
             extractor=width,
             aggregator=head.spec.feature_dim,
@@ -178,7 +190,7 @@ def _feature_width(source: ExtractorSource, head: ExportedAggregator) -> int:
 
 
 def _manifest(
-    wanted: Wanted,
+    request: BundleRequest,
     source: ExtractorSource,
     head: ExportedAggregator,
     terms: Terms,
@@ -186,9 +198,9 @@ def _manifest(
     stain: StainSpec | None,
 ) -> Manifest:
     graphs = {"fp32": EXTRACTOR_FILE}
-    if wanted.fp16:
+    if request.fp16:
         graphs["fp16"] = FP16_FILE
-    if wanted.int8:
+    if request.int8:
         graphs |= {f"int8-{dialect}": file for dialect, file in INT8_FILES.items()}
     normal = source.normalisation
     return Manifest(
@@ -196,10 +208,10 @@ def _manifest(
         version="1",
         task=head.task,
         input=InputSpec(
-            instances=wanted.instances,
-            tile_height_px=wanted.tile_px[0],
-            tile_width_px=wanted.tile_px[1],
-            mpp=wanted.mpp,
+            instances=request.instances,
+            tile_height_px=request.tile_px[0],
+            tile_width_px=request.tile_px[1],
+            mpp=request.mpp,
             color_order="RGB",
             mean=normal.mean if normal else None,
             std=normal.std if normal else None,
@@ -215,9 +227,10 @@ def _manifest(
 
 
 def _graphs(graph: ExtractorGraph, fidelity: Fidelity) -> dict[str, bytes]:
-    quantised = {INT8_FILES[dialect]: climb.data for dialect, climb in fidelity.climbs.items()}
-    half = {} if fidelity.half is None else {FP16_FILE: fidelity.half.data}
-    return {EXTRACTOR_FILE: graph.data, **half, **quantised}
+    files = {EXTRACTOR_FILE: graph.data}
+    if fidelity.fp16 is not None:
+        files[FP16_FILE] = fidelity.fp16.data
+    return files | {INT8_FILES[dialect]: found.data for dialect, found in fidelity.int8.items()}
 
 
 def _reference(

@@ -1,4 +1,4 @@
-"""`model_card.md`: what a bundle is made from, how it was measured, under which terms."""
+"""Write `model_card.md`: what a bundle is made from, how it was measured, under which terms."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LINES = {
 def write_card(
     manifest: Manifest, summary: str, fidelity: dict[str, Any], weights: dict[str, str]
 ) -> bytes:
-    """Return the card.
+    """Return the card of a bundle with an extractor.
 
     Args:
         manifest: The bundle's.
@@ -73,3 +73,25 @@ def write_card(
         "",
     ]
     return "\n".join(lines).encode()
+
+
+def write_aggregator_card(manifest: Manifest, summary: str, weights: str) -> bytes:
+    """Return the card of a bundle that holds a head alone.
+
+    Args:
+        manifest: The bundle's.
+        summary: One line on the aggregator.
+        weights: The file that the weights came from.
+    """
+    card = (
+        f"# {manifest.name}\n\n"
+        f"{manifest.intended_use}\n\n"
+        f"- Aggregator only: it scores saved features of width {manifest.aggregator.feature_dim}.\n"
+        f"- {summary}\n"
+        f"- Outputs: {', '.join(manifest.task.classes)}\n"
+        f"- Weights: {weights}\n"
+        f"- Licence of the weights: {manifest.licences.aggregator}\n"
+        f"- Written by {manifest.created_by}\n\n"
+        "What it was trained on and how well it does is not in the checkpoint: ask its authors.\n"
+    )
+    return card.encode()

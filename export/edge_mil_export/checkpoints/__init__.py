@@ -1,5 +1,5 @@
 """Read checkpoint files without running anything that is in them.
 
-`reader` reads PyTorch and safetensors files to a state dict; `unwrapping` finds the model inside
-of what a trainer saved around it.
+`loading` reads PyTorch and safetensors files to a state dict; `unwrapping` finds the model inside
+of the wrappers that training code saves around it.
 """

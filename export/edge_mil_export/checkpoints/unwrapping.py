@@ -1,7 +1,7 @@
 """Take a state dict out of the wrappers that training code puts around it.
 
-Source:
-    `aggregators.md`, section 2: what DTFD, MHIM-MIL, ACMIL, AEM, TransMIL, MIL-Lab and CLAM write.
+What DTFD, MHIM-MIL, ACMIL, AEM, TransMIL, MIL-Lab and CLAM write: `docs/design/aggregators.md`,
+"Wrappers of checkpoints".
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ class Checkpoint:
 
 
 def unwrap(loaded: Mapping[Any, Any], *, name: str, weights: str | None) -> Checkpoint:
-    """Return the state dict inside of what a file holds.
+    """Return the state dict inside of a loaded file.
 
     Args:
-        loaded: What the file holds.
+        loaded: The mapping that the file holds.
         name: Its name, for messages.
         weights: student or teacher, where it holds both.
 
     Raises:
         CheckpointError: There is no state dict in it.
-        UsageError: It holds a student and a teacher, and `weights` does not say which.
+        UsageError: It holds a student and a teacher, and `weights` does not name one.
     """
     if weights not in (None, "student", "teacher"):
         raise UsageError(
@@ -97,7 +97,7 @@ def _holds_state(value: object) -> bool:
 
 
 def _inner(inside: Mapping[Any, Any], name: str, weights: str | None) -> Mapping[Any, Any] | None:
-    """Return what lies one wrapper further in; None where there is no wrapper."""
+    """Return the content of the outermost wrapper; None where there is no wrapper."""
     student, teacher = inside.get("model"), inside.get("teacher")
     if _holds_state(teacher):
         if not _holds_state(student):

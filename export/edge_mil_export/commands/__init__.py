@@ -1,1 +1,1 @@
-"""The commands of `edge-mil-export`, a file each."""
+"""The subcommands of `edge-mil-export`, a file each; `head_options` are the options they share."""

@@ -1,4 +1,4 @@
-"""`edge-mil-export audit`: can a head score high because something is absent?"""
+"""`edge-mil-export audit`: test whether a head can score high because something is absent."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from edge_mil_export.commands import head_options
 
 if TYPE_CHECKING:
     from edge_mil_export.audit.table import Audited
@@ -52,16 +54,15 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Train, and print the table.
+    """Train the heads and print the table.
 
     Raises:
         UsageError: The head or an option is unknown.
     """
     from edge_mil.errors import UsageError
     from edge_mil_export.audit.table import markdown
-    from edge_mil_export.onnx_export.aggregator import parse_options
 
-    options = parse_options(arguments.arch_option)
+    options = head_options.parse_options(arguments.arch_option)
     for name in ("seeds", "jobs"):
         number = getattr(arguments, name)
         if number is not None and number < 1:
@@ -92,7 +93,7 @@ def _audited(
         waiting = {
             name: pool.submit(_audit, name, given, seeds)
             for name, given in chosen
-            if jobs > 1 and _is_ours(name)
+            if jobs > 1 and _is_shipped(name)
         }
         for name, given in chosen:
             try:
@@ -103,8 +104,8 @@ def _audited(
                 print(f"edge-mil-export: {name} has no fresh weights, left out", file=sys.stderr)
 
 
-def _is_ours(name: str) -> bool:
-    """Say whether another process knows a head: not one that a user's program registered."""
+def _is_shipped(name: str) -> bool:
+    """Return whether another process has a head: not one that a user's program registered."""
     from edge_mil_export.architectures.registry import variants
 
     found = next((v for v in variants() if v.name == name), None)
@@ -132,7 +133,7 @@ def _audit(name: str, options: dict[str, str], seeds: int | None) -> Audited:
     from torch import nn
 
     from edge_mil.errors import UsageError
-    from edge_mil_export.architectures.registry import fresh_head
+    from edge_mil_export.architectures.building import fresh_head
     from edge_mil_export.audit.references import REFERENCES
     from edge_mil_export.audit.table import Audited
     from edge_mil_export.audit.training import CLASSES, SEEDS, SLOW_SIZES, Sizes, audit

@@ -1,4 +1,4 @@
-"""`edge-mil-export bundle`: an extractor and an aggregator to a bundle, measured first."""
+"""`edge-mil-export bundle`: export an extractor and an aggregator as one bundle."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 from edge_mil.errors import UsageError
 from edge_mil.types import check_mpp
+from edge_mil_export.commands import head_options
 
 if TYPE_CHECKING:
-    from edge_mil_export.bundle.making import Made
+    from edge_mil_export.bundle.making import ExportedBundle
 
 PRECISIONS = ("fp32", "fp16", "int8")
 MAX_TILE_PX = 8192
 DEFAULT_DIFFERENCE = 0.02
+"""What a slide score may move by, of a probability."""
 
 
 def add_parser(subparsers: Any) -> None:
     """Add `bundle`."""
-    from edge_mil_export.commands import aggregator as aggregator_command
-
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "bundle",
         help="export an extractor and an aggregator",
@@ -44,7 +44,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--aggregator", type=Path, required=True, metavar="CHECKPOINT", help="the head's weights"
     )
-    aggregator_command.add_arguments(parser)
+    head_options.add_arguments(parser)
     parser.add_argument(
         "--instances",
         choices=("grid", "field"),
@@ -112,21 +112,21 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Export, measure, write, and print what came of it.
+    """Export, measure and write the bundle, and print the fidelity figures.
 
     Raises:
         EdgeMilError: An input or option does not fit; the message says which.
     """
-    from edge_mil_export.bundle.making import Wanted, make_bundle
+    from edge_mil_export.bundle.making import BundleRequest, make_bundle
 
     precisions = _precisions(arguments.precision)
-    wanted = Wanted(
+    request = BundleRequest(
         extractor=arguments.extractor,
         extractor_weights=arguments.extractor_weights,
         aggregator=arguments.aggregator,
         arch=arguments.arch,
-        arch_options=tuple(arguments.arch_option),
-        classes=arguments.classes,
+        arch_options=head_options.parse_options(arguments.arch_option),
+        classes=head_options.parse_classes(arguments.classes),
         instances=arguments.instances,
         tile_px=parse_tile(arguments.tile_px),
         mpp=check_mpp(arguments.mpp, "--mpp"),
@@ -140,24 +140,24 @@ def run(arguments: argparse.Namespace) -> int:
         licences=tuple(arguments.licence),
         stain=arguments.stain,
     )
-    if wanted.int8 and wanted.calibration is None:
+    if request.int8 and request.calibration is None:
         raise UsageError(
             "int8 needs --calibration DIR, a folder of tiles or slides like those that the model "
             "will see; or export with --precision fp32."
         )
-    if not (math.isfinite(wanted.max_difference) and wanted.max_difference > 0):
-        raise UsageError(f"--max-score-difference must be above 0, got {wanted.max_difference:g}.")
-    made = make_bundle(wanted, arguments.out)
-    for part in made.unknown_licences:
+    if not (math.isfinite(request.max_difference) and request.max_difference > 0):
+        raise UsageError(f"--max-score-difference must be above 0, got {request.max_difference:g}.")
+    exported = make_bundle(request, arguments.out)
+    for part in exported.unknown_licences:
         print(
             f"edge-mil-export: the licence of the {part} is not known; name it with "
             f"--licence {part}=TEXT.",
             file=sys.stderr,
         )
     if arguments.json:
-        print(json.dumps(_document(made, arguments.out)))
+        print(json.dumps(_document(exported, arguments.out)))
     else:
-        _print(made, arguments.out)
+        _print(exported, arguments.out)
     return 0
 
 
@@ -174,19 +174,19 @@ def parse_tile(text: str) -> tuple[int, int]:
 
 
 def _precisions(text: str) -> list[str]:
-    wanted = [word.strip() for word in text.split(",")]
-    for word in wanted:
+    precisions = [word.strip() for word in text.split(",")]
+    for word in precisions:
         if word not in PRECISIONS:
             raise UsageError(
                 f"There is no precision {word!r}; name fp32, fp32,int8 or fp32,fp16,int8."
             )
-    return wanted
+    return precisions
 
 
-def _document(made: Made, out: Path) -> dict[str, Any]:
-    manifest = made.bundle.manifest
+def _document(exported: ExportedBundle, out: Path) -> dict[str, Any]:
+    manifest = exported.bundle.manifest
     return {
-        "bundle": made.bundle.digest,
+        "bundle": exported.bundle.digest,
         "path": str(out),
         "name": manifest.name,
         "extractor": manifest.extractor.name if manifest.extractor else "",
@@ -195,25 +195,25 @@ def _document(made: Made, out: Path) -> dict[str, Any]:
         "classes": list(manifest.task.classes),
         "files": sorted(manifest.files),
         "redistributable": manifest.redistributable,
-        "fidelity": made.fidelity,
+        "fidelity": exported.fidelity,
     }
 
 
-def _print(made: Made, out: Path) -> None:
-    manifest, on = made.bundle.manifest, made.fidelity["measured_on"]
+def _print(exported: ExportedBundle, out: Path) -> None:
+    manifest, on = exported.bundle.manifest, exported.fidelity["measured_on"]
     name = manifest.extractor.name if manifest.extractor else ""
     print(f"{name}: features of width {manifest.aggregator.feature_dim}")
-    print(made.summary)
+    print(exported.summary)
     print(
         f"measured on {len(on['bags'])} bags, {on['tiles']} tiles: {on['source']} "
-        f"(against {made.fidelity['reference']})"
+        f"(against {exported.fidelity['reference']})"
     )
     print(f"  {'':10}{'score moved: mean':>18}{'max':>9}{'flips':>7}{'centred cosine min':>20}")
-    for key, figures in made.fidelity["comparisons"].items():
+    for key, figures in exported.fidelity["comparisons"].items():
         form = figures.get("form", {}).get("name", "")
         print(
             f"  {key:10}{figures['score_difference_mean']:18.4f}"
             f"{figures['score_difference_max']:9.4f}{figures['class_flips']:7d}"
             f"{figures['centred_cosine_min']:20.4f}  {form}"
         )
-    print(f"wrote {out} ({made.bundle.digest[:19]})")
+    print(f"wrote {out} ({exported.bundle.digest[:19]})")

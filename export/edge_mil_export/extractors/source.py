@@ -1,20 +1,17 @@
-"""An extractor before it is exported: what computes its features, and what is known of it."""
+"""An extractor before its export: what computes its features, and how its images are normalised."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 
 from edge_mil.errors import UsageError
 from edge_mil.types import Float32Array, UInt8Array
 from edge_mil_export.errors import ExtractorError
-
-if TYPE_CHECKING:
-    import onnx
-    from torch import nn
 
 MAX_CHANNEL = 255.0
 
@@ -28,29 +25,22 @@ class Normalisation:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ExtractorSource:
-    """An extractor as its author saved it; exactly one of `module` and `model` is there.
+class ExtractorSource(ABC):
+    """An extractor as its author saved it: tiles to features, the reference of every export.
 
     Attributes:
         name: As the command named it: "timm:resnet18".
         tile_px: Height and width of a tile.
         normalisation: None where the network takes 0 to 255 and normalises by itself.
-        module: Float32 (n, 3, h, w) to features (n, d), in evaluation mode, on the CPU.
-        model: The same as an ONNX model; or one that takes uint8 (n, h, w, 3) itself.
         licence: Terms of the weights as their source states them; "" when it does not.
+        framework: What computes the features, for the fidelity report.
     """
 
+    framework: ClassVar[str]
     name: str
     tile_px: tuple[int, int]
     normalisation: Normalisation | None
-    module: nn.Module | None = None
-    model: onnx.ModelProto | None = None
-    licence: str = ""
-
-    @property
-    def framework(self) -> str:
-        """What computes the reference: torch, or the file itself in ONNX Runtime."""
-        return "torch" if self.module is not None else "the ONNX file"
+    licence: str = field(default="", kw_only=True)
 
     def normalise(self, tiles: UInt8Array) -> Float32Array:
         """Return tiles (n, h, w, 3) as the network takes them: float32 (n, 3, h, w)."""
@@ -68,30 +58,11 @@ class ExtractorSource:
         Raises:
             ExtractorError: The network does not take such tiles, or gives no features.
         """
-        if self.model is not None:
-            from edge_mil_export.extractors.onnx_file import run_source
+        return checked_features(self.run(tiles), len(tiles), self.name)
 
-            found = run_source(self.model, tiles, self)
-        else:
-            assert self.module is not None
-            found = _run_module(self.module, self.normalise(tiles), self.name)
-        return checked_features(found, len(tiles), self.name)
-
-
-def _run_module(module: nn.Module, planes: Float32Array, name: str) -> object:
-    import torch
-
-    try:
-        with torch.inference_mode():
-            found = module(torch.from_numpy(planes))
-    except (RuntimeError, TypeError, ValueError, AssertionError) as error:
-        shape = "x".join(str(side) for side in planes.shape)
-        line = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
-        raise ExtractorError(
-            f"{name} does not take tiles of {shape} ({line}); check --tile-px, and that it takes "
-            "float32 images (n, 3, h, w)."
-        ) from error
-    return found.numpy() if isinstance(found, torch.Tensor) else found
+    @abstractmethod
+    def run(self, tiles: UInt8Array) -> object:
+        """Return what the network gives for tiles uint8 (n, h, w, 3), unchecked."""
 
 
 def checked_features(found: object, count: int, name: str) -> Float32Array:

@@ -2,7 +2,8 @@
 
 PyPI's torchvision beside a CPU-only torch fails to import ("operator torchvision::nms does not
 exist"), since it registers shapes for operators that its own library did not bring. Neither timm's
-models nor the exporter use any of those operators (`runtime.md`, section 1).
+models nor the exporter use any of those operators (`docs/design/quantization-and-runtime.md`,
+"Exporting the extractor").
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def import_torchvision() -> None:
             warnings.simplefilter("ignore")
             import torchvision  # noqa: F401 - the import itself is what is wanted
     except (ImportError, RuntimeError, AttributeError):
-        # Without torchvision timm's models still work; timm says what it misses, if it does.
+        # timm's models work without torchvision; where one does not, timm's error names it.
         sys.modules.pop("torchvision", None)
     finally:
         setattr(torch.library, "register_fake", real)  # noqa: B010

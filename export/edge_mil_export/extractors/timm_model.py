@@ -1,4 +1,4 @@
-"""timm models by name, with weights from a file; nothing is downloaded."""
+"""`timm:NAME`: timm models by name, with weights from a file; nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -7,14 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_mil.errors import UsageError
-from edge_mil_export.checkpoints.reader import load_state_dict
-from edge_mil_export.errors import ExtractorError
-from edge_mil_export.extractors.source import (
-    ExtractorSource,
-    Normalisation,
-    parse_normalisation,
-)
+from edge_mil_export.checkpoints.loading import load_state_dict
+from edge_mil_export.errors import ExtractorError, first_line
+from edge_mil_export.extractors.source import Normalisation, parse_normalisation
 from edge_mil_export.extractors.timm_import import import_timm
+from edge_mil_export.extractors.torch_module import TorchExtractor
 
 if TYPE_CHECKING:
     import torch
@@ -22,12 +19,12 @@ if TYPE_CHECKING:
 
 SHOWN_KEYS = 3
 COUNTER = "num_batches_tracked"
-"""Of BatchNorm; used in training only, and often left out of files."""
+"""Counter of BatchNorm: used in training only, and often left out of files."""
 
 
 def open_timm(
     name: str, weights: Path | None, tile_px: tuple[int, int], normalise: str | None
-) -> ExtractorSource:
+) -> TorchExtractor:
     """Build a timm model with `num_classes=0` and load its weights.
 
     Args:
@@ -54,13 +51,8 @@ def open_timm(
         if normalise is not None
         else Normalisation(tuple(config["mean"]), tuple(config["std"]))
     )
-    return ExtractorSource(
-        name=f"timm:{name}",
-        tile_px=tile_px,
-        normalisation=normalisation,
-        module=module.eval(),
-        licence=str(config.get("license") or ""),
-    )
+    licence = str(config.get("license") or "")
+    return TorchExtractor(f"timm:{name}", tile_px, normalisation, module.eval(), licence=licence)
 
 
 def build(name: str, tile_px: tuple[int, int]) -> nn.Module:
@@ -89,7 +81,7 @@ def build(name: str, tile_px: tuple[int, int]) -> nn.Module:
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:
         size = f"{tile_px[0]}x{tile_px[1]}"
         raise UsageError(
-            f"timm:{name} cannot be built for tiles of {size} ({_first_line(error)}); "
+            f"timm:{name} cannot be built for tiles of {size} ({first_line(error)}); "
             "check --tile-px."
         ) from error
     return model.eval()
@@ -144,7 +136,3 @@ def _fit_positions(module: nn.Module, state: dict[str, torch.Tensor]) -> None:
         new_size=list(grid),
         num_prefix_tokens=int(prefix),  # type: ignore[arg-type]
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]

@@ -6,12 +6,13 @@ import warnings
 from pathlib import Path
 
 from edge_mil_export.errors import ExtractorError
-from edge_mil_export.extractors.source import ExtractorSource, Normalisation
+from edge_mil_export.extractors.source import Normalisation
+from edge_mil_export.extractors.torch_module import TorchExtractor
 
 
 def open_torchscript(
     path: Path, tile_px: tuple[int, int], normalisation: Normalisation | None
-) -> ExtractorSource:
+) -> TorchExtractor:
     """Load a TorchScript file onto the CPU.
 
     Args:
@@ -36,6 +37,4 @@ def open_torchscript(
             f"{path.name} is no TorchScript program (or was cut short); save it with "
             "torch.jit.save, or use timm: or python: for a state dict."
         ) from error
-    return ExtractorSource(
-        f"torchscript:{path.name}", tile_px, normalisation, module=module.float().eval()
-    )
+    return TorchExtractor(f"torchscript:{path.name}", tile_px, normalisation, module.float().eval())

@@ -1,4 +1,4 @@
-"""Which tiles calibrate, and which held-back bags decide: never the same ones."""
+"""Split tiles into those that calibrate and bags on which scores are compared: never the same."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from edge_mil_export.fidelity.generated import paint_tiles
 from edge_mil_export.tiles import FileTiles, TileMaker, spread
 
 CALIBRATION_TILES = 64
-"""256 did no better (`runtime.md`, section 7)."""
+"""256 did no better (`docs/design/quantization-and-runtime.md`, "Fidelity on real tissue")."""
 MIN_TILES = 16
 BAG_TILES = 16
 """Tiles of a bag that is made up of single tiles."""
 MIN_BAG_TILES = 8
-MIN_JUDGED_BAGS = 8
+MIN_COMPARED_BAGS = 8
+"""With fewer, slides are compared in strips too."""
 MAX_BAGS = 32
-MAX_JUDGED_TILES = 384
-"""Of images; slides are judged whole (up to 1024 tiles each)."""
+MAX_COMPARED_TILES = 384
+"""Of images; slides are compared whole (up to 1024 tiles each)."""
 SLIDES, HELD_BACK, GENERATED = "slides", "calibration images held back", "generated tiles"
 
 
@@ -56,14 +57,14 @@ class Bag:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FidelitySet:
-    """What an export is calibrated and judged on.
+    """The tiles that an export is calibrated and compared on.
 
     Attributes:
         calibration: uint8 (n, h, w, 3); None where nothing is quantised.
         calibration_files: Their files.
         bags: Never of the tiles that calibrate.
         source: What the bags are: slides, calibration images held back, or generated tiles.
-        read: All that the calibration folder gave, for the bundle's own reference.
+        read: All tiles of the calibration folder, for the bundle's own reference.
     """
 
     calibration: UInt8Array | None
@@ -85,10 +86,10 @@ def gather(maker: TileMaker, calibration: Path | None, slides: Sequence[Path]) -
         CalibrationError: There are too few tiles, or a file cannot be used.
         SourceError: A file is damaged.
     """
-    shown = tuple(_slide_bag(maker.slide(path), len(slides)) for path in slides)
+    slide_bags = tuple(_slide_bag(maker.slide(path), len(slides)) for path in slides)
     tiles: UInt8Array | None = None
     names: tuple[str, ...] = ()
-    held: tuple[Bag, ...] = ()
+    held_back: tuple[Bag, ...] = ()
     files: list[FileTiles] = []
     if calibration is not None:
         files = maker.folder(calibration)
@@ -101,11 +102,11 @@ def gather(maker: TileMaker, calibration: Path | None, slides: Sequence[Path]) -
                 tiles=count,
                 wanted=MIN_TILES,
             )
-        tiles, names, held = split(files)
-    if shown:
-        return FidelitySet(tiles, names, shown, SLIDES, tuple(files))
-    if held:
-        return FidelitySet(tiles, names, held, HELD_BACK, tuple(files))
+        tiles, names, held_back = split(files)
+    if slide_bags:
+        return FidelitySet(tiles, names, slide_bags, SLIDES, tuple(files))
+    if held_back:
+        return FidelitySet(tiles, names, held_back, HELD_BACK, tuple(files))
     painted = tuple(
         Bag(f"generated {k}", paint_tiles(BAG_TILES, maker.tile_px, k)) for k in range(4)
     )
@@ -113,11 +114,11 @@ def gather(maker: TileMaker, calibration: Path | None, slides: Sequence[Path]) -
 
 
 def _slide_bag(slide: FileTiles, slides: int) -> Bag:
-    """Return a slide as a bag; of a few slides strips are scored too, as a live session does.
+    """Return a slide as a bag; of few slides, strips are bags too.
 
-    The score of a single bag can stay where it is by luck, which would decide the ladder.
+    The score of a single bag can stay where it is by luck, which would decide the search.
     """
-    wanted = -(-MIN_JUDGED_BAGS // slides) if slides < MIN_JUDGED_BAGS else 1
+    wanted = -(-MIN_COMPARED_BAGS // slides) if slides < MIN_COMPARED_BAGS else 1
     parts = max(1, min(wanted, len(slide.tiles) // MIN_BAG_TILES))
     return Bag(slide.name, slide.tiles, parts)
 
@@ -128,7 +129,7 @@ def split(
     """Return the calibration tiles, their files, and the bags that are held back."""
     if all(file.is_tile for file in files):
         return _split_tiles(files)
-    # A quarter of the images calibrates: 10 of 39 where the ladder was measured.
+    # A quarter of the images calibrates: 10 of 39 where the recipes were measured.
     count = max(2, -(-len(files) // 4))
     while count < len(files) // 2 and _tiles_of(files, count) < CALIBRATION_TILES:
         count += 1
@@ -189,5 +190,5 @@ def _calibration(files: Sequence[FileTiles]) -> UInt8Array:
 def _limited(bags: Sequence[Bag]) -> tuple[Bag, ...]:
     """Return at most 32 bags and some 384 tiles."""
     kept = [bags[number] for number in spread(len(bags), MAX_BAGS)]
-    share = max(BAG_TILES, MAX_JUDGED_TILES // max(1, len(kept)))
+    share = max(BAG_TILES, MAX_COMPARED_TILES // max(1, len(kept)))
     return tuple(Bag(bag.name, bag.tiles[spread(len(bag.tiles), share)]) for bag in kept)

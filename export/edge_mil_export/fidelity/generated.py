@@ -1,4 +1,4 @@
-"""Tiles painted from noise in the colours of H&E, for when there are no images to measure on."""
+"""Paint tiles from noise in the colours of H&E, where there are no images to compare on."""
 
 from __future__ import annotations
 

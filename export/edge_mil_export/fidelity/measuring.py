@@ -1,4 +1,4 @@
-"""Measure an FP32 graph, make FP16 and both INT8 dialects, and measure those too."""
+"""Measure an FP32 graph, make FP16 and both INT8 dialects of it, and measure those too."""
 
 from __future__ import annotations
 
@@ -13,26 +13,28 @@ from edge_mil_export.agreement import Agreement, BagScorer, compare
 from edge_mil_export.errors import QuantizationError
 from edge_mil_export.extractors.source import ExtractorSource
 from edge_mil_export.fidelity.bags import Bag, FidelitySet
-from edge_mil_export.fidelity.report import Fidelity, Half
+from edge_mil_export.fidelity.report import Fidelity, Fp16Result
 from edge_mil_export.fidelity.stain_shift import shifted_bags
-from edge_mil_export.onnx_export.extractor import ExtractorGraph, open_graph
+from edge_mil_export.onnx_export.extractor_graph import ExtractorGraph, open_graph
 from edge_mil_export.onnx_export.graph_surgery import resolve_constants
 from edge_mil_export.progress import progress
-from edge_mil_export.quantize.calibration import Calibrator
-from edge_mil_export.quantize.fp16 import half_precision
+from edge_mil_export.quantize.calibrator import Calibrator
+from edge_mil_export.quantize.fp16 import to_fp16
 from edge_mil_export.quantize.qdq import DIALECTS
-from edge_mil_export.quantize.search import Acceptance, SearchResult, climb
+from edge_mil_export.quantize.search import Acceptance, SearchResult, search_recipe
 from edge_mil_export.quantize.sensitivity import Sensitivity, layer_sensitivities
 
 BATCH = 8
+"""Tiles of one run: ONNX Runtime is as fast at 8 as at 32."""
 SENSITIVITY_TILES = 8
+"""Enough to rank layers."""
 
 
 def measure(
     source: ExtractorSource,
     graph: ExtractorGraph,
     scorer: BagScorer,
-    on: FidelitySet,
+    tiles: FidelitySet,
     *,
     int8: bool,
     fp16: bool = False,
@@ -44,24 +46,35 @@ def measure(
         source: The original.
         graph: Its FP32 graph.
         scorer: The bundle's head.
-        on: Calibration tiles and held-back bags.
+        tiles: Calibration tiles and bags that do not calibrate.
         int8: Also make and measure the INT8 dialects.
         fp16: Also make and measure FP16.
         max_difference: What a slide score may move by.
 
     Raises:
-        QuantizationError: A dialect has no form that holds; the message names the layers. Or FP16
-            does not hold.
+        QuantizationError: No recipe of a dialect holds; the message names the layers. Or FP16 does
+            not hold.
     """
-    reference = _features(source.features, on.bags, f"{source.framework} FP32")
-    fp32 = compare(reference, bag_features(graph.data, on.bags), scorer)
-    half = _halve(graph.model, reference, scorer, on, max_difference) if fp16 else None
-    climbs: dict[str, SearchResult] = {}
-    between = None
+    reference = _features(source.features, tiles.bags, f"{source.framework} FP32")
+    fp32 = compare(reference, bag_features(graph.data, tiles.bags), scorer)
+    fp16_result = None
+    if fp16:
+        fp16_result = _measure_fp16(graph.model, reference, scorer, tiles.bags, max_difference)
+    searches: dict[str, SearchResult] = {}
+    between_dialects = None
     if int8:
-        climbs, between = _climb_both(graph.model, reference, scorer, on, max_difference)
+        searches, between_dialects = _search_dialects(
+            graph.model, reference, scorer, tiles, max_difference
+        )
     return Fidelity(
-        source.framework, graph.max_error, fp32, climbs, between, max_difference, on, half
+        source.framework,
+        graph.max_error,
+        fp32,
+        searches,
+        between_dialects,
+        max_difference,
+        tiles,
+        fp16_result,
     )
 
 
@@ -80,15 +93,15 @@ def _features(
     return found
 
 
-def _halve(
+def _measure_fp16(
     model: onnx.ModelProto,
     reference: list[Float32Array],
     scorer: BagScorer,
-    on: FidelitySet,
+    bags: Sequence[Bag],
     max_difference: float,
-) -> Half:
-    data = half_precision(model).SerializeToString()
-    agreement = compare(reference, bag_features(data, on.bags), scorer)
+) -> Fp16Result:
+    data = to_fp16(model).SerializeToString()
+    agreement = compare(reference, bag_features(data, bags), scorer)
     # Written so that NaN is refused too: an activation beyond FP16's range becomes infinite.
     if not agreement.score_difference_max <= max_difference:
         raise QuantizationError(
@@ -96,41 +109,44 @@ def _halve(
             f"{max_difference:g} is allowed; export without fp16, or allow more with "
             "--max-score-difference."
         )
-    return Half(agreement, data)
+    return Fp16Result(agreement, data)
 
 
-def _climb_both(
+def _search_dialects(
     model: onnx.ModelProto,
     reference: list[Float32Array],
     scorer: BagScorer,
-    on: FidelitySet,
+    tiles: FidelitySet,
     max_difference: float,
 ) -> tuple[dict[str, SearchResult], Agreement]:
+    """Search a recipe for each dialect; return them, and how well the two agree."""
     resolved = resolve_constants(model)
-    assert on.calibration is not None
-    calibrator = Calibrator(resolved, on.calibration)
+    assert tiles.calibration is not None
+    calibration = tiles.calibration
+    calibrator = Calibrator(resolved, calibration)
 
-    judged: dict[bytes, list[Float32Array]] = {}
-    others = shifted_bags(on.bags)
-    other_reference = bag_features(model.SerializeToString(), others)
+    measured: dict[bytes, list[Float32Array]] = {}  # SHA-256 of a graph -> its features
+    shifted = shifted_bags(tiles.bags)
+    shifted_reference = bag_features(model.SerializeToString(), shifted)
 
-    def plain(data: bytes) -> Agreement:
-        found = judged[hashlib.sha256(data).digest()] = bag_features(data, on.bags)
-        return compare(reference, found, scorer)
+    def plain_agreement(data: bytes) -> Agreement:
+        features = bag_features(data, tiles.bags)
+        measured[hashlib.sha256(data).digest()] = features
+        return compare(reference, features, scorer)
 
-    def shifted(data: bytes) -> Agreement:
-        return compare(other_reference, bag_features(data, others), scorer)
+    def shifted_agreement(data: bytes) -> Agreement:
+        return compare(shifted_reference, bag_features(data, shifted), scorer)
 
     def sensitivity(dialect: str) -> list[Sensitivity]:
-        assert on.calibration is not None
-        some = on.calibration[:SENSITIVITY_TILES]
-        return layer_sensitivities(resolved, calibrator.statistics("MinMax"), dialect, some)
+        statistics = calibrator.statistics("MinMax")
+        return layer_sensitivities(resolved, statistics, dialect, calibration[:SENSITIVITY_TILES])
 
-    climbs = {
-        dialect: climb(
-            resolved, calibrator, dialect, Acceptance(plain, shifted), sensitivity, max_difference
+    acceptance = Acceptance(plain_agreement, shifted_agreement)
+    searches = {
+        dialect: search_recipe(
+            resolved, calibrator, dialect, acceptance, sensitivity, max_difference
         )
         for dialect in DIALECTS
     }
-    cpu, trt = (judged[hashlib.sha256(climbs[dialect].data).digest()] for dialect in DIALECTS)
-    return climbs, compare(cpu, trt, scorer)
+    cpu, trt = (measured[hashlib.sha256(searches[d].data).digest()] for d in DIALECTS)
+    return searches, compare(cpu, trt, scorer)

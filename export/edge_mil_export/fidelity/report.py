@@ -1,4 +1,4 @@
-"""`fidelity.json`: what was compared, on what, and how far the scores moved."""
+"""`fidelity.json`: what was compared, on which bags, and how far the scores moved."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ DIGITS = 6
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class Half:
-    """The FP16 graph against the reference, and the graph."""
+class Fp16Result:
+    """The FP16 graph, serialised, and its agreement with the reference."""
 
     agreement: Agreement
     data: bytes
@@ -25,40 +25,39 @@ class Half:
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Fidelity:
-    """All that was measured of one export.
+    """The comparisons of one export.
 
     Attributes:
         framework: What computed the reference: torch, or the ONNX file.
         graph_error: Largest difference of the FP32 graph's features from the reference's on noise,
             of max(1, largest feature).
         fp32: The FP32 graph against the reference.
-        climbs: Dialect -> its ladder.
-        between: The two dialects against each other; None without INT8.
+        int8: Dialect -> the recipe that it takes, and those that were tried.
+        between_dialects: The two dialects against each other; None without INT8.
         max_difference: What a slide score may move by.
         measured_on: The bags.
-        half: FP16; None without it.
+        fp16: The FP16 graph; None without it.
     """
 
     framework: str
     graph_error: float
     fp32: Agreement
-    climbs: Mapping[str, SearchResult]
-    between: Agreement | None
+    int8: Mapping[str, SearchResult]
+    between_dialects: Agreement | None
     max_difference: float
     measured_on: FidelitySet
-    half: Half | None = None
+    fp16: Fp16Result | None = None
 
     def document(self) -> dict[str, Any]:
-        """Return the report as JSON values."""
-        on = self.measured_on
+        tiles = self.measured_on
         comparisons: dict[str, Any] = {"fp32": _figures(self.fp32)}
-        if self.half is not None:
-            comparisons["fp16"] = _figures(self.half.agreement)
-        for dialect, climb in self.climbs.items():
+        if self.fp16 is not None:
+            comparisons["fp16"] = _figures(self.fp16.agreement)
+        for dialect, search in self.int8.items():
             comparisons[f"int8-{dialect}"] = {
-                **_figures(climb.chosen.agreement),
-                "form": _rung(climb.chosen),
-                "ladder": [_step(tried) for tried in climb.tried],
+                **_figures(search.chosen.agreement),
+                "form": _recipe(search.chosen),
+                "ladder": [_step(candidate) for candidate in search.candidates],
             }
         document: dict[str, Any] = {
             "notice": RESEARCH_USE_ONLY,
@@ -66,40 +65,41 @@ class Fidelity:
             "max_score_difference": self.max_difference,
             "fp32_graph_error": self.graph_error,
             "measured_on": {
-                "source": on.source,
+                "source": tiles.source,
                 "bags": [
-                    {"name": name, "tiles": tiles}
-                    for bag in on.bags
-                    for name, tiles in bag.scored()
+                    {"name": name, "tiles": count}
+                    for bag in tiles.bags
+                    for name, count in bag.scored()
                 ],
-                "tiles": sum(len(bag.tiles) for bag in on.bags),
+                "tiles": sum(len(bag.tiles) for bag in tiles.bags),
             },
             "comparisons": comparisons,
         }
-        if on.calibration is not None and self.climbs:
+        if tiles.calibration is not None and self.int8:
             document["calibration"] = {
-                "tiles": len(on.calibration),
-                "files": list(on.calibration_files),
+                "tiles": len(tiles.calibration),
+                "files": list(tiles.calibration_files),
             }
-        if self.between is not None:
-            document["int8_cpu_against_trt"] = _figures(self.between)
+        if self.between_dialects is not None:
+            document["int8_cpu_against_trt"] = _figures(self.between_dialects)
         return document
 
     def to_json(self) -> bytes:
-        """Return the bytes of `fidelity.json`."""
         return (json.dumps(self.document(), indent=2, sort_keys=True) + "\n").encode()
 
 
-def _step(tried: Candidate) -> dict[str, Any]:
-    shifted = {} if tried.shifted is None else {"shifted_stain": _short(tried.shifted)}
-    return {"form": _rung(tried), **_short(tried.agreement), **shifted}
+def _step(candidate: Candidate) -> dict[str, Any]:
+    shifted = {}
+    if candidate.shifted is not None:
+        shifted["shifted_stain"] = _without_bags(candidate.shifted)
+    return {"form": _recipe(candidate), **_without_bags(candidate.agreement), **shifted}
 
 
-def _rung(tried: Candidate) -> dict[str, Any]:
+def _recipe(candidate: Candidate) -> dict[str, Any]:
     return {
-        "calibration": tried.rung.method,
-        "fp32_layers": tried.rung.fp32_layers,
-        "name": tried.rung.name,
+        "calibration": candidate.recipe.method,
+        "fp32_layers": candidate.recipe.fp32_layers,
+        "name": candidate.recipe.name,
     }
 
 
@@ -110,7 +110,7 @@ def _figures(agreement: Agreement) -> dict[str, Any]:
     return {**figures, "score_difference_per_bag": [_rounded(number) for number in moved]}
 
 
-def _short(agreement: Agreement) -> dict[str, Any]:
+def _without_bags(agreement: Agreement) -> dict[str, Any]:
     figures = _figures(agreement)
     del figures["score_difference_per_bag"]
     return figures

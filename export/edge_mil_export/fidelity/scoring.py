@@ -1,4 +1,4 @@
-"""The bundle's own head, run whole on a bag, as the judge of every extractor graph."""
+"""Score bags with the bundle's own head, to compare extractor graphs."""
 
 from __future__ import annotations
 
@@ -6,12 +6,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edge_mil.aggregators.dense import softmax_rows
 from edge_mil.backends import open_backend
 from edge_mil.protocols import Graph
 from edge_mil.types import Float32Array, Float64Array
 
 if TYPE_CHECKING:
-    from edge_mil_export.onnx_export.aggregator import ExportedAggregator
+    from edge_mil_export.onnx_export.exported_aggregator import ExportedAggregator
+
+
+SMALLEST_LENGTH = 1e-12
+"""A shorter vector is not brought to unit length."""
 
 
 class HeadScorer:
@@ -33,17 +38,12 @@ class HeadScorer:
             found = self._module(torch.from_numpy(np.ascontiguousarray(features)))
         logits = found.detach().double().numpy().ravel()
         if self._kind == "softmax":
-            powers = np.exp(logits - logits.max())
-            shares: Float64Array = powers / powers.sum()
-            return shares
+            return softmax_rows(logits)
         if self._kind == "sigmoid":
-            odds: Float64Array = 1 / (1 + np.exp(-logits))
-            return odds
-        unit: Float64Array = logits / max(float(np.linalg.norm(logits)), 1e-12)
-        return unit
+            return np.asarray(1 / (1 + np.exp(-logits)))
+        return np.asarray(logits / max(float(np.linalg.norm(logits)), SMALLEST_LENGTH))
 
     def attention_logits(self, features: Float32Array) -> Float32Array | None:
-        """Return attention logits (n, k); None without attention."""
         if self._attend is None:
             return None
         given = np.ascontiguousarray(features)

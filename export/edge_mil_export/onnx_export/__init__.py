@@ -1,6 +1,7 @@
-"""Trace models to ONNX graphs.
+"""Trace models to ONNX graphs, and compare each graph with its model.
 
-`aggregator` cuts a head where the bag ends and exports its parts; `extractor` exports an
-extractor with the `preprocess` inside of the graph; `whole_graph` exports a head as one graph, to
-compare with; `graph_surgery` changes graphs after tracing.
+`exported_aggregator` rebuilds a head from its checkpoint, and `head_graphs` cuts it where the bag
+ends; `extractor_graph` exports an extractor with its preprocessing (`preprocess`) inside of the
+graph. `tracing` calls torch's exporter, `graph_surgery` reads and changes graphs after it.
+`whole_graph` exports a head as one graph, for the benchmark of costs.
 """

@@ -1,4 +1,4 @@
-"""Read an ONNX graph whoever wrote it: constants resolved, producers and consumers by name."""
+"""Read and copy ONNX graphs of any exporter: constants, producers and consumers by name."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
-from edge_mil_export.errors import ExtractorError
-
 Array = npt.NDArray[Any]
 
+NEWEST_IR = 9
+"""ONNX 1.16, which TensorRT 10.3's parser was built with; older ONNX Runtimes read it too."""
 HEAVY = ("Conv", "Gemm", "MatMul")
 """Operators that hold nearly all of the work, and the weights."""
 VALUE_PRESERVING = ("MaxPool", "Flatten", "Reshape", "Transpose", "Identity")
@@ -25,28 +25,11 @@ def copy_model(model: onnx.ModelProto) -> onnx.ModelProto:
     return made
 
 
-def parse_model(data: bytes, name: str) -> onnx.ModelProto:
-    """Return the model that the bytes hold.
-
-    Raises:
-        ExtractorError: They are no ONNX model.
-    """
-    from google.protobuf.message import DecodeError
-
-    try:
-        model = onnx.load_model_from_string(data)
-    except DecodeError as error:
-        raise ExtractorError(f"{name} is no ONNX model; name an .onnx file.") from error
-    if not model.graph.node:
-        raise ExtractorError(f"{name} is no ONNX model, or an empty one; name an .onnx file.")
-    return model
-
-
 def resolve_constants(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a copy whose Constant nodes, and Identity copies of weights, are initialisers.
 
     The legacy exporter shares equal weights through Identity and writes limits as Constant nodes;
-    both hide a weight, or a Clip's limit, from whoever looks among the initialisers.
+    a weight, or a Clip's limit, is then not among the initialisers.
     """
     made = copy_model(model)
     known = {tensor.name: tensor for tensor in made.graph.initializer}
@@ -69,7 +52,7 @@ def resolve_constants(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 class GraphView:
-    """Looks up what a graph's names stand for. Made once, from a resolved model.
+    """Names of a graph's tensors, with their nodes and values. Made once, from a resolved model.
 
     Attributes:
         model: The model looked at.
@@ -89,7 +72,6 @@ class GraphView:
                 self.consumers.setdefault(name, []).append(node)
 
     def value(self, name: str) -> Array:
-        """Return an initialiser's array."""
         return np.asarray(numpy_helper.to_array(self.initializers[name]))
 
     def is_relu(self, node: onnx.NodeProto) -> bool:

@@ -1,4 +1,4 @@
-"""Put preprocessing into a graph: uint8 (n, h, w, 3) tiles in, the network's own input inside.
+"""Put preprocessing into a graph, so that it takes uint8 (n, h, w, 3) tiles.
 
 Cast comes first: TensorRT takes a uint8 input but lets only a Cast read it. The normalisation is
 not folded into the first convolution, whose zero padding would then mean something else.
@@ -25,9 +25,6 @@ def fuse_preprocessing(
         model: Takes float32 (n, 3, h, w), through one input.
         tile_px: Height and width of a tile.
         normalisation: None hands the network 0 to 255 as they are.
-
-    Source:
-        `runtime.md`, section 2, recipes/fuse_preprocess.py.
     """
     made = copy_model(model)
     graph = made.graph

@@ -1,6 +1,6 @@
-"""A head's whole official forward as one ONNX graph, where one can do it: what benchmarks compare.
+"""Export a head's whole official forward as one ONNX graph, to compare costs with.
 
-Nothing of this goes into a bundle: there the head is cut where the bag ends.
+Only `edge-mil bench aggregators` uses it: in a bundle the head is cut where the bag ends.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ import torch
 from edge_mil.backends import open_backend
 from edge_mil.protocols import Graph
 from edge_mil_export.architectures.head import Head
-from edge_mil_export.onnx_export.extractor import quiet_exporter
+from edge_mil_export.onnx_export.tracing import trace_rows
 
-OPSET, IR_VERSION = 18, 9
 TRACED, SMALLEST = 96, 64
 """Size of the bag that is traced, and the smallest that the graph must take."""
 CHECKED = (64, 133, 1000)
@@ -28,7 +27,8 @@ NO_GRAPH = {
     "mambamil": "a loop over the instances",
     "otsurv": "iterations in float64 until they settle",
 }
-"""Head -> why one ONNX graph of any bag size is the wrong tool for it (`aggregators.md`, 6)."""
+"""Head -> why one ONNX graph of any bag size is the wrong tool for it
+(`docs/design/aggregators.md`, "Whole-bag heads in NumPy")."""
 
 
 def whole_graph(name: str, head: Head) -> tuple[bytes, str]:
@@ -40,10 +40,12 @@ def whole_graph(name: str, head: Head) -> tuple[bytes, str]:
     """
     if name in NO_GRAPH:
         return b"", NO_GRAPH[name]
+    example = torch.randn(TRACED, head.feature_dim)
     try:
-        data = _exported(head)
+        model = trace_rows(head, example, "features", ["logits"], fewest=SMALLEST)
     except torch.onnx.OnnxExporterError as error:
         return b"", f"torch cannot export it ({type(error).__name__})"
+    data = model.SerializeToString()
     network = open_backend("cpu", threads=1).open(Graph(data, f"the whole {name}"))
     rng = np.random.default_rng(0)
     for size in CHECKED:
@@ -57,24 +59,3 @@ def whole_graph(name: str, head: Head) -> tuple[bytes, str]:
             return b"", f"the exported graph is wrong at {size} instances"
     network.close()
     return data, ""
-
-
-def _exported(head: Head) -> bytes:
-    with quiet_exporter(), torch.no_grad():
-        program = torch.onnx.export(
-            head.eval(),
-            (torch.randn(TRACED, head.feature_dim),),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=["features"],
-            output_names=["logits"],
-            dynamic_shapes=({0: torch.export.Dim("n", min=SMALLEST)},),
-            # The optimiser folds added constants of 1e-8 and less away (`aggregators.md`, 6).
-            optimize=False,
-            verbose=False,
-        )
-    assert program is not None
-    model = program.model_proto
-    model.ir_version = IR_VERSION
-    data: bytes = model.SerializeToString()
-    return data

@@ -1,29 +1,32 @@
-"""Place QuantizeLinear and DequantizeLinear: two dialects of the same FP32 graph.
+"""Write INT8 into a graph as explicit Q/DQ, in one of two dialects.
 
-trt: int8, zero point 0, float bias. TensorRT 10.3 to 11, OpenVINO. On an Add only the skip branch
-is rounded, and nothing between a convolution and its ReLU, so that TensorRT still fuses them.
+trt: int8, zero point 0, float bias, for TensorRT 10.3 to 11 and OpenVINO. On an Add only the skip
+branch is rounded, and nothing between a convolution and its ReLU, so that TensorRT can fuse them.
 cpu: uint8 (zero point 0 and the whole of 0 to 255 after a ReLU, asymmetric elsewhere), int32 bias,
-outputs rounded too. ONNX Runtime on a CPU: it absorbs a ReLU only where the output's zero point
-is the type's minimum, and TensorRT refuses every zero point but 0 (`runtime.md`, sections 0, 7).
+outputs rounded too, for ONNX Runtime on a CPU. It absorbs a ReLU only where the output's zero point
+is the type's minimum, and TensorRT refuses every zero point but 0
+(`docs/design/quantization-and-runtime.md`, "INT8: two dialects").
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from edge_mil_export.onnx_export.graph_surgery import GraphView, copy_model
-from edge_mil_export.quantize.calibration import POOLS, Statistics
-from edge_mil_export.quantize.rounding import SMALLEST, RoundedLayer, round_layer
+from edge_mil_export.onnx_export.graph_surgery import NEWEST_IR, GraphView, copy_model
+from edge_mil_export.quantize.calibrator import POOLS, Statistics
+from edge_mil_export.quantize.rounding import INT8_LARGEST, SMALLEST, RoundedLayer, round_layer
 
 DIALECTS = ("cpu", "trt")
-NEWEST_IR = 9
-"""ONNX 1.16, which TensorRT 10.3's parser was built with."""
+UINT8_LARGEST = 255
+
+
+Message = TypeVar("Message", onnx.NodeProto, onnx.TensorProto)
 
 
 def quantize(
@@ -40,11 +43,11 @@ def quantize(
         dialect: cpu or trt.
         keep_fp32: Names of layers that are not rounded.
     """
-    return _Placing(model, statistics, dialect).run(frozenset(keep_fp32))
+    return _QdqPlacement(model, statistics, dialect).run(frozenset(keep_fp32))
 
 
-class _Placing:
-    """One run of `quantize`: collects new constants and nodes, then writes them."""
+class _QdqPlacement:
+    """One run of `quantize`: collects new constants and nodes, then writes the graph."""
 
     def __init__(self, model: onnx.ModelProto, statistics: Statistics, dialect: str) -> None:
         self._model = copy_model(model)
@@ -90,27 +93,27 @@ class _Placing:
         """Return scale and zero point of a tensor."""
         low, high = self._ranges[name]
         if not self._cpu:
-            return np.float32(max(-low, high, SMALLEST) / 127), np.int8(0)
+            return np.float32(max(-low, high, SMALLEST) / INT8_LARGEST), np.int8(0)
         if not self._view.is_positive(name):
-            scale = np.float32(max(high - low, SMALLEST) / 255)
-            return scale, np.uint8(np.clip(np.rint(-low / scale), 0, 255))
-        scale = np.float32(max(high, SMALLEST) / 255)
+            scale = np.float32(max(high - low, SMALLEST) / UINT8_LARGEST)
+            return scale, np.uint8(np.clip(np.rint(-low / scale), 0, UINT8_LARGEST))
+        scale = np.float32(max(high, SMALLEST) / UINT8_LARGEST)
         # ONNX Runtime drops a Clip only where no code can exceed its limit.
-        if scale * np.float32(255) > high > 0:
+        if scale * np.float32(UINT8_LARGEST) > high > 0:
             scale = np.nextafter(scale, np.float32(0))
         return scale, np.uint8(0)
 
     def _round(self, name: str) -> str:
-        """Return the rounded copy of a tensor: one Q/DQ pair, shared by its consumers."""
-        made = f"{name}_dq"
+        """Return the name of a tensor's rounded copy: one Q/DQ pair, shared by its consumers."""
+        rounded = f"{name}_dq"
         if name not in self._rounded:
             scale, zero = self._grid(name)
             grid = [self._constant(f"{name}_s", scale), self._constant(f"{name}_z", zero)]
             self._rounded[name] = [
                 helper.make_node("QuantizeLinear", [name, *grid], [f"{name}_q"], f"{name}_Q"),
-                helper.make_node("DequantizeLinear", [f"{name}_q", *grid], [made], f"{name}_DQ"),
+                helper.make_node("DequantizeLinear", [f"{name}_q", *grid], [rounded], f"{name}_DQ"),
             ]
-        return made
+        return rounded
 
     def _round_layer(self, node: onnx.NodeProto) -> None:
         source, weight = node.input[0], node.input[1]
@@ -195,8 +198,8 @@ class _Placing:
             ordered += [pair for name in node.output for pair in self._rounded.get(name, [])]
         used = {name for node in ordered for name in node.input}
         kept = [t for t in [*graph.initializer, *self._constants] if t.name in used]
-        copies = [copy_node(node) for node in ordered]
-        tensors = [copy_tensor(tensor) for tensor in kept]
+        # Copies, which outlive the graph that nodes and tensors are in.
+        copies, tensors = [_copy(node) for node in ordered], [_copy(tensor) for tensor in kept]
         del graph.node[:]
         del graph.initializer[:]
         graph.node.extend(copies)
@@ -206,15 +209,7 @@ class _Placing:
         return self._model
 
 
-def copy_node(node: onnx.NodeProto) -> onnx.NodeProto:
-    """Return a copy that outlives the graph that the node was in."""
-    made = onnx.NodeProto()
-    made.CopyFrom(node)
-    return made
-
-
-def copy_tensor(tensor: onnx.TensorProto) -> onnx.TensorProto:
-    """Return a copy that outlives the graph that the tensor was in."""
-    made = onnx.TensorProto()
-    made.CopyFrom(tensor)
-    return made
+def _copy(message: Message) -> Message:
+    copied = type(message)()
+    copied.CopyFrom(message)
+    return copied

@@ -1,4 +1,4 @@
-"""Round one layer's weights to int8, and take the mean effect of that off its bias."""
+"""Round one layer's weights to int8, and correct its bias by the mean error of the rounding."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from edge_mil_export.onnx_export.graph_surgery import GraphView
 
 SMALLEST = 1e-8
 """Keeps a scale above 0 where a tensor never left 0."""
+INT8_LARGEST = 127
 INT32_ROOM = 2.0**30
 """Half of int32: what a bias may be in units of (input scale x weight scale)."""
 
@@ -40,7 +41,7 @@ class RoundedLayer:
 def round_layer(
     view: GraphView, node: onnx.NodeProto, input_scale: float, input_mean: Float64Array
 ) -> RoundedLayer:
-    """Round the weights of a Conv, Gemm or MatMul per output channel, symmetrically.
+    """Round the weights of a Conv, Gemm or MatMul for each output channel, symmetrically.
 
     Args:
         view: The graph.
@@ -49,9 +50,10 @@ def round_layer(
         input_mean: Mean of each channel of that input, over the calibration tiles.
 
     Source:
-        `runtime.md`, section 7. The bias correction is analytic, after Nagel et al. 2019,
-        arXiv:1906.04721: the rounding error of the weights times the mean input.
+        The bias correction is analytic, after Nagel et al. 2019, arXiv:1906.04721: the rounding
+        error of the weights times the mean input.
     """
+    # Which axis holds the output channels, and what bias the layer has.
     weight = view.value(node.input[1])
     transposed = any(a.name == "transB" and a.i for a in node.attribute)
     axis = 0 if node.op_type == "Conv" or transposed else weight.ndim - 1
@@ -61,24 +63,35 @@ def round_layer(
     bias = np.zeros(weight.shape[axis])
     if len(node.input) > 2 and node.input[2] in view.initializers:
         bias = view.value(node.input[2]).astype(np.float64)
-    scale = np.maximum(np.abs(weight).max(others), SMALLEST) / 127
+    # The largest weight of a channel becomes 127; -128 is left out.
+    scale = np.maximum(np.abs(weight).max(others), SMALLEST) / INT8_LARGEST
     # A dead channel (all weights 0 after BatchNorm was folded) has a tiny scale: its bias would
     # overflow int32.
     scale = np.maximum(scale, np.abs(bias) / (input_scale * INT32_ROOM)).astype(np.float32)
-    spread = scale.reshape(along)
-    rounded = np.clip(np.rint(weight / spread), -127, 127).astype(np.int8)
-    error = rounded * spread.astype(np.float64) - weight
+    channel_scale = scale.reshape(along)
+    rounded = np.clip(np.rint(weight / channel_scale), -INT8_LARGEST, INT8_LARGEST)
+    weight_int8 = rounded.astype(np.int8)
+    # What the rounding adds to each output, on average over the calibration tiles.
+    error = weight_int8 * channel_scale.astype(np.float64) - weight
     correction = _mean_effect(node.op_type, error, input_mean, transposed)
-    return RoundedLayer(rounded, scale, axis, bias - correction, correction)
+    return RoundedLayer(weight_int8, scale, axis, bias - correction, correction)
 
 
 def _mean_effect(
     kind: str, error: npt.NDArray[Any], input_mean: Float64Array, transposed: bool
 ) -> Float64Array:
-    """Return the expected change of each output channel."""
+    """Return the mean change of each output channel, float64 (c,).
+
+    Args:
+        kind: Operator of the layer.
+        error: Rounding error of the weights.
+        input_mean: Mean of each input channel.
+        transposed: Whether the weight is (outputs, inputs).
+    """
     if kind != "Conv":
         return np.asarray(input_mean @ (error.T if transposed else error))
+    # Every tap of a convolution has the mean of its input; each group has its own channels.
     per_input = error.sum(tuple(range(2, error.ndim)))
     groups = len(input_mean) // per_input.shape[1]
-    seen = input_mean.reshape(groups, -1).repeat(len(per_input) // groups, 0)
-    return np.asarray((per_input * seen).sum(1))
+    group_means = input_mean.reshape(groups, -1).repeat(len(per_input) // groups, 0)
+    return np.asarray((per_input * group_means).sum(1))

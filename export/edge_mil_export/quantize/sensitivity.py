@@ -1,4 +1,4 @@
-"""What each layer costs: INT8 in one layer at a time, all others FP32."""
+"""Measure what each layer costs: INT8 in one layer at a time, all others FP32."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import onnx
 
 from edge_mil.types import UInt8Array
 from edge_mil_export.agreement import centred_error
-from edge_mil_export.onnx_export.extractor import run_graph
+from edge_mil_export.onnx_export.extractor_graph import run_graph
 from edge_mil_export.onnx_export.graph_surgery import GraphView
 from edge_mil_export.progress import progress
-from edge_mil_export.quantize.calibration import Statistics
+from edge_mil_export.quantize.calibrator import Statistics
 from edge_mil_export.quantize.qdq import quantize
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from edge_mil_export.bundle.reference import make_reference
+from edge_mil_export.bundle.reference_file import make_reference
 from edge_mil_export.tiles import FileTiles
 from painted_field import MPP, field, painted
 from small_bundle import write_small_bundle

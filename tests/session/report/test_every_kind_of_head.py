@@ -17,7 +17,7 @@ from edge_mil.pipeline import load_model
 from edge_mil.session import SessionFolder, SessionSettings
 
 torch = pytest.importorskip("torch")
-exporter = pytest.importorskip("edge_mil_export.onnx_export.aggregator")
+exporter = pytest.importorskip("edge_mil_export.onnx_export.exported_aggregator")
 registry = pytest.importorskip("edge_mil_export.architectures.registry")
 safetensors = pytest.importorskip("safetensors.torch")
 
@@ -32,7 +32,7 @@ HEADS: dict[str, dict[str, str]] = {
 def written(name: str, folder: Path) -> Path:
     """Write a bundle of a fresh head under the small extractor."""
     torch.manual_seed(0)
-    chosen = next(a for a in registry._candidates() if a.name == name)
+    chosen = registry.named_architecture(name)
     state = {key: value.contiguous() for key, value in chosen.build.fresh(FEATURES, 3).items()}
     safetensors.save_file(state, folder / f"{name}.safetensors")
     head: Any = exporter.export_aggregator(folder / f"{name}.safetensors", options=HEADS[name])
