@@ -58,6 +58,10 @@ STATUS_OF: Mapping[type[EdgeMilError], tuple[grpc.StatusCode, str]] = MappingPro
         errors.RemoteError: (Code.INTERNAL, "REMOTE"),
         errors.CalibrationError: (Code.FAILED_PRECONDITION, "CALIBRATION_UNUSABLE"),
         errors.StoreError: (Code.RESOURCE_EXHAUSTED, "STORE_FAILED"),
+        errors.DamagedStoreError: (Code.DATA_LOSS, "SESSION_DAMAGED"),
+        errors.StoreFullError: (Code.RESOURCE_EXHAUSTED, "STORE_FULL"),
+        errors.StoreBusyError: (Code.UNAVAILABLE, "STORE_BUSY"),
+        errors.StoreDeniedError: (Code.FAILED_PRECONDITION, "STORE_DENIED"),
         errors.UsageError: (Code.INVALID_ARGUMENT, "ARGUMENT_INVALID"),
     }
 )
@@ -102,7 +106,12 @@ KIND_OF_REASON: Mapping[str, type[EdgeMilError]] = MappingProxyType(
 """Reason -> error; of the finer reasons those whose group is not that of their code."""
 
 RETRY_AFTER_S: Mapping[type[EdgeMilError], float] = MappingProxyType(
-    {errors.BundleNotReadyError: 1.0, errors.StoreError: 5.0}
+    {
+        errors.BundleNotReadyError: 1.0,
+        errors.StoreError: 5.0,
+        errors.StoreFullError: 5.0,
+        errors.StoreBusyError: 1.0,
+    }
 )
 """When to try again, where the error itself does not say."""
 
