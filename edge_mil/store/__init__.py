@@ -1,8 +1,10 @@
 """Sessions on disk, one SQLite file each: changes in, rows out; what was acknowledged is durable.
 
 `change` holds the rows and `Change`, one durable step; `session_file` writes changes, whole or not
-at all; `session_reader` reads them, also beside a service that writes. The tables are in `schema/`,
-one numbered migration a file; there, an instance's key is called `place`.
+at all; `session_reader` reads them, also beside a service that writes. `seal` keeps a digest of
+each row, `salvage` examines a damaged file and keeps what is whole, `faults` says what is wrong.
+The tables are in `schema/`, one numbered migration a file; there, an instance's key is called
+`place`.
 """
 
 from edge_mil.store.change import (
@@ -14,18 +16,25 @@ from edge_mil.store.change import (
     LocatedRow,
     PartRow,
 )
-from edge_mil.store.session_file import SCHEMA, SessionFile
+from edge_mil.store.salvage import RECOVERED, Examination, Recovery, examine, recover
+from edge_mil.store.session_file import FIRST_META, SCHEMA, SessionFile
 from edge_mil.store.session_reader import SessionReader
 
 __all__ = [
+    "FIRST_META",
+    "RECOVERED",
     "SCHEMA",
     "Change",
+    "Examination",
     "FieldRow",
     "InstanceKind",
     "InstanceRow",
     "KeyFrameRow",
     "LocatedRow",
     "PartRow",
+    "Recovery",
     "SessionFile",
     "SessionReader",
+    "examine",
+    "recover",
 ]
