@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import os
 import re
 import secrets
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from edge_mil.calibration import CalibrationFolder
-from edge_mil.errors import SessionNotFoundError
+from edge_mil.errors import DamagedStoreError, SessionNotFoundError, StoreError
 from edge_mil.pipeline import Model
-from edge_mil.session.restore import check_opening
+from edge_mil.session.catalog_index import IndexRow, SessionIndex
+from edge_mil.session.restore import begin, check_opening
 from edge_mil.session.session import Session
 from edge_mil.session.settings import SessionSettings
 from edge_mil.session.stored_fields import BUNDLE_NAME, CREATED, DIGEST, SETTINGS, STATE
 from edge_mil.store import SCHEMA, SessionFile, SessionReader
+from edge_mil.store.faults import damaged, store_error
+from edge_mil.store.syncing import sync_folder
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _ID = re.compile(f"[{_CROCKFORD}]{{26}}")
@@ -45,6 +52,19 @@ class SessionSummary:
     closed: bool
 
 
+@dataclass(frozen=True, slots=True)
+class DamagedSession:
+    """A session whose file cannot be used.
+
+    Attributes:
+        session_id: Its name.
+        problem: Why, and what to do; one sentence or two.
+    """
+
+    session_id: str
+    problem: str
+
+
 class SessionFolder:
     """Creates, finds and opens sessions; their ids are ULIDs, which sort by time."""
 
@@ -52,6 +72,7 @@ class SessionFolder:
         """Use a state directory; it is made together with the first session."""
         self._root = root / "sessions"
         self._calibrations = CalibrationFolder(root)
+        self._index = SessionIndex(self._root, lambda i: _row_of(self.summary(i)))
 
     def create(self, model: Model, settings: SessionSettings) -> Session:
         """Open a new session.
@@ -68,14 +89,29 @@ class SessionFolder:
             name, digest = settings.calibration_id, settings.calibration_digest
             calibration = self._calibrations.load(name, digest)
         # Checked before anything is written: a refused opening leaves no file behind.
-        check_opening(model, settings, calibration)
-        return Session(
-            model,
-            settings=settings,
-            calibration=calibration,
-            store=SessionFile(self._file(session_id)),
-            session_id=session_id,
-        )
+        complete = check_opening(model, settings, calibration)
+        # The folder gets its name when the file in it is whole: a session that is there can be
+        # opened, whenever the power fails.
+        hidden = self._root / f".{session_id}"
+        try:
+            file = SessionFile(hidden / "session.db")
+            try:
+                begin(model, file, complete, calibration, session_id, time.time())
+            finally:
+                file.close()
+            sync_folder(hidden)
+            hidden.rename(self._root / session_id)
+            for folder in (self._root, self._root.parent):
+                sync_folder(folder)
+        except BaseException as error:
+            shutil.rmtree(hidden, ignore_errors=True)
+            if isinstance(error, OSError):
+                raise store_error(self._file(session_id), error) from error
+            raise
+        summary = self.summary(session_id)
+        with contextlib.suppress(StoreError):  # a cache: the session itself is there
+            self._index.put(_row_of(summary))
+        return Session(model, store=SessionFile(summary.path), session_id=session_id)
 
     def open(self, session_id: str, models: Callable[[str], Model]) -> Session:
         """Open a session that exists.
@@ -90,14 +126,75 @@ class SessionFolder:
         """
         summary = self.summary(session_id)
         model = models(summary.bundle_digest)
-        return Session(model, store=SessionFile(summary.path), session_id=session_id)
+        try:
+            return Session(model, store=SessionFile(summary.path), session_id=session_id)
+        except DamagedStoreError as error:
+            with contextlib.suppress(StoreError):
+                self._index.put(dataclasses.replace(_row_of(summary), problem=str(error)))
+            raise
+
+    def refresh(self) -> None:
+        """Read the sessions that the index lacks: at the first start all of them.
+
+        Raises:
+            StoreError: The state directory cannot be read, or the index not written.
+        """
+        self._index.refresh(self.ids())
+
+    def of_request(self, request_id: str) -> str | None:
+        """Return the session that a request id opened; None for a new one. `refresh` comes first.
+
+        Raises:
+            StoreError: The index cannot be read.
+        """
+        row = self._index.of_request(request_id)
+        if row is None or not self._file(row.session_id).is_file():
+            return None
+        return row.session_id
+
+    def page(self, before: str = "", count: int = -1) -> list[SessionSummary | DamagedSession]:
+        """Return sessions, newest first, damaged ones among them.
+
+        Args:
+            before: Only sessions that were opened before this one; "" for all.
+            count: How many at most; -1 for all.
+
+        Raises:
+            StoreError: The state directory cannot be read.
+        """
+        self.refresh()
+        return [self._found(row) for row in self._index.rows(before, count)]
+
+    def recovered(self, session_id: str) -> None:
+        """Note that a damaged session was recovered, or that its files changed otherwise."""
+        self._index.put(_row_of(self.summary(session_id)))
 
     def ids(self) -> list[str]:
-        """Return the ids of all sessions, oldest first."""
-        if not self._root.is_dir():
+        """Return the ids of all sessions, oldest first.
+
+        Raises:
+            StoreError: The state directory cannot be read.
+        """
+        try:
+            return sorted(name for name in os.listdir(self._root) if _ID.fullmatch(name))
+        except FileNotFoundError:
             return []
-        found = (p.name for p in self._root.iterdir() if (p / "session.db").is_file())
-        return sorted(name for name in found if _ID.fullmatch(name))
+        except OSError as error:
+            raise store_error(self._root, error) from error
+
+    def _found(self, row: IndexRow) -> SessionSummary | DamagedSession:
+        """Return a session of the index; what may have changed since is read from its file."""
+        if row.problem:
+            return DamagedSession(row.session_id, row.problem)
+        try:
+            if row.closed:
+                return _summary_of(row, self._file(row.session_id))
+            summary = self.summary(row.session_id)
+        except (StoreError, SessionNotFoundError) as error:
+            return DamagedSession(row.session_id, str(error))
+        if summary.closed:
+            self._index.put(_row_of(summary))
+        return summary
 
     def reader(self, session_id: str) -> SessionReader:
         """Return the session's records; a service may go on writing them.
@@ -128,8 +225,15 @@ class SessionFolder:
         """
         reader = self.reader(session_id)
         meta = reader.meta()
-        if SETTINGS not in meta:
-            raise SessionNotFoundError(f"Session {session_id} was never fully opened.")
+        if missing := [
+            name for name in (SETTINGS, BUNDLE_NAME, DIGEST, CREATED) if name not in meta
+        ]:
+            if meta:
+                raise damaged(reader.path, f"it lacks {', '.join(missing)}")
+            raise SessionNotFoundError(
+                f"Session {session_id} was never fully opened: its file holds nothing. Remove the "
+                f"folder {reader.path.parent}."
+            )
         return SessionSummary(
             session_id=session_id,
             path=reader.path,
@@ -148,3 +252,27 @@ def new_id() -> str:
     """Return a ULID: 48 bits of milliseconds, 80 random bits, in Crockford's base 32."""
     number = (int(time.time() * 1000) << 80) | secrets.randbits(80)
     return "".join(_CROCKFORD[(number >> shift) & 31] for shift in range(125, -1, -5))
+
+
+def _row_of(summary: SessionSummary) -> IndexRow:
+    return IndexRow(
+        session_id=summary.session_id,
+        request_id=summary.settings.request_id,
+        bundle_name=summary.bundle_name,
+        bundle_digest=summary.bundle_digest,
+        settings=summary.settings.to_json(),
+        created=summary.created,
+        closed=summary.closed,
+    )
+
+
+def _summary_of(row: IndexRow, path: Path) -> SessionSummary:
+    return SessionSummary(
+        session_id=row.session_id,
+        path=path,
+        bundle_name=row.bundle_name,
+        bundle_digest=row.bundle_digest,
+        settings=SessionSettings.from_json(row.settings),
+        created=row.created,
+        closed=row.closed,
+    )

@@ -1,4 +1,4 @@
 """The wire as Python: generated from proto/ by `make proto`, never edited."""
 
-SOURCE_SHA256 = "5501e093eccc5ce49d2c7fe28b440d587f8b6151e78a8417b284a4bfed92dd31"
+SOURCE_SHA256 = "8d01883cdf6dd8bdee7571c8c49d15b5a62b8aa1ad445dbaa81fa97bc32f7a50"
 """Of the .proto that this was generated from; a test compares it."""

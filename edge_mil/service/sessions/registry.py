@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
-from edge_mil.errors import EdgeMilError, RequestReusedError, SessionNotFoundError, StoreError
+from edge_mil.errors import EdgeMilError, RequestReusedError, StoreError
 from edge_mil.service.limits import MAX_LIVE_SESSIONS
 from edge_mil.service.models.registry import BundleRegistry, ServedBundle
 from edge_mil.service.sessions.live_session import LiveSession
@@ -19,7 +19,7 @@ class SessionRegistry:
     def __init__(self, folder: SessionFolder, bundles: BundleRegistry) -> None:
         self.folder, self._bundles = folder, bundles
         self._live: dict[str, LiveSession] = {}
-        self._requests: dict[str, str] | None = None
+        self._refresh: asyncio.Future[None] | None = None
         self._opening = asyncio.Lock()
 
     async def create(self, bundle: ServedBundle, settings: SessionSettings) -> LiveSession:
@@ -31,8 +31,7 @@ class SessionRegistry:
             EdgeMilError: The settings do not fit the bundle, or nothing can be written.
         """
         async with self._opening:
-            requests = await self._known_requests()
-            known = requests.get(settings.request_id) if settings.request_id else None
+            known = await self._session_of(settings.request_id)
             if known is not None:
                 live = await self._open(known)
                 if live.session.settings.request_digest != settings.request_digest:
@@ -51,8 +50,6 @@ class SessionRegistry:
             )
             live = LiveSession(session, bundle, resumable=False)
             self._live[session.session_id] = live
-            if settings.request_id:
-                requests[settings.request_id] = session.session_id
             await self._release_idle(keep=live)
             return live
 
@@ -122,22 +119,20 @@ class SessionRegistry:
         await self._release_idle(keep=live)
         return live
 
-    async def _known_requests(self) -> dict[str, str]:
-        """Return request id -> session, read from the state directory once."""
-        if self._requests is None:
-            loop = asyncio.get_running_loop()
-            self._requests = await loop.run_in_executor(None, self._read_requests)
-        return self._requests
-
-    def _read_requests(self) -> dict[str, str]:
-        found: dict[str, str] = {}
-        for session_id in self.folder.ids():
-            # A damaged session must not keep the others from being opened.
-            with contextlib.suppress(StoreError, SessionNotFoundError):
-                settings = self.folder.summary(session_id).settings
-                if settings.request_id:
-                    found[settings.request_id] = session_id
-        return found
+    async def _session_of(self, request_id: str) -> str | None:
+        """Return the session that a request id opened before; None for a new one."""
+        if not request_id:
+            return None
+        loop = asyncio.get_running_loop()
+        if self._refresh is None:
+            self._refresh = loop.run_in_executor(None, self.folder.refresh)
+        try:
+            # An index that is missing is made anew. It goes on when this caller gives up.
+            await asyncio.shield(self._refresh)
+        except EdgeMilError:
+            self._refresh = None
+            raise
+        return await loop.run_in_executor(None, self.folder.of_request, request_id)
 
     async def _release_idle(self, keep: LiveSession) -> None:
         idle = [live for live in self._live.values() if live.idle and live is not keep]
