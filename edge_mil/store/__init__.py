@@ -3,6 +3,7 @@
 `change` holds the rows and `Change`, one durable step; `session_file` writes changes, whole or not
 at all; `session_reader` reads them, also beside a service that writes. `seal` keeps a digest of
 each row, `salvage` examines a damaged file and keeps what is whole, `faults` says what is wrong.
+`state_claim` keeps a second service off a state directory.
 The tables are in `schema/`, one numbered migration a file; there, an instance's key is called
 `place`.
 """
@@ -19,6 +20,7 @@ from edge_mil.store.change import (
 from edge_mil.store.salvage import RECOVERED, Examination, Recovery, examine, recover
 from edge_mil.store.session_file import FIRST_META, SCHEMA, SessionFile
 from edge_mil.store.session_reader import SessionReader
+from edge_mil.store.state_claim import StateClaim
 
 __all__ = [
     "FIRST_META",
@@ -35,6 +37,7 @@ __all__ = [
     "Recovery",
     "SessionFile",
     "SessionReader",
+    "StateClaim",
     "examine",
     "recover",
 ]
