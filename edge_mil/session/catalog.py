@@ -72,7 +72,7 @@ class SessionFolder:
         """Use a state directory; it is made together with the first session."""
         self._root = root / "sessions"
         self._calibrations = CalibrationFolder(root)
-        self._index = SessionIndex(self._root, lambda i: _row_of(self.summary(i)))
+        self._index = SessionIndex(self._root, self.ids, lambda i: _row_of(self.summary(i)))
 
     def create(self, model: Model, settings: SessionSettings) -> Session:
         """Open a new session.
@@ -106,7 +106,7 @@ class SessionFolder:
         except BaseException as error:
             shutil.rmtree(hidden, ignore_errors=True)
             if isinstance(error, OSError):
-                raise store_error(self._file(session_id), error) from error
+                raise store_error(self.file(session_id), error) from error
             raise
         summary = self.summary(session_id)
         with contextlib.suppress(StoreError):  # a cache: the session itself is there
@@ -139,7 +139,7 @@ class SessionFolder:
         Raises:
             StoreError: The state directory cannot be read, or the index not written.
         """
-        self._index.refresh(self.ids())
+        self._index.refresh()
 
     def of_request(self, request_id: str) -> str | None:
         """Return the session that a request id opened; None for a new one. `refresh` comes first.
@@ -148,7 +148,7 @@ class SessionFolder:
             StoreError: The index cannot be read.
         """
         row = self._index.of_request(request_id)
-        if row is None or not self._file(row.session_id).is_file():
+        if row is None or not self.file(row.session_id).is_file():
             return None
         return row.session_id
 
@@ -162,8 +162,13 @@ class SessionFolder:
         Raises:
             StoreError: The state directory cannot be read.
         """
-        self.refresh()
-        return [self._found(row) for row in self._index.rows(before, count)]
+        try:
+            self._index.refresh()
+            rows = self._index.rows(before, count)
+        except StoreError:  # a full disk, or an archive that is not ours to write in
+            ids = sorted((i for i in self.ids() if not before or i < before), reverse=True)
+            rows = [self._index.read(i) for i in (ids if count < 0 else ids[:count])]
+        return [self._found(row) for row in rows]
 
     def recovered(self, session_id: str) -> None:
         """Note that a damaged session was recovered, or that its files changed otherwise."""
@@ -188,12 +193,13 @@ class SessionFolder:
             return DamagedSession(row.session_id, row.problem)
         try:
             if row.closed:
-                return _summary_of(row, self._file(row.session_id))
+                return _summary_of(row, self.file(row.session_id))
             summary = self.summary(row.session_id)
         except (StoreError, SessionNotFoundError) as error:
             return DamagedSession(row.session_id, str(error))
         if summary.closed:
-            self._index.put(_row_of(summary))
+            with contextlib.suppress(StoreError):
+                self._index.put(_row_of(summary))
         return summary
 
     def reader(self, session_id: str) -> SessionReader:
@@ -205,13 +211,9 @@ class SessionFolder:
             SessionNotFoundError: There is no such session.
             StoreError: It is of an older edge_mil and open in another process.
         """
-        # An id comes from outside; it must not lead out of the folder.
-        if not _ID.fullmatch(session_id) or not self._file(session_id).is_file():
-            raise SessionNotFoundError(
-                f"There is no session {session_id[:40]!r} in {self._root}; list them with "
-                "edge-mil session list."
-            )
-        reader = SessionReader(self._file(session_id))
+        if not self.file(session_id).is_file():
+            raise self._not_found(session_id)
+        reader = SessionReader(self.file(session_id))
         if reader.schema_version() < len(SCHEMA):
             SessionFile(reader.path).close()
         return reader
@@ -244,8 +246,21 @@ class SessionFolder:
             closed=meta.get(STATE) == "closed",
         )
 
-    def _file(self, session_id: str) -> Path:
+    def file(self, session_id: str) -> Path:
+        """Return where the file of a session is, or would be.
+
+        Raises:
+            SessionNotFoundError: The id is none; it must not lead out of the folder.
+        """
+        if not _ID.fullmatch(session_id):
+            raise self._not_found(session_id)
         return self._root / session_id / "session.db"
+
+    def _not_found(self, session_id: str) -> SessionNotFoundError:
+        return SessionNotFoundError(
+            f"There is no session {session_id[:40]!r} in {self._root}; list them with "
+            "edge-mil session list."
+        )
 
 
 def new_id() -> str:

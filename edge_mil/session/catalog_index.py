@@ -10,9 +10,10 @@ import contextlib
 import dataclasses
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from edge_mil.errors import SessionNotFoundError, StoreError
 from edge_mil.store.faults import store_error
@@ -61,31 +62,32 @@ class IndexRow:
 class SessionIndex:
     """Knows the sessions of one folder; from any thread and any process."""
 
-    def __init__(self, folder: Path, read: Callable[[str], IndexRow]) -> None:
+    def __init__(
+        self, folder: Path, ids: Callable[[], list[str]], read: Callable[[str], IndexRow]
+    ) -> None:
         """Name the folder of the sessions; nothing is read yet.
 
         Args:
             folder: The sessions' folders lie in it, and `index.db`.
+            ids: Returns the ids of all sessions in the folder.
             read: Returns what a session's own file says.
         """
-        self._folder, self._read = folder, read
+        self._folder, self._ids, self._read = folder, ids, read
         self._path = folder / "index.db"
 
-    def refresh(self, ids: list[str]) -> None:
+    def refresh(self) -> None:
         """Read the sessions that the index lacks, and forget those that are gone.
-
-        Args:
-            ids: Of all sessions in the folder.
 
         Raises:
             StoreError: The index cannot be written.
         """
+        ids = self._ids()
         if not ids and not self._path.is_file():
             return
         with self._open() as connection:
             known = {row[0] for row in connection.execute("SELECT id FROM session")}
         gone = known.difference(ids)
-        new = [self._row(session_id) for session_id in ids if session_id not in known]
+        new = [self.read(session_id) for session_id in ids if session_id not in known]
         if not gone and not new:
             return
         with self._open() as connection:
@@ -126,26 +128,30 @@ class SessionIndex:
         found = self._select("WHERE request_id = ? ORDER BY id DESC LIMIT 1", request_id)
         return found[0] if request_id and found else None
 
-    def _row(self, session_id: str) -> IndexRow:
-        """Return what a session's file says; a file that cannot be read has a row too."""
+    def read(self, session_id: str) -> IndexRow:
+        """Return what a session's own file says; one that cannot be read has a row too."""
         try:
             return self._read(session_id)
         except (StoreError, SessionNotFoundError) as error:
             return IndexRow(session_id, problem=str(error))
 
     def _select(self, rest: str, *arguments: object) -> list[IndexRow]:
-        columns = f"{', '.join(COLUMNS)}, problem, digest"
-        with self._open() as connection:
-            rows = connection.execute(
-                f"SELECT {columns} FROM session {rest}",  # noqa: S608 - no user text
-                arguments,
-            ).fetchall()
+        rows = self._stored(rest, arguments)
         if any(digest_of(row[:-1]) != row[-1] for row in rows):
             self._remove()
-            return []  # the next `refresh` makes it anew
+            self.refresh()
+            rows = self._stored(rest, arguments)
         names = [field.name for field in dataclasses.fields(IndexRow)]
         found = [dict(zip(names, row[:-1], strict=True)) for row in rows]
         return [IndexRow(**{**row, "closed": bool(row["closed"])}) for row in found]
+
+    def _stored(self, rest: str, arguments: Sequence[object]) -> list[tuple[Any, ...]]:
+        columns = f"{', '.join(COLUMNS)}, problem, digest"
+        with self._open() as connection:
+            return connection.execute(
+                f"SELECT {columns} FROM session {rest}",  # noqa: S608 - no user text
+                arguments,
+            ).fetchall()
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:

@@ -21,6 +21,18 @@ FULL = ("database or disk is full",)
 BUSY = ("database is locked", "database table is locked", "database schema is locked")
 DENIED = ("unable to open database file", "readonly database", "access permission denied")
 DENIALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
+ROW_NAMES = {
+    "meta": "meta {key}",
+    "attachment": "attachment {key}",
+    "field": "field {number}",
+    "instance": "instance {key} of field {number}",
+    "part": "pixels {number} of an unfinished cell",
+    "thumbnail": "thumbnail of field {number}",
+    "key_field": "key frame of field {number}",
+    "located": "position of field {number}",
+    "event": "event {number}",
+}
+"""Table -> one of its rows in words."""
 SHOWN_ROWS = 3
 """Damaged rows that a message names; `edge-mil session check` names all."""
 
@@ -85,12 +97,7 @@ def row_name(table: str, number: int | None, key: str) -> str:
     """Return one row in words."""
     if number is None:
         return f"rows of {table} are missing"
-    where = {"meta": "", "attachment": "", "part": "", "event": ""}.get(
-        table, f" of field {number}"
-    )
-    if not key:
-        return f"{table} {number}" if not where else f"{table}{where}"
-    return f"{table} {key}{where}"
+    return ROW_NAMES[table].format(number=number, key=key or "?")
 
 
 def system_error(error: OSError, what: str) -> StoreError:
