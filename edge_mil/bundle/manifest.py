@@ -10,6 +10,7 @@ import json
 import msgspec
 from msgspec import Struct, field
 
+from edge_mil.bundle.bounds import LARGEST_JSON_BYTES, check_bounds
 from edge_mil.errors import BundleError, BundleVersionError
 from edge_mil.types import RESEARCH_USE_ONLY
 
@@ -216,10 +217,7 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True):
                 extractor=self.extractor.feature_dim,
                 aggregator=self.aggregator.feature_dim,
             )
-        if self.input is not None and not (
-            self.input.mpp > 0 and self.input.tile_height_px > 0 and self.input.tile_width_px > 0
-        ):
-            raise BundleError("bundle.json has a tile size or MPP that is not positive.")
+        check_bounds(self)
 
     def to_json(self) -> bytes:
         """Return the bytes of `bundle.json`: sorted keys, two spaces, one line end."""
@@ -234,13 +232,18 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True):
             BundleVersionError: It was written by a newer edge_mil.
             BundleError: It is no JSON object, or a key is missing, unknown or of another type.
         """
+        if len(data) > LARGEST_JSON_BYTES:
+            raise BundleError(
+                f"bundle.json has {len(data)} bytes and at most {LARGEST_JSON_BYTES} are read; "
+                "export the bundle again."
+            )
         try:
             version = msgspec.json.decode(data, type=_Version).schema_version
         except msgspec.ValidationError as error:
             raise BundleError(
                 "bundle.json names no schema_version, so this is no edge_mil bundle."
             ) from error
-        except (msgspec.DecodeError, RecursionError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise BundleError(
                 f"bundle.json is not JSON ({error}); export the bundle again."
             ) from error
@@ -253,7 +256,7 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True):
             )
         try:
             return msgspec.json.decode(data, type=Manifest)
-        except msgspec.ValidationError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise BundleError(
                 f"bundle.json is not in order ({error}); export the bundle again with this "
                 "edge_mil."

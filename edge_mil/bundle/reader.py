@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge_mil.bundle.arrays import BROKEN
+from edge_mil.bundle.bounds import MOST_FILES
+from edge_mil.bundle.graph_check import require_self_contained
 from edge_mil.bundle.manifest import Manifest
 from edge_mil.errors import BundleError
 
@@ -55,6 +58,16 @@ class Bundle:
         data = _read(self.path, name)
         if hashlib.sha256(data).hexdigest() != expected:
             raise _changed(self.path, name)
+        return data
+
+    def read_graph(self, name: str) -> bytes:
+        """Return an ONNX file, verified again, whose weights are all its own.
+
+        Raises:
+            BundleError: The bundle has no such file, it was changed, or it names other files.
+        """
+        data = self.read(name)
+        require_self_contained(data, f"{name} of {self.path.name}")
         return data
 
     def manifest_bytes(self) -> bytes:
@@ -168,7 +181,13 @@ def _names(path: Path) -> list[str]:
         # Hidden files are those of a file browser, as .DS_Store.
         return [p.as_posix() for p in files if not p.name.startswith(".")]
     with _zip(path) as archive:
-        return [n for n in archive.namelist() if not n.endswith("/")]
+        names = [n for n in archive.namelist() if not n.endswith("/")]
+    if len(names) > MOST_FILES + 2 or len(set(names)) < len(names):
+        raise BundleError(
+            f"{path.name} holds {len(names)} files, some of one name or too many; pack the bundle "
+            "again with edge-mil bundle pack."
+        )
+    return names
 
 
 def _read(path: Path, name: str) -> bytes:
@@ -182,17 +201,20 @@ def _read(path: Path, name: str) -> bytes:
             raise BundleError(f"{file} cannot be read ({error.strerror}).") from error
     with _zip(path) as archive:
         try:
-            if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
+            entry = archive.getinfo(name)
+            if entry.compress_type != zipfile.ZIP_STORED:
                 raise BundleError(
                     f"{path.name} is a compressed zip, and a bundle is packed without compression; "
                     "unzip it and use the folder, or pack that with edge-mil bundle pack."
                 )
-            return archive.read(name)
+            if entry.file_size != entry.compress_size or entry.file_size > path.stat().st_size:
+                raise zipfile.BadZipFile(f"it says that it has {entry.file_size} bytes")
+            return archive.read(entry)
         except KeyError:
             raise BundleError(
                 f"{path.name} holds no {name}, so it is no edge_mil bundle."
             ) from None
-        except (zipfile.BadZipFile, OSError, RuntimeError) as error:  # RuntimeError: encrypted
+        except BROKEN as error:
             raise BundleError(
                 f"{name} of {path.name} cannot be read ({error}); copy it again."
             ) from error
@@ -201,7 +223,7 @@ def _read(path: Path, name: str) -> bytes:
 def _zip(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError) as error:
+    except BROKEN as error:
         raise BundleError(
             f"{path} is neither a folder nor a bundle packed by `edge-mil bundle pack` ({error})."
         ) from error

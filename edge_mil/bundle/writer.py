@@ -22,8 +22,29 @@ from edge_mil.bundle.reader import (
 )
 from edge_mil.errors import BundleError
 
+SUFFIX = ".milb"
+"""Of a bundle that is packed into one file."""
 ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 """Date of every file in a packed bundle, so that the same bundle packs to the same bytes."""
+
+
+def check_out(out: Path, *, force: bool) -> None:
+    """Check before the long work that an export may write there.
+
+    Args:
+        out: A folder or a file.
+        force: Whether an earlier bundle there may be replaced.
+
+    Raises:
+        BundleError: It is an earlier bundle and `force` was not asked, or something else.
+    """
+    is_bundle = (out / MANIFEST_FILE).is_file() or (out.is_file() and out.suffix == SUFFIX)
+    if is_bundle and not force:
+        raise BundleError(
+            f"{out} is a bundle already; name another --out, or replace it with --force."
+        )
+    if not is_bundle and (out.is_file() or (out.is_dir() and any(out.iterdir()))):
+        raise BundleError(f"{out} exists and is no bundle; name another --out, or remove it first.")
 
 
 def write_bundle(manifest: Manifest, files: Mapping[str, bytes], out: str | Path) -> Bundle:
@@ -38,12 +59,9 @@ def write_bundle(manifest: Manifest, files: Mapping[str, bytes], out: str | Path
         BundleError: The folder holds something that is no bundle, or cannot be written.
     """
     out = Path(out)
-    if (
-        out.exists()
-        and not (out / MANIFEST_FILE).is_file()
-        and (out.is_file() or any(out.iterdir()))
-    ):
-        raise BundleError(f"{out} exists and is no bundle; name another --out, or remove it first.")
+    if out.is_file():
+        raise BundleError(f"{out} is a file; name another --out, or remove it first.")
+    check_out(out, force=True)
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     made = out.with_name(f".{out.name}.{os.getpid()}")
     try:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from msgspec import structs
 
-from edge_mil.bundle import Bundle, InputSpec, Manifest, open_bundle, pack_bundle
+from edge_mil.bundle import Bundle, InputSpec, Manifest, check_out, open_bundle, pack_bundle
 from edge_mil.cli.arguments import Subparsers, add_bundle, add_json
 from edge_mil.cli.console import print_table
 from edge_mil.errors import NotThereYetError
@@ -46,6 +46,7 @@ def add_parser(subparsers: Subparsers) -> None:
     pack.add_argument(
         "--out", metavar="FILE", help="the file to write (default: beside the bundle, as .milb)"
     )
+    pack.add_argument("--force", action="store_true", help="replace a file that is there already")
     sign = verbs.add_parser(
         "sign", help="not in this release", description="Sign a bundle: not in this release."
     )
@@ -91,6 +92,7 @@ def run_pack(arguments: argparse.Namespace) -> int:
     source = Path(arguments.bundle).resolve()
     name = source.name if source.is_dir() else source.stem
     out = Path(arguments.out) if arguments.out else source.with_name(name + SUFFIX)
+    check_out(out, force=arguments.force)
     packed = open_bundle(pack_bundle(bundle, out))
     if arguments.json:
         written = {"bundle": packed.digest, "file": str(out), "absent": packed.absent}

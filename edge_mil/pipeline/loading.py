@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import io
 import logging
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 
 from edge_mil.aggregators import Classifier, Parts, build_aggregator
 from edge_mil.backends import BACKENDS, open_backend
-from edge_mil.bundle import Bundle
+from edge_mil.bundle import Bundle, read_arrays
 from edge_mil.errors import UsageError
 from edge_mil.pipeline.model import Model
 from edge_mil.pipeline.runners.fallback import list_candidates, select_engine
@@ -65,7 +64,7 @@ def load_model(
         variant = find_variant(bundle, "cpu", precision if backend == "cpu" else "fp32")
         first = open_variant(bundle, variant, cpu)
     networks = {
-        role: cpu.open(Graph(bundle.read(file), f"{file} of {bundle.manifest.name}"))
+        role: cpu.open(Graph(bundle.read_graph(file), f"{file} of {bundle.manifest.name}"))
         for role, file in bundle.manifest.aggregator.graphs.items()
         if role != ARRAYS
     }
@@ -92,8 +91,8 @@ def _aggregator(bundle: Bundle, networks: dict[str, Network]) -> Aggregator[Any]
     head = Classifier(task.classes, task.probabilities, classify, task.kind, survival)
     arrays: dict[str, np.ndarray[Any, Any]] = {}
     if ARRAYS in spec.graphs:
-        with np.load(io.BytesIO(bundle.read(spec.graphs[ARRAYS])), allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
+        file = spec.graphs[ARRAYS]
+        arrays = read_arrays(bundle.read(file), f"{file} of {bundle.manifest.name}")
     return build_aggregator(
         spec.pooling,
         Parts(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -43,6 +42,7 @@ class Table:
         bulk: Those that are large: a listing does not read them, and they have an own digest.
         number: Column that tells its rows apart, with `key`; "" where `key` alone does.
         key: Column of text that does; "" for none.
+        small: The columns that are not large.
     """
 
     name: str
@@ -50,11 +50,7 @@ class Table:
     bulk: tuple[str, ...]
     number: str
     key: str
-
-    @property
-    def small(self) -> tuple[str, ...]:
-        """The columns that are not large."""
-        return tuple(column for column in self.columns if column not in self.bulk)
+    small: tuple[str, ...]
 
     @property
     def matches(self) -> str:
@@ -78,7 +74,9 @@ class Table:
 def _table(
     name: str, columns: str, *, bulk: str = "", number: str = "sequence", key: str = ""
 ) -> Table:
-    return Table(name, tuple(columns.split()), tuple(bulk.split()), number, key)
+    every, large = tuple(columns.split()), tuple(bulk.split())
+    small = tuple(column for column in every if column not in large)
+    return Table(name, every, large, number, key, small)
 
 
 TABLES: Mapping[str, Table] = {
@@ -106,24 +104,38 @@ TABLES: Mapping[str, Table] = {
 def digest_of(values: Iterable[object]) -> int:
     """Return the digest of values as SQLite gives them back: a signed 64-bit integer.
 
-    Each value goes in with its type and length, so that no two rows have the same bytes.
+    Python's own notation tells types and lengths apart, so no two rows have the same bytes; it is
+    the fastest that does. Large columns go in as they are, behind their length (`bulk_digest`).
     """
+    return _number(hashlib.blake2b(repr(tuple(values)).encode(), digest_size=DIGEST_BYTES))
+
+
+def bulk_digest(values: Iterable[object]) -> int:
+    """Return the digest of large columns: bytes, or None."""
     total = hashlib.blake2b(digest_size=DIGEST_BYTES)
     for value in values:
         if value is None:
-            total.update(b"n")
-        elif isinstance(value, int):
-            total.update(b"i%d;" % value)
-        elif isinstance(value, float):
-            total.update(b"f" + struct.pack("<d", value))
-        elif isinstance(value, str):
-            text = value.encode()
-            total.update(b"t%d;" % len(text) + text)
-        else:
-            data = memoryview(value).cast("B")  # type: ignore[arg-type] # what SQLite has left
-            total.update(b"b%d;" % len(data))
+            total.update(b"none")
+        elif isinstance(value, (bytes, memoryview)):
+            data = memoryview(value).cast("B")
+            total.update(b"%d:" % len(data))
             total.update(data)
+        else:  # a damaged column may have any type
+            total.update(b"other" + repr(value).encode())
+    return _number(total)
+
+
+def _number(total: hashlib.blake2b) -> int:
     return int.from_bytes(total.digest(), "little", signed=True)
+
+
+def _plain(value: object) -> object:
+    """Return a value as SQLite gives it back: no enum, no boolean, no number of NumPy."""
+    if value is None or type(value) in (int, float, str, bytes):
+        return value
+    if isinstance(value, int):
+        return int(value)
+    return float(value) if isinstance(value, float) else value
 
 
 def insert(
@@ -291,7 +303,8 @@ def fetch(connection: sqlite3.Connection, name: str, number: int, key: str) -> F
             if not bulk:
                 raise
             found = None
-        if found is None or found[0] != digest_of(found[1:]):
+        digest = bulk_digest if bulk else digest_of
+        if found is None or found[0] != digest(found[1:]):
             if not bulk:
                 return None
             whole, found = False, (0, *(None for _ in columns))
@@ -302,16 +315,16 @@ def fetch(connection: sqlite3.Connection, name: str, number: int, key: str) -> F
 def _is_whole(found: Sequence[Any], split: int, *, bulk: bool) -> bool:
     """Say whether a row is what was written; it begins with its two digests."""
     small = found[0] == digest_of(found[4:split])
-    return small and (not bulk or found[1] == digest_of(found[split:]))
+    return small and (not bulk or found[1] == bulk_digest(found[split:]))
 
 
 def _seal(connection: sqlite3.Connection, table: Table, row: Row, bulk: int | None = None) -> None:
     """Write the digests of a row; `bulk` is that of the large columns where they did not change."""
     if bulk is None:
-        bulk = digest_of(row[column] for column in table.bulk)
+        bulk = bulk_digest(row[column] for column in table.bulk)
     number = row[table.number] if table.number else 0
     key = row[table.key] if table.key else ""
-    small = digest_of(row[column] for column in table.small)
+    small = digest_of(_plain(row[column]) for column in table.small)
     connection.execute(
         "INSERT OR REPLACE INTO seal VALUES (?, ?, ?, ?, ?)", (table.name, number, key, small, bulk)
     )

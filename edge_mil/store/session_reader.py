@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import sqlite3
 from collections.abc import Iterator
@@ -129,8 +130,13 @@ class SessionReader:
             rows = self._of("instance", sequence, bulk=arrays, order="t.place")
         return [_instance(row) for row in rows]
 
-    def instances_between(self, first: int, last: int) -> list[InstanceRow]:
-        """Return the rows of the fields from one number to another, with their arrays, in order."""
+    def features_between(self, first: int, last: int) -> list[tuple[int, str, bytes]]:
+        """Return (sequence, instance key, features) of instances of the bag, in this order.
+
+        Args:
+            first: Smallest sequence number of their fields.
+            last: Largest one.
+        """
         with self._reading() as connection:
             rows = list(
                 sealed_rows(
@@ -143,7 +149,8 @@ class SessionReader:
                 )
             )
             require_all(connection, "instance", len(rows), first, last)
-        return [_instance(row) for row in rows]
+        held = int(InstanceKind.HELD)
+        return [(r["sequence"], r["place"], r["features"]) for r in rows if r["kind"] == held]
 
     def parts(self) -> list[PartRow]:
         """Return the pixels of unfinished cells, in the order of arrival."""
@@ -313,11 +320,17 @@ def _instance(row: Row) -> InstanceRow:
         row["place"],
         row["sequence"],
         InstanceKind(row["kind"]),
-        tuple(json.loads(row["sources"])),
+        _sources(row["sources"]),
         row["note"],
         row.get("features"),
         row.get("attention_logits"),
     )
+
+
+@functools.lru_cache(maxsize=4096)
+def _sources(text: str) -> tuple[int, ...]:
+    """Return the fields that gave a cell its pixels; the cells of one field have the same text."""
+    return tuple(json.loads(text))
 
 
 def _links(text: str) -> tuple[tuple[int, float, float, float], ...]:

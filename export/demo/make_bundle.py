@@ -47,7 +47,7 @@ def main() -> int:
             *("--tile-px", str(TILE_PX), "--mpp", f"{MPP:g}", "--normalise", normalise),
             *("--precision", "fp32,int8", "--calibration", str(trained / "calibration")),
             *(word for slide in slides for word in ("--fidelity-slide", str(slide))),
-            *("--name", NAME, "--licence", LICENCE, "--out", str(out)),
+            *("--name", NAME, "--licence", LICENCE, "--out", str(out), "--force"),
         ]
     )
     if code:

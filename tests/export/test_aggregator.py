@@ -80,7 +80,7 @@ def export(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., 
             torch.save(checkpoint, path)
         capsys.readouterr()
         out = str(tmp_path / "bundle")
-        code = edge_mil_export(["aggregator", str(path), "--out", out, *words])
+        code = edge_mil_export(["aggregator", str(path), "--out", out, "--force", *words])
         return code, capsys.readouterr().err
 
     return run

@@ -82,7 +82,7 @@ READS: dict[str, Callable[[SessionReader], object]] = {
     "a field that vanished": lambda r: r.fields(after=2, count=3),
     "a feature": lambda r: r.instances(4),
     "a kind": lambda r: r.instances(4, arrays=False),
-    "a cell that vanished": lambda r: r.instances_between(3, 5),
+    "a cell that vanished": lambda r: r.features_between(3, 5),
     "a thumbnail": lambda r: r.thumbnail(4),
     "pixels": lambda r: r.parts(),
     "a key frame": lambda r: r.key_frames(),

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import math
-import zipfile
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from edge_mil.bundle import Bundle
+from edge_mil.bundle import Bundle, read_arrays
 from edge_mil.errors import BundleError, InvalidFeaturesError
 from edge_mil.imaging import TissueTest
 from edge_mil.pipeline.ood.channel_order import ColourReference
@@ -115,7 +113,7 @@ class Reference:
             test = TissueTest(spec.background, spec.min_difference, spec.min_share)
         try:
             return cls.parse(bundle.read(REFERENCE_FILE), test)
-        except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        except (KeyError, ValueError, TypeError, IndexError) as error:
             raise BundleError(
                 f"{REFERENCE_FILE} of {bundle.path.name} cannot be read ({error}); export the "
                 "bundle again."
@@ -130,12 +128,11 @@ class Reference:
             tissue: The bundle's tissue test, for the colours.
 
         Raises:
+            BundleError: The file is damaged, no such archive, or holds pickled objects.
             KeyError: An array is missing.
-            ValueError: The file is no such archive, or holds pickled objects.
-            OSError: It is damaged; so are EOFError and zipfile.BadZipFile.
+            ValueError: An array has another shape or type.
         """
-        with np.load(io.BytesIO(data), allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        arrays = read_arrays(data, REFERENCE_FILE)
         found: dict[str, Any] = {"_tissue": tissue}
         if "distance_mean" in arrays:
             found["_distance"] = Distance(

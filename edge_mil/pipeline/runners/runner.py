@@ -74,7 +74,7 @@ def extractor_graph(bundle: Bundle, variant: RunnerVariant) -> Graph:
     if spec is None or variant.graph not in spec.graphs:
         raise BundleError(f"{name} has no graph {variant.graph} to run.")
     file = spec.graphs[variant.graph]
-    return Graph(bundle.read(file), f"{file} of {name}")
+    return Graph(bundle.read_graph(file), f"{file} of {name}")
 
 
 def open_variant(

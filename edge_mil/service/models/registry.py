@@ -20,6 +20,7 @@ from edge_mil.errors import (
 )
 from edge_mil.pipeline import Model
 from edge_mil.pipeline.runners.runner import Runner
+from edge_mil.pipeline.trial import try_model
 from edge_mil.v1 import edge_mil_pb2 as pb
 
 LOG = logging.getLogger("edge_mil.service")
@@ -91,7 +92,13 @@ class ServedBundle:
             if self.bundle is None:
                 self.open()
             assert self.bundle is not None
-            self.model = self._loader(self.bundle)
+            model = self._loader(self.bundle)
+            try:
+                try_model(model)
+            except BaseException:
+                model.close()
+                raise
+            self.model = model
         except EdgeMilError as error:
             self.state, self.error = FAILED, error
             raise

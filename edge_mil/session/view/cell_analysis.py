@@ -55,10 +55,11 @@ class CellAnalysis:
         for number, at in enumerate(groups):
             held = [
                 row
-                for row in records.instances_between(sequences[at.start], sequences[at.stop - 1])
-                if row.kind is InstanceKind.HELD and row.sequence in bag.states
+                for row in records.features_between(sequences[at.start], sequences[at.stop - 1])
+                if row[0] in bag.states
             ]
-            batch = self._attend(held)
+            keys = [key for _, key, _ in held]
+            batch = self._attend(keys, [features for _, _, features in held])
             others = AttentionParts.of_instances(batch, bag.total.peak).without_each()
             bags = others.plus(outside.take(slice(number, number + 1)))
             found = bags.outputs(aggregator, [bag.total.count - 1] * len(held), self._width)
@@ -69,7 +70,7 @@ class CellAnalysis:
                 found[i] = outputs_of_states(
                     aggregator, [aggregator.update(far, rest)], self._width
                 )[0]
-            yield [row.instance_key for row in held], found
+            yield keys, found
 
     def by_states(self, records: SessionReader, without_each: Sequence[Any]) -> Iterator[Chunk]:
         """Yield the cells of one field after the other, for any mergeable head.
@@ -83,19 +84,18 @@ class CellAnalysis:
         states: list[Any] = []
         for sequence, rest in zip(self._bag.states, without_each, strict=True):
             held = held_rows(records, sequence)
-            batch = self._attend(held)
+            field_keys = [row.instance_key for row in held]
+            batch = self._attend(field_keys, [row.features for row in held])
             single = [aggregator.update(empty, batch.take(np.array([i]))) for i in range(len(held))]
-            keys += [row.instance_key for row in held]
+            keys += field_keys
             states += [aggregator.merge(rest, o) for o in all_but_each(aggregator, single)]
             if len(keys) >= CHUNK:
                 yield keys, outputs_of_states(aggregator, states, self._width)
                 keys, states = [], []
         yield keys, outputs_of_states(aggregator, states, self._width)
 
-    def _attend(self, held: Sequence[InstanceRow]) -> InstanceBatch:
-        features = stacked([row.features for row in held])
-        order = self._instances.order([row.instance_key for row in held])
-        return self._model.attend(features, order)
+    def _attend(self, keys: Sequence[str], features: Sequence[bytes | None]) -> InstanceBatch:
+        return self._model.attend(stacked(features), self._instances.order(keys))
 
 
 def held_rows(records: SessionReader, sequence: int, *, arrays: bool = True) -> list[InstanceRow]:

@@ -166,21 +166,30 @@ class InfluenceAnalysis:
         for row in rows:
             header = headers.read(row.sequence, row.header)
             location_id = header.pop("place")  # the stored files keep this name
-            held = held_rows(records, row.sequence, arrays=wanted) if row.sequence in self else []
+            cells, share = self._held_by(records, row.sequence, attention=wanted)
             found.append(
                 FieldRecord(
                     result=read_answer(row.answer),
-                    cells=len(held),
+                    cells=cells,
                     removed=row.removed,
                     location_id=location_id,
-                    attention_share=self._attention_share(held) if wanted else 0.0,
+                    attention_share=share,
                     **header,
                 )
             )
         return found
 
-    def __contains__(self, sequence: int) -> bool:
-        return sequence in self.bag.states if self._mergeable else True
+    def _held_by(
+        self, records: SessionReader, sequence: int, *, attention: bool
+    ) -> tuple[int, float]:
+        """Return how many instances of a field are in the bag, and their share of its attention."""
+        state = self.bag.states.get(sequence)
+        if self._mergeable and state is None:
+            return 0, 0.0
+        if state is not None and not attention:
+            return self._model.aggregator.instances(state), 0.0
+        held = held_rows(records, sequence, arrays=attention)
+        return len(held), self._attention_share(held) if attention else 0.0
 
     def _attention_share(self, held: Sequence[InstanceRow]) -> float:
         if not held:

@@ -16,6 +16,7 @@ from edge_mil.bundle import (
     Manifest,
     StainSpec,
     TissueSpec,
+    check_out,
     write_bundle,
 )
 from edge_mil.errors import BundleError, SourceError
@@ -115,7 +116,7 @@ def make_bundle(request: BundleRequest, out: Path) -> ExportedBundle:
         EdgeMilError: An input does not fit, a graph is not its original, or no INT8 form holds.
     """
     # 1. What costs nothing comes first: the folder, the slides, the head, the extractor's width.
-    _check_out(out)
+    check_out(out, force=True)
     for slide in request.fidelity_slides:
         if not slide.is_file():
             raise SourceError(f"There is no slide {slide}; check --fidelity-slide.")
@@ -166,14 +167,6 @@ def make_bundle(request: BundleRequest, out: Path) -> ExportedBundle:
     }
     bundle = write_bundle(manifest, content, out)
     return ExportedBundle(bundle, document, head.summary, terms.unknown)
-
-
-def _check_out(out: Path) -> None:
-    """Refuse a folder that is in use before the long work, as `write_bundle` would after it."""
-    if out.is_file() or (
-        out.is_dir() and not (out / "bundle.json").is_file() and any(out.iterdir())
-    ):
-        raise BundleError(f"{out} exists and is no bundle; name another --out, or remove it first.")
 
 
 def _feature_width(source: ExtractorSource, head: ExportedAggregator) -> int:

@@ -23,6 +23,9 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("checkpoint", type=Path, help="a torch file or .safetensors")
     parser.add_argument("--out", type=Path, required=True, metavar="BUNDLE", help="folder to write")
+    parser.add_argument(
+        "--force", action="store_true", help="replace a bundle that is there already"
+    )
     head_options.add_arguments(parser)
     parser.add_argument("--name", metavar="N", help="name of the bundle; that of --out")
     parser.add_argument("--licence", metavar="TEXT", help="terms of the checkpoint's weights")
@@ -32,10 +35,12 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Export the head, write the bundle and print what was read from the checkpoint."""
+    from edge_mil.bundle import check_out
     from edge_mil_export.bundle.aggregator_bundle import write_aggregator_bundle
     from edge_mil_export.bundle.licences import parse_licences
     from edge_mil_export.onnx_export.exported_aggregator import export_aggregator
 
+    check_out(arguments.out, force=arguments.force)
     exported = export_aggregator(
         arguments.checkpoint,
         arch=arguments.arch,

@@ -98,6 +98,9 @@ def add_parser(subparsers: Any) -> None:
         "before the extractor; sessions then need edge-mil calibrate stain",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="BUNDLE", help="folder to write")
+    parser.add_argument(
+        "--force", action="store_true", help="replace a bundle that is there already"
+    )
     parser.add_argument("--name", help="name of the bundle (default: that of --out)")
     parser.add_argument(
         "--licence",
@@ -117,6 +120,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         EdgeMilError: An input or option does not fit; the message says which.
     """
+    from edge_mil.bundle import check_out
     from edge_mil_export.bundle.making import BundleRequest, make_bundle
 
     precisions = _precisions(arguments.precision)
@@ -147,6 +151,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     if not (math.isfinite(request.max_difference) and request.max_difference > 0):
         raise UsageError(f"--max-score-difference must be above 0, got {request.max_difference:g}.")
+    check_out(arguments.out, force=arguments.force)
     exported = make_bundle(request, arguments.out)
     for part in exported.unknown_licences:
         print(

@@ -7,11 +7,17 @@ from pathlib import Path
 
 import pytest
 import rfc8785
+from hypothesis import given
+from hypothesis import strategies as st
 from running_service import tissue_frames
 from small_bundle import write_small_bundle
 
 from edge_mil.errors import StoreError
-from edge_mil.service.sessions.session_report import MAX_SAFE_INTEGER, session_report
+from edge_mil.service.sessions.session_report import (
+    MAX_SAFE_INTEGER,
+    canonical,
+    session_report,
+)
 from edge_mil.session import Session, SessionSettings
 
 
@@ -53,3 +59,24 @@ def test_what_json_cannot_say_is_refused(tmp_path: Path) -> None:
         pytest.raises(StoreError, match="cannot be written"),
     ):
         session_report(opened)
+
+
+VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**53) + 1, 2**53 - 1),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text(st.characters(exclude_categories=["Cs"])),
+)
+
+
+@given(
+    st.lists(st.dictionaries(st.sampled_from("abcdef"), VALUES | st.lists(VALUES)), max_size=4),
+    st.dictionaries(st.sampled_from(["revision", "labels"]), VALUES),
+)
+def test_the_fast_encoder_writes_what_rfc_8785_asks(
+    records: list[dict[str, object]], labels: dict[str, object]
+) -> None:
+    document = {"labels": labels, "revision": 7, "x": ',"revision":'}
+    whole = rfc8785.dumps({**document, "records": records})
+    assert canonical(document, "records", records) == whole
