@@ -174,7 +174,8 @@ def main() -> None:
             name.write_text(session_id)
         session_id = name.read_text()
         print(
-            "| call | first s | median s | CPU of the first, s | goal s | |\n| --- | --- | --- | --- | --- | --- |"
+            "| call | first s | median s | CPU of the first, s | goal s | |\n"
+            "| --- | --- | --- | --- | --- | --- |"
         )
         for part in ("large", "many"):
             folder = work / part
