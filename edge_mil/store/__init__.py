@@ -11,6 +11,7 @@ The tables are in `schema/`, one numbered migration a file; there, an instance's
 from edge_mil.store.change import (
     Change,
     FieldRow,
+    GeometryRow,
     InstanceKind,
     InstanceRow,
     KeyFrameRow,
@@ -29,6 +30,7 @@ __all__ = [
     "Change",
     "Examination",
     "FieldRow",
+    "GeometryRow",
     "InstanceKind",
     "InstanceRow",
     "KeyFrameRow",

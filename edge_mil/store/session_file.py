@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import queue
@@ -25,7 +26,8 @@ SCHEMA = (
     "0002_sharpness.sql",
     "0003_attachment.sql",
     "0004_located.sql",
-    "0005_seal.sql",
+    "0005_geometry.sql",
+    "0006_seal.sql",
 )
 """Migrations in order; `user_version` counts those that a file has."""
 FIRST_META = "first_meta"
@@ -258,6 +260,8 @@ def _apply(connection: sqlite3.Connection, change: Change) -> None:
     if change.removed is not None:
         connection.execute("DELETE FROM part WHERE sequence = ?", (change.removed,))
         update(connection, "field", change.removed, removed=1, state=None)
+    if change.geometry is not None:
+        insert(connection, "geometry", [(None, *dataclasses.astuple(change.geometry))])
     if change.event is not None:
         insert(connection, "event", [(None, time.time(), *change.event)])
     insert(connection, "meta", change.meta.items(), replace=True)

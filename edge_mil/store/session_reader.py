@@ -12,6 +12,7 @@ from pathlib import Path
 from edge_mil.errors import StoreError
 from edge_mil.store.change import (
     FieldRow,
+    GeometryRow,
     InstanceKind,
     InstanceRow,
     KeyFrameRow,
@@ -24,7 +25,7 @@ from edge_mil.store.seal import DamagedRowsError, Row, require_all, sealed_rows
 BUSY_S = 5.0
 """How long to wait for another connection's lock."""
 
-SEALED_SINCE = 5
+SEALED_SINCE = 6
 """Schema version from which rows have digests; `SessionFolder.reader` migrates older files."""
 
 
@@ -210,6 +211,21 @@ class SessionReader:
     def key_frame_positions(self) -> dict[int, tuple[float, float]]:
         """Return sequence -> lattice pixel (x, y) of the top left corner of each key frame."""
         return {row["sequence"]: (row["x"], row["y"]) for row in self._all("key_field")}
+
+    def geometry(self) -> list[GeometryRow]:
+        """Return what each field says about stage and slide, in the order of arrival; no images."""
+        return [
+            GeometryRow(row["sequence"], row["evidence"], row["reference"])
+            for row in self._all("geometry", order="t.number")
+        ]
+
+    def newest_reference(self) -> GeometryRow | None:
+        """Return the newest row with the image of a refused field; None where there is none."""
+        with self._reading() as connection:
+            where, order = "length(t.image) > 0", "t.number DESC LIMIT 1"
+            rows = sealed_rows(connection, "geometry", bulk=True, where=where, order=order)
+            columns = ("sequence", "evidence", "reference", "image")
+            return next((GeometryRow(*(row[c] for c in columns)) for row in rows), None)
 
     def attachment(self, name: str) -> bytes | None:
         """Return bytes that the session keeps whole, None where there are none of that name."""

@@ -29,6 +29,7 @@ def make_old(path: Path) -> None:
             DROP TABLE attachment;
             DROP TABLE key_field;
             DROP TABLE located;
+            DROP TABLE geometry;
             DROP TRIGGER unseal_instance;
             DROP TRIGGER unseal_part;
             DROP TABLE seal;

@@ -71,7 +71,11 @@ class SessionQueries:
             count: How many at most; None for all.
             attention: False leaves the shares of attention 0, which are most of the work.
         """
-        return self._influence().fields(after, count, attention=attention)
+        suspect = self._state.localizer.is_suspect
+        return [
+            dataclasses.replace(record, suspect=suspect(record.sequence))
+            for record in self._influence().fields(after, count, attention=attention)
+        ]
 
     def top_fields(self, count: int, class_name: str = "") -> list[FieldRecord]:
         """Return the fields with the largest influence on the logit of a class, largest first."""
