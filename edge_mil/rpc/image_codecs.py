@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from edge_mil.errors import FrameError
-from edge_mil.rpc.frames import RAW_CHANNELS
+from edge_mil.rpc.frames import RAW_CHANNELS, name_of
 from edge_mil.rpc.results import epoch_seconds
 from edge_mil.types import Frame, UInt8Array
 from edge_mil.v1 import edge_mil_pb2 as pb
@@ -53,7 +53,7 @@ def decode_frame(header: pb.FieldHeader, payload: UInt8Array) -> Frame:
         y_um=header.stage_y_um if has_y else None,
         location_id=header.place,
         capture_time_s=epoch_seconds(header.capture_time),
-        name=header.extra.get("name", ""),
+        name=name_of(header.extra.get("name", "")),
     )
 
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from edge_mil.errors import PixelSizeError, StoreError
+from edge_mil.errors import PixelSizeError, StoreError, UsageError
+from edge_mil.limits import MAX_REGIONS, check_region
 from edge_mil.types import Region, check_mpp
 
 
@@ -41,6 +42,7 @@ class SessionSettings:
 
     Raises:
         PixelSizeError: The pixel size is missing or cannot be one.
+        UsageError: A rectangle cannot lie on a stage, or there are too many.
     """
 
     mpp: float
@@ -61,13 +63,23 @@ class SessionSettings:
     request_digest: str = ""
 
     def __post_init__(self) -> None:
-        """Check the pixel size; it is never guessed."""
+        """Check every number and text; the pixel size is never guessed."""
         if self.mpp is None:
             raise PixelSizeError(
                 "The pixel size is unknown; say how many micrometres on the slide one camera "
                 "pixel is (20x is often 0.5)."
             )
         check_mpp(self.mpp)
+        if self.area is not None:
+            check_region(self.area, "The area to read", "stage.area")
+        if len(self.tissue) > MAX_REGIONS:
+            raise UsageError(
+                f"The tissue outline has {len(self.tissue)} rectangles and at most {MAX_REGIONS} "
+                "are taken; join them.",
+                field="tissue",
+            )
+        for region in self.tissue:
+            check_region(region, "A rectangle of the tissue outline", "tissue")
 
     def to_json(self) -> str:
         """Return the settings as JSON text."""

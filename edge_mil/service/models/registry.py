@@ -18,6 +18,7 @@ from edge_mil.errors import (
     UnknownBundleError,
     UsageError,
 )
+from edge_mil.limits import printable
 from edge_mil.pipeline import Model
 from edge_mil.pipeline.runners.runner import Runner
 from edge_mil.v1 import edge_mil_pb2 as pb
@@ -28,6 +29,9 @@ STARTING, READY, FAILED, UNLOADED = "STARTING", "READY", "FAILED", "UNLOADED"
 MPP_TOLERANCE = 0.1
 """Relative difference of the camera's MPP that a bundle of whole fields allows
 (`docs/design/imaging.md`, "Whole fields as instances")."""
+
+MAX_DIGEST_CHARS = len("sha256:") + 64
+"""Length of a bundle's digest."""
 
 INSTANCE_KINDS = {"grid": pb.INSTANCE_KIND_GRID, "field": pb.INSTANCE_KIND_FIELD}
 TASK_KINDS = {
@@ -233,20 +237,21 @@ class BundleRegistry:
                 if any(served.bundle is None and not served.error for served in self.bundles):
                     raise BundleNotReadyError(
                         f"The service is still opening its bundles, so it cannot say whether "
-                        f"{name} is among them; ask again in a second.",
+                        f"{printable(name, 40)} is among them; ask again in a second.",
                         retry_after_s=1,
                     )
                 raise UnknownBundleError(
-                    f"This service has no bundle {name!r}; it has {known}.", bundles=known
+                    f"This service has no bundle {printable(name, 40)!r}; it has {known}.",
+                    bundles=known,
                 )
             served = found[0]
         if digest and served.bundle is not None and served.digest != digest:
             raise SessionStateError(
                 f"Bundle {served.name} is loaded here with digest {served.digest[:19]}..., not "
-                f"{digest[:19]}...; serve that version, or ask for this one.",
+                f"{printable(digest, 19)}...; serve that version, or ask for this one.",
                 reason="BUNDLE_DIGEST_MISMATCH",
                 loaded=served.digest,
-                asked=digest,
+                asked=printable(digest, MAX_DIGEST_CHARS),
             )
         return served
 

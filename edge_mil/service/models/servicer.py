@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from edge_mil.backends import BACKENDS
 from edge_mil.errors import SessionStateError, UsageError
+from edge_mil.limits import printable
 from edge_mil.pipeline import Model
 from edge_mil.pipeline.runners.runner import Extractor, Runner
 from edge_mil.pipeline.runners.variants import PRECISIONS
@@ -175,7 +176,8 @@ def _complete(message: pb.LoadModelRequest, model: Model) -> RunnerRequest:
     ):
         if value not in known:
             raise UsageError(
-                f"There is no {field} {value!r}; name one of {', '.join(known)}.", field=field
+                f"There is no {field} {printable(value, 40)!r}; name one of {', '.join(known)}.",
+                field=field,
             )
     return request
 

@@ -17,6 +17,7 @@ from edge_mil.errors import (
     SessionStateError,
     StoreError,
 )
+from edge_mil.limits import MAX_REASON_BYTES, check_text
 from edge_mil.rpc.pagination import page_of
 from edge_mil.service.handlers import streaming, unary
 from edge_mil.service.models.registry import BundleRegistry
@@ -110,6 +111,7 @@ class SessionServicer(rpc.SessionServiceServicer):
     async def RemoveField(  # noqa: N802
         self, request: pb.RemoveFieldRequest, _: Any
     ) -> pb.RemoveFieldResponse:
+        check_text(request.reason, "The reason", "reason", MAX_REASON_BYTES)
         async with self._sessions.use(request.session_id) as live:
             session, sequence = live.session, request.sequence
             if not session.has_field(sequence):
