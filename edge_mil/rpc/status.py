@@ -46,6 +46,8 @@ STATUS_OF: Mapping[type[EdgeMilError], tuple[grpc.StatusCode, str]] = MappingPro
         errors.FrameError: (Code.INVALID_ARGUMENT, "FRAME_INVALID"),
         errors.SequenceError: (Code.INVALID_ARGUMENT, "SEQUENCE_CONFLICT"),
         errors.ProtocolError: (Code.INVALID_ARGUMENT, "PROTOCOL_VIOLATION"),
+        errors.ServiceBusyError: (Code.RESOURCE_EXHAUSTED, "SERVICE_BUSY"),
+        errors.ClientSilentError: (Code.ABORTED, "CLIENT_SILENT"),
         errors.CreditError: (Code.RESOURCE_EXHAUSTED, "NO_CREDIT"),
         errors.SessionNotFoundError: (Code.NOT_FOUND, "SESSION_NOT_FOUND"),
         errors.SessionBusyError: (Code.ABORTED, "SESSION_BUSY"),
@@ -103,7 +105,12 @@ KIND_OF_REASON: Mapping[str, type[EdgeMilError]] = MappingProxyType(
 """Reason -> error; of the finer reasons those whose group is not that of their code."""
 
 RETRY_AFTER_S: Mapping[type[EdgeMilError], float] = MappingProxyType(
-    {errors.BundleNotReadyError: 1.0, errors.StoreError: 5.0}
+    {
+        errors.BundleNotReadyError: 1.0,
+        errors.StoreError: 5.0,
+        errors.ServiceBusyError: 1.0,
+        errors.ClientSilentError: 0.1,
+    }
 )
 """When to try again, where the error itself does not say."""
 

@@ -24,7 +24,11 @@ from edge_mil.pipeline import Model, load_model
 from edge_mil.rpc.allocator import tune_allocator
 from edge_mil.rpc.frames import MAX_CHUNK_BYTES
 from edge_mil.service.address import DEFAULT_ADDRESS, listening, parse_address
+from edge_mil.service.byte_budget import ByteBudget
 from edge_mil.service.calibrations.servicer import CalibrationServicer
+from edge_mil.service.descriptors import raise_limit
+from edge_mil.service.interceptor import EntryInterceptor
+from edge_mil.service.limits import IDLE_CONNECTION_S, MAX_BYTES_UNDER_WAY, MAX_CONNECTIONS
 from edge_mil.service.models.preparation import (
     AUTO,
     CPU,
@@ -56,6 +60,9 @@ OPTIONS = (
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.max_allowed_incoming_connections", MAX_CONNECTIONS),
+    ("grpc.max_connection_idle_ms", int(IDLE_CONNECTION_S * 1000)),
+    ("grpc.server_handshake_timeout_ms", 10_000),
 )
 """Why each: `docs/design/serving-and-durability.md`, "Options of gRPC"."""
 
@@ -114,6 +121,7 @@ def run_server(settings: ServerSettings, announce: Callable[[str], None]) -> Non
 
         EngineCache(settings.engines)
     tune_allocator()
+    raise_limit()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     asyncio.run(_Server(settings, announce).run())
 
@@ -143,7 +151,11 @@ class _Server:
         address = parse_address(self._settings.listen)
         sessions = SessionRegistry(SessionFolder(self._settings.state), self._bundles)
         decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
-        server = grpc.aio.server(options=OPTIONS, compression=grpc.Compression.NoCompression)
+        server = grpc.aio.server(
+            options=OPTIONS,
+            compression=grpc.Compression.NoCompression,
+            interceptors=(EntryInterceptor(),),
+        )
         await self._add_services(server, sessions, FieldWorker(decoders), stopping)
         try:
             with listening(server, address) as address_text:
@@ -220,12 +232,13 @@ class _Server:
         rpc.add_ModelServiceServicer_to_server(
             ModelServicer(bundles, sessions, self._preparations), server
         )
+        budget = ByteBudget(MAX_BYTES_UNDER_WAY)
         rpc.add_SessionServiceServicer_to_server(
-            SessionServicer(bundles, sessions, worker, calibrations), server
+            SessionServicer(bundles, sessions, worker, calibrations, budget), server
         )
         rpc.add_ViewServiceServicer_to_server(ViewServicer(sessions, stopping), server)
         rpc.add_CalibrationServiceServicer_to_server(
-            CalibrationServicer(calibrations, bundles), server
+            CalibrationServicer(calibrations, bundles, budget), server
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         for name in self._services:

@@ -34,8 +34,8 @@ class RunningService:
 
     def start(self, *, ready: bool = True) -> None:
         """Start the process and wait until its bundle is ready, or just listening."""
-        self.process, said = launch(self._arguments())
-        self._read(said, "READY" if ready else "listening at")
+        self.process, self._said = launch(self._arguments())
+        self._read(self._said, "READY" if ready else "listening at")
 
     def kill(self) -> None:
         """End it as a power cut would: SIGKILL."""
@@ -47,6 +47,12 @@ class RunningService:
         if self.process.poll() is None:
             self.process.terminate()
         return self.process.wait(30)
+
+    def all_lines(self) -> list[str]:
+        """Return every line that it wrote so far."""
+        while not self._said.empty():
+            self.lines.append(self._said.get())
+        return self.lines
 
     @property
     def address(self) -> str:

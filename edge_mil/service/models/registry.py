@@ -53,7 +53,7 @@ class ServedBundle:
         model: The loaded model; None unless it is READY.
         state: STARTING, READY, FAILED or UNLOADED.
         error: Why it is FAILED.
-        worker: Its one thread: it loads the model, opens sessions, and unloads.
+        worker: Its one thread: it loads the model, tries it, and frees it.
         preparing: Returns which runner is being prepared and its progress; None when none is.
         next_runner: A verified runner that takes over between two sessions.
         remark: Why a runner that was asked for does not serve; "" where it does.
@@ -114,12 +114,23 @@ class ServedBundle:
         if runner is not None:
             self.switch(runner)
 
-    def unload(self) -> None:
-        """Free the model's memory."""
-        self._drop_next()
-        model, self.model, self.state = self.model, None, UNLOADED
-        if model is not None:
+    def retire(self) -> Callable[[], None]:
+        """Take the model out of use at once, on the event loop.
+
+        Returns:
+            What frees its memory; slow.
+        """
+        model, runner = self.model, self.next_runner
+        self.model, self.next_runner, self.state = None, None, UNLOADED
+
+        def free() -> None:
+            if model is None:
+                return
+            if runner is not None and model.extractor is not None:
+                model.extractor.discard(runner)
             model.close()
+
+        return free
 
     def pulse(self) -> None:
         """Extract one black tile; on a CPU it waits for the fields under way.
@@ -140,7 +151,7 @@ class ServedBundle:
     def close(self) -> None:
         """Free everything; the bundle can no longer be used."""
         self.worker.shutdown(wait=True, cancel_futures=True)
-        self.unload()
+        self.retire()()
 
     def ready(self) -> Model:
         """Return the model.

@@ -16,6 +16,7 @@ from edge_mil.errors import (
     SessionFencedError,
     StoreError,
 )
+from edge_mil.service.limits import MAX_FIELDS_PER_SESSION
 from edge_mil.service.models.registry import ServedBundle
 from edge_mil.service.sessions.messages import score_message, session_message
 from edge_mil.session import Session
@@ -55,6 +56,7 @@ class LiveSession:
         score: The newest durable score.
         lease: The right of the stream that writes; None while there is none.
         resumable: Whether a stream was attached before and is gone (SUSPENDED).
+        room: Counts down the fields that may be received and processed at once.
         users: Calls that use the session now; it stays open meanwhile.
         failed: Why its records can no longer be written; it must be opened again.
     """
@@ -64,6 +66,7 @@ class LiveSession:
         name = f"session-{session.session_id[:8]}"
         self.worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
         self.lease: WriteLease | None = None
+        self.room = asyncio.Semaphore(MAX_FIELDS_PER_SESSION)
         self.users = 0
         self.failed: StoreError | None = None
         self.score = score_message(session.status())
