@@ -36,6 +36,10 @@
     │   ├── BundleError
     │   ├── BundleVersionError
     │   ├── StoreError
+    │   │   ├── DamagedStoreError
+    │   │   ├── StoreFullError
+    │   │   ├── StoreBusyError
+    │   │   └── StoreDeniedError
     │   └── DamagedCalibrationError  (a CalibrationError too)
     └── RemoteError                  the service answered a call with an error of its own
         ├── RemoteUnavailableError   (an UnavailableError too, and so on for the other groups)
@@ -220,6 +224,22 @@ class BundleVersionError(DamagedDataError):
 
 class StoreError(DamagedDataError):
     """The session's records cannot be written or read."""
+
+
+class DamagedStoreError(StoreError):
+    """Records are not what was written; `edge-mil session check` names them and keeps the rest."""
+
+
+class StoreFullError(StoreError):
+    """The disk is full: what was acknowledged is there, and there is room for nothing more."""
+
+
+class StoreBusyError(StoreError):
+    """Another process has the records, or the state directory."""
+
+
+class StoreDeniedError(StoreError):
+    """The system does not let this process read or write there."""
 
 
 class DamagedCalibrationError(CalibrationError, DamagedDataError):

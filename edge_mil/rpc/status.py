@@ -61,6 +61,10 @@ STATUS_OF: Mapping[type[EdgeMilError], tuple[grpc.StatusCode, str]] = MappingPro
         errors.RemoteError: (Code.INTERNAL, "REMOTE"),
         errors.CalibrationError: (Code.FAILED_PRECONDITION, "CALIBRATION_UNUSABLE"),
         errors.StoreError: (Code.RESOURCE_EXHAUSTED, "STORE_FAILED"),
+        errors.DamagedStoreError: (Code.DATA_LOSS, "SESSION_DAMAGED"),
+        errors.StoreFullError: (Code.RESOURCE_EXHAUSTED, "STORE_FULL"),
+        errors.StoreBusyError: (Code.UNAVAILABLE, "STORE_BUSY"),
+        errors.StoreDeniedError: (Code.FAILED_PRECONDITION, "STORE_DENIED"),
         errors.UsageError: (Code.INVALID_ARGUMENT, "ARGUMENT_INVALID"),
     }
 )
@@ -110,6 +114,8 @@ RETRY_AFTER_S: Mapping[type[EdgeMilError], float] = MappingProxyType(
         errors.StoreError: 5.0,
         errors.ServiceBusyError: 1.0,
         errors.ClientSilentError: 0.1,
+        errors.StoreFullError: 5.0,
+        errors.StoreBusyError: 1.0,
     }
 )
 """When to try again, where the error itself does not say."""

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 import queue
 import sqlite3
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import Future
 from importlib import resources
 from pathlib import Path
 
-from edge_mil.errors import StoreError
-from edge_mil.store.change import Change, PartRow
-from edge_mil.store.session_reader import SessionReader
+from edge_mil.errors import StoreBusyError, StoreError
+from edge_mil.store.change import Change, InstanceRow, KeyFrameRow, PartRow
+from edge_mil.store.faults import store_error
+from edge_mil.store.seal import DamagedRowsError, insert, seal_all, update
+from edge_mil.store.session_reader import SEALED_SINCE, SessionReader
 
-SCHEMA = ("0001_session.sql", "0002_sharpness.sql", "0003_attachment.sql", "0004_located.sql")
+SCHEMA = (
+    "0001_session.sql",
+    "0002_sharpness.sql",
+    "0003_attachment.sql",
+    "0004_located.sql",
+    "0005_seal.sql",
+)
 """Migrations in order; `user_version` counts those that a file has."""
 GROUP = 16
 """Changes of one transaction at most: 4 cost 1.5 times one
@@ -38,7 +46,7 @@ class SessionFile(SessionReader):
         """Open the file, making it and its folder where there is none.
 
         Raises:
-            StoreError: It cannot be made or read, is of a newer edge_mil, or is in use.
+            StoreError: It cannot be made or read, is of a newer edge_mil, is damaged or in use.
         """
         self.path = Path(path)
         try:
@@ -47,17 +55,18 @@ class SessionFile(SessionReader):
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
             self._lock = _Lock(self.path.with_suffix(".lock"))
         except OSError as error:
-            raise StoreError(
-                f"The session file {self.path} cannot be opened ({error.strerror}); check the "
-                "folder's rights and free space, or name another --state."
-            ) from error
+            raise store_error(self.path, error) from error
         try:
             writer = self._connect()
-            _migrate(writer, self.path)
+            try:
+                _migrate(writer, self.path)
+            except BaseException:
+                writer.close()
+                raise
         except sqlite3.Error as error:
             self._lock.release()
-            raise StoreError(f"The session file {self.path} cannot be read ({error}).") from error
-        except StoreError:
+            raise store_error(self.path, error) from error
+        except BaseException:
             self._lock.release()
             raise
         self._queue: queue.SimpleQueue[tuple[Change, Future[None]] | None] = queue.SimpleQueue()
@@ -130,14 +139,12 @@ class SessionFile(SessionReader):
                 for change, _ in group:
                     _apply(connection, change)
                 connection.execute("COMMIT")
-            except sqlite3.Error as error:
+            except (sqlite3.Error, DamagedRowsError) as error:
                 # A full disk has rolled the transaction back already.
                 if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                self._failed = StoreError(
-                    f"The session file {self.path} cannot be written ({error}); free some space, "
-                    "then resume the session: nothing that was acknowledged is lost."
-                )
+                    with contextlib.suppress(sqlite3.Error):
+                        connection.execute("ROLLBACK")
+                self._failed = store_error(self.path, error)
         for _, future in group:
             if self._failed is None:
                 future.set_result(None)
@@ -164,7 +171,7 @@ class _Lock:
             pass  # no such lock on Windows; the port of the service is the guard there
         except OSError:
             os.close(self._fd)
-            raise StoreError(
+            raise StoreBusyError(
                 f"The session in {path.parent} is open in another process; stop that service, or "
                 "ask it for the session."
             ) from None
@@ -182,91 +189,107 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
             f"The session file {path} was written by a newer edge_mil (schema {version}, this one "
             f"reads up to {len(SCHEMA)}); update edge_mil on this device."
         )
+    if version == len(SCHEMA):
+        return
     folder = resources.files("edge_mil.store") / "schema"
-    for number, name in enumerate(SCHEMA[version:], start=version + 1):
-        script = (folder / name).read_text(encoding="utf-8")
-        connection.executescript(f"BEGIN;{script};PRAGMA user_version={number};COMMIT;")
+    # In one transaction: a file is of one release, or of the other.
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for name in SCHEMA[version:]:
+            for statement in _statements((folder / name).read_text(encoding="utf-8")):
+                connection.execute(statement)
+        if version < SEALED_SINCE:
+            seal_all(connection)
+        connection.execute(f"PRAGMA user_version={len(SCHEMA)}")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _statements(script: str) -> Iterator[str]:
+    """Yield the statements of a script; `executescript` would end the transaction."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+
+
+def _apply(connection: sqlite3.Connection, change: Change) -> None:
+    """Write one change; every row through `seal`, which keeps its digest."""
+    run_many = connection.executemany
+    if change.field is not None:
+        f = change.field
+        row = (
+            f.sequence, f.verdict, f.payload_crc, f.header, f.answer, f.state, int(f.removed)
+        )  # fmt: skip
+        insert(connection, "field", [row])
+        if change.thumbnail:
+            insert(connection, "thumbnail", [(f.sequence, change.thumbnail)])
+    run_many("DELETE FROM instance WHERE place = ?", [(key,) for key in change.dropped_keys])
+    run_many("DELETE FROM instance WHERE place = ? AND sequence = ?", change.dropped)
+    _move(connection, change)
+    insert(connection, "instance", map(_instance, change.instances), replace=True)
+    for (key, sequence), kind in change.kinds.items():
+        update(connection, "instance", sequence, key, kind=int(kind))
+    run_many("DELETE FROM part WHERE place = ?", [(key,) for key in change.finished_keys])
+    _write_parts(connection, change.parts)
+    for sequence, state in change.states.items():
+        update(connection, "field", sequence, state=state)
+    if change.removed is not None:
+        connection.execute("DELETE FROM part WHERE sequence = ?", (change.removed,))
+        update(connection, "field", change.removed, removed=1, state=None)
+    if change.event is not None:
+        insert(connection, "event", [(None, time.time(), *change.event)])
+    insert(connection, "meta", change.meta.items(), replace=True)
+    insert(connection, "attachment", change.attachments.items())
 
 
 def _move(connection: sqlite3.Connection, change: Change) -> None:
     """Write positions of fields and key frames, and new keys of rows that moved with them."""
-    run_many = connection.executemany
-    run_many(
-        "INSERT INTO key_field VALUES (?, ?, ?, ?, ?, ?, ?)",
-        [
-            (k.sequence, k.x, k.y, json.dumps(k.size), k.factor, k.jpeg, json.dumps(k.links))
-            for k in change.key_frames
-        ],
-    )
-    run_many(
-        "UPDATE key_field SET x = ?, y = ? WHERE sequence = ?",
-        [(x, y, sequence) for sequence, (x, y) in change.key_frame_positions.items()],
-    )
+    insert(connection, "key_field", map(_key_frame, change.key_frames))
+    for sequence, (x, y) in change.key_frame_positions.items():
+        update(connection, "key_field", sequence, x=float(x), y=float(y))
     if change.located is not None:
-        row = dataclasses.astuple(change.located)
-        connection.execute("INSERT INTO located VALUES (?, ?, ?, ?, ?, ?)", row)
+        at = change.located
+        row = (at.sequence, at.anchor, float(at.dx), float(at.dy), at.x, at.y)
+        insert(connection, "located", [row])
     # In two steps: the new key of one cell is the old one of its neighbour.
-    run_many(
-        "UPDATE instance SET place = '>' || ? WHERE place = ? AND sequence = ?",
-        [(new, old, sequence) for (old, sequence), new in change.moved.items()],
-    )
-    if change.moved:
-        connection.execute("UPDATE instance SET place = substr(place, 2) WHERE place LIKE '>%'")
+    for (old, sequence), new in change.moved.items():
+        update(connection, "instance", sequence, old, place=f">{new}")
+    for (_, sequence), new in change.moved.items():
+        update(connection, "instance", sequence, f">{new}", place=new)
     if change.replaced_parts is not None:
         connection.execute("DELETE FROM part")
         _write_parts(connection, change.replaced_parts)
 
 
 def _write_parts(connection: sqlite3.Connection, parts: tuple[PartRow, ...]) -> None:
-    connection.executemany(
-        "INSERT INTO part VALUES (?, ?, ?, ?, ?)",
-        [(p.instance_key, p.sequence, json.dumps(p.box), p.pixels, p.sharpness) for p in parts],
-    )
-
-
-def _apply(connection: sqlite3.Connection, change: Change) -> None:
-    run, run_many = connection.execute, connection.executemany
-    if change.field is not None:
-        f = change.field
-        run(
-            "INSERT INTO field VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (f.sequence, f.verdict, f.payload_crc, f.header, f.answer, f.state, f.removed),
-        )
-        if change.thumbnail:
-            run("INSERT INTO thumbnail VALUES (?, ?)", (f.sequence, change.thumbnail))
-    for key in change.dropped_keys:
-        run("DELETE FROM instance WHERE place = ?", (key,))
-    run_many("DELETE FROM instance WHERE place = ? AND sequence = ?", change.dropped)
-    _move(connection, change)
-    run_many(
-        "INSERT OR REPLACE INTO instance VALUES (?, ?, ?, ?, ?, ?, ?)",
-        [
+    insert(
+        connection,
+        "part",
+        (
             (
-                i.instance_key,
-                i.sequence,
-                int(i.kind),
-                json.dumps(i.sources),
-                i.note,
-                i.features,
-                i.attention_logits,
+                p.instance_key,
+                p.sequence,
+                json.dumps(p.box),
+                p.pixels,
+                None if p.sharpness is None else float(p.sharpness),
             )
-            for i in change.instances
-        ],
+            for p in parts
+        ),
     )
-    run_many(
-        "UPDATE instance SET kind = ? WHERE place = ? AND sequence = ?",
-        [(int(kind), *row) for row, kind in change.kinds.items()],
-    )
-    run_many("DELETE FROM part WHERE place = ?", [(key,) for key in change.finished_keys])
-    _write_parts(connection, change.parts)
-    run_many(
-        "UPDATE field SET state = ? WHERE sequence = ?",
-        [(state, sequence) for sequence, state in change.states.items()],
-    )
-    if change.removed is not None:
-        run("DELETE FROM part WHERE sequence = ?", (change.removed,))
-        run("UPDATE field SET removed = 1, state = NULL WHERE sequence = ?", (change.removed,))
-    if change.event is not None:
-        run("INSERT INTO event (time, kind, body) VALUES (?, ?, ?)", (time.time(), *change.event))
-    run_many("INSERT OR REPLACE INTO meta VALUES (?, ?)", list(change.meta.items()))
-    run_many("INSERT INTO attachment VALUES (?, ?)", list(change.attachments.items()))
+
+
+def _instance(i: InstanceRow) -> tuple[object, ...]:
+    sources = json.dumps(i.sources)
+    key, kind = i.instance_key, int(i.kind)
+    return key, i.sequence, kind, sources, i.note, i.features, i.attention_logits
+
+
+def _key_frame(k: KeyFrameRow) -> tuple[object, ...]:
+    size, links = json.dumps(k.size), json.dumps(k.links)
+    return k.sequence, float(k.x), float(k.y), size, k.factor, k.jpeg, links

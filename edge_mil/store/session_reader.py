@@ -1,4 +1,4 @@
-"""Reads one session's SQLite file; every call opens, reads and closes."""
+"""Reads one session's SQLite file; a call opens, reads and closes, or shares one snapshot."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from edge_mil.errors import StoreError
 from edge_mil.store.change import (
@@ -18,13 +17,28 @@ from edge_mil.store.change import (
     LocatedRow,
     PartRow,
 )
+from edge_mil.store.faults import store_error
+from edge_mil.store.seal import DamagedRowsError, Row, require_all, sealed_rows
 
 BUSY_S = 5.0
 """How long to wait for another connection's lock."""
 
+SEALED_SINCE = 5
+"""Schema version from which rows have digests; `SessionFolder.reader` migrates older files."""
+
 
 class SessionReader:
-    """A session's records, also while a service writes them."""
+    """A session's records, also while a service writes them.
+
+    Every row is compared with its digest. What is not read is not compared: listings leave images
+    and features out. `snapshot` reads several things as they were at one moment, with one
+    connection.
+
+    Every method raises DamagedStoreError where a row is not what was written, and StoreError where
+    the file cannot be read.
+    """
+
+    _shared: sqlite3.Connection | None = None
 
     def __init__(self, path: str | Path) -> None:
         """Name the file.
@@ -36,33 +50,71 @@ class SessionReader:
         if not self.path.is_file():
             raise StoreError(f"There is no session file at {self.path}; check --state and the id.")
 
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[SessionReader]:
+        """Give a reader of the records as they are now, for one thread, to a short `with` block.
+
+        A snapshot keeps the write-ahead log from being reset, so it must end soon.
+        """
+        if self._shared is not None:
+            yield self
+            return
+        with self._reading() as connection:
+            connection.execute("BEGIN")
+            yield _Snapshot(self.path, connection)
+
     def schema_version(self) -> int:
         """Return how many of the store's migrations the file has."""
-        return int(self._rows("PRAGMA user_version")[0][0])
+        with self._reading() as connection:
+            return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
     def meta(self) -> dict[str, str]:
         """Return the session's names and values."""
-        return dict(self._rows("SELECT name, value FROM meta"))
+        return {row["name"]: row["value"] for row in self._all("meta")}
 
-    def fields(self) -> list[FieldRow]:
-        """Return every field, in the order of sequence numbers, without its state."""
-        rows = self._rows(
-            "SELECT sequence, verdict, payload_crc, header, answer, NULL, removed FROM field"
-            " ORDER BY sequence"
-        )
-        return [FieldRow(r[0], r[1], r[2], r[3], r[4], r[5], bool(r[6])) for r in rows]
+    def fields(self, after: int = 0, count: int | None = None) -> list[FieldRow]:
+        """Return fields without their states, in the order of sequence numbers.
+
+        Args:
+            after: Only those above this sequence number.
+            count: How many at most; None for all.
+        """
+        with self._reading() as connection:
+            limit = -1 if count is None else count
+            rows = list(
+                sealed_rows(
+                    connection,
+                    "field",
+                    where="t.sequence > ?",
+                    arguments=(after, limit),
+                    order="t.sequence LIMIT ?",
+                )
+            )
+            sealed = connection.execute(
+                "SELECT number FROM seal WHERE kind = 'field' AND number > ? ORDER BY number"
+                " LIMIT ?",
+                (after, limit),
+            )
+            found = [row["sequence"] for row in rows]
+            if [number for (number,) in sealed] != found:
+                raise DamagedRowsError([("field", None, "")])
+        return [_field(row) for row in rows]
+
+    def field(self, sequence: int) -> FieldRow | None:
+        """Return one field without its state, None where there is no such field."""
+        return next((_field(row) for row in self._of("field", sequence)), None)
 
     def answer(self, sequence: int) -> bytes | None:
         """Return the stored answer of a field, None where there is no such field."""
-        rows = self._rows("SELECT answer FROM field WHERE sequence = ?", sequence)
-        return next((row[0] for row in rows), None)
+        return next((row["answer"] for row in self._of("field", sequence)), None)
 
-    def states(self) -> Iterator[tuple[int, bytes]]:
-        """Yield (sequence, state) of the fields in the bag, in the order of sequence numbers."""
-        yield from self._rows(
-            "SELECT sequence, state FROM field WHERE state IS NOT NULL AND NOT removed"
-            " ORDER BY sequence"
-        )
+    def states(self) -> list[tuple[int, bytes]]:
+        """Return (sequence, state) of the fields in the bag, in the order of sequence numbers."""
+        return [
+            (row["sequence"], row["state"])
+            for row in self._all("field", bulk=True, order="t.sequence")
+            if row["state"] is not None and not row["removed"]
+        ]
 
     def instances(self, sequence: int | None = None, *, arrays: bool = True) -> list[InstanceRow]:
         """Return the rows of a field, or of all, ordered by field and instance key.
@@ -71,31 +123,45 @@ class SessionReader:
             sequence: The field; None for all.
             arrays: False leaves features and logits out.
         """
-        columns = "features, attention_logits" if arrays else "NULL, NULL"
-        where = "" if sequence is None else "WHERE sequence = ?"
-        rows = self._rows(
-            f"SELECT place, sequence, kind, sources, note, {columns} FROM instance {where}"  # noqa: S608 - no user text
-            " ORDER BY sequence, place",
-            *(() if sequence is None else (sequence,)),
-        )
+        if sequence is None:
+            rows = self._all("instance", bulk=arrays, order="t.sequence, t.place")
+        else:
+            rows = self._of("instance", sequence, bulk=arrays, order="t.place")
         return [
-            InstanceRow(r[0], r[1], InstanceKind(r[2]), tuple(json.loads(r[3])), *r[4:])
-            for r in rows
+            InstanceRow(
+                row["place"],
+                row["sequence"],
+                InstanceKind(row["kind"]),
+                tuple(json.loads(row["sources"])),
+                row["note"],
+                row.get("features"),
+                row.get("attention_logits"),
+            )
+            for row in rows
         ]
 
     def parts(self) -> list[PartRow]:
         """Return the pixels of unfinished cells, in the order of arrival."""
-        rows = self._rows("SELECT place, sequence, box, pixels, sharpness FROM part ORDER BY rowid")
-        return [PartRow(r[0], r[1], _box(r[2]), r[3], r[4]) for r in rows]
+        return [
+            PartRow(
+                row["place"], row["sequence"], _box(row["box"]), row["pixels"], row["sharpness"]
+            )
+            for row in self._all("part", bulk=True, order="t.rowid")
+        ]
 
     def key_frames(self) -> list[KeyFrameRow]:
         """Return the fields that others are localised by, in the order of sequence numbers."""
-        rows = self._rows(
-            "SELECT sequence, x, y, size, factor, picture, links FROM key_field ORDER BY sequence"
-        )
         return [
-            KeyFrameRow(r[0], r[1], r[2], tuple(json.loads(r[3])), r[4], r[5], _links(r[6]))
-            for r in rows
+            KeyFrameRow(
+                row["sequence"],
+                row["x"],
+                row["y"],
+                tuple(json.loads(row["size"])),
+                row["factor"],
+                row["picture"],
+                _links(row["links"]),
+            )
+            for row in self._all("key_field", bulk=True, order="t.sequence")
         ]
 
     def key_frame_jpeg(self, sequence: int) -> bytes:
@@ -104,15 +170,15 @@ class SessionReader:
         Raises:
             StoreError: It is not there, or cannot be read.
         """
-        rows = self._rows("SELECT picture FROM key_field WHERE sequence = ?", sequence)
-        for row in rows:
-            return bytes(row[0])
+        for row in self._of("key_field", sequence, bulk=True):
+            return bytes(row["picture"])
         raise StoreError(f"The session's file has no image of key frame {sequence}.")
 
     def located(self) -> list[LocatedRow]:
         """Return the positions of fields without a stage, in the order of sequence numbers."""
-        rows = self._rows("SELECT sequence, anchor, dx, dy, x, y FROM located ORDER BY sequence")
-        return [LocatedRow(*row) for row in rows]
+        columns = ("sequence", "anchor", "dx", "dy", "x", "y")
+        rows = self._all("located", order="t.sequence")
+        return [LocatedRow(*(row[column] for column in columns)) for row in rows]
 
     def newest_positions(self) -> dict[int, tuple[float, float]]:
         """Return the newest position of each field without a stage: its key frame may have moved.
@@ -120,54 +186,115 @@ class SessionReader:
         Returns:
             Sequence -> lattice pixel (x, y) of the field's top left corner.
         """
-        rows = self._rows(
-            "SELECT l.sequence, k.x + l.dx, k.y + l.dy FROM located l"
-            " JOIN key_field k ON k.sequence = l.anchor"
-        )
-        return {row[0]: (row[1], row[2]) for row in rows}
+        with self.snapshot() as records:
+            located = records.located()
+            keys = records.key_frame_positions() if located else {}
+        return {
+            row.sequence: (keys[row.anchor][0] + row.dx, keys[row.anchor][1] + row.dy)
+            for row in located
+            if row.anchor in keys
+        }
+
+    def key_frame_positions(self) -> dict[int, tuple[float, float]]:
+        """Return sequence -> lattice pixel (x, y) of the top left corner of each key frame."""
+        return {row["sequence"]: (row["x"], row["y"]) for row in self._all("key_field")}
 
     def attachment(self, name: str) -> bytes | None:
         """Return bytes that the session keeps whole, None where there are none of that name."""
-        rows = self._rows("SELECT data FROM attachment WHERE name = ?", name)
-        return next((row[0] for row in rows), None)
+        found = {row["name"]: row["data"] for row in self._all("attachment", bulk=True)}
+        return found.get(name)
 
     def thumbnail(self, sequence: int) -> bytes | None:
         """Return the JPEG of a field, None where it has none."""
-        rows = self._rows("SELECT jpeg FROM thumbnail WHERE sequence = ?", sequence)
-        return next((row[0] for row in rows), None)
+        return next((row["jpeg"] for row in self._of("thumbnail", sequence, bulk=True)), None)
 
     def fields_with_thumbnail(self) -> list[tuple[int, str]]:
         """Return (sequence, header) of the fields that have a thumbnail and were not removed."""
-        rows = self._rows(
-            "SELECT sequence, header FROM field JOIN thumbnail USING (sequence) WHERE NOT removed"
-            " ORDER BY sequence"
-        )
-        return [(row[0], row[1]) for row in rows]
+        with self.snapshot() as records:
+            kept = records.thumbnails()
+            return [
+                (row.sequence, row.header)
+                for row in records.fields()
+                if row.sequence in kept and not row.removed
+            ]
+
+    def thumbnails(self) -> set[int]:
+        """Return the fields that have a thumbnail."""
+        with self._reading() as connection:
+            sealed = connection.execute("SELECT number FROM seal WHERE kind = 'thumbnail'")
+            return {number for (number,) in sealed}
 
     def events(self) -> list[tuple[float, str, str]]:
         """Return what was done by hand: (seconds since the epoch, kind, JSON)."""
-        return [tuple(r) for r in self._rows("SELECT time, kind, body FROM event ORDER BY number")]
+        rows = self._all("event", order="t.number")
+        return [(row["time"], row["kind"], row["body"]) for row in rows]
 
-    def _rows(self, sql: str, *arguments: object) -> list[Any]:
+    def _all(self, name: str, *, bulk: bool = False, order: str = "") -> list[Row]:
+        """Return every row of a table."""
+        with self._reading() as connection:
+            rows = list(sealed_rows(connection, name, bulk=bulk, order=order))
+            require_all(connection, name, len(rows))
+        return rows
+
+    def _of(self, name: str, number: int, *, bulk: bool = False, order: str = "") -> list[Row]:
+        """Return the rows of one field."""
+        with self._reading() as connection:
+            where = "t.sequence = ?"
+            rows = list(
+                sealed_rows(
+                    connection, name, bulk=bulk, where=where, arguments=(number,), order=order
+                )
+            )
+            require_all(connection, name, len(rows), number)
+        return rows
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
         """Open, read, close: a reader that stays open would keep the log from being reset."""
         try:
-            with contextlib.closing(self._connect()) as connection:
-                return connection.execute(sql, arguments).fetchall()
-        except sqlite3.Error as error:
-            raise StoreError(f"The session file {self.path} cannot be read ({error}).") from error
+            if self._shared is not None:
+                yield self._shared
+            else:
+                with contextlib.closing(self._connect()) as connection:
+                    yield connection
+        except (sqlite3.Error, DamagedRowsError) as error:
+            raise store_error(self.path, error) from error
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
             self.path, isolation_level=None, check_same_thread=False, timeout=BUSY_S
         )
-        for pragma in (
-            "journal_mode=WAL",
-            "synchronous=FULL",
-            "wal_autocheckpoint=0",
-            "trusted_schema=OFF",
-        ):
-            connection.execute(f"PRAGMA {pragma}")
+        try:
+            for pragma in (
+                "journal_mode=WAL",
+                "synchronous=FULL",
+                "wal_autocheckpoint=0",
+                "trusted_schema=OFF",
+            ):
+                connection.execute(f"PRAGMA {pragma}")
+        except BaseException:
+            connection.close()
+            raise
         return connection
+
+
+class _Snapshot(SessionReader):
+    """Reads with a connection that is open already."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self.path, self._shared = path, connection
+
+
+def _field(row: Row) -> FieldRow:
+    return FieldRow(
+        row["sequence"],
+        row["verdict"],
+        row["payload_crc"],
+        row["header"],
+        row["answer"],
+        row.get("state"),
+        bool(row["removed"]),
+    )
 
 
 def _links(text: str) -> tuple[tuple[int, float, float, float], ...]:

@@ -29,6 +29,9 @@ def make_old(path: Path) -> None:
             DROP TABLE attachment;
             DROP TABLE key_field;
             DROP TABLE located;
+            DROP TRIGGER unseal_instance;
+            DROP TRIGGER unseal_part;
+            DROP TABLE seal;
             UPDATE instance SET note = '';
             PRAGMA user_version = 1;
             """

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_mil.errors import StoreError
+from edge_mil.errors import DamagedStoreError, StoreError
 from edge_mil.store import (
     Change,
     FieldRow,
@@ -91,7 +91,7 @@ def test_a_file_of_a_newer_edge_mil_is_refused(tmp_path: Path) -> None:
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "session.db"
     path.write_bytes(b"no database" * 1000)
-    with pytest.raises(StoreError, match="cannot be read"):
+    with pytest.raises(DamagedStoreError, match="is not a database"):
         SessionFile(path)
 
 
