@@ -46,6 +46,7 @@ from edge_mil.service.sessions.servicer import SessionServicer
 from edge_mil.service.systemd import Supervisor
 from edge_mil.service.views.servicer import ViewServicer
 from edge_mil.session import SessionFolder
+from edge_mil.store import session_committer
 from edge_mil.v1 import edge_mil_pb2 as pb
 from edge_mil.v1 import edge_mil_pb2_grpc as rpc
 
@@ -149,7 +150,9 @@ class _Server:
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, stopping.set)
         address = parse_address(self._settings.listen)
-        sessions = SessionRegistry(SessionFolder(self._settings.state), self._bundles)
+        committer = session_committer()
+        folder = SessionFolder(self._settings.state, committer)
+        sessions = SessionRegistry(folder, self._bundles)
         decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
         server = grpc.aio.server(
             options=OPTIONS,
@@ -166,6 +169,7 @@ class _Server:
             self._preparations.close()
             decoders.shutdown(wait=True, cancel_futures=True)
             await sessions.release_all()
+            committer.close()
             self._bundles.close()
 
     async def _serve(

@@ -16,7 +16,7 @@ from edge_mil.session.restore import check_opening
 from edge_mil.session.session import Session
 from edge_mil.session.settings import SessionSettings
 from edge_mil.session.stored_fields import BUNDLE_NAME, CREATED, DIGEST, SETTINGS, STATE
-from edge_mil.store import SCHEMA, SessionFile, SessionReader
+from edge_mil.store import SCHEMA, Committer, SessionFile, SessionReader
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _ID = re.compile(f"[{_CROCKFORD}]{{26}}")
@@ -48,8 +48,14 @@ class SessionSummary:
 class SessionFolder:
     """Creates, finds and opens sessions; their ids are ULIDs, which sort by time."""
 
-    def __init__(self, root: Path) -> None:
-        """Use a state directory; it is made together with the first session."""
+    def __init__(self, root: Path, committer: Committer | None = None) -> None:
+        """Use a state directory; it is made together with the first session.
+
+        Args:
+            root: The state directory.
+            committer: Commits for all sessions that are opened here; None: each for itself.
+        """
+        self._committer = committer
         self._root = root / "sessions"
         self._calibrations = CalibrationFolder(root)
 
@@ -73,7 +79,7 @@ class SessionFolder:
             model,
             settings=settings,
             calibration=calibration,
-            store=SessionFile(self._file(session_id)),
+            store=SessionFile(self._file(session_id), self._committer),
             session_id=session_id,
         )
 
@@ -90,7 +96,8 @@ class SessionFolder:
         """
         summary = self.summary(session_id)
         model = models(summary.bundle_digest)
-        return Session(model, store=SessionFile(summary.path), session_id=session_id)
+        store = SessionFile(summary.path, self._committer)
+        return Session(model, store=store, session_id=session_id)
 
     def ids(self) -> list[str]:
         """Return the ids of all sessions, oldest first."""

@@ -1,8 +1,9 @@
 """Sessions on disk, one SQLite file each: changes in, rows out; what was acknowledged is durable.
 
 `change` holds the rows and `Change`, one durable step; `session_file` writes changes, whole or not
-at all; `session_reader` reads them, also beside a service that writes. The tables are in `schema/`,
-one numbered migration a file; there, an instance's key is called `place`.
+at all, through `committer`, whose two threads serve all files of a process; `session_reader` reads
+them, also beside a service that writes. The tables are in `schema/`, one numbered migration a file;
+there, an instance's key is called `place`.
 """
 
 from edge_mil.store.change import (
@@ -14,12 +15,14 @@ from edge_mil.store.change import (
     LocatedRow,
     PartRow,
 )
-from edge_mil.store.session_file import SCHEMA, SessionFile
+from edge_mil.store.committer import Committer
+from edge_mil.store.session_file import SCHEMA, SessionFile, session_committer
 from edge_mil.store.session_reader import SessionReader
 
 __all__ = [
     "SCHEMA",
     "Change",
+    "Committer",
     "FieldRow",
     "InstanceKind",
     "InstanceRow",
@@ -28,4 +31,5 @@ __all__ = [
     "PartRow",
     "SessionFile",
     "SessionReader",
+    "session_committer",
 ]

@@ -16,9 +16,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import repository_path  # noqa: F401 - finds the helpers below
 import grpc
 import numpy as np
+import repository_path  # noqa: F401 - finds the helpers below
 from running_service import RunningService, open_session
 from small_bundle import write_small_bundle
 
@@ -160,7 +160,7 @@ def main() -> None:
             write_many(bundle, many, arguments.sessions)
             name.write_text(session_id)
         session_id = name.read_text()
-        print(f"| call | first s | median s | goal s | |\n| --- | --- | --- | --- | --- |")
+        print("| call | first s | median s | goal s | |\n| --- | --- | --- | --- | --- |")
         for part in ("large", "many"):
             folder = work / part
             shutil.copytree(kept / part, folder / "state")
