@@ -63,6 +63,9 @@ MAX_MESSAGE_CHARS = 1000
 """Characters of an error's sentence on the wire: gRPC allows 8 KiB for the metadata of an answer,
 the sentence is in it up to three times, and a character may need four bytes."""
 
+MAX_PRINTED_CHARS = 10_000
+"""Characters of one line or cell that a command prints."""
+
 
 def check_position(x_um: float, y_um: float) -> None:
     """Check that a stage position can be one.
@@ -180,3 +183,8 @@ def printable(text: str, most: int = MAX_MESSAGE_CHARS) -> str:
     if cut.isprintable():
         return cut
     return "".join(c if is_printable(c) else "\N{REPLACEMENT CHARACTER}" for c in cut)
+
+
+def printable_lines(text: str, most: int = MAX_PRINTED_CHARS) -> str:
+    """Return a text of several lines fit for a terminal; each line as `printable` gives it."""
+    return "\n".join(printable(line, most) for line in text.split("\n"))

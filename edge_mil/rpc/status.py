@@ -142,7 +142,7 @@ def retry_after_s(error: EdgeMilError) -> float | None:
 
 def sentence_of(error: EdgeMilError) -> str:
     """Return the error's message, printable and short enough for the metadata of an answer."""
-    return printable(str(error))
+    return printable(" ".join(str(error).splitlines()))
 
 
 def numbers_of(error: EdgeMilError) -> dict[str, str]:
