@@ -238,23 +238,32 @@ def half_a_field(channel: grpc.Channel, _: RunningService) -> str:
 
 
 def races(channel: grpc.Channel, _: RunningService) -> str:
-    """100 streams to 40 sessions while idle ones are let go."""
-    sessions = [open_session(channel).session_id for _ in range(40)]
-    chance = random.Random(1)
+    """400 streams to 80 sessions, while idle ones leave and the bundle is unloaded and loaded."""
+    sessions = [open_session(channel).session_id for _ in range(80)]
+    models, ended = rpc.ModelServiceStub(channel), threading.Event()
 
-    def use(_: int) -> str:
+    def unload() -> None:
+        while not ended.is_set():
+            outcome(lambda: models.UnloadModel(pb.UnloadModelRequest(), timeout=PATIENCE_S))
+            outcome(lambda: list(models.LoadModel(pb.LoadModelRequest(), timeout=PATIENCE_S)))
+
+    def use(number: int) -> str:
         stream = WireStream(channel)
-        stream.put(start=pb.StreamStart(session_id=chance.choice(sessions), takeover=True))
+        stream.put(start=pb.StreamStart(session_id=sessions[number % len(sessions)]))
         found = outcome(stream.next)
         if found == "OK":
-            frame = dataclasses.replace(FRAME, x_um=chance.uniform(0, 5e4), y_um=0.0)
-            stream.send(frame, chance.randrange(1, 1 << 40))
+            stream.send(dataclasses.replace(FRAME, x_um=100.0 * number, y_um=0.0), number + 1)
             found = outcome(stream.next)
+        if found == "OK":
+            found = outcome(stream.end)
         stream.cancel()
         return found
 
-    with ThreadPoolExecutor(8) as clients:
-        return counted(list(clients.map(use, range(100))))
+    with ThreadPoolExecutor(17) as clients:
+        clients.submit(unload)
+        found = list(clients.map(use, range(400)))
+        ended.set()
+    return counted(found)
 
 
 def long_names(channel: grpc.Channel, _: RunningService) -> str:

@@ -17,7 +17,7 @@ from edge_mil.service.sessions import registry
 from edge_mil.service.sessions.registry import SessionRegistry
 from edge_mil.session import SessionFolder, SessionSettings
 
-CALLS = 200
+ROUNDS = 20
 SESSIONS = 6
 Work = Callable[[SessionRegistry, list[str]], Coroutine[Any, Any, None]]
 
@@ -64,13 +64,16 @@ def test_streams_that_attach_while_idle_sessions_leave_keep_theirs(served: Serve
         chance = random.Random(1)
 
         async def attach(session_id: str) -> None:
+            await asyncio.sleep(chance.random() * 0.03)
             async with sessions.use(session_id, writes=True) as live:
-                await asyncio.sleep(chance.random() * 0.002)
+                await asyncio.sleep(chance.random() * 0.02)
                 # The worker and the store of a session that left refuse this.
                 await live.run(lambda: live.session.fields())
                 assert sessions.live(session_id) is live
 
-        await asyncio.gather(*(attach(chance.choice(ids)) for _ in range(CALLS)))
+        # All are in use at times, and then several leave one after the other.
+        for _ in range(ROUNDS):
+            await asyncio.gather(*(attach(session_id) for session_id in ids * 2))
 
     served.run(work)
 
