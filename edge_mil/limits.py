@@ -44,6 +44,8 @@ MAX_FIELD_TILE_BYTES = 1 << 30
 
 MAX_EPOCH_S = 253_402_300_799.0
 """The end of the year 9999, seconds since the epoch: the last that a date can be written of."""
+MAX_IDLE_S = 30 * 86_400.0
+"""Longest time after which an idle session expires: 30 days."""
 MAX_SEQUENCE = (1 << 63) - 1
 """SQLite's largest integer."""
 

@@ -180,6 +180,7 @@ class _Server:
         # The port is open: clients are answered, and told which bundle is not ready yet.
         self._supervisor.notify(READY="1", STATUS="loading bundles")
         watching = asyncio.ensure_future(self._supervisor.watch(self._bundles.pulse))
+        expiring = asyncio.ensure_future(sessions.expiry.run())
         try:
             await asyncio.wait({loading, stop_asked}, return_when=asyncio.FIRST_COMPLETED)
             if loading.done():
@@ -189,7 +190,7 @@ class _Server:
             self._announce("stopping")
         finally:
             self._supervisor.notify(STOPPING="1")
-            for task in (loading, stop_asked, watching):
+            for task in (loading, stop_asked, watching, expiring):
                 task.cancel()
             stopping.set()
             await self._health.enter_graceful_shutdown()

@@ -15,7 +15,7 @@ from edge_mil.pipeline import Model
 from edge_mil.session.restore import check_opening
 from edge_mil.session.session import Session
 from edge_mil.session.settings import SessionSettings
-from edge_mil.session.stored_fields import BUNDLE_NAME, CREATED, DIGEST, SETTINGS, STATE
+from edge_mil.session.stored_fields import BUNDLE_NAME, CREATED, DIGEST, EXPIRED, SETTINGS, STATE
 from edge_mil.store import SCHEMA, Committer, SessionFile, SessionReader
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
@@ -34,6 +34,7 @@ class SessionSummary:
         settings: What it was opened with.
         created: Seconds since the epoch.
         closed: Whether it was closed.
+        expired: Whether that was because no field came for its idle timeout.
     """
 
     session_id: str
@@ -43,6 +44,7 @@ class SessionSummary:
     settings: SessionSettings
     created: float
     closed: bool
+    expired: bool = False
 
 
 class SessionFolder:
@@ -145,6 +147,7 @@ class SessionFolder:
             settings=SessionSettings.from_json(meta[SETTINGS]),
             created=float(meta[CREATED]),
             closed=meta.get(STATE) == "closed",
+            expired=EXPIRED in meta,
         )
 
     def _file(self, session_id: str) -> Path:

@@ -24,7 +24,7 @@ from edge_mil.session.restore import open_state
 from edge_mil.session.scorer import Scored
 from edge_mil.session.settings import SessionSettings
 from edge_mil.session.status import SessionStatus, StatusBoard
-from edge_mil.session.stored_fields import FRAME_SIZE, REVISION, STATE, field_change
+from edge_mil.session.stored_fields import EXPIRED, FRAME_SIZE, REVISION, STATE, field_change
 from edge_mil.session.view.mosaic_view import MosaicView
 from edge_mil.session.view.queries import SessionQueries
 from edge_mil.store import Change, SessionFile
@@ -247,10 +247,23 @@ class Session(SessionQueries):
         """End the session: it takes no more fields, and stays readable. Again is harmless."""
         state = self._state
         if not state.closed:
-            self._store.append(Change(meta={STATE: "closed"}, event=("close", "{}"))).result()
+            if not state.expired:
+                self._store.append(Change(meta={STATE: "closed"}, event=("close", "{}"))).result()
             state.closed = True
             self._update_status(self._board.request(state.bag, state.answers.last))
         return self._with_durability(self._board.final())
+
+    def expire(self) -> SessionStatus:
+        """End the session because no field came for its idle timeout; it stays readable.
+
+        Everything that it holds stays, its report too. Harmless where it was closed before.
+        """
+        state = self._state
+        if not state.closed:
+            meta = {STATE: "closed", EXPIRED: "1"}
+            self._store.append(Change(meta=meta, event=("expire", "{}"))).result()
+            state.expired = True
+        return self.close()
 
     def release(self) -> None:
         """Give the file back; the session can be opened again."""
@@ -287,6 +300,7 @@ class Session(SessionQueries):
             verdicts=dict(state.verdicts),
             last_sequence=state.answers.last,
             closed=state.closed,
+            expired=state.expired,
         )
         self._board.put(status, scored)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from edge_mil.errors import PixelSizeError, StoreError, UsageError
-from edge_mil.limits import MAX_REGIONS, check_region
+from edge_mil.limits import MAX_IDLE_S, MAX_REGIONS, check_region
 from edge_mil.types import Region, check_mpp
 
 
@@ -35,6 +35,7 @@ class SessionSettings:
             model. Their detail is missing, and the user accepted that.
         area: The part of the slide that is read, stage µm; None: all of it.
         tissue: Outline of the tissue where it is known, stage µm.
+        idle_timeout_s: The session expires when no field comes for so long, seconds; 0: never.
         slide_label: The client's name for the slide; never logged.
         labels: The client's own names and values.
         request_id: The client's idempotency key.
@@ -57,6 +58,7 @@ class SessionSettings:
     allow_enlargement: bool = False
     area: Region | None = None
     tissue: tuple[Region, ...] = ()
+    idle_timeout_s: float = 0.0
     slide_label: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     request_id: str = ""
@@ -72,6 +74,12 @@ class SessionSettings:
         check_mpp(self.mpp)
         if self.area is not None:
             check_region(self.area, "The area to read", "stage.area")
+        if not 0 <= self.idle_timeout_s <= MAX_IDLE_S:
+            raise UsageError(
+                f"The idle timeout is {self.idle_timeout_s:g} s and may be up to {MAX_IDLE_S:g} "
+                "(30 days); leave it out for a session that never expires.",
+                field="idle_timeout",
+            )
         if len(self.tissue) > MAX_REGIONS:
             raise UsageError(
                 f"The tissue outline has {len(self.tissue)} rectangles and at most {MAX_REGIONS} "

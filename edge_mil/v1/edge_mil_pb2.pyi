@@ -127,6 +127,7 @@ class _SessionStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._E
     """no stream attached, resumable"""
     SESSION_STATE_CLOSED: _SessionState.ValueType  # 3
     SESSION_STATE_EXPIRED: _SessionState.ValueType  # 4
+    """its idle_timeout is over; takes no more fields"""
 
 class SessionState(_SessionState, metaclass=_SessionStateEnumTypeWrapper): ...
 
@@ -136,6 +137,7 @@ SESSION_STATE_SUSPENDED: SessionState.ValueType  # 2
 """no stream attached, resumable"""
 SESSION_STATE_CLOSED: SessionState.ValueType  # 3
 SESSION_STATE_EXPIRED: SessionState.ValueType  # 4
+"""its idle_timeout is over; takes no more fields"""
 global___SessionState = SessionState
 
 class _InstanceKind:
@@ -699,7 +701,11 @@ class OpenSessionRequest(google.protobuf.message.Message):
     @property
     def labels(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]: ...
     @property
-    def idle_timeout(self) -> google.protobuf.duration_pb2.Duration: ...
+    def idle_timeout(self) -> google.protobuf.duration_pb2.Duration:
+        """When no stream is attached for so long, the session takes no more fields (EXPIRED); what it holds stays, and
+        CloseSession gives its report. At most 30 days; unset = never. The time begins anew when the service is started.
+        """
+
     @property
     def tissue(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Region]:
         """outline when it is known; coverage counts the cells inside it too"""

@@ -53,6 +53,7 @@ def settings_of(
         calibration_digest=calibration.digest if calibration else "",
         area=decode_regions([request.stage.area])[0] if request.stage.HasField("area") else None,
         tissue=decode_regions(request.tissue),
+        idle_timeout_s=request.idle_timeout.ToNanoseconds() / 1e9,
         slide_label=request.slide_label,
         labels=dict(request.labels),
         request_id=request.request_id,
@@ -122,10 +123,6 @@ def _check_release(request: pb.OpenSessionRequest) -> None:
         )
     if request.site_policy_id:
         raise NotThereYetError("Site policies are not there yet: leave site_policy_id empty.")
-    if request.idle_timeout.ToNanoseconds():
-        raise NotThereYetError(
-            "Sessions that expire are not there yet: leave idle_timeout out and close the session."
-        )
 
 
 def _check_stage(stage: pb.StageFrame) -> None:

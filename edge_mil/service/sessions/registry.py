@@ -18,8 +18,10 @@ from edge_mil.errors import (
 )
 from edge_mil.service.limits import MAX_LIVE_SESSIONS
 from edge_mil.service.models.registry import BundleRegistry, ServedBundle
+from edge_mil.service.sessions.expiry import Expiry
 from edge_mil.service.sessions.life_cycle import OPEN, SessionSlot, settled
 from edge_mil.service.sessions.live_session import LiveSession, WriteLease
+from edge_mil.service.sessions.messages import score_message
 from edge_mil.session import SessionFolder, SessionSettings
 
 Value = TypeVar("Value")
@@ -44,6 +46,7 @@ class SessionRegistry:
         self._beginning: list[ServedBundle] = []
         self._requests: dict[str, str] | None = None
         self._reading_requests = asyncio.Lock()
+        self.expiry = Expiry(self._expire)
         self._openers = ThreadPoolExecutor(OPENERS, thread_name_prefix="open")
 
     # Finding and opening
@@ -117,7 +120,14 @@ class SessionRegistry:
                 reason="TOO_MANY_SESSIONS",
                 max_sessions=MAX_LIVE_SESSIONS,
             )
-        return live.attach(takeover=takeover)
+        lease = live.attach(takeover=takeover)
+        self._note_use(live)
+        return lease
+
+    def detach(self, live: LiveSession, lease: WriteLease) -> None:
+        """Take the right to write back; the idle time of the session begins."""
+        live.detach(lease)
+        self._note_use(live)
 
     def live(self, session_id: str) -> LiveSession | None:
         """Return a session if it is open in this process."""
@@ -190,6 +200,8 @@ class SessionRegistry:
         bundle = self._bundles.by_digest(summary.bundle_digest)
         model, slot.bundle = bundle.ready(), bundle
         session = await self._in_thread(lambda: self.folder.open(session_id, lambda _: model))
+        if not summary.closed:
+            self.expiry.begin(session_id, summary.settings.idle_timeout_s)
         return LiveSession(session, bundle, resumable=True)
 
     async def _create(self, bundle: ServedBundle, settings: SessionSettings) -> str:
@@ -208,6 +220,7 @@ class SessionRegistry:
             self._beginning.remove(bundle)
         slot = SessionSlot.opened(LiveSession(session, bundle, resumable=False))
         self._slots[session.session_id] = slot
+        self.expiry.begin(session.session_id, settings.idle_timeout_s)
         if settings.request_id and self._requests is not None:
             self._requests[settings.request_id] = session.session_id
         return session.session_id
@@ -244,6 +257,19 @@ class SessionRegistry:
                 self._slots.pop(live.session.session_id, None)
 
         return slot.start(leaving())
+
+    def _note_use(self, live: LiveSession) -> None:
+        self.expiry.note(live.session.session_id, live.session.settings.idle_timeout_s)
+
+    async def _expire(self, session_id: str) -> None:
+        """Close a session whose idle time is over; one that is streamed to is not idle."""
+        async with self.use(session_id, writes=True) as live:
+            if live.lease is not None:
+                self._note_use(live)
+                return
+            await live.run(live.session.expire)
+            live.publish(score_message(live.session.status()))
+            live.wake_watchers()
 
     def _make_room(self, *, force: bool = False) -> None:
         """Let an idle session go where as many are open as may be, those that stream apart.

@@ -108,7 +108,7 @@ class SessionServicer(rpc.SessionServiceServicer):
                 async for response in stream.responses(incoming, ready):
                     yield response
             finally:
-                live.detach(lease)
+                self._sessions.detach(live, lease)
 
     @unary
     async def RemoveField(  # noqa: N802
@@ -140,6 +140,7 @@ class SessionServicer(rpc.SessionServiceServicer):
                         f"Session {request.session_id} was closed; this stream ends."
                     )
                 )
+            self._sessions.expiry.forget(request.session_id)
             live.publish(score_message(live.session.status()))
             live.wake_watchers()
             return pb.CloseSessionResponse(session=live.message(), report_json=report)

@@ -75,7 +75,7 @@ class ViewServicer(rpc.ViewServiceServicer):
                     if now[0] > last[0] or now[1] != last[1]:
                         last = (max(now[0], last[0]), now[1])
                         yield _watch_response(live, heartbeat=False)
-                        if state == pb.SESSION_STATE_CLOSED:
+                        if state in (pb.SESSION_STATE_CLOSED, pb.SESSION_STATE_EXPIRED):
                             return
                         # Whatever changes meanwhile is one message: the newest.
                         await asyncio.sleep(pause)
