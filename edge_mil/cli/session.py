@@ -1,4 +1,4 @@
-"""`edge-mil session list|show|report|export`: the sessions that a service keeps."""
+"""`edge-mil session list|show|report|export|check`: the sessions that a service keeps."""
 
 from __future__ import annotations
 
@@ -11,28 +11,31 @@ from pathlib import Path
 from typing import Any
 
 from edge_mil.bundle import open_bundle
+from edge_mil.cli import session_check
 from edge_mil.cli.arguments import Subparsers, add_json, add_state, state_folder
 from edge_mil.cli.console import print_table, print_text
 from edge_mil.errors import UsageError
-from edge_mil.session import SessionFolder, SessionSummary
+from edge_mil.session import DamagedSession, SessionFolder, SessionSummary
 from edge_mil.session.answers import read_answer
 from edge_mil.session.report.content import session_report
 from edge_mil.session.report.files import export_session
 from edge_mil.session.report.page import write_report
 from edge_mil.session.stored_fields import REVISION
-from edge_mil.store import SessionReader
+from edge_mil.store import RECOVERED, SessionReader
 from edge_mil.types import RESEARCH_USE_ONLY, FieldResult, Verdict
 
 
 def add_parser(subparsers: Subparsers) -> None:
-    """Add `session` and its four verbs."""
+    """Add `session` and its verbs."""
     parser = subparsers.add_parser(
         "session",
-        help="list, show, report on or export the sessions of a service",
-        description="List, show, report on or export the sessions that a service keeps; also while "
-        "it is running. Only report needs the bundle.",
+        help="list, show, report on, export or check the sessions of a service",
+        description="List, show, report on, export or check the sessions that a service keeps; "
+        "also while it is running. Only report needs the bundle.",
     )
-    verbs = parser.add_subparsers(dest="verb", metavar="list|show|report|export", required=True)
+    verbs = parser.add_subparsers(
+        dest="verb", metavar="list|show|report|export|check", required=True
+    )
     listing = verbs.add_parser(
         "list", help="list the sessions", description="List the sessions, oldest first."
     )
@@ -54,13 +57,21 @@ def add_parser(subparsers: Subparsers) -> None:
         description="Write the records of a session as files: fields and cells as CSV, features as "
         ".npz, thumbnails as JPEG. edge-mil score BUNDLE features.npz gives the session's score.",
     )
+    check = verbs.add_parser(
+        "check",
+        help="compare every stored row with its digest",
+        description="Compare every row of the stored sessions with its digest, and name what is "
+        "damaged. The exit code is 1 where a session is damaged and was not recovered.",
+    )
+    session_check.add_arguments(check)
     for verb, run in (
         (listing, run_list),
         (show, run_show),
         (report, run_report),
         (export, run_export),
+        (check, run_check),
     ):
-        if verb is not listing:
+        if verb not in (listing, check):
             verb.add_argument("session", metavar="ID", help="an id from edge-mil session list")
         add_state(verb)
         add_json(verb)
@@ -82,24 +93,16 @@ def add_parser(subparsers: Subparsers) -> None:
 def run_list(arguments: argparse.Namespace) -> int:
     """Print one line for each session."""
     folder = _session_folder(arguments)
-    found = [folder.summary(session_id) for session_id in folder.ids()]
+    found = list(reversed(folder.page()))
     if arguments.json:
         print(json.dumps({"sessions": [_about(summary) for summary in found]}))
         return 0
     if not found:
         print(f"There is no session in {state_folder(arguments)}.")
-    print_table(
-        [
-            (
-                summary.session_id,
-                _time(summary.created),
-                "closed" if summary.closed else "open",
-                summary.bundle_name,
-                summary.settings.slide_label,
-            )
-            for summary in found
-        ]
-    )
+    print_table([_line(summary) for summary in found])
+    for summary in found:
+        if isinstance(summary, DamagedSession):
+            print_text(summary.problem)
     return 0
 
 
@@ -114,6 +117,9 @@ def run_show(arguments: argparse.Namespace) -> int:
     counts = ", ".join(f"{n} {name}" for name, n in status["fields"].items()) or "none"
     if status["removed"]:
         counts += f" ({status['removed']} of them removed by hand)"
+    if status["lost_fields"]:
+        lost = ", ".join(map(str, status["lost_fields"]))
+        counts += f"; lost when the file was damaged: {lost}"
     rows = [
         ("session", f"{summary.session_id} ({'closed' if summary.closed else 'open'})"),
         ("begun", _time(summary.created)),
@@ -162,6 +168,23 @@ def run_export(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def run_check(arguments: argparse.Namespace) -> int:
+    """Check the sessions; `session_check` says what it prints and returns."""
+    return session_check.check_sessions(_session_folder(arguments), arguments)
+
+
+def _line(summary: SessionSummary | DamagedSession) -> tuple[str, ...]:
+    if isinstance(summary, DamagedSession):
+        return summary.session_id, "", "damaged", "", ""
+    return (
+        summary.session_id,
+        _time(summary.created),
+        "closed" if summary.closed else "open",
+        summary.bundle_name,
+        summary.settings.slide_label,
+    )
+
+
 def _session_folder(arguments: argparse.Namespace) -> SessionFolder:
     state = state_folder(arguments)
     if arguments.state is not None and not state.is_dir():
@@ -169,7 +192,13 @@ def _session_folder(arguments: argparse.Namespace) -> SessionFolder:
     return SessionFolder(state)
 
 
-def _about(summary: SessionSummary) -> dict[str, Any]:
+def _about(summary: SessionSummary | DamagedSession) -> dict[str, Any]:
+    if isinstance(summary, DamagedSession):
+        return {
+            "session": summary.session_id,
+            "state": "damaged",
+            "problem": summary.problem,
+        }
     return {
         "session": summary.session_id,
         "bundle": summary.bundle_digest,
@@ -190,7 +219,9 @@ def _stored_status(reader: SessionReader) -> dict[str, Any]:
     results = [read_answer(row.answer) for row in rows]
     counts = Counter(result.verdict for result in results)
     last: FieldResult | None = max(results, key=lambda r: (r.revision, r.sequence), default=None)
+    meta = reader.meta()
     return {
+        "lost_fields": json.loads(meta.get(RECOVERED, "{}")).get("lost_fields", []),
         "fields": {verdict.name: counts[verdict] for verdict in Verdict if counts[verdict]},
         "removed": sum(row.removed for row in rows),
         "coverage": last.coverage if last else 0.0,
@@ -198,7 +229,7 @@ def _stored_status(reader: SessionReader) -> dict[str, Any]:
         "instances": last.score.instances if last and last.score else 0,
         "as_of": last.sequence if last else 0,
         # A removal changes the bag and answers no field, so no stored answer has its score.
-        "current": int(reader.meta().get(REVISION, 0)) == (last.revision if last else 0),
+        "current": int(meta.get(REVISION, 0)) == (last.revision if last else 0),
     }
 
 

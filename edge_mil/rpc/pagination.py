@@ -9,6 +9,8 @@ Entry = TypeVar("Entry")
 
 MAX_PAGE = 500
 """Fields of one answer: a message stays well under gRPC's 4 MiB."""
+MAX_DIGITS = 19
+"""A token of fewer digits fits into SQLite's integers."""
 
 
 def page_of(
@@ -30,3 +32,16 @@ def page_of(
     page = list(entries[start : start + size])
     more = start + size < len(entries)
     return page, key(page[-1]) if page and more else ""
+
+
+def page_size(asked: int) -> int:
+    """Return how many entries a page has; 0 and anything above MAX_PAGE take that."""
+    return min(asked or MAX_PAGE, MAX_PAGE)
+
+
+def sequence_of_token(token: str) -> int:
+    """Return the sequence number behind which a page begins; 0 for the first page.
+
+    A token that is no number, of another list or made up, gives the first page too.
+    """
+    return int(token) if token.isascii() and token.isdigit() and len(token) < MAX_DIGITS else 0

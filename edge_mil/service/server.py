@@ -46,7 +46,7 @@ from edge_mil.service.sessions.servicer import SessionServicer
 from edge_mil.service.systemd import Supervisor
 from edge_mil.service.views.servicer import ViewServicer
 from edge_mil.session import SessionFolder
-from edge_mil.store import session_committer
+from edge_mil.store import StateClaim, session_committer
 from edge_mil.v1 import edge_mil_pb2 as pb
 from edge_mil.v1 import edge_mil_pb2_grpc as rpc
 
@@ -114,7 +114,16 @@ def run_server(settings: ServerSettings, announce: Callable[[str], None]) -> Non
         BundleError: A bundle cannot be read or run.
         EngineError: Engines cannot be kept in the state directory.
         DependencyError: TensorRT is asked for, and not installed.
+        StoreError: The state directory is another service's, or cannot be written.
     """
+    claim = StateClaim(settings.state, f"edge-mil serve at {settings.listen}")
+    try:
+        _run(settings, announce)
+    finally:
+        claim.release()
+
+
+def _run(settings: ServerSettings, announce: Callable[[str], None]) -> None:
     if not (settings.backend == AUTO and settings.precision == AUTO):
         settings = dataclasses.replace(settings, backend=choose_backend(settings.backend))
     if settings.backend == TENSORRT:

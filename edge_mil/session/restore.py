@@ -35,7 +35,8 @@ from edge_mil.session.stored_fields import (
     check_same,
     first_meta,
 )
-from edge_mil.store import Change, InstanceRow, SessionFile
+from edge_mil.store import FIRST_META, Change, InstanceRow, SessionFile
+from edge_mil.store.seal import with_own_digest
 from edge_mil.types import Verdict
 
 
@@ -113,8 +114,7 @@ def open_state(
     frame_size = stored_frame_size(meta)
     localizer, instances = open_instances(model, settings, frame_size)
     if not stored:
-        meta = first_meta(model, settings, session_id, created)
-        store.append(Change(meta=meta, attachments=attachments(calibration))).result()
+        meta = begin(model, store, settings, calibration, session_id, created)
 
     # Everything that was answered, and what of it still counts.
     rows = store.fields()
@@ -156,10 +156,32 @@ def open_state(
     )
 
 
+def begin(
+    model: Model,
+    store: SessionFile,
+    settings: SessionSettings,
+    calibration: Calibration | None,
+    session_id: str,
+    created: float,
+) -> dict[str, str]:
+    """Write what a new session is opened with; it is durable when this returns.
+
+    Returns:
+        The meta table.
+
+    Raises:
+        StoreError: It cannot be written.
+    """
+    meta = first_meta(model, settings, session_id, created)
+    kept = {FIRST_META: with_own_digest(meta), **attachments(calibration)}
+    store.append(Change(meta=meta, attachments=kept)).result()
+    return meta
+
+
 def check_opening(
     model: Model, settings: SessionSettings, calibration: Calibration | None = None
-) -> None:
-    """Check that a session could be opened so, without opening one.
+) -> SessionSettings:
+    """Check that a session could be opened so, without opening one; return its whole settings.
 
     Raises:
         BundleError: The bundle has no extractor.
@@ -167,7 +189,9 @@ def check_opening(
         PixelSizeError: The pixel size does not fit the bundle.
         UsageError: Independent fields, and a bundle whose instances are cells.
     """
-    open_instances(model, complete_settings(settings, model, calibration), None)
+    complete = complete_settings(settings, model, calibration)
+    open_instances(model, complete, None)
+    return complete
 
 
 def stored_frame_size(meta: dict[str, str]) -> tuple[int, int] | None:

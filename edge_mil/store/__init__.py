@@ -2,8 +2,10 @@
 
 `change` holds the rows and `Change`, one durable step; `session_file` writes changes, whole or not
 at all, through `committer`, whose two threads serve all files of a process; `session_reader` reads
-them, also beside a service that writes. The tables are in `schema/`, one numbered migration a file;
-there, an instance's key is called `place`.
+them, also beside a service that writes. `seal` keeps a digest of each row, `salvage` examines a
+damaged file and keeps what is whole, `faults` says what is wrong, `state_claim` keeps a second
+service off a state directory. The tables are in `schema/`, one numbered migration a file; there, an
+instance's key is called `place`.
 """
 
 from edge_mil.store.change import (
@@ -16,20 +18,29 @@ from edge_mil.store.change import (
     PartRow,
 )
 from edge_mil.store.committer import Committer
-from edge_mil.store.session_file import SCHEMA, SessionFile, session_committer
+from edge_mil.store.salvage import RECOVERED, Examination, Recovery, examine, recover
+from edge_mil.store.session_file import FIRST_META, SCHEMA, SessionFile, session_committer
 from edge_mil.store.session_reader import SessionReader
+from edge_mil.store.state_claim import StateClaim
 
 __all__ = [
+    "FIRST_META",
+    "RECOVERED",
     "SCHEMA",
     "Change",
     "Committer",
+    "Examination",
     "FieldRow",
     "InstanceKind",
     "InstanceRow",
     "KeyFrameRow",
     "LocatedRow",
     "PartRow",
+    "Recovery",
     "SessionFile",
     "SessionReader",
+    "StateClaim",
+    "examine",
+    "recover",
     "session_committer",
 ]

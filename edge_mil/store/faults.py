@@ -20,6 +20,19 @@ from edge_mil.store.seal import DamagedRowsError
 FULL = ("database or disk is full",)
 BUSY = ("database is locked", "database table is locked", "database schema is locked")
 DENIED = ("unable to open database file", "readonly database", "access permission denied")
+DENIALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
+ROW_NAMES = {
+    "meta": "meta {key}",
+    "attachment": "attachment {key}",
+    "field": "field {number}",
+    "instance": "instance {key} of field {number}",
+    "part": "pixels {number} of an unfinished cell",
+    "thumbnail": "thumbnail of field {number}",
+    "key_field": "key frame of field {number}",
+    "located": "position of field {number}",
+    "event": "event {number}",
+}
+"""Table -> one of its rows in words."""
 SHOWN_ROWS = 3
 """Damaged rows that a message names; `edge-mil session check` names all."""
 
@@ -35,7 +48,7 @@ def store_error(path: Path, error: Exception) -> StoreError:
     if isinstance(error, DamagedRowsError):
         return damaged(path, named(error.rows))
     if isinstance(error, OSError):
-        return _of_system(path, error)
+        return system_error(error, f"The session file {path} cannot be opened")
     if any(part in text for part in FULL):
         return StoreFullError(
             f"The disk of {path} is full; free some space, then resume the session: nothing that "
@@ -84,24 +97,21 @@ def row_name(table: str, number: int | None, key: str) -> str:
     """Return one row in words."""
     if number is None:
         return f"rows of {table} are missing"
-    where = {"meta": "", "attachment": "", "part": "", "event": ""}.get(
-        table, f" of field {number}"
-    )
-    if not key:
-        return f"{table} {number}" if not where else f"{table}{where}"
-    return f"{table} {key}{where}"
+    return ROW_NAMES[table].format(number=number, key=key or "?")
 
 
-def _of_system(path: Path, error: OSError) -> StoreError:
+def system_error(error: OSError, what: str) -> StoreError:
+    """Return the error that says why the system refuses a file or folder, and what to do.
+
+    Args:
+        error: From the system.
+        what: The first words of the message: what cannot be done.
+    """
     reason = error.strerror or str(error)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StoreFullError(f"The disk of {path} is full; free some space, then try again.")
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR):
-        return StoreDeniedError(
-            f"The session file {path} cannot be opened ({reason}); check the folder's rights, or "
-            "name another --state."
-        )
+        return StoreFullError(f"{what} ({reason}); free some space, then try again.")
+    if error.errno in DENIALS:
+        return StoreDeniedError(f"{what} ({reason}); check its rights, or name another --state.")
     return StoreError(
-        f"The session file {path} cannot be opened ({reason}); check the folder's rights and free "
-        "space, or name another --state."
+        f"{what} ({reason}); check its rights and the free space, or name another --state."
     )

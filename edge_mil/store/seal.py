@@ -7,6 +7,7 @@ another number. So each row has a digest in the table `seal`, on another page th
 from __future__ import annotations
 
 import hashlib
+import json
 import sqlite3
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -57,8 +58,9 @@ class Table:
 
     @property
     def matches(self) -> str:
-        """SQL condition of one row, for its number and its key."""
-        number, key = self.number or "0", self.key or "''"
+        """SQL condition (alias t) of one row, for its number and its key."""
+        number = f"t.{self.number}" if self.number else "0"
+        key = f"t.{self.key}" if self.key else "''"
         return f"{number} = ? AND {key} = ?"
 
     def select(self, *, bulk: bool) -> str:
@@ -169,7 +171,7 @@ def update(
     if digest != digest_of(values):
         raise DamagedRowsError([(name, number, key)])
     connection.execute(
-        f"UPDATE {name} SET {', '.join(f'{c} = ?' for c in changes)} WHERE {table.matches}",  # noqa: S608
+        f"UPDATE {name} AS t SET {', '.join(f'{c} = ?' for c in changes)} WHERE {table.matches}",  # noqa: S608
         (*changes.values(), number, key),
     )
     row = {"rowid": number, **dict(zip(table.small, values, strict=True)), **changes}
@@ -215,20 +217,32 @@ def sealed_rows(
 
 
 def require_all(
-    connection: sqlite3.Connection, name: str, found: int, number: int | None = None
+    connection: sqlite3.Connection,
+    name: str,
+    found: int,
+    first: int | None = None,
+    last: int | None = None,
 ) -> None:
-    """Check that as many rows were found as have a digest, of the table or of one number of it.
+    """Check that as many rows were found as have a digest.
+
+    Args:
+        connection: To the file.
+        name: The table.
+        found: Rows that were found.
+        first: Smallest number of the rows that were asked for; None for all of the table.
+        last: Largest number.
 
     Raises:
         DamagedRowsError: Some vanished.
     """
-    sql, arguments = "SELECT count(*) FROM seal WHERE kind = ?", (name,)
-    if number is None:
-        sealed = connection.execute(sql, arguments).fetchone()[0]
+    sql = "SELECT count(*) FROM seal WHERE kind = ?"
+    if first is None:
+        sealed = connection.execute(sql, (name,)).fetchone()[0]
     else:
-        sealed = connection.execute(sql + " AND number = ?", (*arguments, number)).fetchone()[0]
+        sql += " AND number BETWEEN ? AND ?"
+        sealed = connection.execute(sql, (name, first, last)).fetchone()[0]
     if sealed != found:
-        raise DamagedRowsError([(name, number, "")])
+        raise DamagedRowsError([(name, first if first == last else None, "")])
 
 
 def seal_all(connection: sqlite3.Connection) -> None:
@@ -240,22 +254,49 @@ def seal_all(connection: sqlite3.Connection) -> None:
             _seal(connection, table, dict(zip(names, values, strict=True)))
 
 
-def whole_row(connection: sqlite3.Connection, name: str, number: int, key: str) -> Row | None:
-    """Return one row with its large columns; None where it vanished or is not what was written.
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A row whose small columns are what was written.
+
+    Attributes:
+        row: Column -> value.
+        is_whole: Whether the large columns are what was written too; else they are None in `row`.
+    """
+
+    row: Row
+    is_whole: bool
+
+
+def fetch(connection: sqlite3.Connection, name: str, number: int, key: str) -> Fetched | None:
+    """Return one row; None where it vanished, or its small columns are not what was written.
 
     Raises:
         sqlite3.Error: The pages on the path to it cannot be read.
     """
     table = TABLES[name]
-    columns = ", ".join(f"t.{column}" for column in (*table.small, *table.bulk))
-    found = connection.execute(
-        f"SELECT s.digest, s.bulk, 0, '', {columns} FROM {name} AS t"  # noqa: S608 - no user text
-        f" LEFT JOIN seal AS s ON s.kind = ? AND s.number = ? AND s.key = ? WHERE {table.matches}",
-        (name, number, key, number, key),
-    ).fetchone()
-    if found is None or not _is_whole(found, 4 + len(table.small), bulk=True):
-        return None
-    return dict(zip((*table.small, *table.bulk), found[4:], strict=True))
+    row: Row = {}
+    whole = True
+    for bulk in (False, True):
+        columns = table.bulk if bulk else table.small
+        if not columns:
+            continue
+        listed = ", ".join(f"t.{column}" for column in columns)
+        try:
+            found = connection.execute(
+                f"SELECT s.{'bulk' if bulk else 'digest'}, {listed} FROM {name} AS t LEFT JOIN seal"  # noqa: S608
+                f" AS s ON s.kind = ? AND s.number = ? AND s.key = ? WHERE {table.matches}",
+                (name, number, key, number, key),
+            ).fetchone()
+        except sqlite3.Error:
+            if not bulk:
+                raise
+            found = None
+        if found is None or found[0] != digest_of(found[1:]):
+            if not bulk:
+                return None
+            whole, found = False, (0, *(None for _ in columns))
+        row.update(zip(columns, found[1:], strict=True))
+    return Fetched(row, whole)
 
 
 def _is_whole(found: Sequence[Any], split: int, *, bulk: bool) -> bool:
@@ -274,3 +315,20 @@ def _seal(connection: sqlite3.Connection, table: Table, row: Row, bulk: int | No
     connection.execute(
         "INSERT OR REPLACE INTO seal VALUES (?, ?, ?, ?, ?)", (table.name, number, key, small, bulk)
     )
+
+
+def with_own_digest(values: Mapping[str, str]) -> bytes:
+    """Return names and values as bytes that need no row of `seal` to be compared."""
+    text = json.dumps(dict(values), sort_keys=True)
+    return json.dumps({"digest": digest_of([text]), "values": text}).encode()
+
+
+def of_own_digest(data: bytes) -> dict[str, str]:
+    """Return what `with_own_digest` wrote; nothing where it is not that any more."""
+    try:
+        found = json.loads(data)
+        if found["digest"] == digest_of([found["values"]]):
+            return dict(json.loads(found["values"]))
+    except (ValueError, TypeError, KeyError, RecursionError):
+        pass
+    return {}

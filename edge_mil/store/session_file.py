@@ -16,8 +16,8 @@ from edge_mil.errors import StoreBusyError, StoreError
 from edge_mil.store.change import Change, InstanceRow, KeyFrameRow, PartRow
 from edge_mil.store.committer import Committer
 from edge_mil.store.faults import store_error
-from edge_mil.store.seal import insert, seal_all, update
-from edge_mil.store.session_reader import SEALED_SINCE, SessionReader
+from edge_mil.store.seal import insert, seal_all, update, with_own_digest
+from edge_mil.store.session_reader import SEALED_SINCE, SessionReader, connect
 
 SCHEMA = (
     "0001_session.sql",
@@ -27,6 +27,8 @@ SCHEMA = (
     "0005_seal.sql",
 )
 """Migrations in order; `user_version` counts those that a file has."""
+FIRST_META = "first_meta"
+"""Attachment: the meta table as the session began, in case a page of the table is lost."""
 
 
 class SessionFile(SessionReader):
@@ -51,16 +53,11 @@ class SessionFile(SessionReader):
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             # Made 0600 before SQLite does: -wal and -shm take the mode of the main file.
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
-            self._lock = _Lock(self.path.with_suffix(".lock"))
+            self._lock = FileLock(self.path.with_suffix(".lock"))
         except OSError as error:
             raise store_error(self.path, error) from error
         try:
-            writer = self._connect()
-            try:
-                _migrate(writer, self.path)
-            except BaseException:
-                writer.close()
-                raise
+            writer = open_database(self.path)
         except sqlite3.Error as error:
             self._lock.release()
             raise store_error(self.path, error) from error
@@ -71,7 +68,7 @@ class SessionFile(SessionReader):
         self._own = session_committer() if committer is None else None
         shared = committer or self._own
         assert shared is not None
-        self._changes = shared.add(self.path, writer, self._connect)
+        self._changes = shared.add(self.path, writer, lambda: connect(self.path))
 
     # Writing
 
@@ -99,12 +96,12 @@ class SessionFile(SessionReader):
         self._changes.close()
         if self._own is not None:
             self._own.close()
-        with contextlib.suppress(sqlite3.Error), contextlib.closing(self._connect()) as last:
+        with contextlib.suppress(sqlite3.Error), contextlib.closing(connect(self.path)) as last:
             last.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._lock.release()
 
 
-class _Lock:
+class FileLock:
     """Keeps a second process off the file; advisory, and free again when its process ends."""
 
     def __init__(self, path: Path) -> None:
@@ -128,6 +125,22 @@ class _Lock:
             self._fd = -1
 
 
+def open_database(path: Path) -> sqlite3.Connection:
+    """Return a connection to a file of the newest schema; it is made, or migrated, where it is not.
+
+    Raises:
+        StoreError: The file is of a newer edge_mil.
+        sqlite3.Error: It cannot be opened or written.
+    """
+    connection = connect(path)
+    try:
+        _migrate(connection, path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
 def _migrate(connection: sqlite3.Connection, path: Path) -> None:
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version > len(SCHEMA):
@@ -146,6 +159,9 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
                 connection.execute(statement)
         if version < SEALED_SINCE:
             seal_all(connection)
+            meta = dict(connection.execute("SELECT name, value FROM meta"))
+            if meta:
+                insert(connection, "attachment", [(FIRST_META, with_own_digest(meta))])
         connection.execute(f"PRAGMA user_version={len(SCHEMA)}")
         connection.execute("COMMIT")
     except BaseException:

@@ -127,18 +127,23 @@ class SessionReader:
             rows = self._all("instance", bulk=arrays, order="t.sequence, t.place")
         else:
             rows = self._of("instance", sequence, bulk=arrays, order="t.place")
-        return [
-            InstanceRow(
-                row["place"],
-                row["sequence"],
-                InstanceKind(row["kind"]),
-                tuple(json.loads(row["sources"])),
-                row["note"],
-                row.get("features"),
-                row.get("attention_logits"),
+        return [_instance(row) for row in rows]
+
+    def instances_between(self, first: int, last: int) -> list[InstanceRow]:
+        """Return the rows of the fields from one number to another, with their arrays, in order."""
+        with self._reading() as connection:
+            rows = list(
+                sealed_rows(
+                    connection,
+                    "instance",
+                    bulk=True,
+                    where="t.sequence BETWEEN ? AND ?",
+                    arguments=(first, last),
+                    order="t.sequence, t.place",
+                )
             )
-            for row in rows
-        ]
+            require_all(connection, "instance", len(rows), first, last)
+        return [_instance(row) for row in rows]
 
     def parts(self) -> list[PartRow]:
         """Return the pixels of unfinished cells, in the order of arrival."""
@@ -245,7 +250,7 @@ class SessionReader:
                     connection, name, bulk=bulk, where=where, arguments=(number,), order=order
                 )
             )
-            require_all(connection, name, len(rows), number)
+            require_all(connection, name, len(rows), number, number)
         return rows
 
     @contextlib.contextmanager
@@ -255,27 +260,33 @@ class SessionReader:
             if self._shared is not None:
                 yield self._shared
             else:
-                with contextlib.closing(self._connect()) as connection:
+                with contextlib.closing(connect(self.path)) as connection:
                     yield connection
         except (sqlite3.Error, DamagedRowsError) as error:
             raise store_error(self.path, error) from error
 
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            self.path, isolation_level=None, check_same_thread=False, timeout=BUSY_S
-        )
-        try:
-            for pragma in (
-                "journal_mode=WAL",
-                "synchronous=FULL",
-                "wal_autocheckpoint=0",
-                "trusted_schema=OFF",
-            ):
-                connection.execute(f"PRAGMA {pragma}")
-        except BaseException:
-            connection.close()
-            raise
-        return connection
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Return a connection to a session's file, with the options that every one has.
+
+    Raises:
+        sqlite3.Error: It cannot be opened, or is no database.
+    """
+    connection = sqlite3.connect(
+        path, isolation_level=None, check_same_thread=False, timeout=BUSY_S
+    )
+    try:
+        for pragma in (
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            "wal_autocheckpoint=0",
+            "trusted_schema=OFF",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 class _Snapshot(SessionReader):
@@ -294,6 +305,18 @@ def _field(row: Row) -> FieldRow:
         row["answer"],
         row.get("state"),
         bool(row["removed"]),
+    )
+
+
+def _instance(row: Row) -> InstanceRow:
+    return InstanceRow(
+        row["place"],
+        row["sequence"],
+        InstanceKind(row["kind"]),
+        tuple(json.loads(row["sources"])),
+        row["note"],
+        row.get("features"),
+        row.get("attention_logits"),
     )
 
 

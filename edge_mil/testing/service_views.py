@@ -74,6 +74,13 @@ class FakeViews(FakeServicer, rpc.ViewServiceServicer):
         return pb.ListFieldsResponse(fields=fields, next_page_token=token)
 
     @answered
+    def GetField(self, request: Any, context: Any) -> pb.GetFieldResponse:  # noqa: N802
+        session = self.session(request.session_id)
+        if request.sequence not in session.fields:
+            raise SequenceError(f"There is no field {request.sequence}.", reason="FIELD_NOT_FOUND")
+        return pb.GetFieldResponse(field=session.field_message(request.sequence))
+
+    @answered
     def GetTopFields(self, request: Any, context: Any) -> pb.GetTopFieldsResponse:  # noqa: N802
         session, name = self.session(request.session_id), class_named(request.class_name)
         influences = session.influences(name)

@@ -128,6 +128,8 @@ class _SessionStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._E
     SESSION_STATE_CLOSED: _SessionState.ValueType  # 3
     SESSION_STATE_EXPIRED: _SessionState.ValueType  # 4
     """its idle_timeout is over; takes no more fields"""
+    SESSION_STATE_DAMAGED: _SessionState.ValueType  # 5
+    """its file cannot be used: only session_id and problem are set"""
 
 class SessionState(_SessionState, metaclass=_SessionStateEnumTypeWrapper): ...
 
@@ -138,6 +140,8 @@ SESSION_STATE_SUSPENDED: SessionState.ValueType  # 2
 SESSION_STATE_CLOSED: SessionState.ValueType  # 3
 SESSION_STATE_EXPIRED: SessionState.ValueType  # 4
 """its idle_timeout is over; takes no more fields"""
+SESSION_STATE_DAMAGED: SessionState.ValueType  # 5
+"""its file cannot be used: only session_id and problem are set"""
 global___SessionState = SessionState
 
 class _InstanceKind:
@@ -786,6 +790,7 @@ class Session(google.protobuf.message.Message):
     SLIDE_LABEL_FIELD_NUMBER: builtins.int
     LABELS_FIELD_NUMBER: builtins.int
     CALIBRATION_ID_FIELD_NUMBER: builtins.int
+    PROBLEM_FIELD_NUMBER: builtins.int
     CALIBRATION_DIGEST_FIELD_NUMBER: builtins.int
     session_id: builtins.str
     """ULID, unguessable part >= 80 bits"""
@@ -804,6 +809,8 @@ class Session(google.protobuf.message.Message):
     slide_label: builtins.str
     calibration_id: builtins.str
     """that the session runs under; empty for none"""
+    problem: builtins.str
+    """of a damaged session: what is wrong with its file, and what to do"""
     calibration_digest: builtins.str
     """a session goes on under no other: FAILED_PRECONDITION / CALIBRATION_CHANGED"""
     @property
@@ -842,10 +849,11 @@ class Session(google.protobuf.message.Message):
         slide_label: builtins.str = ...,
         labels: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
         calibration_id: builtins.str = ...,
+        problem: builtins.str = ...,
         calibration_digest: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["create_time", b"create_time", "model", b"model", "score", b"score"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["calibration_digest", b"calibration_digest", "calibration_id", b"calibration_id", "coverage", b"coverage", "create_time", b"create_time", "durable_beyond", b"durable_beyond", "durable_sequence", b"durable_sequence", "fields_accepted", b"fields_accepted", "independent", b"independent", "labels", b"labels", "model", b"model", "mpp", b"mpp", "mpp_source", b"mpp_source", "revision", b"revision", "score", b"score", "session_id", b"session_id", "slide_label", b"slide_label", "state", b"state", "verdicts", b"verdicts"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["calibration_digest", b"calibration_digest", "calibration_id", b"calibration_id", "coverage", b"coverage", "create_time", b"create_time", "durable_beyond", b"durable_beyond", "durable_sequence", b"durable_sequence", "fields_accepted", b"fields_accepted", "independent", b"independent", "labels", b"labels", "model", b"model", "mpp", b"mpp", "mpp_source", b"mpp_source", "problem", b"problem", "revision", b"revision", "score", b"score", "session_id", b"session_id", "slide_label", b"slide_label", "state", b"state", "verdicts", b"verdicts"]) -> None: ...
 
 global___Session = Session
 
@@ -1800,6 +1808,41 @@ class GetTopFieldsResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["class_name", b"class_name", "fields", b"fields", "revision", b"revision"]) -> None: ...
 
 global___GetTopFieldsResponse = GetTopFieldsResponse
+
+@typing.final
+class GetFieldRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: builtins.int
+    SEQUENCE_FIELD_NUMBER: builtins.int
+    session_id: builtins.str
+    sequence: builtins.int
+    def __init__(
+        self,
+        *,
+        session_id: builtins.str = ...,
+        sequence: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["sequence", b"sequence", "session_id", b"session_id"]) -> None: ...
+
+global___GetFieldRequest = GetFieldRequest
+
+@typing.final
+class GetFieldResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FIELD_FIELD_NUMBER: builtins.int
+    @property
+    def field(self) -> global___FieldSummary: ...
+    def __init__(
+        self,
+        *,
+        field: global___FieldSummary | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["field", b"field"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["field", b"field"]) -> None: ...
+
+global___GetFieldResponse = GetFieldResponse
 
 @typing.final
 class GetFieldThumbnailRequest(google.protobuf.message.Message):

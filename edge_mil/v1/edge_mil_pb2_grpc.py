@@ -558,6 +558,11 @@ class ViewServiceStub(object):
                 request_serializer=edge__mil_dot_v1_dot_edge__mil__pb2.ListFieldsRequest.SerializeToString,
                 response_deserializer=edge__mil_dot_v1_dot_edge__mil__pb2.ListFieldsResponse.FromString,
                 _registered_method=True)
+        self.GetField = channel.unary_unary(
+                '/edge_mil.v1.ViewService/GetField',
+                request_serializer=edge__mil_dot_v1_dot_edge__mil__pb2.GetFieldRequest.SerializeToString,
+                response_deserializer=edge__mil_dot_v1_dot_edge__mil__pb2.GetFieldResponse.FromString,
+                _registered_method=True)
         self.GetTopFields = channel.unary_unary(
                 '/edge_mil.v1.ViewService/GetTopFields',
                 request_serializer=edge__mil_dot_v1_dot_edge__mil__pb2.GetTopFieldsRequest.SerializeToString,
@@ -601,6 +606,13 @@ class ViewServiceServicer(object):
 
     def ListFields(self, request, context):
         """Every answered field, by sequence number.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetField(self, request, context):
+        """One answered field; NOT_FOUND where there is none of that number.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -651,6 +663,11 @@ def add_ViewServiceServicer_to_server(servicer, server):
                     servicer.ListFields,
                     request_deserializer=edge__mil_dot_v1_dot_edge__mil__pb2.ListFieldsRequest.FromString,
                     response_serializer=edge__mil_dot_v1_dot_edge__mil__pb2.ListFieldsResponse.SerializeToString,
+            ),
+            'GetField': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetField,
+                    request_deserializer=edge__mil_dot_v1_dot_edge__mil__pb2.GetFieldRequest.FromString,
+                    response_serializer=edge__mil_dot_v1_dot_edge__mil__pb2.GetFieldResponse.SerializeToString,
             ),
             'GetTopFields': grpc.unary_unary_rpc_method_handler(
                     servicer.GetTopFields,
@@ -755,6 +772,33 @@ class ViewService(object):
             '/edge_mil.v1.ViewService/ListFields',
             edge__mil_dot_v1_dot_edge__mil__pb2.ListFieldsRequest.SerializeToString,
             edge__mil_dot_v1_dot_edge__mil__pb2.ListFieldsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetField(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edge_mil.v1.ViewService/GetField',
+            edge__mil_dot_v1_dot_edge__mil__pb2.GetFieldRequest.SerializeToString,
+            edge__mil_dot_v1_dot_edge__mil__pb2.GetFieldResponse.FromString,
             options,
             channel_credentials,
             insecure,

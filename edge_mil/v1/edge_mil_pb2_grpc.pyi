@@ -292,6 +292,12 @@ class ViewServiceStub:
     ]
     """Every answered field, by sequence number."""
 
+    GetField: grpc.UnaryUnaryMultiCallable[
+        edge_mil.v1.edge_mil_pb2.GetFieldRequest,
+        edge_mil.v1.edge_mil_pb2.GetFieldResponse,
+    ]
+    """One answered field; NOT_FOUND where there is none of that number."""
+
     GetTopFields: grpc.UnaryUnaryMultiCallable[
         edge_mil.v1.edge_mil_pb2.GetTopFieldsRequest,
         edge_mil.v1.edge_mil_pb2.GetTopFieldsResponse,
@@ -338,6 +344,12 @@ class ViewServiceAsyncStub:
         edge_mil.v1.edge_mil_pb2.ListFieldsResponse,
     ]
     """Every answered field, by sequence number."""
+
+    GetField: grpc.aio.UnaryUnaryMultiCallable[
+        edge_mil.v1.edge_mil_pb2.GetFieldRequest,
+        edge_mil.v1.edge_mil_pb2.GetFieldResponse,
+    ]
+    """One answered field; NOT_FOUND where there is none of that number."""
 
     GetTopFields: grpc.aio.UnaryUnaryMultiCallable[
         edge_mil.v1.edge_mil_pb2.GetTopFieldsRequest,
@@ -391,6 +403,14 @@ class ViewServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[edge_mil.v1.edge_mil_pb2.ListFieldsResponse, collections.abc.Awaitable[edge_mil.v1.edge_mil_pb2.ListFieldsResponse]]:
         """Every answered field, by sequence number."""
+
+    @abc.abstractmethod
+    def GetField(
+        self,
+        request: edge_mil.v1.edge_mil_pb2.GetFieldRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[edge_mil.v1.edge_mil_pb2.GetFieldResponse, collections.abc.Awaitable[edge_mil.v1.edge_mil_pb2.GetFieldResponse]]:
+        """One answered field; NOT_FOUND where there is none of that number."""
 
     @abc.abstractmethod
     def GetTopFields(

@@ -66,7 +66,7 @@ class SessionSlot:
         return self.task
 
 
-def settled(task: asyncio.Task[Any]) -> None:
+def settled(task: asyncio.Future[Any]) -> None:
     """Read the error of a task that nobody may wait for any more; each waiter gets it too."""
     if not task.cancelled():
         task.exception()

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from edge_mil.rpc.results import encode_measure, encode_score, encode_verdict, timestamp
-from edge_mil.session import FieldRecord, Session, SessionSettings, SessionStatus, SessionSummary
+from edge_mil.session import (
+    DamagedSession,
+    FieldRecord,
+    Session,
+    SessionSettings,
+    SessionStatus,
+    SessionSummary,
+)
 from edge_mil.types import Verdict
 from edge_mil.v1 import edge_mil_pb2 as pb
 
@@ -27,8 +34,14 @@ def session_message(
     return message
 
 
-def summary_message(summary: SessionSummary) -> pb.Session:
+def summary_message(summary: SessionSummary | DamagedSession) -> pb.Session:
     """Return what the file says of a session that is not open in this process."""
+    if isinstance(summary, DamagedSession):
+        return pb.Session(
+            session_id=summary.session_id,
+            state=pb.SESSION_STATE_DAMAGED,
+            problem=summary.problem,
+        )
     message = _settings_message(summary.session_id, summary.created, summary.settings)
     message.state = pb.SESSION_STATE_SUSPENDED
     if summary.closed:

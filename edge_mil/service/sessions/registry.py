@@ -12,7 +12,6 @@ from edge_mil.errors import (
     EdgeMilError,
     RequestReusedError,
     ServiceBusyError,
-    SessionNotFoundError,
     SessionStateError,
     StoreError,
 )
@@ -44,8 +43,7 @@ class SessionRegistry:
         self._creating: dict[str, asyncio.Task[str]] = {}
         self._creations: set[asyncio.Task[str]] = set()
         self._beginning: list[ServedBundle] = []
-        self._requests: dict[str, str] | None = None
-        self._reading_requests = asyncio.Lock()
+        self._refresh: asyncio.Future[None] | None = None
         self.expiry = Expiry(self._expire)
         self._openers = ThreadPoolExecutor(OPENERS, thread_name_prefix="open")
 
@@ -205,10 +203,9 @@ class SessionRegistry:
         return LiveSession(session, bundle, resumable=True)
 
     async def _create(self, bundle: ServedBundle, settings: SessionSettings) -> str:
-        if settings.request_id:
-            known = (await self._known_requests()).get(settings.request_id)
-            if known is not None:
-                return known
+        known = await self._session_of(settings.request_id)
+        if known is not None:
+            return known
         self._make_room()
         if not self.uses(bundle):
             bundle.take_next()
@@ -221,8 +218,6 @@ class SessionRegistry:
         slot = SessionSlot.opened(LiveSession(session, bundle, resumable=False))
         self._slots[session.session_id] = slot
         self.expiry.begin(session.session_id, settings.idle_timeout_s)
-        if settings.request_id and self._requests is not None:
-            self._requests[settings.request_id] = session.session_id
         return session.session_id
 
     def _add(
@@ -300,22 +295,20 @@ class SessionRegistry:
     async def _in_thread(self, work: Callable[[], Value]) -> Value:
         return await asyncio.get_running_loop().run_in_executor(self._openers, work)
 
-    async def _known_requests(self) -> dict[str, str]:
-        """Return request id -> session, read from the state directory once."""
-        async with self._reading_requests:
-            if self._requests is None:
-                self._requests = await self._in_thread(self._read_requests)
-            return self._requests
-
-    def _read_requests(self) -> dict[str, str]:
-        found: dict[str, str] = {}
-        for session_id in self.folder.ids():
-            # A damaged session must not keep the others from being opened.
-            with contextlib.suppress(StoreError, SessionNotFoundError):
-                settings = self.folder.summary(session_id).settings
-                if settings.request_id:
-                    found[settings.request_id] = session_id
-        return found
+    async def _session_of(self, request_id: str) -> str | None:
+        """Return the session that a request id opened before; None for a new one."""
+        if not request_id:
+            return None
+        if self._refresh is None:
+            self._refresh = asyncio.ensure_future(self._in_thread(self.folder.refresh))
+            self._refresh.add_done_callback(settled)
+        try:
+            # An index that is missing is made anew. It goes on when this caller gives up.
+            await asyncio.shield(self._refresh)
+        except EdgeMilError:
+            self._refresh = None
+            raise
+        return await self._in_thread(lambda: self.folder.of_request(request_id))
 
 
 async def _all(tasks: Iterable[asyncio.Task[Any]]) -> None:

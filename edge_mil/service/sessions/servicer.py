@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -13,12 +12,10 @@ from edge_mil.errors import (
     ProtocolError,
     SequenceError,
     SessionClosedError,
-    SessionNotFoundError,
     SessionStateError,
-    StoreError,
 )
 from edge_mil.limits import MAX_REASON_BYTES, check_text
-from edge_mil.rpc.pagination import page_of
+from edge_mil.rpc.pagination import page_size
 from edge_mil.service.byte_budget import ByteBudget
 from edge_mil.service.handlers import streaming, unary
 from edge_mil.service.models.registry import BundleRegistry
@@ -30,7 +27,6 @@ from edge_mil.service.sessions.opening import settings_of
 from edge_mil.service.sessions.registry import SessionRegistry
 from edge_mil.service.sessions.session_report import session_report
 from edge_mil.service.silence import first_message
-from edge_mil.session import SessionSummary
 from edge_mil.v1 import edge_mil_pb2 as pb
 from edge_mil.v1 import edge_mil_pb2_grpc as rpc
 
@@ -73,21 +69,16 @@ class SessionServicer(rpc.SessionServiceServicer):
     async def ListSessions(  # noqa: N802
         self, request: pb.ListSessionsRequest, _: Any
     ) -> pb.ListSessionsResponse:
+        size, folder = page_size(request.page_size), self._sessions.folder
         loop = asyncio.get_running_loop()
-        ids = await loop.run_in_executor(None, self._sessions.folder.ids)
-        page, token = page_of(sorted(ids, reverse=True), request.page_size, request.page_token)
-        response = pb.ListSessionsResponse(next_page_token=token)
-        for session_id in page:
-            live = self._sessions.live(session_id)
-            if live is not None:
-                response.sessions.append(live.message())
-                continue
-            # A damaged session must not hide the others.
-            with contextlib.suppress(StoreError, SessionNotFoundError):
-                summary: SessionSummary = await loop.run_in_executor(
-                    None, self._sessions.folder.summary, session_id
-                )
-                response.sessions.append(summary_message(summary))
+        # One more than asked for says whether there is a next page.
+        found = await loop.run_in_executor(None, folder.page, request.page_token, size + 1)
+        response = pb.ListSessionsResponse(
+            next_page_token=found[size - 1].session_id if len(found) > size else ""
+        )
+        for summary in found[:size]:
+            live = self._sessions.live(summary.session_id)
+            response.sessions.append(summary_message(summary) if live is None else live.message())
         return response
 
     @streaming

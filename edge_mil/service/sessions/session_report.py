@@ -44,7 +44,7 @@ def session_report(session: Session) -> bytes:
         "coverage": status.coverage,
         "revision": status.revision,
         "fields": {verdict.name: count for verdict, count in status.verdicts.items()},
-        "records": [_record(record) for record in session.fields()],
+        "records": [_record(record) for record in session.fields(attention=False)],
     }
     try:
         return rfc8785.dumps(document)

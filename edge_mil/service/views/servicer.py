@@ -15,7 +15,7 @@ from edge_mil.errors import (
 )
 from edge_mil.imaging.render.mosaic_canvas import as_jpeg
 from edge_mil.limits import MAX_SEQUENCE, printable
-from edge_mil.rpc.pagination import page_of
+from edge_mil.rpc.pagination import page_size, sequence_of_token
 from edge_mil.service.handlers import streaming, unary
 from edge_mil.service.sessions.live_session import LiveSession
 from edge_mil.service.sessions.messages import field_message
@@ -35,6 +35,9 @@ MOSAIC_UM, MAX_MOSAIC_UM = 8.0, 1000.0
 """Size of a mosaic's pixels, usual and at most: a cell of 112 um is 14 of the usual ones."""
 MOSAIC_PX = 2048
 """Longest side of a mosaic: its JPEG stays within a message of 4 MB, gRPC's default."""
+MOSAIC_BUDGET_S = 0.3
+"""How long one call paints. After a restart a slide of 10 000 fields takes seconds to paint: each
+call goes on behind the last one, and says how far it came."""
 
 
 class ViewServicer(rpc.ViewServiceServicer):
@@ -89,13 +92,29 @@ class ViewServicer(rpc.ViewServiceServicer):
         self, request: pb.ListFieldsRequest, _: Any
     ) -> pb.ListFieldsResponse:
         async with self._sessions.use(request.session_id) as live:
-            records = await _in_thread(live.session.fields)
-            page, token = page_of(
-                records, request.page_size, request.page_token, lambda r: str(r.sequence)
-            )
+            after = sequence_of_token(request.page_token)
+            size = page_size(request.page_size)
+            # One more than asked for says whether there is a next page.
+            page = await _in_thread(lambda: live.session.fields(after, size + 1))
+            token = str(page[size - 1].sequence) if len(page) > size else ""
             return pb.ListFieldsResponse(
-                fields=[field_message(record) for record in page], next_page_token=token
+                fields=[field_message(record) for record in page[:size]], next_page_token=token
             )
+
+    @unary
+    async def GetField(  # noqa: N802
+        self, request: pb.GetFieldRequest, _: Any
+    ) -> pb.GetFieldResponse:
+        sequence = request.sequence
+        async with self._sessions.use(request.session_id) as live:
+            if not live.session.has_field(sequence):
+                raise SequenceError(
+                    f"The session has no field {sequence}; list its fields first.",
+                    reason="FIELD_NOT_FOUND",
+                    field="sequence",
+                )
+            found = await _in_thread(lambda: live.session.fields(sequence - 1, 1))
+            return pb.GetFieldResponse(field=field_message(found[0]))
 
     @unary
     async def GetTopFields(  # noqa: N802
@@ -154,7 +173,9 @@ class ViewServicer(rpc.ViewServiceServicer):
                 field="um_per_px",
             )
         async with self._sessions.use(request.session_id) as live:
-            mosaic = await _in_thread(lambda: live.session.mosaic(finest, MOSAIC_PX))
+            mosaic = await _in_thread(
+                lambda: live.session.mosaic(finest, MOSAIC_PX, MOSAIC_BUDGET_S)
+            )
             if mosaic is None:
                 return pb.GetMosaicResponse()
             rows, columns = mosaic.pixels.shape[:2]

@@ -69,7 +69,10 @@ class RegistrationLocalizer(Localizer[RegisteredPlacement]):
         self._located = {row.sequence: row for row in records.located()}
         keys = [key_frame_from(row) for row in records.key_frames()]
         if keys:
-            sequence, x, y = json.loads(records.meta()[LAST_SEEN])
+            newest = keys[-1]
+            kept = json.dumps((newest.sequence, round(newest.x), round(newest.y)))
+            # The name is missing where the file was damaged and a page of it could not be kept.
+            sequence, x, y = json.loads(records.meta().get(LAST_SEEN, kept))
             localizer = self._localizer_for((keys[0].width_px, keys[0].height_px))
             localizer.restore(keys, (sequence, x, y))
 

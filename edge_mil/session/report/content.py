@@ -173,7 +173,7 @@ def gather_report(reader: SessionReader, summary: SessionSummary, model: Model) 
 
     answers = [read_answer(row.answer) for row in rows]
     counts = Counter(answer.verdict for answer in answers)
-    influence = InfluenceAnalysis(model, reader, instances, settings.mpp)
+    influence = InfluenceAnalysis(model, reader, instances, settings.mpp, bag)
     class_name = manifest.task.classes[-1]
     read_on = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(summary.created))
     # Pooled numbers without a classifier have no meaning yet, so nothing has an influence on it.

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,79 +17,88 @@ import numpy as np
 from edge_mil.errors import SessionStateError, UsageError
 from edge_mil.pipeline import Model
 from edge_mil.session.answers import read_answer
+from edge_mil.session.bag import Bag
 from edge_mil.session.instances.base import InstanceMap
 from edge_mil.session.stored_fields import FieldHeaders
+from edge_mil.session.view.cell_analysis import CellAnalysis, held_rows, stacked
 from edge_mil.session.view.layers import to_grid
+from edge_mil.session.view.leave_one_out import (
+    AttentionParts,
+    all_but_each,
+    fold,
+    has_attention_parts,
+    outputs_of,
+    outputs_of_states,
+)
 from edge_mil.session.view.records import FieldRecord
-from edge_mil.store import InstanceKind, InstanceRow, SessionReader
-from edge_mil.types import Float32Array, InfluenceMap, InstanceBatch, SlideScore
-
-CHUNK = 4096
-"""States that are scored in one run of the classifier: bounds the memory."""
+from edge_mil.store import FieldRow, InstanceRow, SessionReader
+from edge_mil.types import Float64Array, InfluenceMap, InstanceBatch
 
 
 class InfluenceAnalysis:
-    """Analyses one session's records, as they were when it was made."""
+    """Analyses one bag of a session; keeps what it has computed, so one serves many questions."""
 
     def __init__(
-        self, model: Model, store: SessionReader, instances: InstanceMap[Any], mpp: float
+        self, model: Model, store: SessionReader, instances: InstanceMap[Any], mpp: float, bag: Bag
     ) -> None:
-        """Read the states of all fields.
+        """Take the parts; nothing is read or computed yet.
 
         Args:
             model: Its head scores.
-            store: The session's records.
+            store: The session's records, durable up to the bag.
             instances: Knows where instances lie, and their order.
             mpp: Pixel size of the camera, µm/px.
-
-        Raises:
-            StoreError: A state cannot be read.
+            bag: The bag that is analysed.
         """
         self._model, self._store, self._instances = model, store, instances
-        self._mpp = mpp
-        aggregator = model.aggregator
-        self._states = [(s, aggregator.from_bytes(data)) for s, data in store.states()]
-        self._mergeable = aggregator.incremental == "mergeable"
-        total = aggregator.initial_state()
-        for _, state in self._states:
-            total = aggregator.merge(total, state)
-        self._total = total
+        self._mpp, self.bag = mpp, bag
+        self._mergeable = model.aggregator.incremental == "mergeable"
+        self._influence_of_cells = functools.cache(self._compute_influence_of_cells)
+
+    @functools.cached_property
+    def _fields(self) -> tuple[list[int], list[Any]]:
+        """The fields in the bag, by number, and their states."""
+        return list(self.bag.states), list(self.bag.states.values())
 
     @functools.cached_property
     def _without_each(self) -> list[Any]:
-        """The state of the bag without each field; computed only where it is asked for."""
-        states = [state for _, state in self._states]
-        return _all_but_each(self._model.aggregator, states) if self._mergeable else []
+        """The state of the bag without each field; for heads that have no faster way."""
+        return all_but_each(self._model.aggregator, self._fields[1])
 
-    def fields(self) -> list[FieldRecord]:
-        """Return every field in the order of sequence numbers."""
-        shares, cells = self._attention_shares()
-        headers, records = FieldHeaders(self._store, self._mpp), []
-        for row in self._store.fields():
-            header = headers.read(row.sequence, row.header)
-            location_id = header.pop("place")  # the stored files keep this name
-            records.append(
-                FieldRecord(
-                    result=read_answer(row.answer),
-                    cells=cells[row.sequence],
-                    removed=row.removed,
-                    location_id=location_id,
-                    attention_share=shares[row.sequence],
-                    **header,
-                )
-            )
-        return records
+    @functools.cached_property
+    def _with_all(self) -> tuple[float, ...] | None:
+        """The outputs for the whole bag; None while there is no score."""
+        score = self._model.aggregator.scores([self.bag.total])[0]
+        return None if score is None else outputs_of(score)
+
+    def fields(
+        self, after: int = 0, count: int | None = None, *, attention: bool = True
+    ) -> list[FieldRecord]:
+        """Return fields in the order of sequence numbers.
+
+        Args:
+            after: Only those above this number.
+            count: How many at most; None for all.
+            attention: False leaves the shares of attention 0: they need every cell's logits.
+
+        Raises:
+            StoreError: The records cannot be read.
+        """
+        with self._store.snapshot() as records:
+            return self._records(records, records.fields(after, count), attention)
 
     def top_fields(self, count: int, class_name: str = "") -> list[FieldRecord]:
-        """Return the fields of largest influence on a class, either sign, largest first."""
+        """Return the fields of largest influence on a class, either sign, largest first.
+
+        Raises:
+            StoreError: The records cannot be read.
+        """
         influence = self.influences(class_name)
-        found = [
-            dataclasses.replace(record, influence=influence[record.sequence])
-            for record in self.fields()
-            if record.sequence in influence
-        ]
-        found.sort(key=lambda r: (-abs(r.influence or 0.0), r.sequence))
-        return found[:count]
+        largest = sorted(influence, key=lambda s: (-abs(influence[s]), s))[:count]
+        with self._store.snapshot() as records:
+            rows = [row for s in largest if (row := records.field(s)) is not None]
+            found = self._records(records, rows, attention=True)
+        return [dataclasses.replace(r, influence=influence[r.sequence]) for r in found]
 
     def influences(self, class_name: str = "") -> dict[int, float]:
         """Return sequence -> influence on the logit.
@@ -98,15 +106,11 @@ class InfluenceAnalysis:
         Empty where one field is the whole bag, and for heads that are not mergeable.
         """
         index = self._class(class_name)
-        if not self._without_each:
+        if self._with_all is None or not self._mergeable:
             return {}
-        with_all = self._model.aggregator.scores([self._total])[0]
-        without = self._scores(self._without_each)
-        return {
-            sequence: _outputs(with_all)[index] - _outputs(score)[index]
-            for (sequence, _), score in zip(self._states, without, strict=True)
-            if with_all is not None and score is not None
-        }
+        values = self._with_all[index] - self._outputs_without_each[:, index]
+        pairs = zip(self._fields[0], values.tolist(), strict=True)
+        return {sequence: value for sequence, value in pairs if not np.isnan(value)}
 
     def influence_map(self, class_name: str, revision: int) -> InfluenceMap:
         """Return each cell's influence on the logit of a class.
@@ -115,6 +119,7 @@ class InfluenceAnalysis:
             SessionStateError: The fields have no positions, lie too far apart, or the head is not
                 mergeable.
             UsageError: There is no such class.
+            StoreError: The records cannot be read.
         """
         index = self._class(class_name)
         spec = self._model.bundle.manifest.aggregator
@@ -123,15 +128,7 @@ class InfluenceAnalysis:
                 f"There is no map of influence for {spec.architecture}: it is a "
                 f"{spec.incremental} head, and each cell would need a run over the whole bag."
             )
-        with_all = self._model.aggregator.scores([self._total])[0]
-        influence: dict[str, float] = {}
-        for keys, states in self._chunks_without_each_cell():
-            for key, score in zip(keys, self._scores(states), strict=True):
-                # Without the only cell of the bag there is no score to compare with.
-                influence[key] = 0.0
-                if with_all is not None and score is not None:
-                    influence[key] = _outputs(with_all)[index] - _outputs(score)[index]
-        grid = to_grid(influence, self._instances.extent)
+        grid = to_grid(self._influence_of_cells(index), self._instances.extent)
         return InfluenceMap(
             self._model.bundle.manifest.task.classes[index],
             grid.origin_x_um,
@@ -142,51 +139,76 @@ class InfluenceAnalysis:
             revision,
         )
 
-    def _chunks_without_each_cell(self) -> Iterator[tuple[list[str], list[Any]]]:
-        """Yield instance keys with the states of the bag without each, about CHUNK at a time."""
-        keys: list[str] = []
-        states: list[Any] = []
-        for (sequence, _), rest in zip(self._states, self._without_each, strict=True):
-            for row, without in self._without_each_cell(sequence, rest):
-                keys.append(row.instance_key)
-                states.append(without)
-            if len(keys) >= CHUNK:
-                yield keys, states
-                keys, states = [], []
-        yield keys, states
+    # Fields
 
-    def _without_each_cell(self, sequence: int, rest: Any) -> list[tuple[InstanceRow, Any]]:
-        """Return each held row of a field, and the state of the bag without it."""
-        rows = self._held(sequence)
-        aggregator = self._model.aggregator
-        features = np.stack([np.frombuffer(r.features or b"", dtype="<f4") for r in rows])
-        order = self._instances.order([r.instance_key for r in rows])
-        batch = self._model.attend(features, order)
-        empty = aggregator.initial_state()
-        single = [aggregator.update(empty, batch.take(np.array([i]))) for i in range(len(rows))]
-        others = _all_but_each(aggregator, single)
-        return [(r, aggregator.merge(rest, o)) for r, o in zip(rows, others, strict=True)]
+    @functools.cached_property
+    def _outputs_without_each(self) -> Float64Array:
+        """The outputs for the bag without each field, (n, c); NaN where there is no score."""
+        aggregator, (_, states) = self._model.aggregator, self._fields
+        width = len(self._with_all or ())
+        if not has_attention_parts(aggregator) or len(states) < 2:
+            return outputs_of_states(aggregator, self._without_each, width)
+        parts = AttentionParts.of_states(states, self.bag.total.peak)
+        counts = [self.bag.total.count - state.count for state in states]
+        found = parts.without_each().outputs(aggregator, counts, width)
+        for i in np.flatnonzero(np.isnan(found).any(axis=1)):
+            # Without it the weights of all others underflow: they are folded by themselves.
+            rest = fold(aggregator, (s for j, s in enumerate(states) if j != i))
+            found[i] = outputs_of_states(aggregator, [rest], width)[0]
+        return found
 
-    def _held(self, sequence: int) -> list[InstanceRow]:
-        rows = self._store.instances(sequence)
-        return [row for row in rows if row.kind is InstanceKind.HELD]
-
-    def _attention_shares(self) -> tuple[dict[int, float], dict[int, int]]:
-        shares: dict[int, float] = defaultdict(float)
-        cells: dict[int, int] = defaultdict(int)
+    def _records(
+        self, records: SessionReader, rows: Sequence[FieldRow], attention: bool
+    ) -> list[FieldRecord]:
+        headers, found = FieldHeaders(records, self._mpp), []
         channels = self._model.bundle.manifest.aggregator.channels
-        for sequence, _ in self._states:
-            rows = self._held(sequence)
-            cells[sequence] = len(rows)
-            if channels and rows and self._mergeable:
-                logits: Float32Array = np.stack(
-                    [np.frombuffer(r.attention_logits or b"", dtype="<f4") for r in rows]
+        wanted = attention and channels > 0 and self._mergeable
+        for row in rows:
+            header = headers.read(row.sequence, row.header)
+            location_id = header.pop("place")  # the stored files keep this name
+            held = held_rows(records, row.sequence, arrays=wanted) if row.sequence in self else []
+            found.append(
+                FieldRecord(
+                    result=read_answer(row.answer),
+                    cells=len(held),
+                    removed=row.removed,
+                    location_id=location_id,
+                    attention_share=self._attention_share(held) if wanted else 0.0,
+                    **header,
                 )
-                # Attention needs the logits alone, so the features stay on the disk.
-                alone = InstanceBatch(np.empty((len(rows), 0), dtype=np.float32), logits)
-                share = self._model.aggregator.attention(self._total, alone)
-                shares[sequence] = 0.0 if share is None else float(share.sum(axis=0).mean())
-        return shares, cells
+            )
+        return found
+
+    def __contains__(self, sequence: int) -> bool:
+        return sequence in self.bag.states if self._mergeable else True
+
+    def _attention_share(self, held: Sequence[InstanceRow]) -> float:
+        if not held:
+            return 0.0
+        logits = stacked([row.attention_logits for row in held])
+        # Attention needs the logits alone.
+        alone = InstanceBatch(np.empty((len(held), 0), dtype=np.float32), logits)
+        share = self._model.aggregator.attention(self.bag.total, alone)
+        return 0.0 if share is None else float(share.sum(axis=0).mean())
+
+    @functools.cached_property
+    def _outputs_without_each_cell(self) -> list[tuple[list[str], Float64Array]]:
+        """Instance keys, and the outputs for the bag without each, in chunks."""
+        cells = CellAnalysis(self._model, self._instances, self.bag, len(self._with_all or ()))
+        with self._store.snapshot() as records:
+            if has_attention_parts(self._model.aggregator):
+                return list(cells.by_running_sums(records))
+            return list(cells.by_states(records, self._without_each))
+
+    def _compute_influence_of_cells(self, index: int) -> dict[str, float]:
+        """Return instance key -> influence, of every instance in the bag."""
+        whole = self._with_all
+        influence: dict[str, float] = {}
+        for keys, without in self._outputs_without_each_cell:
+            # Without the only cell of the bag there is no score to compare with.
+            values = np.zeros(len(keys)) if whole is None else whole[index] - without[:, index]
+            influence.update(zip(keys, np.nan_to_num(values).tolist(), strict=True))
+        return influence
 
     def _class(self, name: str) -> int:
         """Return the index of a class; "" is the last one, the positive one of two."""
@@ -196,27 +218,3 @@ class InfluenceAnalysis:
         if name not in classes:
             raise UsageError(f"There is no class {name!r}; name one of {', '.join(classes)}.")
         return classes.index(name)
-
-    def _scores(self, states: list[Any]) -> list[SlideScore | None]:
-        found: list[SlideScore | None] = []
-        for at in range(0, len(states), CHUNK):
-            found += self._model.aggregator.scores(states[at : at + CHUNK])
-        return found
-
-
-def _all_but_each(aggregator: Any, states: list[Any]) -> list[Any]:
-    """Return for each state the fold of all the others: one pass forth, one back."""
-    after = [aggregator.initial_state()]
-    for state in reversed(states):
-        after.append(aggregator.merge(state, after[-1]))
-    after.reverse()
-    before, rest = aggregator.initial_state(), []
-    for i, state in enumerate(states):
-        rest.append(aggregator.merge(before, after[i + 1]))
-        before = aggregator.merge(before, state)
-    return rest
-
-
-def _outputs(score: SlideScore) -> tuple[float, ...]:
-    """Return the head's outputs; a pooling without a classifier has no logits."""
-    return score.logits or score.pooled

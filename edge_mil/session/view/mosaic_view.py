@@ -6,7 +6,9 @@ restart.
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from dataclasses import dataclass
 
 import cv2
@@ -47,13 +49,18 @@ class MosaicView:
         self._painted: list[_Extent] = []
 
     def paint(
-        self, finest_um: float = FINEST_UM, largest_px: int = LARGEST_PX
+        self,
+        finest_um: float = FINEST_UM,
+        largest_px: int = LARGEST_PX,
+        budget_s: float = math.inf,
     ) -> SlideMosaic | None:
         """Return the mosaic so far, None before the first accepted field with a position.
 
         Args:
             finest_um: Size of a pixel on the slide; doubled until the long side fits.
             largest_px: Long side at most.
+            budget_s: Time after which painting stops; `as_of` says how far it came, and the next
+                call goes on from there.
 
         Raises:
             StoreError: The records cannot be read.
@@ -67,23 +74,31 @@ class MosaicView:
             # A field that was removed or moved, or that came with a smaller number.
             if unit != self._canvas.um_per_px or extents[:known] != self._painted:
                 self._canvas, known = MosaicCanvas(unit), 0
-            for extent in extents[known:]:
-                self._paint_field(extent)
-            self._painted = extents
+            self._painted = extents[:known]
+            until = time.monotonic() + budget_s
+            with self._store.snapshot() as records:
+                for extent in extents[known:]:
+                    self._paint_field(records, extent)
+                    self._painted.append(extent)
+                    if time.monotonic() > until:
+                        break
             pixels, region = self._canvas.snapshot()
-            return SlideMosaic(pixels, region.x_um, region.y_um, unit, extents[-1].sequence)
+            as_of = self._painted[-1].sequence
+            return SlideMosaic(pixels, region.x_um, region.y_um, unit, as_of)
 
     def _extents(self) -> list[_Extent]:
-        headers, found = FieldHeaders(self._store, self._settings.mpp), []
-        for sequence, text in self._store.fields_with_thumbnail():
-            header = headers.read(sequence, text)
-            if header["x_um"] is not None:
-                numbers = (header[name] for name in ("x_um", "y_um", "width_um", "height_um"))
-                found.append(_Extent(sequence, *numbers))
+        found = []
+        with self._store.snapshot() as records:
+            headers = FieldHeaders(records, self._settings.mpp)
+            for sequence, text in records.fields_with_thumbnail():
+                header = headers.read(sequence, text)
+                if header["x_um"] is not None:
+                    numbers = (header[name] for name in ("x_um", "y_um", "width_um", "height_um"))
+                    found.append(_Extent(sequence, *numbers))
         return found
 
-    def _paint_field(self, extent: _Extent) -> None:
-        jpeg = self._store.thumbnail(extent.sequence)
+    def _paint_field(self, records: SessionReader, extent: _Extent) -> None:
+        jpeg = records.thumbnail(extent.sequence)
         if jpeg is None:  # it was removed a moment ago
             return
         bgr = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)

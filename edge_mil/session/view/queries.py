@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 from edge_mil.errors import SequenceError
 from edge_mil.pipeline import Model
@@ -33,6 +34,7 @@ class SessionQueries:
     _state: SessionState
     _mosaic: MosaicView
     _board: StatusBoard
+    _analysis: InfluenceAnalysis | None = None
 
     @property
     def precisions(self) -> str:
@@ -59,9 +61,17 @@ class SessionQueries:
         """Return whether a field of that number was answered."""
         return sequence in self._state.answers
 
-    def fields(self) -> list[FieldRecord]:
-        """Return every field in the order of sequence numbers."""
-        return self._influence().fields()
+    def fields(
+        self, after: int = 0, count: int | None = None, *, attention: bool = True
+    ) -> list[FieldRecord]:
+        """Return fields in the order of sequence numbers.
+
+        Args:
+            after: Only those above this number.
+            count: How many at most; None for all.
+            attention: False leaves the shares of attention 0, which are most of the work.
+        """
+        return self._influence().fields(after, count, attention=attention)
 
     def top_fields(self, count: int, class_name: str = "") -> list[FieldRecord]:
         """Return the fields with the largest influence on the logit of a class, largest first."""
@@ -72,16 +82,21 @@ class SessionQueries:
         return self._influence().influence_map(class_name, self._board.get().revision)
 
     def mosaic(
-        self, um_per_px: float = FINEST_UM, largest_px: int = LARGEST_PX
+        self,
+        um_per_px: float = FINEST_UM,
+        largest_px: int = LARGEST_PX,
+        budget_s: float = math.inf,
     ) -> SlideMosaic | None:
         """Return the slide as far as it was seen; None while no accepted field has a position.
 
         Args:
             um_per_px: Size of a pixel on the slide; doubled until the long side fits.
             largest_px: Long side at most.
+            budget_s: Time after which painting stops; `as_of` is the last field that is painted,
+                and the next call goes on behind it.
         """
         self._store.flush()
-        return self._mosaic.paint(um_per_px, largest_px)
+        return self._mosaic.paint(um_per_px, largest_px, budget_s)
 
     def focus_map(self) -> CellLayer:
         """Return the sharpness at which each held cell was seen, grey levels squared."""
@@ -115,5 +130,12 @@ class SessionQueries:
         return dataclasses.replace(status, durable_sequence=contiguous, durable_beyond=beyond)
 
     def _influence(self) -> InfluenceAnalysis:
+        """Return the analysis of the bag as it is; kept until the bag changes."""
+        bag = self._state.bag
         self._store.flush()
-        return InfluenceAnalysis(self.model, self._store, self._state.instances, self.settings.mpp)
+        kept = self._analysis
+        if kept is None or kept.bag is not bag:
+            mpp, instances = self.settings.mpp, self._state.instances
+            kept = InfluenceAnalysis(self.model, self._store, instances, mpp, bag)
+            self._analysis = kept
+        return kept
