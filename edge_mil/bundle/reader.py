@@ -192,7 +192,8 @@ def _read(path: Path, name: str) -> bytes:
             raise BundleError(
                 f"{path.name} holds no {name}, so it is no edge_mil bundle."
             ) from None
-        except (zipfile.BadZipFile, OSError, RuntimeError) as error:  # RuntimeError: encrypted
+        # RuntimeError: encrypted, or packed in a form that Python does not read.
+        except (zipfile.BadZipFile, OSError, RuntimeError, EOFError) as error:
             raise BundleError(
                 f"{name} of {path.name} cannot be read ({error}); copy it again."
             ) from error
@@ -201,7 +202,7 @@ def _read(path: Path, name: str) -> bytes:
 def _zip(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError) as error:
+    except (zipfile.BadZipFile, OSError, RuntimeError, EOFError) as error:
         raise BundleError(
             f"{path} is neither a folder nor a bundle packed by `edge-mil bundle pack` ({error})."
         ) from error
