@@ -10,6 +10,7 @@ from pathlib import Path
 
 from edge_mil.bundle.manifest import Manifest
 from edge_mil.errors import BundleError
+from edge_mil.limits import printable
 
 MANIFEST_FILE = "bundle.json"
 SIGNATURE_FILE = "signature"
@@ -195,7 +196,8 @@ def _read(path: Path, name: str) -> bytes:
         # RuntimeError: encrypted, or packed in a form that Python does not read.
         except (zipfile.BadZipFile, OSError, RuntimeError, EOFError) as error:
             raise BundleError(
-                f"{name} of {path.name} cannot be read ({error}); copy it again."
+                f"{name} of {path.name} cannot be read ({printable(str(error), 200)}); copy it "
+                "again."
             ) from error
 
 

@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from edge_mil.errors import ServiceBusyError
 from edge_mil.service.limits import (
-    MAX_CALIBRATIONS,
+    MAX_CALIBRATION_STREAMS,
     MAX_CALLS,
     MAX_FIELD_STREAMS,
     MAX_OTHER_STREAMS,
@@ -23,7 +23,7 @@ LIMITS: Mapping[str, int] = MappingProxyType(
     {
         FIELDS: MAX_FIELD_STREAMS,
         WATCHERS: MAX_WATCHERS,
-        CALIBRATIONS: MAX_CALIBRATIONS,
+        CALIBRATIONS: MAX_CALIBRATION_STREAMS,
         CALLS: MAX_CALLS,
         OTHERS: MAX_OTHER_STREAMS,
     }

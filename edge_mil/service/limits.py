@@ -9,11 +9,15 @@ CREDITS = 3
 MAX_LIVE_SESSIONS = 32
 """Sessions that are streamed to at once, and as many more that are only read. Idle ones are let go
 for others, and opened again when asked for."""
-MAX_FIELD_STREAMS = MAX_LIVE_SESSIONS + 8
-"""Streams of fields: those of all sessions, and some that still say which session they want."""
+MAX_SILENT_STREAMS = 64
+"""Streams that have not said which session they want; one more, and the oldest of them ends."""
+MAX_FIELD_STREAMS = 2 * (MAX_LIVE_SESSIONS + MAX_SILENT_STREAMS)
+"""Streams of fields: those of all sessions, those that say nothing yet, and as many that end."""
 MAX_WATCHERS = 64
 MAX_CALIBRATIONS = 4
 """Each holds up to half a gigabyte of frames."""
+MAX_CALIBRATION_STREAMS = 4 * MAX_CALIBRATIONS
+"""Those, and some that say nothing yet."""
 MAX_CALLS = 256
 MAX_OTHER_STREAMS = 64
 """Loading of models, health and reflection."""

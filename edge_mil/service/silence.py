@@ -22,13 +22,45 @@ STREAM_IDLE = "STREAM_IDLE"
 """Reason of a stream that was ended because nothing was sent on it."""
 
 
-async def first_message(incoming: AsyncIterator[Any], within_s: float = START_S) -> Any:
-    """Return the first message of a stream, None where the client sends none.
+class SilentStreams:
+    """Streams whose first message has not come; where there are too many, the oldest one ends.
 
-    Raises:
-        ClientSilentError: Nothing came in time.
+    A client of ours sends it at once, so a crowd that says nothing keeps nobody out. On the event
+    loop only.
     """
-    return await next_message(incoming, within_s, "first message")
+
+    def __init__(self, most: int, within_s: float = START_S) -> None:
+        self._most, self._within_s = most, within_s
+        self._waiting: dict[asyncio.Event, None] = {}
+
+    async def first_message(self, incoming: AsyncIterator[Any]) -> Any:
+        """Return the first message of a stream, None where the client sends none.
+
+        Raises:
+            ClientSilentError: Nothing came in time, or before others needed the room.
+        """
+        if len(self._waiting) >= self._most:
+            oldest = next(iter(self._waiting))
+            del self._waiting[oldest]
+            oldest.set()
+        ended = asyncio.Event()
+        self._waiting[ended] = None
+        message = asyncio.ensure_future(_next(incoming))
+        crowded = asyncio.ensure_future(ended.wait())
+        try:
+            await asyncio.wait(
+                {message, crowded}, timeout=self._within_s, return_when=asyncio.FIRST_COMPLETED
+            )
+            if message.done():
+                return message.result()
+        finally:
+            self._waiting.pop(ended, None)
+            message.cancel()
+            crowded.cancel()
+        raise ClientSilentError(
+            f"The first message of the stream did not come within {self._within_s:g} s, or before "
+            "other clients needed the room; call again when there is something to send."
+        )
 
 
 async def next_message(incoming: AsyncIterator[Any], within_s: float, what: str) -> Any:

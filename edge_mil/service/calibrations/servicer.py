@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from edge_mil.calibration import Calibration, CalibrationFolder, Measurement, OpticalPath, begin
 from edge_mil.calibration.parts import DARK, FLAT, GATES, PIXEL_SIZE, STAIN, WHITE
-from edge_mil.errors import CalibrationError, ProtocolError
+from edge_mil.errors import CalibrationError, ProtocolError, ServiceBusyError
 from edge_mil.imaging import TissueTest
 from edge_mil.limits import check_text
 from edge_mil.rpc.frame_assembly import FrameAssembly
@@ -22,9 +22,14 @@ from edge_mil.rpc.pixel_size import declared_mpp
 from edge_mil.rpc.results import timestamp
 from edge_mil.service.byte_budget import ByteBudget
 from edge_mil.service.handlers import unary
-from edge_mil.service.limits import CHUNK_S, IDLE_CALIBRATION_S, SLOWEST_BYTES_PER_S
+from edge_mil.service.limits import (
+    CHUNK_S,
+    IDLE_CALIBRATION_S,
+    MAX_CALIBRATIONS,
+    SLOWEST_BYTES_PER_S,
+)
 from edge_mil.service.models.registry import BundleRegistry
-from edge_mil.service.silence import first_message, next_message
+from edge_mil.service.silence import SilentStreams, next_message
 from edge_mil.v1 import edge_mil_pb2 as pb
 from edge_mil.v1 import edge_mil_pb2_grpc as rpc
 
@@ -53,6 +58,7 @@ class CalibrationServicer(rpc.CalibrationServiceServicer):
     ) -> None:
         self._folder, self._bundles, self._budget = folder, bundles, budget
         self._measured: set[str] = set()
+        self._silent = SilentStreams(MAX_CALIBRATIONS)
         # One thread: a measurement takes seconds of a core, and two of them as long in turn.
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="calibrate")
 
@@ -61,11 +67,17 @@ class CalibrationServicer(rpc.CalibrationServiceServicer):
         self, request: AsyncIterator[pb.CalibrateRequest], _: Any
     ) -> pb.CalibrateResponse:
         incoming = aiter(request)
-        first = await first_message(incoming)
+        first = await self._silent.first_message(incoming)
         if first is None or first.WhichOneof("body") != "start":
             raise ProtocolError("The first message of Calibrate must be start.", field="start")
         start: pb.CalibrateStart = first.start
         _check_names(start)
+        if len(self._measured) >= MAX_CALIBRATIONS:
+            raise ServiceBusyError(
+                f"This service measures {MAX_CALIBRATIONS} calibrations at once; try again when "
+                "one of them is done.",
+                limit=MAX_CALIBRATIONS,
+            )
         # Two clients that add to one calibration would undo each other.
         name = start.optics.calibration_id
         if name in self._measured:

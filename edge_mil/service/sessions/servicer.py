@@ -18,6 +18,7 @@ from edge_mil.limits import MAX_REASON_BYTES, check_text
 from edge_mil.rpc.pagination import page_size
 from edge_mil.service.byte_budget import ByteBudget
 from edge_mil.service.handlers import streaming, unary
+from edge_mil.service.limits import MAX_SILENT_STREAMS
 from edge_mil.service.models.registry import BundleRegistry
 from edge_mil.service.sessions.field_stream import FieldStream
 from edge_mil.service.sessions.field_worker import FieldWorker
@@ -26,7 +27,7 @@ from edge_mil.service.sessions.messages import score_message, summary_message
 from edge_mil.service.sessions.opening import settings_of
 from edge_mil.service.sessions.registry import SessionRegistry
 from edge_mil.service.sessions.session_report import session_report
-from edge_mil.service.silence import first_message
+from edge_mil.service.silence import SilentStreams
 from edge_mil.v1 import edge_mil_pb2 as pb
 from edge_mil.v1 import edge_mil_pb2_grpc as rpc
 
@@ -44,6 +45,7 @@ class SessionServicer(rpc.SessionServiceServicer):
     ) -> None:
         self._bundles, self._sessions, self._worker = bundles, sessions, worker
         self._calibrations, self._budget = calibrations, budget
+        self._silent = SilentStreams(MAX_SILENT_STREAMS)
 
     @unary
     async def OpenSession(  # noqa: N802 # the wire names it
@@ -86,7 +88,7 @@ class SessionServicer(rpc.SessionServiceServicer):
         self, requests: AsyncIterator[pb.StreamFieldsRequest], _: Any
     ) -> AsyncIterator[pb.StreamFieldsResponse]:
         incoming = aiter(requests)
-        first = await first_message(incoming)
+        first = await self._silent.first_message(incoming)
         if first is None:
             return
         if first.WhichOneof("body") != "start":
