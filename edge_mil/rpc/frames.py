@@ -105,11 +105,6 @@ def check_limits(header: pb.FieldHeader) -> None:
     """
     if header.encoding == pb.ENCODING_SHARED_MEMORY:
         raise NotThereYetError("Shared memory is not there yet: send the field in chunks.")
-    if header.replaces_sequence:
-        raise NotThereYetError(
-            "Replacing a field by another is not there yet: remove the old one (RemoveField), "
-            "then send the new one."
-        )
     if header.encoding not in (pb.ENCODING_RAW, pb.ENCODING_JPEG, pb.ENCODING_PNG):
         raise FrameError(
             f"Field {header.sequence} has encoding {_name(pb.Encoding, header.encoding)}; send "
@@ -147,7 +142,7 @@ def identity(header: pb.FieldHeader, payload_crc: int) -> int:
 
     The same sequence number with another identity is a conflict.
     """
-    parts = (
+    parts: tuple[object, ...] = (
         header.pixel_format,
         header.encoding,
         header.width,
@@ -157,6 +152,9 @@ def identity(header: pb.FieldHeader, payload_crc: int) -> int:
         header.stage_y_um if header.HasField("stage_y_um") else None,
         header.place,
     )
+    if header.replaces_sequence:
+        # Not among the others: the identity of fields that replace none stays what it was.
+        parts += (header.replaces_sequence,)
     return zlib.crc32(repr(parts).encode(), payload_crc)
 
 

@@ -20,6 +20,7 @@ from edge_mil.pipeline import Model, load_model
 from edge_mil.session.answer_log import StoredAnswer
 from edge_mil.session.answers import read_answer, write_answer
 from edge_mil.session.field.processor import ProcessedField, Stopwatch
+from edge_mil.session.replacement import Replacement
 from edge_mil.session.restore import open_state
 from edge_mil.session.scorer import Scored
 from edge_mil.session.settings import SessionSettings
@@ -85,7 +86,7 @@ class Session(SessionQueries):
         try:
             self.model = model if isinstance(model, Model) else _load(model)
             state = open_state(self.model, store, settings, mpp, calibration, session_id)
-            self._state, self._instances = state, state.instances
+            self._state = state
             self.session_id, self.settings = state.session_id, state.settings
             self.created = state.created
             self._mosaic = MosaicView(store, state.settings)
@@ -98,7 +99,9 @@ class Session(SessionQueries):
 
     # The steps of a field
 
-    def _process(self, sequence: int, frame: Frame) -> ProcessedField:
+    def _process(
+        self, sequence: int, frame: Frame, leaving: Replacement | None = None
+    ) -> ProcessedField:
         """Take a frame through its steps; changes nothing of the session.
 
         A frame that one step refuses passes through the later ones with nothing to do. It was
@@ -114,7 +117,10 @@ class Session(SessionQueries):
         steps.extract(field)
         steps.check_distribution(field)
         steps.attend(field)
-        steps.fold(field)
+        if leaving is None or field.plan.rejected:
+            steps.fold(field)
+        else:
+            steps.fold(field, leaving.sequence, leaving.removal)
         watch.lap("extract")
         steps.draw_thumbnail(field)
         watch.lap("thumbnail")
@@ -143,7 +149,7 @@ class Session(SessionQueries):
         return result
 
     def submit(
-        self, sequence: int, frame: Frame, *, payload_crc: int = 0
+        self, sequence: int, frame: Frame, *, payload_crc: int = 0, replaces: int = 0
     ) -> tuple[FieldResult, Future[None]]:
         """Process and fold one field; the future is done when it is durable.
 
@@ -151,9 +157,12 @@ class Session(SessionQueries):
             sequence: The client's number, 1 and up, not used before.
             frame: The field.
             payload_crc: CRC-32 of what the client sent, to recognise a replay.
+            replaces: An earlier field that leaves the bag in the same durable step, unless this one
+                is refused; 0 for none.
 
         Raises:
-            SequenceError: The number was used before, or is no number.
+            SequenceError: The number was used before, or is no number; or there is no field to
+                replace.
             FrameError: The frame's size is not the session's.
             PositionError: It lacks a position or a location.
             SessionClosedError: The session is closed.
@@ -161,7 +170,7 @@ class Session(SessionQueries):
         self._require_open()
         state = self._state
         state.answers.require_new(sequence)
-        field = self._process(sequence, frame)
+        field, leaving = self._processed(sequence, frame, replaces)
         plan = field.plan
         started = time.perf_counter()
         bag = state.bag.with_changes(field.states) if field.states else state.bag
@@ -172,6 +181,8 @@ class Session(SessionQueries):
         if not plan.rejected:
             state.localizer.commit(field.placement)
             state.instances.commit(plan)
+        if leaving is not None:
+            leaving.commit()
         state.bag = bag
         state.revision += bool(field.states)
         result = field.result(scored, state.revision, bag.fields, state.instances.coverage())
@@ -181,21 +192,37 @@ class Session(SessionQueries):
         if state.frame_size is None and not plan.rejected and not self.settings.independent:
             state.frame_size = (frame.height_px, frame.width_px)
             meta[FRAME_SIZE] = json.dumps(state.frame_size)
-        durable = self._store.append(
-            field_change(
-                field,
-                answer,
-                payload_crc=payload_crc,
-                mpp=self.settings.mpp,
-                to_bytes=self.model.aggregator.to_bytes,
-                meta=meta,
-                event=event,
-            )
+        change = field_change(
+            field,
+            answer,
+            payload_crc=payload_crc,
+            mpp=self.settings.mpp,
+            to_bytes=self.model.aggregator.to_bytes,
+            meta=meta,
+            event=event,
         )
+        durable = self._store.append(change if leaving is None else leaving.added_to(change))
         state.answers.note(sequence, StoredAnswer(payload_crc, answer, durable))
         state.verdicts[plan.verdict] += 1
         self._update_status(scored)
         return result, durable
+
+    def _processed(
+        self, sequence: int, frame: Frame, replaces: int
+    ) -> tuple[ProcessedField, Replacement | None]:
+        """Return a processed field, and the one that leaves for it; None where none does."""
+        if not replaces:
+            return self._process(sequence, frame), None
+        leaving = Replacement(self.model, self._state, self._store, replaces)
+        try:
+            field = self._process(sequence, frame, leaving)
+        except BaseException:
+            leaving.undo()
+            raise
+        if field.plan.rejected:
+            leaving.undo()
+            return field, None
+        return field, leaving
 
     def remove(self, sequence: int, reason: str = "") -> SessionStatus:
         """Take a field's pixels and instances out of the bag; durable when it returns.

@@ -1059,7 +1059,9 @@ class FieldHeader(google.protobuf.message.Message):
     stage_z_um: builtins.float
     stage_settled: builtins.bool
     replaces_sequence: builtins.int
-    """ReplaceField: fold this, unfold that, one durable step"""
+    """An earlier field that leaves the score when this one comes, in one durable step; where this one is refused (BLURRED
+    and so on) the earlier one stays. Needs stage positions, or places.
+    """
     dropped_before: builtins.int
     """frames the client dropped since its previous header"""
     place: builtins.str
