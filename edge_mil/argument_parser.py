@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import NoReturn
 
 from edge_mil.errors import DependencyError, EdgeMilError
+from edge_mil.limits import printable_lines
 
 EXIT_MISTAKE = 2
 EXIT_INTERRUPTED = 130
@@ -48,7 +49,7 @@ def run_program(name: str, run: Callable[[], int]) -> int:
         code = run()
         sys.stdout.flush()
     except EdgeMilError as error:
-        sys.stderr.write(f"{name}: {error}\n")
+        sys.stderr.write(f"{name}: {printable_lines(str(error))}\n")
         return EXIT_MISTAKE
     except KeyboardInterrupt:
         sys.stderr.write(f"{name}: interrupted\n")

@@ -12,6 +12,8 @@
     ├── BusyError                    somebody else has it, or too much was sent: try again later
     │   ├── SessionBusyError
     │   ├── SessionFencedError
+    │   ├── ServiceBusyError
+    │   ├── ClientSilentError
     │   └── CreditError
     ├── BadInputError                what the caller gave, or asked for, is wrong: change the call
     │   ├── UsageError
@@ -122,6 +124,14 @@ class SessionBusyError(BusyError):
 
 class SessionFencedError(BusyError):
     """Another client took the session over."""
+
+
+class ServiceBusyError(BusyError):
+    """The service already does as much as it takes on at once."""
+
+
+class ClientSilentError(BusyError):
+    """A client kept something of the service waiting for too long, and it was taken back."""
 
 
 class CreditError(BusyError):

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_mil.errors import FrameError, InvalidInstancesError, PixelSizeError, PositionError
+from edge_mil.limits import MAX_EPOCH_S, check_position
 from edge_mil.renamed import renamed, renamed_attribute
 
 if not TYPE_CHECKING:  # else mypy would accept any name
@@ -94,8 +95,9 @@ class Frame:
         grey: The same pixels in grey, uint8 (h, w), where a gate computed them; else None.
 
     Raises:
-        FrameError: The array is not RGB uint8.
-        PositionError: Half a position, one that is not finite, or a position and a location.
+        FrameError: The array is not RGB uint8, or the time is no date.
+        PositionError: Half a position, one that is not finite or beyond a metre, or a position and
+            a location.
     """
 
     pixels: UInt8Array
@@ -113,14 +115,16 @@ class Frame:
                 f"A frame must be RGB uint8 of shape (height, width, 3), got {self.pixels.dtype} "
                 f"{shape}; convert it before sending."
             )
+        if not 0 <= self.capture_time_s <= MAX_EPOCH_S:
+            raise FrameError(
+                f"The frame's capture time is {self.capture_time_s:g} s since 1970, which is no "
+                "date; send seconds since the epoch, or leave it out.",
+                reason="CAPTURE_TIME_INVALID",
+            )
         if (self.x_um is None) != (self.y_um is None):
             raise PositionError("A field has only one of stage x and y; send both, or neither.")
         if self.x_um is not None and self.y_um is not None:
-            if not (math.isfinite(self.x_um) and math.isfinite(self.y_um)):
-                raise PositionError(
-                    f"The stage position ({self.x_um}, {self.y_um}) µm is not finite; "
-                    "read the stage again before sending the field."
-                )
+            check_position(self.x_um, self.y_um)
             if self.location_id:
                 raise PositionError(
                     f"The field has a stage position and the location {self.location_id!r}; send "

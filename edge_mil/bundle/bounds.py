@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from edge_mil.errors import BundleError
+from edge_mil.limits import printable
 
 if TYPE_CHECKING:
     from edge_mil.bundle.manifest import InputSpec, Manifest, StainSpec
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
 LARGEST_JSON_BYTES = 4 << 20
 """Of `bundle.json`; those of the exporter have 2 to 10 KB."""
 MOST_FILES, LONGEST_FILE_NAME = 1000, 200
-LONGEST_NAME = 100
-"""Characters of a bundle's name, its version and a class: they are shown on one line."""
 LONGEST_TEXT = 10_000
 MOST_CLASSES = 10_000
 LARGEST_TILE_PX = 8192
@@ -36,17 +35,10 @@ def check_bounds(manifest: Manifest) -> None:
         raise BundleError(f"bundle.json is not in order: {problem}. Export the bundle again.")
 
 
-def printable(text: str, longest: int) -> bool:
-    """Return whether a text is of one line, without escape sequences, and not too long."""
-    return len(text) <= longest and text.isprintable()
-
-
 def _problems(manifest: Manifest) -> Iterator[str]:
     task, head = manifest.task, manifest.aggregator
-    if not manifest.name or not printable(manifest.name, LONGEST_NAME):
-        yield f"its name must be printable, of 1 to {LONGEST_NAME} characters"
-    if not printable(manifest.version, LONGEST_NAME):
-        yield f"its version must be printable, of at most {LONGEST_NAME} characters"
+    if not manifest.name:
+        yield "its name is empty"
     texts = (manifest.intended_use, manifest.created_by, *_shown_texts(manifest))
     if any(len(text) > LONGEST_TEXT for text in texts):
         yield f"a text has more than {LONGEST_TEXT} characters"
@@ -54,8 +46,8 @@ def _problems(manifest: Manifest) -> Iterator[str]:
         yield "task.classes is empty, and only a pooling has no classes"
     if len(task.classes) > MOST_CLASSES or len(set(task.classes)) < len(task.classes):
         yield f"task.classes must be different, and at most {MOST_CLASSES}"
-    if not all(name and printable(name, LONGEST_NAME) for name in task.classes):
-        yield f"each of task.classes must be printable, of 1 to {LONGEST_NAME} characters"
+    if not all(task.classes):
+        yield "one of task.classes is empty"
     widths = {"feature_dim": head.feature_dim, "value_dim": head.value_dim}
     for name, width in widths.items():
         if not 1 <= width <= WIDEST:
@@ -123,6 +115,6 @@ def _within(numbers: Sequence[float], least: float, most: float) -> bool:
 
 def _is_file_name(name: str) -> bool:
     parts = name.split("/")
-    return printable(name, LONGEST_FILE_NAME) and not (
+    return printable(name, LONGEST_FILE_NAME) == name and not (
         "\\" in name or ":" in name or any(part in ("", ".", "..") for part in parts)
     )

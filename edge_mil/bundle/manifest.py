@@ -11,7 +11,8 @@ import msgspec
 from msgspec import Struct, field
 
 from edge_mil.bundle.bounds import LARGEST_JSON_BYTES, check_bounds
-from edge_mil.errors import BundleError, BundleVersionError
+from edge_mil.errors import BundleError, BundleVersionError, UsageError
+from edge_mil.limits import check_text
 from edge_mil.types import RESEARCH_USE_ONLY
 
 SCHEMA_VERSION = 1
@@ -21,6 +22,8 @@ KINDS = ("classification", "regression", "survival", "pooling")
 PROBABILITIES = ("softmax", "sigmoid", "none")
 INSTANCES = ("grid", "field")
 STAIN_METHODS = ("macenko", "reinhard")
+MAX_SENTENCE_BYTES = 4096
+"""A line of the intended use."""
 INCREMENTAL = ("mergeable", "banked", "whole-bag")
 
 
@@ -198,6 +201,7 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True):
             named.append(("input.instances", self.input.instances, INSTANCES))
             if self.input.stain is not None:
                 named.append(("input.stain.method", self.input.stain.method, STAIN_METHODS))
+        self._check_text()
         for what, value, allowed in named:
             if value not in allowed:
                 raise BundleError(
@@ -218,6 +222,18 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True):
                 aggregator=self.aggregator.feature_dim,
             )
         check_bounds(self)
+
+    def _check_text(self) -> None:
+        """Check what is printed: a name must not move the cursor of a terminal."""
+        texts = [("name", self.name), ("version", self.version), ("created_by", self.created_by)]
+        texts += [("task.classes", name) for name in self.task.classes]
+        try:
+            for what, text in texts:
+                check_text(text, f"bundle.json's {what}")
+            for line in self.intended_use.splitlines():
+                check_text(line, "bundle.json's intended_use", max_bytes=MAX_SENTENCE_BYTES)
+        except UsageError as error:
+            raise BundleError(f"{error} Export the bundle again.") from error
 
     def to_json(self) -> bytes:
         """Return the bytes of `bundle.json`: sorted keys, two spaces, one line end."""

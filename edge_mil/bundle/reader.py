@@ -13,6 +13,7 @@ from edge_mil.bundle.bounds import MOST_FILES
 from edge_mil.bundle.graph_check import require_self_contained
 from edge_mil.bundle.manifest import Manifest
 from edge_mil.errors import BundleError
+from edge_mil.limits import printable
 
 MANIFEST_FILE = "bundle.json"
 SIGNATURE_FILE = "signature"
@@ -216,7 +217,8 @@ def _read(path: Path, name: str) -> bytes:
             ) from None
         except BROKEN as error:
             raise BundleError(
-                f"{name} of {path.name} cannot be read ({error}); copy it again."
+                f"{name} of {path.name} cannot be read ({printable(str(error), 200)}); copy it "
+                "again."
             ) from error
 
 

@@ -11,6 +11,8 @@ import sys
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, TextIO
 
+from edge_mil.limits import MAX_PRINTED_CHARS, printable, printable_lines
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -35,13 +37,15 @@ def print_table(
 ) -> None:
     """Print a table on standard output.
 
-    A terminal gets cells that fold at its width; a file or pipe one line for each row.
+    A terminal gets cells that fold at its width; a file or pipe one line for each row. What cannot
+    be printed, as an escape sequence in a stored label, is replaced.
 
     Args:
         rows: Cells, as many in each row.
         headings: Of the columns; none for a list of names and values.
         right: Columns of numbers, which are aligned at their right end.
     """
+    rows = [[printable(cell, MAX_PRINTED_CHARS) for cell in row] for row in rows]
     lines = [headings, *rows] if headings else rows
     if not lines:
         return
@@ -73,7 +77,7 @@ def print_table(
 
 def print_text(text: str) -> None:
     """Print a sentence on standard output; a terminal folds it between words."""
-    console = terminal_console(sys.stdout)
+    console, text = terminal_console(sys.stdout), printable_lines(text)
     if console is None:
         print(text)
     else:

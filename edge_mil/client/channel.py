@@ -38,6 +38,9 @@ OPTIONS = (
 LINK_LOST = frozenset({Code.UNAVAILABLE, Code.CANCELLED, Code.UNKNOWN, Code.INTERNAL})
 """Codes that gRPC itself gives when a connection breaks; the service's own carry a reason."""
 
+FULL = frozenset({"SERVICE_BUSY", "TOO_MANY_SESSIONS"})
+"""Reasons of a service that does as much as it takes on at once."""
+
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
@@ -96,10 +99,10 @@ class Channel:
             except grpc.RpcError as error:
                 waited = time.monotonic() - began
                 loading = reason_of(error) == "BUNDLE_NOT_READY"
-                away = link_lost(error) and waited < patience
+                away = (link_lost(error) or reason_of(error) in FULL) and waited < patience
                 if not away and not (loading and waited < self.timeouts.bundle_s):
                     raise error_of(error, self.address) from error
-                time.sleep(pause)
+                time.sleep(max(pause, retry_after_s(error) or 0.0))
                 pause = min(2 * pause, LONGEST_PAUSE_S)
 
     def pages(self, method: Callable[..., Any], request: Any) -> Iterator[Any]:

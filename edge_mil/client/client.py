@@ -100,6 +100,7 @@ class Client:
         slide_label: str = "",
         labels: Mapping[str, str] | None = None,
         request_id: str = "",
+        idle_timeout_s: float = 0.0,
     ) -> ClientSession:
         """Open a session for a slide; waits while the bundle is loading.
 
@@ -120,6 +121,7 @@ class Client:
             slide_label: Your name of the slide.
             labels: Your own names and values.
             request_id: The same id with the same arguments is the same session; "" makes one.
+            idle_timeout_s: The session expires when no field comes for so long; 0: never.
 
         Raises:
             RemoteError: The service refuses, as for want of a pixel size.
@@ -144,6 +146,8 @@ class Client:
             request.optics.calibration_id = calibration
         if calibration_max_age_days is not None:
             request.optics.calibration_max_age.CopyFrom(duration(calibration_max_age_days * DAY_S))
+        if idle_timeout_s:
+            request.idle_timeout.CopyFrom(duration(idle_timeout_s))
         opened = self._channel.call(self._channel.sessions.OpenSession, request)
         return ClientSession(self._channel, session_info(opened.session))
 

@@ -20,6 +20,8 @@ from edge_mil.rpc.results import decode_result
 from edge_mil.types import FieldResult, Frame
 from edge_mil.v1 import edge_mil_pb2 as pb
 
+STREAM_IDLE = "STREAM_IDLE"
+"""Reason of a stream that the service ended because nothing was sent on it."""
 WAKE_S = 0.5
 """Waits are cut into pieces, so that Ctrl-C is seen on Windows too."""
 
@@ -159,6 +161,10 @@ class FieldStream:
                 return
             if self._connected:
                 reconnection.connected()
+            if isinstance(error, RemoteError) and error.reason == STREAM_IDLE:
+                if self._wait_for_work():
+                    continue
+                return
             pause = reconnection.pause_s(error, asked_s, time.monotonic())
             if not self._away:
                 self._away = True
@@ -168,6 +174,15 @@ class FieldStream:
             with self._changed:
                 if self._changed.wait_for(lambda: self._stopped, pause):
                     return
+
+    def _wait_for_work(self) -> bool:
+        """Wait until there is something to send again; return False where the stream is over.
+
+        The service ends a stream on which nothing was sent for long, which is no break of the link.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopped or self._closing or not self._outbox.empty)
+            return not self._stopped and not self._outbox.empty
 
     def _stream_once(self) -> tuple[EdgeMilError | None, float]:
         """Stream until the end, or until the link breaks.

@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from edge_mil.errors import PixelSizeError
+from edge_mil.errors import FrameError, PixelSizeError
+from edge_mil.limits import MAX_FIELD_CELLS, MAX_FIELD_TILE_BYTES
 from edge_mil.types import Region, check_mpp
 
 Cell: TypeAlias = tuple[int, int]
@@ -14,6 +15,9 @@ Cell: TypeAlias = tuple[int, int]
 
 MAX_ENLARGEMENT = 1.5
 """Largest camera pixel, in model pixels: enlarging more would invent detail."""
+
+RGB = 3
+"""Bytes of a tile's pixel."""
 
 EDGE_EPSILON_PX = 1e-4
 """Slack of a cell's edge, pixels: rounding errors must not make a box one pixel larger. In float64
@@ -140,9 +144,24 @@ class GridGeometry:
 
         Row by row, left to right. Where a cell is no whole number of pixels, the boxes of
         neighbours share a column or row, and both are returned.
+
+        Raises:
+            FrameError: There are more than a field may be cut into.
         """
         columns = _touching(x0, x0 + width_px, self.cell_w_px)
         rows = _touching(y0, y0 + height_px, self.cell_h_px)
+        cells = len(columns) * len(rows)
+        if (
+            cells > MAX_FIELD_CELLS
+            or cells * self.tile_h * self.tile_w * RGB > MAX_FIELD_TILE_BYTES
+        ):
+            raise FrameError(
+                f"A field of {width_px} x {height_px} px at {self.mpp:g} µm/px touches "
+                f"{len(columns)} x {len(rows)} cells of {self.tile_w} x {self.tile_h} px at "
+                f"{self.target_mpp:g}; send smaller fields, or use a bundle of larger cells.",
+                reason="TOO_MANY_CELLS",
+                cells=cells,
+            )
         return [(i, j) for j in rows for i in columns]
 
 

@@ -21,6 +21,7 @@ class FrameAssembly:
             stream goes on.
         payload: The bytes so far, uint8, shape (total_bytes,); empty when rejected.
         started: When the header came, seconds of the monotonic clock.
+        received: Bytes that came.
     """
 
     def __init__(self, header: pb.FieldHeader) -> None:
@@ -33,7 +34,7 @@ class FrameAssembly:
         self.header = header
         self.rejected: EdgeMilError | None = None
         self.started = time.monotonic()
-        self._received = 0
+        self.received = 0
         try:
             check_limits(header)
         except EdgeMilError as error:
@@ -46,7 +47,7 @@ class FrameAssembly:
     def complete(self) -> bool:
         """Whether every byte has come."""
         shared = self.header.encoding == pb.ENCODING_SHARED_MEMORY
-        return shared or self._received == self.header.total_bytes
+        return shared or self.received == self.header.total_bytes
 
     def add(self, chunk: pb.FieldChunk) -> None:
         """Take the next chunk.
@@ -56,15 +57,15 @@ class FrameAssembly:
         """
         # Reading `data` copies it, so it is read once.
         data = chunk.data
-        if chunk.offset != self._received:
+        if chunk.offset != self.received:
             raise ProtocolError(
                 f"A chunk of field {self.header.sequence} has offset {chunk.offset} and "
-                f"{self._received} bytes came before it; send chunks in order, without gaps.",
+                f"{self.received} bytes came before it; send chunks in order, without gaps.",
                 field="offset",
                 offset=chunk.offset,
-                received=self._received,
+                received=self.received,
             )
-        end = self._received + len(data)
+        end = self.received + len(data)
         if end > self.header.total_bytes:
             raise ProtocolError(
                 f"The chunks of field {self.header.sequence} hold {end} bytes and its header says "
@@ -74,5 +75,5 @@ class FrameAssembly:
                 received=end,
             )
         if not self.rejected:
-            self.payload[self._received : end] = np.frombuffer(data, dtype=np.uint8)
-        self._received = end
+            self.payload[self.received : end] = np.frombuffer(data, dtype=np.uint8)
+        self.received = end

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from edge_mil.errors import FrameError, NotThereYetError, PositionError, ProtocolError
+from edge_mil.errors import FrameError, NotThereYetError, ProtocolError, SequenceError
+from edge_mil.limits import MAX_NAME_BYTES, MAX_SEQUENCE, check_text, printable
 from edge_mil.rpc.results import timestamp
 from edge_mil.types import Frame, UInt8Array
 from edge_mil.v1 import edge_mil_pb2 as pb
@@ -19,8 +20,6 @@ MAX_CHUNK_BYTES = 1 << 20
 MAX_FRAME_BYTES = 64 << 20
 MAX_FRAME_PIXELS = 40_000_000
 """What a decoder may be made to allocate: 120 MB."""
-MAX_NAME_BYTES = 256
-"""Names and labels of clients, as UTF-8."""
 
 RAW_CHANNELS = {
     pb.PIXEL_FORMAT_RGB8: 3,
@@ -49,7 +48,7 @@ def encode_header(frame: Frame, sequence: int, *, dropped_before: int = 0) -> pb
     if frame.capture_time_s:
         header.capture_time.CopyFrom(timestamp(frame.capture_time_s))
     if frame.name:
-        header.extra["name"] = frame.name[:MAX_NAME_BYTES]
+        header.extra["name"] = name_of(frame.name)
     return header
 
 
@@ -101,15 +100,11 @@ def check_limits(header: pb.FieldHeader) -> None:
     Raises:
         FrameError: It is too large, or of a format that this release does not read.
         NotThereYetError: It uses a part of the protocol that this release lacks.
-        PositionError: The location's name is too long.
+        SequenceError: Its number is too large.
+        UsageError: A name is too long, or cannot be printed.
     """
     if header.encoding == pb.ENCODING_SHARED_MEMORY:
         raise NotThereYetError("Shared memory is not there yet: send the field in chunks.")
-    if header.replaces_sequence:
-        raise NotThereYetError(
-            "Replacing a field by another is not there yet: remove the old one (RemoveField), "
-            "then send the new one."
-        )
     if header.encoding not in (pb.ENCODING_RAW, pb.ENCODING_JPEG, pb.ENCODING_PNG):
         raise FrameError(
             f"Field {header.sequence} has encoding {_name(pb.Encoding, header.encoding)}; send "
@@ -134,11 +129,12 @@ def check_limits(header: pb.FieldHeader) -> None:
             height=header.height,
             total_bytes=header.total_bytes,
         )
-    if len(header.place.encode()) > MAX_NAME_BYTES:
-        raise PositionError(
-            f"The location of field {header.sequence} (place) has a name of more than "
-            f"{MAX_NAME_BYTES} bytes; use a shorter one."
+    if header.sequence > MAX_SEQUENCE:
+        raise SequenceError(
+            f"Sequence numbers go from 1 to {MAX_SEQUENCE}; got {header.sequence}.",
+            sequence=header.sequence,
         )
+    check_text(header.place, f"The location of field {header.sequence} (place)", "place")
 
 
 def identity(header: pb.FieldHeader, payload_crc: int) -> int:
@@ -146,7 +142,7 @@ def identity(header: pb.FieldHeader, payload_crc: int) -> int:
 
     The same sequence number with another identity is a conflict.
     """
-    parts = (
+    parts: tuple[object, ...] = (
         header.pixel_format,
         header.encoding,
         header.width,
@@ -156,6 +152,9 @@ def identity(header: pb.FieldHeader, payload_crc: int) -> int:
         header.stage_y_um if header.HasField("stage_y_um") else None,
         header.place,
     )
+    if header.replaces_sequence:
+        # Not among the others: the identity of fields that replace none stays what it was.
+        parts += (header.replaces_sequence,)
     return zlib.crc32(repr(parts).encode(), payload_crc)
 
 
@@ -180,6 +179,14 @@ def check_payload(header: pb.FieldHeader, payload: UInt8Array) -> int:
             reason="CRC_REQUIRED",
         )
     return crc
+
+
+def name_of(text: str) -> str:
+    """Return the name of a frame's source, printable and within MAX_NAME_BYTES.
+
+    It is for people only, so a long one is cut and no reason to refuse a field.
+    """
+    return printable(text, MAX_NAME_BYTES).encode()[:MAX_NAME_BYTES].decode(errors="ignore")
 
 
 def _name(kind: object, number: int) -> str:

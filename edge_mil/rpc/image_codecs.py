@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
 from edge_mil.errors import FrameError
-from edge_mil.rpc.frames import RAW_CHANNELS
+from edge_mil.rpc.frames import RAW_CHANNELS, name_of
 from edge_mil.rpc.results import epoch_seconds
 from edge_mil.types import Frame, UInt8Array
 from edge_mil.v1 import edge_mil_pb2 as pb
@@ -18,6 +20,24 @@ JPEG_EOI = b"\xff\xd9"
 """Marker at the end of every whole JPEG."""
 END_BYTES = 64
 """Length of the end in which it is looked for: some writers pad the file."""
+SCAN = 0xDA
+"""Marker of a scan (SOS)."""
+HUFFMAN_FRAMES = (0xC0, 0xC1, 0xC2)
+"""Markers of the frames that are decoded: baseline, extended and progressive. Arithmetic coding is
+several times slower, and no camera writes it."""
+MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+"""Not the bytes that coded pixels hold: 0xFF is followed there by 0, or by a restart's number."""
+SEARCH_BYTES = 1 << 18
+"""About a millisecond of searching."""
+TEMPORARY = 0x01
+"""Marker without a length (TEM)."""
+MAX_SCANS = 100
+"""A progressive JPEG has 10 by libjpeg's script."""
+MAX_SCANNED_PIXELS = 400_000_000
+"""Pixels of all scans together: each scan visits every pixel, and 400 scans in 235 kB kept a
+decoder busy for 26 s. Ten scans of the largest field take half a second."""
+MAX_SEGMENTS = 10_000
+"""Markers of one JPEG; an APP segment of 64 kB each would fill the largest field with 1 024."""
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 TO_RGB = {
@@ -53,7 +73,7 @@ def decode_frame(header: pb.FieldHeader, payload: UInt8Array) -> Frame:
         y_um=header.stage_y_um if has_y else None,
         location_id=header.place,
         capture_time_s=epoch_seconds(header.capture_time),
-        name=header.extra.get("name", ""),
+        name=name_of(header.extra.get("name", "")),
     )
 
 
@@ -95,36 +115,81 @@ def _decompressed(header: pb.FieldHeader, payload: UInt8Array) -> UInt8Array:
 
 
 def jpeg_size(data: bytes) -> ImageSize:
-    """Return the size in a JPEG's frame header, without decoding anything.
+    """Return the size in a JPEG's frame header, and bound its work, without decoding anything.
 
     Raises:
-        FrameError: It is no JPEG of one or three components with 8 bits.
+        FrameError: It is no JPEG of one or three components with 8 bits, or of more scans than a
+            camera writes.
 
     Source:
         ITU-T T.81, annex B.
     """
-    offset = 2  # behind the marker that starts the file
+    size, scans = None, 0
+    for marker, offset in _jpeg_segments(data):
+        # SOF0 to SOF15 hold the size; DHT, JPG and DAC share their range (ITU-T T.81, table B.1).
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and size is None:
+            size = _jpeg_frame(data, marker, offset)
+        elif marker == SCAN:
+            scans += 1
+    if size is None:
+        raise _bad_image("The field is a truncated or corrupt JPEG: it has no frame header.")
+    if scans > MAX_SCANS or scans * size.width * size.height > MAX_SCANNED_PIXELS:
+        raise FrameError(
+            f"The field is a JPEG of {size.width} x {size.height} px in {scans} scans; up to "
+            f"{MAX_SCANS} scans and {MAX_SCANNED_PIXELS / 1e6:g} million pixels in all of them "
+            "are decoded. Write it with fewer scans, or as a baseline JPEG.",
+            reason="TOO_MANY_SCANS",
+            scans=scans,
+        )
+    return size
+
+
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
+    """Yield (marker, offset behind its length) of each segment, as far as they follow each other.
+
+    Raises:
+        FrameError: The bytes do not start as a JPEG, or hold more segments than any writer makes.
+    """
     if not data.startswith(b"\xff\xd8"):
         raise _bad_image("The field is no JPEG: it does not start as one.")
-    while offset + 9 < len(data):
-        if data[offset] != 0xFF:
-            break
-        marker = data[offset + 1]
-        if marker == 0xFF:
-            offset += 1
+    offset = 2  # behind the marker that starts the file
+    for _ in range(MAX_SEGMENTS):
+        # As libjpeg does: whatever is no marker is skipped, coded pixels and garbage alike.
+        found = _next_marker(data, offset)
+        if found is None or found.start() + 9 >= len(data) or found[0] == JPEG_EOI:
+            return
+        offset, marker = found.start() + 4, found[0][1]
+        if marker == TEMPORARY:
+            offset -= 2
             continue
-        (length,) = struct.unpack_from(">H", data, offset + 2)
-        # SOF0 to SOF15 hold the size; DHT, JPG and DAC share their range (ITU-T T.81, table B.1).
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            bits, height, width, components = struct.unpack_from(">BHHB", data, offset + 4)
-            if bits != 8 or components not in (1, 3):
-                raise _bad_image(
-                    f"The field is a JPEG of {components} components with {bits} bits; send grey "
-                    "or colour (YCbCr) with 8 bits."
-                )
-            return ImageSize(width, height)
-        offset += 2 + max(length, 2)
-    raise _bad_image("The field is a truncated or corrupt JPEG: it has no frame header.")
+        yield marker, offset
+        (length,) = struct.unpack_from(">H", data, offset - 2)
+        offset += max(length, 2) - 2
+    raise _bad_image(f"The field is a JPEG of more than {MAX_SEGMENTS} segments; write it anew.")
+
+
+def _next_marker(data: bytes, offset: int) -> re.Match[bytes] | None:
+    # In blocks: other threads of Python wait for the whole of one search.
+    for start in range(offset, len(data), SEARCH_BYTES):
+        found = MARKER.search(data, start, start + SEARCH_BYTES + 1)
+        if found is not None:
+            return found
+    return None
+
+
+def _jpeg_frame(data: bytes, marker: int, offset: int) -> ImageSize:
+    bits, height, width, components = struct.unpack_from(">BHHB", data, offset)
+    if marker not in HUFFMAN_FRAMES:
+        raise _bad_image(
+            f"The field is a JPEG of the kind SOF{marker - 0xC0}; write a baseline or progressive "
+            "one, as cameras do."
+        )
+    if bits != 8 or components not in (1, 3):
+        raise _bad_image(
+            f"The field is a JPEG of {components} components with {bits} bits; send grey "
+            "or colour (YCbCr) with 8 bits."
+        )
+    return ImageSize(width, height)
 
 
 def png_size(data: bytes) -> ImageSize:

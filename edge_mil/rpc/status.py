@@ -15,6 +15,7 @@ import grpc
 
 from edge_mil import errors
 from edge_mil.errors import EdgeMilError, RemoteError
+from edge_mil.limits import MAX_NAME_BYTES, printable
 from edge_mil.rpc.results import duration
 from edge_mil.v1 import edge_mil_pb2 as pb
 
@@ -45,6 +46,8 @@ STATUS_OF: Mapping[type[EdgeMilError], tuple[grpc.StatusCode, str]] = MappingPro
         errors.FrameError: (Code.INVALID_ARGUMENT, "FRAME_INVALID"),
         errors.SequenceError: (Code.INVALID_ARGUMENT, "SEQUENCE_CONFLICT"),
         errors.ProtocolError: (Code.INVALID_ARGUMENT, "PROTOCOL_VIOLATION"),
+        errors.ServiceBusyError: (Code.RESOURCE_EXHAUSTED, "SERVICE_BUSY"),
+        errors.ClientSilentError: (Code.ABORTED, "CLIENT_SILENT"),
         errors.CreditError: (Code.RESOURCE_EXHAUSTED, "NO_CREDIT"),
         errors.SessionNotFoundError: (Code.NOT_FOUND, "SESSION_NOT_FOUND"),
         errors.SessionBusyError: (Code.ABORTED, "SESSION_BUSY"),
@@ -109,6 +112,8 @@ RETRY_AFTER_S: Mapping[type[EdgeMilError], float] = MappingProxyType(
     {
         errors.BundleNotReadyError: 1.0,
         errors.StoreError: 5.0,
+        errors.ServiceBusyError: 1.0,
+        errors.ClientSilentError: 0.1,
         errors.StoreFullError: 5.0,
         errors.StoreBusyError: 1.0,
     }
@@ -135,9 +140,18 @@ def retry_after_s(error: EdgeMilError) -> float | None:
     return float(said) if said else RETRY_AFTER_S.get(type(error))
 
 
+def sentence_of(error: EdgeMilError) -> str:
+    """Return the error's message, printable and short enough for the metadata of an answer."""
+    return printable(" ".join(str(error).splitlines()))
+
+
 def numbers_of(error: EdgeMilError) -> dict[str, str]:
     """Return the details of an error but those that the status has a place of its own for."""
-    return {k: v for k, v in error.details.items() if k not in ("reason", "retry_after_s", "field")}
+    return {
+        name: printable(value, MAX_NAME_BYTES)
+        for name, value in error.details.items()
+        if name not in ("reason", "retry_after_s", "field")
+    }
 
 
 def to_status(error: EdgeMilError) -> Status:
@@ -145,19 +159,21 @@ def to_status(error: EdgeMilError) -> Status:
     from google.protobuf.any_pb2 import Any as AnyMessage
     from google.rpc import error_details_pb2, status_pb2
 
-    code, reason = code_of(error), reason_of(error)
+    code, reason, sentence = code_of(error), reason_of(error), sentence_of(error)
     details: list[Any] = [
         error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN, metadata=numbers_of(error))
     ]
     if code is Code.INVALID_ARGUMENT:
         bad = error_details_pb2.BadRequest()
         bad.field_violations.add(
-            field=error.details.get("field", ""), description=str(error), reason=reason
+            field=printable(error.details.get("field", ""), MAX_NAME_BYTES),
+            description=sentence,
+            reason=reason,
         )
         details.append(bad)
     if code is Code.FAILED_PRECONDITION:
         failure = error_details_pb2.PreconditionFailure()
-        failure.violations.add(type=reason, subject=DOMAIN, description=str(error))
+        failure.violations.add(type=reason, subject=DOMAIN, description=sentence)
         details.append(failure)
     if (seconds := retry_after_s(error)) is not None:
         details.append(error_details_pb2.RetryInfo(retry_delay=duration(seconds)))
@@ -166,7 +182,7 @@ def to_status(error: EdgeMilError) -> Status:
         box = AnyMessage()
         box.Pack(detail)
         packed.append(box)
-    return status_pb2.Status(code=code.value[0], message=str(error), details=packed)
+    return status_pb2.Status(code=code.value[0], message=sentence, details=packed)
 
 
 def trailing_metadata(error: EdgeMilError) -> tuple[tuple[str, str], ...]:
@@ -182,7 +198,7 @@ def to_field_error(error: EdgeMilError) -> pb.FieldError:
     message = pb.FieldError(
         code=code_of(error).value[0],
         reason=reason_of(error),
-        message=str(error),
+        message=sentence_of(error),
         metadata=numbers_of(error),
     )
     if (seconds := retry_after_s(error)) is not None:

@@ -26,7 +26,7 @@ async def abort(context: grpc.aio.ServicerContext[Any, Any], error: EdgeMilError
     rich = status.to_status(error)
     await context.abort(
         status.code_of(error),
-        str(error),
+        status.sentence_of(error),
         ((DETAILS_KEY, rich.SerializeToString()), *status.trailing_metadata(error)),
     )
     raise AssertionError  # abort raises, which its annotation does not say

@@ -24,7 +24,11 @@ from edge_mil.pipeline import Model, load_model
 from edge_mil.rpc.allocator import tune_allocator
 from edge_mil.rpc.frames import MAX_CHUNK_BYTES
 from edge_mil.service.address import DEFAULT_ADDRESS, listening, parse_address
+from edge_mil.service.byte_budget import ByteBudget
 from edge_mil.service.calibrations.servicer import CalibrationServicer
+from edge_mil.service.descriptors import raise_limit
+from edge_mil.service.interceptor import EntryInterceptor
+from edge_mil.service.limits import IDLE_CONNECTION_S, MAX_BYTES_UNDER_WAY, MAX_CONNECTIONS
 from edge_mil.service.models.preparation import (
     AUTO,
     CPU,
@@ -42,7 +46,7 @@ from edge_mil.service.sessions.servicer import SessionServicer
 from edge_mil.service.systemd import Supervisor
 from edge_mil.service.views.servicer import ViewServicer
 from edge_mil.session import SessionFolder
-from edge_mil.store import StateClaim
+from edge_mil.store import StateClaim, session_committer
 from edge_mil.v1 import edge_mil_pb2 as pb
 from edge_mil.v1 import edge_mil_pb2_grpc as rpc
 
@@ -57,6 +61,9 @@ OPTIONS = (
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.max_allowed_incoming_connections", MAX_CONNECTIONS),
+    ("grpc.max_connection_idle_ms", int(IDLE_CONNECTION_S * 1000)),
+    ("grpc.server_handshake_timeout_ms", 10_000),
 )
 """Why each: `docs/design/serving-and-durability.md`, "Options of gRPC"."""
 
@@ -124,6 +131,7 @@ def _run(settings: ServerSettings, announce: Callable[[str], None]) -> None:
 
         EngineCache(settings.engines)
     tune_allocator()
+    raise_limit()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     asyncio.run(_Server(settings, announce).run())
 
@@ -151,9 +159,15 @@ class _Server:
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, stopping.set)
         address = parse_address(self._settings.listen)
-        sessions = SessionRegistry(SessionFolder(self._settings.state), self._bundles)
+        committer = session_committer()
+        folder = SessionFolder(self._settings.state, committer)
+        sessions = SessionRegistry(folder, self._bundles)
         decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
-        server = grpc.aio.server(options=OPTIONS, compression=grpc.Compression.NoCompression)
+        server = grpc.aio.server(
+            options=OPTIONS,
+            compression=grpc.Compression.NoCompression,
+            interceptors=(EntryInterceptor(),),
+        )
         await self._add_services(server, sessions, FieldWorker(decoders), stopping)
         try:
             with listening(server, address) as address_text:
@@ -164,6 +178,7 @@ class _Server:
             self._preparations.close()
             decoders.shutdown(wait=True, cancel_futures=True)
             await sessions.release_all()
+            committer.close()
             self._bundles.close()
 
     async def _serve(
@@ -174,6 +189,7 @@ class _Server:
         # The port is open: clients are answered, and told which bundle is not ready yet.
         self._supervisor.notify(READY="1", STATUS="loading bundles")
         watching = asyncio.ensure_future(self._supervisor.watch(self._bundles.pulse))
+        expiring = asyncio.ensure_future(sessions.expiry.run())
         try:
             await asyncio.wait({loading, stop_asked}, return_when=asyncio.FIRST_COMPLETED)
             if loading.done():
@@ -183,7 +199,7 @@ class _Server:
             self._announce("stopping")
         finally:
             self._supervisor.notify(STOPPING="1")
-            for task in (loading, stop_asked, watching):
+            for task in (loading, stop_asked, watching, expiring):
                 task.cancel()
             stopping.set()
             await self._health.enter_graceful_shutdown()
@@ -230,12 +246,13 @@ class _Server:
         rpc.add_ModelServiceServicer_to_server(
             ModelServicer(bundles, sessions, self._preparations), server
         )
+        budget = ByteBudget(MAX_BYTES_UNDER_WAY)
         rpc.add_SessionServiceServicer_to_server(
-            SessionServicer(bundles, sessions, worker, calibrations), server
+            SessionServicer(bundles, sessions, worker, calibrations, budget), server
         )
         rpc.add_ViewServiceServicer_to_server(ViewServicer(sessions, stopping), server)
         rpc.add_CalibrationServiceServicer_to_server(
-            CalibrationServicer(calibrations, bundles), server
+            CalibrationServicer(calibrations, bundles, budget), server
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         for name in self._services:

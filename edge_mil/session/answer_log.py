@@ -7,10 +7,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from edge_mil.errors import SequenceError
+from edge_mil.limits import MAX_SEQUENCE
 from edge_mil.store import SessionReader
-
-MAX_SEQUENCE = (1 << 63) - 1
-"""SQLite's largest integer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,8 @@ from edge_mil.session.catalog_index import IndexRow, SessionIndex
 from edge_mil.session.restore import begin, check_opening
 from edge_mil.session.session import Session
 from edge_mil.session.settings import SessionSettings
-from edge_mil.session.stored_fields import BUNDLE_NAME, CREATED, DIGEST, SETTINGS, STATE
-from edge_mil.store import SCHEMA, SessionFile, SessionReader
+from edge_mil.session.stored_fields import BUNDLE_NAME, CREATED, DIGEST, EXPIRED, SETTINGS, STATE
+from edge_mil.store import SCHEMA, Committer, SessionFile, SessionReader
 from edge_mil.store.faults import damaged, store_error
 from edge_mil.store.syncing import sync_folder
 
@@ -41,6 +41,7 @@ class SessionSummary:
         settings: What it was opened with.
         created: Seconds since the epoch.
         closed: Whether it was closed.
+        expired: Whether that was because no field came for its idle timeout.
     """
 
     session_id: str
@@ -50,6 +51,7 @@ class SessionSummary:
     settings: SessionSettings
     created: float
     closed: bool
+    expired: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +70,14 @@ class DamagedSession:
 class SessionFolder:
     """Creates, finds and opens sessions; their ids are ULIDs, which sort by time."""
 
-    def __init__(self, root: Path) -> None:
-        """Use a state directory; it is made together with the first session."""
+    def __init__(self, root: Path, committer: Committer | None = None) -> None:
+        """Use a state directory; it is made together with the first session.
+
+        Args:
+            root: The state directory.
+            committer: Commits for all sessions that are opened here; None: each for itself.
+        """
+        self._committer = committer
         self._root = root / "sessions"
         self._calibrations = CalibrationFolder(root)
         self._index = SessionIndex(self._root, self.ids, lambda i: _row_of(self.summary(i)))
@@ -94,7 +102,7 @@ class SessionFolder:
         # opened, whenever the power fails.
         hidden = self._root / f".{session_id}"
         try:
-            file = SessionFile(hidden / "session.db")
+            file = SessionFile(hidden / "session.db", self._committer)
             try:
                 begin(model, file, complete, calibration, session_id, time.time())
             finally:
@@ -111,7 +119,9 @@ class SessionFolder:
         summary = self.summary(session_id)
         with contextlib.suppress(StoreError):  # a cache: the session itself is there
             self._index.put(_row_of(summary))
-        return Session(model, store=SessionFile(summary.path), session_id=session_id)
+        return Session(
+            model, store=SessionFile(summary.path, self._committer), session_id=session_id
+        )
 
     def open(self, session_id: str, models: Callable[[str], Model]) -> Session:
         """Open a session that exists.
@@ -127,7 +137,8 @@ class SessionFolder:
         summary = self.summary(session_id)
         model = models(summary.bundle_digest)
         try:
-            return Session(model, store=SessionFile(summary.path), session_id=session_id)
+            store = SessionFile(summary.path, self._committer)
+            return Session(model, store=store, session_id=session_id)
         except DamagedStoreError as error:
             with contextlib.suppress(StoreError):
                 self._index.put(dataclasses.replace(_row_of(summary), problem=str(error)))
@@ -193,7 +204,10 @@ class SessionFolder:
             return DamagedSession(row.session_id, row.problem)
         try:
             if row.closed:
-                return _summary_of(row, self.file(row.session_id))
+                summary = _summary_of(row, self.file(row.session_id))
+                # Whether it expired is in its file alone.
+                if not summary.settings.idle_timeout_s:
+                    return summary
             summary = self.summary(row.session_id)
         except (StoreError, SessionNotFoundError) as error:
             return DamagedSession(row.session_id, str(error))
@@ -244,6 +258,7 @@ class SessionFolder:
             settings=SessionSettings.from_json(meta[SETTINGS]),
             created=float(meta[CREATED]),
             closed=meta.get(STATE) == "closed",
+            expired=EXPIRED in meta,
         )
 
     def file(self, session_id: str) -> Path:

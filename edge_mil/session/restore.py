@@ -26,6 +26,7 @@ from edge_mil.session.provenance import RunnerHistory
 from edge_mil.session.settings import SessionSettings
 from edge_mil.session.stored_fields import (
     CREATED,
+    EXPIRED,
     FRAME_SIZE,
     REVISION,
     SESSION_ID,
@@ -58,6 +59,7 @@ class SessionState:
         verdicts: How many fields got each verdict.
         revision: Counts the changes of the bag.
         closed: Whether the session takes no more fields.
+        expired: Whether it was closed because none came for its idle timeout.
     """
 
     session_id: str
@@ -74,6 +76,7 @@ class SessionState:
     verdicts: Counter[Verdict]
     revision: int
     closed: bool
+    expired: bool
 
 
 def open_state(
@@ -149,6 +152,7 @@ def open_state(
         verdicts=Counter(Verdict(row.verdict) for row in rows),
         revision=int(meta.get(REVISION, 0)),
         closed=meta.get(STATE) == "closed",
+        expired=EXPIRED in meta,
     )
 
 

@@ -20,11 +20,12 @@ from edge_mil.pipeline import Model, load_model
 from edge_mil.session.answer_log import StoredAnswer
 from edge_mil.session.answers import read_answer, write_answer
 from edge_mil.session.field.processor import ProcessedField, Stopwatch
+from edge_mil.session.replacement import Replacement
 from edge_mil.session.restore import open_state
 from edge_mil.session.scorer import Scored
 from edge_mil.session.settings import SessionSettings
 from edge_mil.session.status import SessionStatus, StatusBoard
-from edge_mil.session.stored_fields import FRAME_SIZE, REVISION, STATE, field_change
+from edge_mil.session.stored_fields import EXPIRED, FRAME_SIZE, REVISION, STATE, field_change
 from edge_mil.session.view.mosaic_view import MosaicView
 from edge_mil.session.view.queries import SessionQueries
 from edge_mil.store import Change, SessionFile
@@ -85,7 +86,7 @@ class Session(SessionQueries):
         try:
             self.model = model if isinstance(model, Model) else _load(model)
             state = open_state(self.model, store, settings, mpp, calibration, session_id)
-            self._state, self._instances = state, state.instances
+            self._state = state
             self.session_id, self.settings = state.session_id, state.settings
             self.created = state.created
             self._mosaic = MosaicView(store, state.settings)
@@ -98,7 +99,9 @@ class Session(SessionQueries):
 
     # The steps of a field
 
-    def _process(self, sequence: int, frame: Frame) -> ProcessedField:
+    def _process(
+        self, sequence: int, frame: Frame, leaving: Replacement | None = None
+    ) -> ProcessedField:
         """Take a frame through its steps; changes nothing of the session.
 
         A frame that one step refuses passes through the later ones with nothing to do. It was
@@ -114,7 +117,10 @@ class Session(SessionQueries):
         steps.extract(field)
         steps.check_distribution(field)
         steps.attend(field)
-        steps.fold(field)
+        if leaving is None or field.plan.rejected:
+            steps.fold(field)
+        else:
+            steps.fold(field, leaving.sequence, leaving.removal)
         watch.lap("extract")
         steps.draw_thumbnail(field)
         watch.lap("thumbnail")
@@ -143,7 +149,7 @@ class Session(SessionQueries):
         return result
 
     def submit(
-        self, sequence: int, frame: Frame, *, payload_crc: int = 0
+        self, sequence: int, frame: Frame, *, payload_crc: int = 0, replaces: int = 0
     ) -> tuple[FieldResult, Future[None]]:
         """Process and fold one field; the future is done when it is durable.
 
@@ -151,9 +157,12 @@ class Session(SessionQueries):
             sequence: The client's number, 1 and up, not used before.
             frame: The field.
             payload_crc: CRC-32 of what the client sent, to recognise a replay.
+            replaces: An earlier field that leaves the bag in the same durable step, unless this one
+                is refused; 0 for none.
 
         Raises:
-            SequenceError: The number was used before, or is no number.
+            SequenceError: The number was used before, or is no number; or there is no field to
+                replace.
             FrameError: The frame's size is not the session's.
             PositionError: It lacks a position or a location.
             SessionClosedError: The session is closed.
@@ -161,7 +170,7 @@ class Session(SessionQueries):
         self._require_open()
         state = self._state
         state.answers.require_new(sequence)
-        field = self._process(sequence, frame)
+        field, leaving = self._processed(sequence, frame, replaces)
         plan = field.plan
         started = time.perf_counter()
         bag = state.bag.with_changes(field.states) if field.states else state.bag
@@ -173,6 +182,8 @@ class Session(SessionQueries):
             state.localizer.commit(field.placement)
             state.instances.commit(plan)
         geometry = state.localizer.note(sequence, field.placement, plan.verdict)
+        if leaving is not None:
+            leaving.commit()
         state.bag = bag
         state.revision += bool(field.states)
         checks = state.localizer.geometry, state.localizer.slide
@@ -184,22 +195,38 @@ class Session(SessionQueries):
         if state.frame_size is None and not plan.rejected and not self.settings.independent:
             state.frame_size = (frame.height_px, frame.width_px)
             meta[FRAME_SIZE] = json.dumps(state.frame_size)
-        durable = self._store.append(
-            field_change(
-                field,
-                answer,
-                payload_crc=payload_crc,
-                mpp=self.settings.mpp,
-                to_bytes=self.model.aggregator.to_bytes,
-                meta=meta,
-                event=event,
-                geometry=geometry,
-            )
+        change = field_change(
+            field,
+            answer,
+            payload_crc=payload_crc,
+            mpp=self.settings.mpp,
+            to_bytes=self.model.aggregator.to_bytes,
+            meta=meta,
+            event=event,
+            geometry=geometry,
         )
+        durable = self._store.append(change if leaving is None else leaving.added_to(change))
         state.answers.note(sequence, StoredAnswer(payload_crc, answer, durable))
         state.verdicts[plan.verdict] += 1
         self._update_status(scored)
         return result, durable
+
+    def _processed(
+        self, sequence: int, frame: Frame, replaces: int
+    ) -> tuple[ProcessedField, Replacement | None]:
+        """Return a processed field, and the one that leaves for it; None where none does."""
+        if not replaces:
+            return self._process(sequence, frame), None
+        leaving = Replacement(self.model, self._state, self._store, replaces)
+        try:
+            field = self._process(sequence, frame, leaving)
+        except BaseException:
+            leaving.undo()
+            raise
+        if field.plan.rejected:
+            leaving.undo()
+            return field, None
+        return field, leaving
 
     def remove(self, sequence: int, reason: str = "") -> SessionStatus:
         """Take a field's pixels and instances out of the bag; durable when it returns.
@@ -271,10 +298,23 @@ class Session(SessionQueries):
         """End the session: it takes no more fields, and stays readable. Again is harmless."""
         state = self._state
         if not state.closed:
-            self._store.append(Change(meta={STATE: "closed"}, event=("close", "{}"))).result()
+            if not state.expired:
+                self._store.append(Change(meta={STATE: "closed"}, event=("close", "{}"))).result()
             state.closed = True
             self._update_status(self._board.request(state.bag, state.answers.last))
         return self._with_durability(self._board.final())
+
+    def expire(self) -> SessionStatus:
+        """End the session because no field came for its idle timeout; it stays readable.
+
+        Everything that it holds stays, its report too. Harmless where it was closed before.
+        """
+        state = self._state
+        if not state.closed:
+            meta = {STATE: "closed", EXPIRED: "1"}
+            self._store.append(Change(meta=meta, event=("expire", "{}"))).result()
+            state.expired = True
+        return self.close()
 
     def release(self) -> None:
         """Give the file back; the session can be opened again."""
@@ -313,6 +353,7 @@ class Session(SessionQueries):
             closed=state.closed,
             geometry=state.localizer.geometry,
             slide=state.localizer.slide,
+            expired=state.expired,
         )
         self._board.put(status, scored)
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from edge_mil.errors import PixelSizeError, StoreError
+from edge_mil.errors import PixelSizeError, StoreError, UsageError
+from edge_mil.limits import MAX_IDLE_S, MAX_REGIONS, check_region
 from edge_mil.types import Region, check_mpp
 
 
@@ -35,6 +36,7 @@ class SessionSettings:
         area: The part of the slide that is read, stage µm; None: all of it.
         tissue: Outline of the tissue where it is known, stage µm.
         insist_geometry: Fields are counted also where the images contradict pixel size or stage.
+        idle_timeout_s: The session expires when no field comes for so long, seconds; 0: never.
         slide_label: The client's name for the slide; never logged.
         labels: The client's own names and values.
         request_id: The client's idempotency key.
@@ -42,6 +44,7 @@ class SessionSettings:
 
     Raises:
         PixelSizeError: The pixel size is missing or cannot be one.
+        UsageError: A rectangle cannot lie on a stage, or there are too many.
     """
 
     mpp: float
@@ -57,19 +60,36 @@ class SessionSettings:
     area: Region | None = None
     tissue: tuple[Region, ...] = ()
     insist_geometry: bool = False
+    idle_timeout_s: float = 0.0
     slide_label: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     request_id: str = ""
     request_digest: str = ""
 
     def __post_init__(self) -> None:
-        """Check the pixel size; it is never guessed."""
+        """Check every number and text; the pixel size is never guessed."""
         if self.mpp is None:
             raise PixelSizeError(
                 "The pixel size is unknown; say how many micrometres on the slide one camera "
                 "pixel is (20x is often 0.5)."
             )
         check_mpp(self.mpp)
+        if self.area is not None:
+            check_region(self.area, "The area to read", "stage.area")
+        if not 0 <= self.idle_timeout_s <= MAX_IDLE_S:
+            raise UsageError(
+                f"The idle timeout is {self.idle_timeout_s:g} s and may be up to {MAX_IDLE_S:g} "
+                "(30 days); leave it out for a session that never expires.",
+                field="idle_timeout",
+            )
+        if len(self.tissue) > MAX_REGIONS:
+            raise UsageError(
+                f"The tissue outline has {len(self.tissue)} rectangles and at most {MAX_REGIONS} "
+                "are taken; join them.",
+                field="tissue",
+            )
+        for region in self.tissue:
+            check_region(region, "A rectangle of the tissue outline", "tissue")
 
     def to_json(self) -> str:
         """Return the settings as JSON text."""

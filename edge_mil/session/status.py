@@ -27,6 +27,7 @@ class SessionStatus:
         durable_sequence: Every number up to it is answered and durable.
         durable_beyond: Durable numbers above it.
         closed: Whether the session takes no more fields.
+        expired: Whether it was closed because no field came for its idle timeout.
         as_of: Last field that the score covers, where the head is scored in the background;
             None: all.
         geometry: Whether pixel size, axes and units are those that the images show.
@@ -43,6 +44,7 @@ class SessionStatus:
     durable_sequence: int = 0
     durable_beyond: tuple[int, ...] = ()
     closed: bool = False
+    expired: bool = False
     as_of: int | None = None
     geometry: SessionCheck = field(default_factory=SessionCheck)
     slide: SessionCheck = field(default_factory=SessionCheck)

@@ -17,7 +17,7 @@ from edge_mil.store import Change, FieldRow, GeometryRow, InstanceKind, Instance
 from edge_mil.types import Float32Array, Frame
 
 DIGEST, SETTINGS, CREATED, STATE = "bundle_digest", "settings", "created", "state"
-FRAME_SIZE, REVISION = "frame_size", "revision"
+FRAME_SIZE, REVISION, EXPIRED = "frame_size", "revision", "expired"
 BUNDLE_NAME, SESSION_ID, CELL_UM = "bundle_name", "session_id", "cell_um"
 """Names in the file's meta table."""
 

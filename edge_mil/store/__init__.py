@@ -1,11 +1,11 @@
 """Sessions on disk, one SQLite file each: changes in, rows out; what was acknowledged is durable.
 
 `change` holds the rows and `Change`, one durable step; `session_file` writes changes, whole or not
-at all; `session_reader` reads them, also beside a service that writes. `seal` keeps a digest of
-each row, `salvage` examines a damaged file and keeps what is whole, `faults` says what is wrong.
-`state_claim` keeps a second service off a state directory.
-The tables are in `schema/`, one numbered migration a file; there, an instance's key is called
-`place`.
+at all, through `committer`, whose two threads serve all files of a process; `session_reader` reads
+them, also beside a service that writes. `seal` keeps a digest of each row, `salvage` examines a
+damaged file and keeps what is whole, `faults` says what is wrong, `state_claim` keeps a second
+service off a state directory. The tables are in `schema/`, one numbered migration a file; there, an
+instance's key is called `place`.
 """
 
 from edge_mil.store.change import (
@@ -18,8 +18,9 @@ from edge_mil.store.change import (
     LocatedRow,
     PartRow,
 )
+from edge_mil.store.committer import Committer
 from edge_mil.store.salvage import RECOVERED, Examination, Recovery, examine, recover
-from edge_mil.store.session_file import FIRST_META, SCHEMA, SessionFile
+from edge_mil.store.session_file import FIRST_META, SCHEMA, SessionFile, session_committer
 from edge_mil.store.session_reader import SessionReader
 from edge_mil.store.state_claim import StateClaim
 
@@ -28,6 +29,7 @@ __all__ = [
     "RECOVERED",
     "SCHEMA",
     "Change",
+    "Committer",
     "Examination",
     "FieldRow",
     "GeometryRow",
@@ -42,4 +44,5 @@ __all__ = [
     "StateClaim",
     "examine",
     "recover",
+    "session_committer",
 ]

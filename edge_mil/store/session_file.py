@@ -1,4 +1,4 @@
-"""Writes one session's SQLite file, in a thread of its own; a second thread makes checkpoints."""
+"""Writes one session's SQLite file, through the thread that commits for all sessions."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import contextlib
 import dataclasses
 import json
 import os
-import queue
 import sqlite3
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -17,8 +15,9 @@ from pathlib import Path
 
 from edge_mil.errors import StoreBusyError, StoreError
 from edge_mil.store.change import Change, InstanceRow, KeyFrameRow, PartRow
+from edge_mil.store.committer import Committer
 from edge_mil.store.faults import store_error
-from edge_mil.store.seal import DamagedRowsError, insert, seal_all, update, with_own_digest
+from edge_mil.store.seal import insert, seal_all, update, with_own_digest
 from edge_mil.store.session_reader import SEALED_SINCE, SessionReader, connect
 
 SCHEMA = (
@@ -32,11 +31,6 @@ SCHEMA = (
 """Migrations in order; `user_version` counts those that a file has."""
 FIRST_META = "first_meta"
 """Attachment: the meta table as the session began, in case a page of the table is lost."""
-GROUP = 16
-"""Changes of one transaction at most: 4 cost 1.5 times one
-(`docs/design/serving-and-durability.md`, "Group commit")."""
-CHECKPOINT_S = 0.5
-"""Pause between checkpoints. In a thread of their own: within a commit they are all of its p99."""
 
 
 class SessionFile(SessionReader):
@@ -46,8 +40,12 @@ class SessionFile(SessionReader):
     with NORMAL 141 of 22 337 (`docs/design/serving-and-durability.md`, "Power cuts").
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, committer: Committer | None = None) -> None:
         """Open the file, making it and its folder where there is none.
+
+        Args:
+            path: The file.
+            committer: Commits for this file and others; None: one of its own.
 
         Raises:
             StoreError: It cannot be made or read, is of a newer edge_mil, is damaged or in use.
@@ -68,17 +66,11 @@ class SessionFile(SessionReader):
         except BaseException:
             self._lock.release()
             raise
-        self._queue: queue.SimpleQueue[tuple[Change, Future[None]] | None] = queue.SimpleQueue()
-        self._failed: StoreError | None = None
-        self._stop = threading.Event()
         self._closed = False
-        self._threads = [
-            threading.Thread(target=self._write, args=(writer,), name="session-writer"),
-            threading.Thread(target=self._checkpoint, name="session-checkpoint", daemon=True),
-        ]
-        for thread in self._threads:
-            thread.daemon = True
-            thread.start()
+        self._own = session_committer() if committer is None else None
+        shared = committer or self._own
+        assert shared is not None
+        self._changes = shared.add(self.path, writer, lambda: connect(self.path))
 
     # Writing
 
@@ -88,12 +80,7 @@ class SessionFile(SessionReader):
         After one failure every later change fails too: the file must be opened again, so that
         what is in memory and what is on disk agree.
         """
-        future: Future[None] = Future()
-        if self._closed:
-            future.set_exception(StoreError(f"The session file {self.path} is closed."))
-        else:
-            self._queue.put((change, future))
-        return future
+        return self._changes.append(change)
 
     def flush(self) -> None:
         """Wait until all that was appended is durable.
@@ -108,53 +95,12 @@ class SessionFile(SessionReader):
         if self._closed:
             return
         self._closed = True
-        self._queue.put(None)
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
+        self._changes.close()
+        if self._own is not None:
+            self._own.close()
         with contextlib.suppress(sqlite3.Error), contextlib.closing(connect(self.path)) as last:
             last.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._lock.release()
-
-    def _write(self, connection: sqlite3.Connection) -> None:
-        running = True
-        while running:
-            group = [self._queue.get()]
-            while len(group) < GROUP:
-                try:
-                    group.append(self._queue.get_nowait())
-                except queue.Empty:
-                    break
-            running = None not in group
-            self._commit(connection, [item for item in group if item is not None])
-        connection.close()
-
-    def _commit(
-        self, connection: sqlite3.Connection, group: list[tuple[Change, Future[None]]]
-    ) -> None:
-        if self._failed is None and group:
-            try:
-                connection.execute("BEGIN IMMEDIATE")
-                for change, _ in group:
-                    _apply(connection, change)
-                connection.execute("COMMIT")
-            except (sqlite3.Error, DamagedRowsError) as error:
-                # A full disk has rolled the transaction back already.
-                if connection.in_transaction:
-                    with contextlib.suppress(sqlite3.Error):
-                        connection.execute("ROLLBACK")
-                self._failed = store_error(self.path, error)
-        for _, future in group:
-            if self._failed is None:
-                future.set_result(None)
-            else:
-                future.set_exception(self._failed)
-
-    def _checkpoint(self) -> None:
-        with contextlib.closing(connect(self.path)) as connection:
-            while not self._stop.wait(CHECKPOINT_S):
-                with contextlib.suppress(sqlite3.OperationalError):
-                    connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
 
 class FileLock:
@@ -234,6 +180,11 @@ def _statements(script: str) -> Iterator[str]:
         if sqlite3.complete_statement(statement):
             yield statement
             statement = ""
+
+
+def session_committer() -> Committer:
+    """Return what commits for session files, with its two threads; the caller closes it."""
+    return Committer(_apply)
 
 
 def _apply(connection: sqlite3.Connection, change: Change) -> None:

@@ -127,6 +127,7 @@ class _SessionStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._E
     """no stream attached, resumable"""
     SESSION_STATE_CLOSED: _SessionState.ValueType  # 3
     SESSION_STATE_EXPIRED: _SessionState.ValueType  # 4
+    """its idle_timeout is over; takes no more fields"""
     SESSION_STATE_DAMAGED: _SessionState.ValueType  # 5
     """its file cannot be used: only session_id and problem are set"""
 
@@ -138,6 +139,7 @@ SESSION_STATE_SUSPENDED: SessionState.ValueType  # 2
 """no stream attached, resumable"""
 SESSION_STATE_CLOSED: SessionState.ValueType  # 3
 SESSION_STATE_EXPIRED: SessionState.ValueType  # 4
+"""its idle_timeout is over; takes no more fields"""
 SESSION_STATE_DAMAGED: SessionState.ValueType  # 5
 """its file cannot be used: only session_id and problem are set"""
 global___SessionState = SessionState
@@ -731,7 +733,11 @@ class OpenSessionRequest(google.protobuf.message.Message):
     @property
     def labels(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]: ...
     @property
-    def idle_timeout(self) -> google.protobuf.duration_pb2.Duration: ...
+    def idle_timeout(self) -> google.protobuf.duration_pb2.Duration:
+        """When no stream is attached for so long, the session takes no more fields (EXPIRED); what it holds stays, and
+        CloseSession gives its report. At most 30 days; unset = never. The time begins anew when the service is started.
+        """
+
     @property
     def tissue(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Region]:
         """outline when it is known; coverage counts the cells inside it too"""
@@ -1167,7 +1173,9 @@ class FieldHeader(google.protobuf.message.Message):
     stage_z_um: builtins.float
     stage_settled: builtins.bool
     replaces_sequence: builtins.int
-    """ReplaceField: fold this, unfold that, one durable step"""
+    """An earlier field that leaves the score when this one comes, in one durable step; where this one is refused (BLURRED
+    and so on) the earlier one stays. Needs stage positions, or places.
+    """
     dropped_before: builtins.int
     """frames the client dropped since its previous header"""
     place: builtins.str

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from bundle_samples import sample_bundle
+from small_bundle import write_small_bundle
 
 from edge_mil.bundle import SCHEMA_VERSION, Manifest, open_bundle, pack_bundle
 from edge_mil.errors import BundleError, BundleVersionError
@@ -180,3 +181,9 @@ def test_the_digest_is_that_of_the_manifests_own_bytes(folder: Path, tmp_path: P
     assert packed.digest == whole.digest
     with zipfile.ZipFile(tmp_path / "sample.milb") as archive:
         assert archive.read("bundle.json") == (folder / "bundle.json").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["\x1b[2Jsmall", "a\nb", "\u202ellams", "x" * 257])
+def test_a_name_that_cannot_be_printed_is_no_name_of_a_bundle(name: str, tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"name .*[Ee]xport the bundle again"):
+        write_small_bundle(tmp_path / "small", name=name)

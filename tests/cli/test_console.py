@@ -8,7 +8,7 @@ import re
 import pytest
 from terminal_screen import ESCAPE, in_a_terminal
 
-from edge_mil.cli.console import open_console, print_table
+from edge_mil.cli.console import open_console, print_table, print_text
 
 LONG = "a sentence that is much too long for one line of a terminal, so that it has to be folded"
 PROGRAM = (
@@ -67,3 +67,12 @@ def test_no_environment_makes_a_pipe_a_terminal(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.delenv("CI", raising=False)
     assert not open_console(io.StringIO()).is_terminal
     assert open_console(_Terminal()).is_terminal
+
+
+def test_what_would_move_the_cursor_is_not_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table([("slide", "\x1b]0;owned\x07\x1b[2J")])
+    print_text("a\nb\x1b[31mc")
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert "\x07" not in out
+    assert "a\nb" in out

@@ -12,6 +12,8 @@ import pytest
 from edge_mil.argument_parser import Parser
 from edge_mil.cli.serve import add_parser
 from edge_mil.service.address import parse_address
+from edge_mil.service.descriptors import WANTED
+from edge_mil.service.limits import MAX_CONNECTIONS, MAX_LIVE_SESSIONS
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 
@@ -126,3 +128,12 @@ def test_a_release_is_installed_twice_rolled_back_and_removed(tmp_path: Path) ->
     assert install("--remove", "--purge").returncode == 0
     assert not (root / "opt/edge-mil").exists()
     assert not session.exists()
+
+
+def test_the_unit_bounds_files_threads_and_memory_above_what_the_service_admits() -> None:
+    unit = (DEPLOY / "edge-mil.service").read_text(encoding="utf-8")
+    set_to = dict(line.split("=", 1) for line in unit.splitlines() if line[:1].isalpha())
+    descriptors = MAX_CONNECTIONS + 5 * 2 * MAX_LIVE_SESSIONS
+    assert int(set_to["LimitNOFILE"]) == WANTED >= 2 * descriptors
+    assert int(set_to["TasksMax"]) >= 4 * 2 * MAX_LIVE_SESSIONS
+    assert set_to["MemoryMax"].endswith("%")

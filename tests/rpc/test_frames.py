@@ -124,6 +124,46 @@ def test_pictures_that_would_lose_something_are_refused() -> None:
             decode(header, data)
 
 
+def progressive(scans: int, side: int = 256) -> tuple[pb.FieldHeader, bytes]:
+    """Return a progressive JPEG whose last scan is repeated, as libjpeg accepts it."""
+    header, _ = compressed(".jpg", np.tile(SMOOTH, (8, 8, 1))[:side, :side])
+    options = [cv2.IMWRITE_JPEG_PROGRESSIVE, 1]
+    noise = np.random.default_rng(0).integers(0, 255, (header.height, header.width, 3), np.uint8)
+    data = cv2.imencode(".jpg", noise, options)[1].tobytes()
+    last = data[data.rindex(b"\xff\xda") : -2]
+    data = data[:-2] + last * (scans - data.count(b"\xff\xda")) + data[-2:]
+    header.total_bytes, header.crc32 = len(data), zlib.crc32(data)
+    return header, data
+
+
+def test_a_jpeg_with_more_scans_than_a_camera_writes_is_refused_before_it_is_decoded() -> None:
+    assert decode(*progressive(10)).pixels.shape[2] == 3
+    assert decode(*progressive(100)).pixels.shape[2] == 3
+    with pytest.raises(FrameError) as caught:
+        decode(*progressive(101))
+    assert (caught.value.details["reason"], caught.value.details["scans"]) == (
+        "TOO_MANY_SCANS",
+        "101",
+    )
+
+
+def test_the_scans_of_a_large_jpeg_are_bounded_by_its_pixels() -> None:
+    data = bytearray(progressive(20)[1])
+    at = data.index(b"\xff\xc2") + 5
+    data[at : at + 4] = struct.pack(">HH", 5000, 8000)
+    with pytest.raises(FrameError, match="million pixels in all of them"):
+        jpeg_size(bytes(data))
+
+
+def test_scans_are_counted_behind_garbage_that_a_decoder_skips() -> None:
+    _, data = progressive(101)
+    first = data.index(b"\xff\xda")
+    hidden = data[:first] + b"\x00garbage\xff\x00\xff\xff" + data[first:]
+    with pytest.raises(FrameError) as caught:
+        jpeg_size(hidden)
+    assert caught.value.details["scans"] == "101"
+
+
 @given(st.binary(max_size=300), st.sampled_from([b"", b"\xff\xd8", b"\x89PNG\r\n\x1a\n"]))
 def test_the_readers_of_sizes_take_any_bytes(tail: bytes, head: bytes) -> None:
     for read in (jpeg_size, png_size):

@@ -125,3 +125,14 @@ def test_a_field_error_has_the_same_reason_as_a_call() -> None:
         grpc.StatusCode.INVALID_ARGUMENT.value[0],
         "CRC_MISMATCH",
     )
+
+
+def test_a_long_or_unprintable_text_of_a_client_does_not_break_the_answers_metadata() -> None:
+    text = "\x1b[2J" + "x" * 100_000
+    error = errors.UsageError(f"There is no {text}", field=text, asked=text)
+    rich = status.to_status(error).SerializeToString()
+    assert len(rich) < 8 << 10
+    assert b"\x1b" not in rich
+    of_field = status.to_field_error(error).SerializeToString()
+    assert b"\x1b" not in of_field
+    assert len(of_field) < 4 << 10

@@ -26,16 +26,18 @@ START_S = 60.0
 class RunningService:
     """A service process that tests may kill and start again at the same address."""
 
-    def __init__(self, bundle: Path, folder: Path, listen: str = "", *more: str) -> None:
-        self.bundle, self.folder, self.more = bundle, folder, more
+    def __init__(
+        self, bundle: Path, folder: Path, listen: str = "", *more: str, checkout: Path = ROOT
+    ) -> None:
+        self.bundle, self.folder, self.more, self.checkout = bundle, folder, more, checkout
         self.listen = listen or f"unix:{folder / 's.sock'}"
         self.lines: list[str] = []
         self.start()
 
     def start(self, *, ready: bool = True) -> None:
         """Start the process and wait until its bundle is ready, or just listening."""
-        self.process, said = launch(self._arguments())
-        self._read(said, "READY" if ready else "listening at")
+        self.process, self._said = launch(self._arguments(), self.checkout)
+        self._read(self._said, "READY" if ready else "listening at")
 
     def kill(self) -> None:
         """End it as a power cut would: SIGKILL."""
@@ -47,6 +49,12 @@ class RunningService:
         if self.process.poll() is None:
             self.process.terminate()
         return self.process.wait(30)
+
+    def all_lines(self) -> list[str]:
+        """Return every line that it wrote so far."""
+        while not self._said.empty():
+            self.lines.append(self._said.get())
+        return self.lines
 
     @property
     def address(self) -> str:
@@ -73,14 +81,16 @@ class RunningService:
                 raise AssertionError(f"the service ended: {self.lines}")
 
 
-def launch(arguments: list[str]) -> tuple[subprocess.Popen[str], queue.Queue[str]]:
-    """Start `edge-mil serve`; its lines come through a queue, "" is the end."""
+def launch(
+    arguments: list[str], checkout: Path = ROOT
+) -> tuple[subprocess.Popen[str], queue.Queue[str]]:
+    """Start `edge-mil serve` of a checkout; its lines come through a queue, "" is the end."""
     process = subprocess.Popen(
         [sys.executable, "-m", "edge_mil.cli", "serve", *arguments],
         stderr=subprocess.PIPE,
         text=True,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=checkout,
+        env={**os.environ, "PYTHONPATH": str(checkout)},
     )
     said: queue.Queue[str] = queue.Queue()
 

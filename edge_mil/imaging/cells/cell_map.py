@@ -50,7 +50,7 @@ class CellMap:
         self._glass: dict[Cell, tuple[int, ...]] = {}
         self._pending: dict[Cell, PendingCell] = {}
         self._area = None if area is None else geometry.inside(area)
-        self._outline = frozenset(cells_inside(outline, geometry))
+        self._outline = cells_inside(outline, geometry)
         # Cells of the outline that are not complete, and pending cells that show tissue: counters,
         # because `coverage` is asked after every field.
         self._outline_missing = len(self._outline)

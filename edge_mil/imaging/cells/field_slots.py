@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from edge_mil.errors import PixelSizeError, PositionError
-from edge_mil.imaging.outline import centres_inside
+from edge_mil.imaging.outline import squares_inside
 from edge_mil.imaging.tissue import TissueTest
 from edge_mil.types import Frame, Measure, Region, UInt8Array, Verdict, check_mpp
 
@@ -155,7 +155,10 @@ class SlotMap:
         self.tile_h, self.tile_w, self.mpp = tile_h, tile_w, mpp
         self.tissue = TissueTest(background, min_difference, min_share)
         self._outline = tuple(outline)
-        self._outline_slots: set[Slot] = set()
+        self._outline_slots: Set[Slot] = frozenset()
+        # Held slots outside of the outline: a counter, because `coverage` is asked after every
+        # field.
+        self._held_outside = 0
         self._ranked: dict[Slot, list[tuple[ViewRank, int]]] = {}
 
     @property
@@ -209,6 +212,7 @@ class SlotMap:
 
     def restore(self, sequence: int, slot: Slot, rank: ViewRank) -> None:
         """Add a candidate of a plan or of the store, the best of its slot or not."""
+        self._held_outside += slot not in self._ranked and slot not in self._outline_slots
         self._ranked.setdefault(slot, []).append((rank, sequence))
         self._ranked[slot].sort()
 
@@ -226,6 +230,7 @@ class SlotMap:
             ranked[:] = [entry for entry in ranked if entry[1] != sequence]
             if not ranked:
                 del self._ranked[slot]
+                self._held_outside -= slot not in self._outline_slots
             return (slot, ranked[0][1] if ranked else None) if was_best else (None, None)
         return None, None
 
@@ -233,30 +238,36 @@ class SlotMap:
         """Return the number of the field that represents each slot."""
         return {slot: ranked[0][1] for slot, ranked in self._ranked.items()}
 
+    def check_field_size(self, height_px: int, width_px: int) -> None:
+        """Check that the outline can be divided into slots of fields of this size.
+
+        Raises:
+            UsageError: It spans too many.
+        """
+        if self._outline:
+            squares_inside(self._outline, *self._slot_um(height_px, width_px), EDGE_TOLERANCE)
+
     def set_field_size(self, height_px: int, width_px: int) -> None:
         """Set the size of the session's fields, from which the slots of the outline follow.
 
         Raises:
             PixelSizeError: The session has an outline and no pixel size.
+            UsageError: The outline spans too many slots of that size.
         """
         if self._outline:
             width_um, height_um = self._slot_um(height_px, width_px)
-            self._outline_slots = {
-                (column, row)
-                for region in self._outline
-                for row in centres_inside(region.y_um, region.height_um, height_um, EDGE_TOLERANCE)
-                for column in centres_inside(region.x_um, region.width_um, width_um, EDGE_TOLERANCE)
-            }
+            self._outline_slots = squares_inside(self._outline, width_um, height_um, EDGE_TOLERANCE)
+            self._held_outside = sum(slot not in self._outline_slots for slot in self._ranked)
 
     def coverage(self) -> float:
         """Return the share held of the slots known to show tissue, 0 to 1; 0 when none is.
 
         Known are the slots held and, once the field size is set, those of the outline.
         """
-        known = len(set(self._ranked) | self._outline_slots)
+        known = len(self._outline_slots) + self._held_outside
         return len(self._ranked) / known if known else 0.0
 
-    def outline_slots(self) -> set[Slot]:
+    def outline_slots(self) -> Set[Slot]:
         """Return the slots of the outline; empty before the field size is set."""
         return self._outline_slots
 

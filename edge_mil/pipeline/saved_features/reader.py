@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +13,19 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_mil.errors import DependencyError, InvalidFeaturesError
+from edge_mil.limits import printable
 from edge_mil.pipeline.saved_features.torch_file import read_torch_tensors
 from edge_mil.types import Float32Array, Float64Array
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 LFS_MAGIC = b"version https://git-lfs"
 LEGACY_TORCH_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9"
+SHOWN_CHARS = 40
+"""Of a name in the file, in a message."""
 POSITIONS = ("positions", "coords")
 """Ours; TRIDENT's and CLAM's."""
+ZIP_FAULTS = (zipfile.BadZipFile, OSError, EOFError, RuntimeError, zlib.error)
+"""What zipfile raises; RuntimeError for what is encrypted, or packed in a form it does not read."""
 WANTED = ("features", *POSITIONS, "group")
 
 AnyArray: TypeAlias = npt.NDArray[Any]
@@ -55,7 +61,7 @@ def read_features(path: str | Path) -> FeaturesFile:
     arrays, encoder = _arrays(path)
     stored = arrays.get("features")
     if stored is None:
-        held = ", ".join(sorted(arrays)[:5]) or "no array"
+        held = ", ".join(printable(name, SHOWN_CHARS) for name in sorted(arrays)[:5]) or "no array"
         raise InvalidFeaturesError(
             f"{path.name} has no array `features` (it holds {held}); save them under that name."
         )
@@ -99,7 +105,7 @@ def _read_zip(path: Path) -> tuple[Mapping[str, AnyArray], str]:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, OSError) as error:
+    except ZIP_FAULTS as error:
         raise _damaged(path) from error
     if any(name.endswith("data.pkl") for name in names):
         return read_torch_tensors(path), ""
@@ -109,7 +115,7 @@ def _read_zip(path: Path) -> tuple[Mapping[str, AnyArray], str]:
             encoder = str(stored["encoder"]) if "encoder" in stored else ""
             # Only names, for the message that `features` is not among them.
             return arrays or {name: np.empty(0) for name in stored.files}, encoder
-    except (ValueError, zipfile.BadZipFile, OSError, EOFError, KeyError) as error:
+    except (*ZIP_FAULTS, ValueError, KeyError, MemoryError) as error:
         if "allow_pickle" in str(error):
             raise InvalidFeaturesError(
                 f"{path.name} holds Python objects in place of numbers; save plain float arrays."

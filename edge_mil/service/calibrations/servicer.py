@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 from edge_mil.calibration import Calibration, CalibrationFolder, Measurement, OpticalPath, begin
 from edge_mil.calibration.parts import DARK, FLAT, GATES, PIXEL_SIZE, STAIN, WHITE
-from edge_mil.errors import CalibrationError, ProtocolError
+from edge_mil.errors import CalibrationError, ProtocolError, ServiceBusyError
 from edge_mil.imaging import TissueTest
+from edge_mil.limits import check_text
 from edge_mil.rpc.frame_assembly import FrameAssembly
 from edge_mil.rpc.frames import check_payload
 from edge_mil.rpc.image_codecs import decode_frame
 from edge_mil.rpc.pagination import page_of
 from edge_mil.rpc.pixel_size import declared_mpp
 from edge_mil.rpc.results import timestamp
+from edge_mil.service.byte_budget import ByteBudget
 from edge_mil.service.handlers import unary
+from edge_mil.service.limits import (
+    CHUNK_S,
+    IDLE_CALIBRATION_S,
+    MAX_CALIBRATIONS,
+    SLOWEST_BYTES_PER_S,
+)
 from edge_mil.service.models.registry import BundleRegistry
+from edge_mil.service.silence import SilentStreams, next_message
 from edge_mil.v1 import edge_mil_pb2 as pb
 from edge_mil.v1 import edge_mil_pb2_grpc as rpc
+
+Value = TypeVar("Value")
 
 PARTS = {
     pb.CALIBRATION_KIND_FLAT_FIELD: FLAT,
@@ -40,33 +53,44 @@ RESIDUALS = {FLAT: "flat_field_variation_after", PIXEL_SIZE: "pixel_size_residua
 class CalibrationServicer(rpc.CalibrationServiceServicer):
     """The calibrations under the state directory of this server."""
 
-    def __init__(self, folder: CalibrationFolder, bundles: BundleRegistry) -> None:
-        self._folder, self._bundles = folder, bundles
-        self._busy = False
+    def __init__(
+        self, folder: CalibrationFolder, bundles: BundleRegistry, budget: ByteBudget
+    ) -> None:
+        self._folder, self._bundles, self._budget = folder, bundles, budget
+        self._measured: set[str] = set()
+        self._silent = SilentStreams(MAX_CALIBRATIONS)
+        # One thread: a measurement takes seconds of a core, and two of them as long in turn.
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="calibrate")
 
     @unary
     async def Calibrate(  # noqa: N802 # the wire names it
         self, request: AsyncIterator[pb.CalibrateRequest], _: Any
     ) -> pb.CalibrateResponse:
         incoming = aiter(request)
-        first = await anext(incoming, None)
+        first = await self._silent.first_message(incoming)
         if first is None or first.WhichOneof("body") != "start":
             raise ProtocolError("The first message of Calibrate must be start.", field="start")
-        # One at a time: two clients that add to one calibration would undo each other, and a
-        # measurement takes seconds of a core and holds its frames in memory.
-        if self._busy:
+        start: pb.CalibrateStart = first.start
+        _check_names(start)
+        if len(self._measured) >= MAX_CALIBRATIONS:
+            raise ServiceBusyError(
+                f"This service measures {MAX_CALIBRATIONS} calibrations at once; try again when "
+                "one of them is done.",
+                limit=MAX_CALIBRATIONS,
+            )
+        # Two clients that add to one calibration would undo each other.
+        name = start.optics.calibration_id
+        if name in self._measured:
             raise CalibrationError(
-                "Another client is measuring a calibration; try again when it is done.",
+                f"Another client is measuring calibration {name}; try again when it is done.",
                 reason="CALIBRATION_BUSY",
             )
-        self._busy = True
+        self._measured.add(name)
         try:
-            calibration, part = await self._measure(first.start, incoming)
+            calibration, part = await self._measure(start, incoming)
         finally:
-            self._busy = False
-        return pb.CalibrateResponse(
-            calibration=calibration_message(calibration, first.start.kind, part)
-        )
+            self._measured.discard(name)
+        return pb.CalibrateResponse(calibration=calibration_message(calibration, start.kind, part))
 
     @unary
     async def ListCalibrations(  # noqa: N802
@@ -85,17 +109,20 @@ class CalibrationServicer(rpc.CalibrationServiceServicer):
     async def _measure(
         self, start: pb.CalibrateStart, incoming: AsyncIterator[pb.CalibrateRequest]
     ) -> tuple[Calibration, str]:
-        loop = asyncio.get_running_loop()
-        measurement = await loop.run_in_executor(None, self._begin, start)
-        assembly: FrameAssembly | None = None
-        async for message in incoming:
-            assembly = _assemble(assembly, message)
-            if assembly.complete:
-                await loop.run_in_executor(None, _add, measurement, assembly)
-                assembly = None
-        if assembly is not None:
-            raise ProtocolError("The stream ended within a frame; send all of its chunks.")
-        return await loop.run_in_executor(None, self._finish, measurement), measurement.part
+        measurement = await self._in_thread(lambda: self._begin(start))
+        room = asyncio.Semaphore(1)
+        while (header := await _next_header(incoming)) is not None:
+            loan = await self._budget.lend(header, room)
+            try:
+                assembly = await _received(incoming, header)
+                await self._in_thread(functools.partial(_add, measurement, assembly))
+            finally:
+                loan.give_back()
+        return await self._in_thread(lambda: self._finish(measurement)), measurement.part
+
+    async def _in_thread(self, work: Callable[[], Value]) -> Value:
+        # Waited for to its end: what it changes must not overlap with the next measurement.
+        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._worker, work))
 
     def _begin(self, start: pb.CalibrateStart) -> Measurement:
         part = PARTS.get(start.kind)
@@ -173,20 +200,51 @@ def calibration_message(
     return message
 
 
-def _assemble(assembly: FrameAssembly | None, message: pb.CalibrateRequest) -> FrameAssembly:
-    """Return the frame under way after one more message."""
-    kind = message.WhichOneof("body")
-    if kind == "header" and assembly is None:
-        assembly = FrameAssembly(message.header)
-        if assembly.rejected is not None:
-            raise assembly.rejected
-        return assembly
-    if kind == "chunk" and assembly is not None:
+def _check_names(start: pb.CalibrateStart) -> None:
+    optics = start.optics
+    for field, text in {
+        "request_id": start.request_id,
+        "bundle_id": start.bundle_id,
+        "optics.calibration_id": optics.calibration_id,
+        "optics.objective_label": optics.objective_label,
+        "optics.camera_label": optics.camera_label,
+        "optics.tube_lens_label": optics.tube_lens_label,
+    }.items():
+        check_text(text, field, field)
+
+
+async def _next_header(incoming: AsyncIterator[pb.CalibrateRequest]) -> pb.FieldHeader | None:
+    """Return the header of the next frame; None at the end of the stream."""
+    message = await next_message(incoming, IDLE_CALIBRATION_S, "next frame")
+    if message is None:
+        return None
+    if message.WhichOneof("body") != "header":
+        raise ProtocolError(
+            "After start, each frame of Calibrate is one header and then its chunks, in order."
+        )
+    header: pb.FieldHeader = message.header
+    return header
+
+
+async def _received(
+    incoming: AsyncIterator[pb.CalibrateRequest], header: pb.FieldHeader
+) -> FrameAssembly:
+    """Return a whole frame."""
+    assembly = FrameAssembly(header)
+    if assembly.rejected is not None:
+        raise assembly.rejected
+    ends = assembly.started + CHUNK_S + header.total_bytes / SLOWEST_BYTES_PER_S
+    while not assembly.complete:
+        within_s = min(CHUNK_S, max(0.0, ends - time.monotonic()))
+        message = await next_message(incoming, within_s, "next chunk")
+        if message is None:
+            raise ProtocolError("The stream ended within a frame; send all of its chunks.")
+        if message.WhichOneof("body") != "chunk":
+            raise ProtocolError(
+                "After start, each frame of Calibrate is one header and then its chunks, in order."
+            )
         assembly.add(message.chunk)
-        return assembly
-    raise ProtocolError(
-        "After start, each frame of Calibrate is one header and then its chunks, in order."
-    )
+    return assembly
 
 
 def _add(measurement: Measurement, assembly: FrameAssembly) -> None:

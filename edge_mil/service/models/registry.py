@@ -18,6 +18,7 @@ from edge_mil.errors import (
     UnknownBundleError,
     UsageError,
 )
+from edge_mil.limits import printable
 from edge_mil.pipeline import Model
 from edge_mil.pipeline.runners.runner import Runner
 from edge_mil.pipeline.trial import try_model
@@ -29,6 +30,9 @@ STARTING, READY, FAILED, UNLOADED = "STARTING", "READY", "FAILED", "UNLOADED"
 MPP_TOLERANCE = 0.1
 """Relative difference of the camera's MPP that a bundle of whole fields allows
 (`docs/design/imaging.md`, "Whole fields as instances")."""
+
+MAX_DIGEST_CHARS = len("sha256:") + 64
+"""Length of a bundle's digest."""
 
 INSTANCE_KINDS = {"grid": pb.INSTANCE_KIND_GRID, "field": pb.INSTANCE_KIND_FIELD}
 TASK_KINDS = {
@@ -50,7 +54,7 @@ class ServedBundle:
         model: The loaded model; None unless it is READY.
         state: STARTING, READY, FAILED or UNLOADED.
         error: Why it is FAILED.
-        worker: Its one thread: it loads the model, opens sessions, and unloads.
+        worker: Its one thread: it loads the model, tries it, and frees it.
         preparing: Returns which runner is being prepared and its progress; None when none is.
         next_runner: A verified runner that takes over between two sessions.
         remark: Why a runner that was asked for does not serve; "" where it does.
@@ -117,12 +121,23 @@ class ServedBundle:
         if runner is not None:
             self.switch(runner)
 
-    def unload(self) -> None:
-        """Free the model's memory."""
-        self._drop_next()
-        model, self.model, self.state = self.model, None, UNLOADED
-        if model is not None:
+    def retire(self) -> Callable[[], None]:
+        """Take the model out of use at once, on the event loop.
+
+        Returns:
+            What frees its memory; slow.
+        """
+        model, runner = self.model, self.next_runner
+        self.model, self.next_runner, self.state = None, None, UNLOADED
+
+        def free() -> None:
+            if model is None:
+                return
+            if runner is not None and model.extractor is not None:
+                model.extractor.discard(runner)
             model.close()
+
+        return free
 
     def pulse(self) -> None:
         """Extract one black tile; on a CPU it waits for the fields under way.
@@ -143,7 +158,7 @@ class ServedBundle:
     def close(self) -> None:
         """Free everything; the bundle can no longer be used."""
         self.worker.shutdown(wait=True, cancel_futures=True)
-        self.unload()
+        self.retire()()
 
     def ready(self) -> Model:
         """Return the model.
@@ -240,20 +255,21 @@ class BundleRegistry:
                 if any(served.bundle is None and not served.error for served in self.bundles):
                     raise BundleNotReadyError(
                         f"The service is still opening its bundles, so it cannot say whether "
-                        f"{name} is among them; ask again in a second.",
+                        f"{printable(name, 40)} is among them; ask again in a second.",
                         retry_after_s=1,
                     )
                 raise UnknownBundleError(
-                    f"This service has no bundle {name!r}; it has {known}.", bundles=known
+                    f"This service has no bundle {printable(name, 40)!r}; it has {known}.",
+                    bundles=known,
                 )
             served = found[0]
         if digest and served.bundle is not None and served.digest != digest:
             raise SessionStateError(
                 f"Bundle {served.name} is loaded here with digest {served.digest[:19]}..., not "
-                f"{digest[:19]}...; serve that version, or ask for this one.",
+                f"{printable(digest, 19)}...; serve that version, or ask for this one.",
                 reason="BUNDLE_DIGEST_MISMATCH",
                 loaded=served.digest,
-                asked=digest,
+                asked=printable(digest, MAX_DIGEST_CHARS),
             )
         return served
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Protocol
 
 from edge_mil.backends import BACKENDS
 from edge_mil.errors import SessionStateError, UsageError
+from edge_mil.limits import printable
 from edge_mil.pipeline import Model
 from edge_mil.pipeline.runners.runner import Extractor, Runner
 from edge_mil.pipeline.runners.variants import PRECISIONS
@@ -40,11 +41,8 @@ PROGRESS_EVERY_S = 1.0
 class BundleUsers(Protocol):
     """The sessions that run with a bundle: `service.sessions.registry.SessionRegistry`."""
 
-    def uses(self, bundle: ServedBundle) -> Sequence[object]:
-        """Return the sessions in use that run with a bundle."""
-
-    async def release_all(self, bundle: ServedBundle) -> None:
-        """Close the files of the sessions that run with a bundle."""
+    async def release_bundle(self, bundle: ServedBundle, unload: Callable[[], None]) -> None:
+        """Close the idle sessions of a bundle; `unload` is called where it is not in use."""
 
 
 class ModelServicer(rpc.ModelServiceServicer):
@@ -144,16 +142,17 @@ class ModelServicer(rpc.ModelServiceServicer):
     ) -> pb.UnloadModelResponse:
         """Free a bundle's memory."""
         served = self._models.pick(request.bundle_id, "")
-        used = self._sessions.uses(served)
-        if used or served.state == STARTING or served.preparing:
-            why = f"{len(used)} sessions use it" if used else "it is still being prepared"
+        if served.state == STARTING or served.preparing:
             raise SessionStateError(
-                f"Bundle {served.name} cannot be unloaded now: {why}; try again later.",
+                f"Bundle {served.name} cannot be unloaded now: it is still being prepared; try "
+                "again later.",
                 reason="BUNDLE_IN_USE",
             )
-        await self._sessions.release_all(served)
+        freeing: list[Callable[[], None]] = []
+        await self._sessions.release_bundle(served, lambda: freeing.append(served.retire()))
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(served.worker, served.unload)
+        for free in freeing:
+            await loop.run_in_executor(served.worker, free)
         return pb.UnloadModelResponse()
 
 
@@ -175,7 +174,8 @@ def _complete(message: pb.LoadModelRequest, model: Model) -> RunnerRequest:
     ):
         if value not in known:
             raise UsageError(
-                f"There is no {field} {value!r}; name one of {', '.join(known)}.", field=field
+                f"There is no {field} {printable(value, 40)!r}; name one of {', '.join(known)}.",
+                field=field,
             )
     return request
 

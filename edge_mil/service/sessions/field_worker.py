@@ -109,7 +109,12 @@ def _fold(
         before = session.replay(sequence, decoded.crc)
         if before is None:
             queued = time.monotonic() - received - decoded.seconds
-            result, durable = session.submit(sequence, decoded.frame, payload_crc=decoded.crc)
+            result, durable = session.submit(
+                sequence,
+                decoded.frame,
+                payload_crc=decoded.crc,
+                replaces=assembly.header.replaces_sequence,
+            )
         else:
             # The first copy may still be on its way to the disk: its commit is waited for.
             replay = pb.FieldResult.FromString(before.answer)

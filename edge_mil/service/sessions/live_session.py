@@ -16,8 +16,9 @@ from edge_mil.errors import (
     SessionFencedError,
     StoreError,
 )
+from edge_mil.service.limits import MAX_FIELDS_PER_SESSION
 from edge_mil.service.models.registry import ServedBundle
-from edge_mil.service.sessions.messages import score_message, session_message
+from edge_mil.service.sessions.messages import score_message, session_message, state_of_closed
 from edge_mil.session import Session
 from edge_mil.v1 import edge_mil_pb2 as pb
 
@@ -55,6 +56,7 @@ class LiveSession:
         score: The newest durable score.
         lease: The right of the stream that writes; None while there is none.
         resumable: Whether a stream was attached before and is gone (SUSPENDED).
+        room: Counts down the fields that may be received and processed at once.
         users: Calls that use the session now; it stays open meanwhile.
         failed: Why its records can no longer be written; it must be opened again.
     """
@@ -64,6 +66,7 @@ class LiveSession:
         name = f"session-{session.session_id[:8]}"
         self.worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
         self.lease: WriteLease | None = None
+        self.room = asyncio.Semaphore(MAX_FIELDS_PER_SESSION)
         self.users = 0
         self.failed: StoreError | None = None
         self.score = score_message(session.status())
@@ -86,7 +89,14 @@ class LiveSession:
             SessionClosedError: The session is closed.
             SessionBusyError: Another stream has it, and `takeover` was not asked.
         """
-        if self.session.status().closed:
+        status = self.session.status()
+        if status.expired:
+            raise SessionClosedError(
+                f"Session {self.session.session_id} expired, since no field came for "
+                f"{self.session.settings.idle_timeout_s:g} s; open a new one. What it holds stays.",
+                reason="SESSION_EXPIRED",
+            )
+        if status.closed:
             raise SessionClosedError(
                 f"Session {self.session.session_id} is closed and takes no more fields; open a new "
                 "one."
@@ -141,9 +151,10 @@ class LiveSession:
             event.set()
 
     def state(self) -> pb.SessionState.ValueType:
-        """Return OPEN, SUSPENDED or CLOSED."""
-        if self.session.status().closed:
-            return pb.SESSION_STATE_CLOSED
+        """Return OPEN, SUSPENDED, CLOSED or EXPIRED."""
+        status = self.session.status()
+        if status.closed:
+            return state_of_closed(expired=status.expired)
         if self.lease is None and self.resumable:
             return pb.SESSION_STATE_SUSPENDED
         return pb.SESSION_STATE_OPEN

@@ -51,10 +51,17 @@ def summary_message(summary: SessionSummary | DamagedSession) -> pb.Session:
             problem=summary.problem,
         )
     message = _settings_message(summary.session_id, summary.created, summary.settings)
-    message.state = pb.SESSION_STATE_CLOSED if summary.closed else pb.SESSION_STATE_SUSPENDED
+    message.state = pb.SESSION_STATE_SUSPENDED
+    if summary.closed:
+        message.state = state_of_closed(expired=summary.expired)
     message.model.bundle_id = summary.bundle_name
     message.model.bundle_digest = summary.bundle_digest
     return message
+
+
+def state_of_closed(*, expired: bool) -> pb.SessionState.ValueType:
+    """Return the state of a session that takes no more fields."""
+    return pb.SESSION_STATE_EXPIRED if expired else pb.SESSION_STATE_CLOSED
 
 
 def score_message(status: SessionStatus) -> pb.Score:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import math
 
 from edge_mil.calibration import MAX_AGE_DAYS, Calibration, CalibrationFolder, OpticalPath
 from edge_mil.calibration.calibration import DAY_S
 from edge_mil.errors import CalibrationError, NotThereYetError, UsageError
-from edge_mil.rpc.frames import MAX_NAME_BYTES
+from edge_mil.limits import check_labels, check_text
 from edge_mil.rpc.pixel_size import (
     MAX_AFFINE_DISAGREEMENT,
     declared_mpp,
@@ -19,10 +18,6 @@ from edge_mil.rpc.results import decode_regions
 from edge_mil.service.limits import PROTOCOL_VERSIONS
 from edge_mil.session import SessionSettings
 from edge_mil.v1 import edge_mil_pb2 as pb
-
-MAX_LABELS = 32
-MAX_REGIONS = 25_000
-"""Rectangles that fit into one message of 1 MiB."""
 
 
 def settings_of(
@@ -39,26 +34,12 @@ def settings_of(
         CalibrationError: The calibration that it names is missing, stale or of other optics.
         PixelSizeError: The pixel size is unknown, impossible or contradictory.
         NotThereYetError: It asks for a later release, or speaks another protocol.
-        UsageError: A name is too long, a number is not finite, or the stage is not in micrometres.
+        UsageError: A name is too long or cannot be printed, a rectangle cannot lie on a stage, or
+            the stage is not in micrometres.
     """
     _check_release(request)
     _check_stage(request.stage)
     _check_names(request)
-    if len(request.tissue) > MAX_REGIONS:
-        raise UsageError(
-            f"The tissue outline has {len(request.tissue)} rectangles and at most {MAX_REGIONS} "
-            "are taken; join them.",
-            field="tissue",
-        )
-    tissue = decode_regions(request.tissue)
-    for region in tissue:
-        numbers = (region.x_um, region.y_um, region.width_um, region.height_um)
-        if not all(map(math.isfinite, numbers)) or min(numbers[2:]) <= 0:
-            raise UsageError(
-                f"The tissue outline holds {region}; positions must be finite and sizes positive, "
-                "in µm.",
-                field="tissue",
-            )
     calibration = _calibration(request.optics, calibrations, now)
     mpp, source = resolve_mpp(request.optics, calibration.mpp if calibration else None)
     return SessionSettings(
@@ -72,7 +53,8 @@ def settings_of(
         calibration_id=calibration.name if calibration else "",
         calibration_digest=calibration.digest if calibration else "",
         area=decode_regions([request.stage.area])[0] if request.stage.HasField("area") else None,
-        tissue=tissue,
+        tissue=decode_regions(request.tissue),
+        idle_timeout_s=request.idle_timeout.ToNanoseconds() / 1e9,
         slide_label=request.slide_label,
         labels=dict(request.labels),
         request_id=request.request_id,
@@ -142,10 +124,6 @@ def _check_release(request: pb.OpenSessionRequest) -> None:
         )
     if request.site_policy_id:
         raise NotThereYetError("Site policies are not there yet: leave site_policy_id empty.")
-    if request.idle_timeout.ToNanoseconds():
-        raise NotThereYetError(
-            "Sessions that expire are not there yet: leave idle_timeout out and close the session."
-        )
 
 
 def _check_stage(stage: pb.StageFrame) -> None:
@@ -155,29 +133,19 @@ def _check_stage(stage: pb.StageFrame) -> None:
             reason="STAGE_UNIT",
             field="stage.unit",
         )
-    area = stage.area
-    numbers = (area.x_um, area.y_um, area.width_um, area.height_um)
-    if stage.HasField("area") and not (all(map(math.isfinite, numbers)) and min(numbers[2:]) > 0):
-        raise UsageError(
-            f"The area to read is {numbers}; send its top left corner and a positive size, in µm.",
-            field="stage.area",
-        )
 
 
 def _check_names(request: pb.OpenSessionRequest) -> None:
-    names = {
+    optics = request.optics
+    for field, text in {
         "request_id": request.request_id,
         "slide_label": request.slide_label,
         "bundle_id": request.bundle_id,
-        **{f"labels[{key[:20]}]": key + value for key, value in request.labels.items()},
-    }
-    for field, text in names.items():
-        if len(text.encode()) > MAX_NAME_BYTES:
-            raise UsageError(
-                f"{field} has more than {MAX_NAME_BYTES} bytes; use a shorter one.", field=field
-            )
-    if len(request.labels) > MAX_LABELS:
-        raise UsageError(
-            f"There are {len(request.labels)} labels and at most {MAX_LABELS} are taken.",
-            field="labels",
-        )
+        "bundle_digest": request.bundle_digest,
+        "optics.calibration_id": optics.calibration_id,
+        "optics.objective_label": optics.objective_label,
+        "optics.camera_label": optics.camera_label,
+        "optics.tube_lens_label": optics.tube_lens_label,
+    }.items():
+        check_text(text, field, field)
+    check_labels(request.labels, "label", "labels")

@@ -15,8 +15,11 @@ from edge_mil.errors import (
     SessionStateError,
     UsageError,
 )
+from edge_mil.limits import MAX_REASON_BYTES, check_text
 from edge_mil.rpc.pagination import page_size
+from edge_mil.service.byte_budget import ByteBudget
 from edge_mil.service.handlers import streaming, unary
+from edge_mil.service.limits import MAX_SILENT_STREAMS
 from edge_mil.service.models.registry import BundleRegistry
 from edge_mil.service.sessions.field_stream import FieldStream
 from edge_mil.service.sessions.field_worker import FieldWorker
@@ -25,6 +28,7 @@ from edge_mil.service.sessions.messages import score_message, summary_message
 from edge_mil.service.sessions.opening import settings_of
 from edge_mil.service.sessions.registry import SessionRegistry
 from edge_mil.service.sessions.session_report import session_report
+from edge_mil.service.silence import SilentStreams
 from edge_mil.v1 import edge_mil_pb2 as pb
 from edge_mil.v1 import edge_mil_pb2_grpc as rpc
 
@@ -44,9 +48,11 @@ class SessionServicer(rpc.SessionServiceServicer):
         sessions: SessionRegistry,
         worker: FieldWorker,
         calibrations: CalibrationFolder,
+        budget: ByteBudget,
     ) -> None:
         self._bundles, self._sessions, self._worker = bundles, sessions, worker
-        self._calibrations = calibrations
+        self._calibrations, self._budget = calibrations, budget
+        self._silent = SilentStreams(MAX_SILENT_STREAMS)
 
     @unary
     async def OpenSession(  # noqa: N802 # the wire names it
@@ -58,8 +64,8 @@ class SessionServicer(rpc.SessionServiceServicer):
         )
         bundle = self._bundles.pick(request.bundle_id, request.bundle_digest)
         bundle.ready()
-        live = await self._sessions.create(bundle, settings)
-        return pb.OpenSessionResponse(session=live.message())
+        async with self._sessions.create(bundle, settings) as live:
+            return pb.OpenSessionResponse(session=live.message())
 
     @unary
     async def GetSession(  # noqa: N802
@@ -89,25 +95,26 @@ class SessionServicer(rpc.SessionServiceServicer):
         self, requests: AsyncIterator[pb.StreamFieldsRequest], _: Any
     ) -> AsyncIterator[pb.StreamFieldsResponse]:
         incoming = aiter(requests)
-        first = await anext(incoming, None)
+        first = await self._silent.first_message(incoming)
         if first is None:
             return
         if first.WhichOneof("body") != "start":
             raise ProtocolError("The first message of a stream must be start.", field="start")
-        async with self._sessions.use(first.start.session_id) as live:
-            lease = live.attach(takeover=first.start.takeover)
+        async with self._sessions.use(first.start.session_id, writes=True) as live:
+            lease = self._sessions.attach(live, takeover=first.start.takeover)
             try:
                 ready = pb.StreamReady(session=live.message())
-                stream = FieldStream(live, lease, self._worker)
+                stream = FieldStream(live, lease, self._worker, self._budget)
                 async for response in stream.responses(incoming, ready):
                     yield response
             finally:
-                live.detach(lease)
+                self._sessions.detach(live, lease)
 
     @unary
     async def RemoveField(  # noqa: N802
         self, request: pb.RemoveFieldRequest, _: Any
     ) -> pb.RemoveFieldResponse:
+        check_text(request.reason, "The reason", "reason", MAX_REASON_BYTES)
         async with self._sessions.use(request.session_id) as live:
             session, sequence = live.session, request.sequence
             if not session.has_field(sequence):
@@ -150,6 +157,7 @@ class SessionServicer(rpc.SessionServiceServicer):
                         f"Session {request.session_id} was closed; this stream ends."
                     )
                 )
+            self._sessions.expiry.forget(request.session_id)
             live.publish(score_message(live.session.status()))
             live.wake_watchers()
             return pb.CloseSessionResponse(session=live.message(), report_json=report)

@@ -14,6 +14,7 @@ from edge_mil.errors import (
     UsageError,
 )
 from edge_mil.imaging.render.mosaic_canvas import as_jpeg
+from edge_mil.limits import MAX_SEQUENCE, printable
 from edge_mil.rpc.pagination import page_size, sequence_of_token
 from edge_mil.service.handlers import streaming, unary
 from edge_mil.service.sessions.live_session import LiveSession
@@ -27,6 +28,8 @@ Value = TypeVar("Value")
 
 HEARTBEAT_S = 10.0
 """Longest silence of WatchScore; the `.proto` promises it to clients."""
+MAX_INTERVAL_S = 60.0
+"""Longest pause that a watcher may ask for between two scores."""
 DEFAULT_TOP, MAX_TOP = 10, 100
 MOSAIC_UM, MAX_MOSAIC_UM = 8.0, 1000.0
 """Size of a mosaic's pixels, usual and at most: a cell of 112 um is 14 of the usual ones."""
@@ -56,7 +59,13 @@ class ViewServicer(rpc.ViewServiceServicer):
     async def WatchScore(  # noqa: N802
         self, request: pb.WatchScoreRequest, _: Any
     ) -> AsyncIterator[pb.WatchScoreResponse]:
-        pause = request.min_interval.ToMilliseconds() / 1000
+        pause = request.min_interval.ToNanoseconds() / 1e9
+        if not 0 <= pause <= MAX_INTERVAL_S:
+            raise UsageError(
+                f"The interval is {pause:g} s and may be 0 to {MAX_INTERVAL_S:g}; a heartbeat "
+                f"comes every {HEARTBEAT_S:g} s all the same.",
+                field="min_interval",
+            )
         async with self._sessions.use(request.session_id) as live:
             with live.watched() as changed:
                 last: tuple[int, int] = (request.after_revision, -1)
@@ -69,7 +78,7 @@ class ViewServicer(rpc.ViewServiceServicer):
                     if now[0] > last[0] or now[1] != last[1]:
                         last = (max(now[0], last[0]), now[1])
                         yield _watch_response(live, heartbeat=False)
-                        if state == pb.SESSION_STATE_CLOSED:
+                        if state in (pb.SESSION_STATE_CLOSED, pb.SESSION_STATE_EXPIRED):
                             return
                         # Whatever changes meanwhile is one message: the newest.
                         await asyncio.sleep(pause)
@@ -126,9 +135,10 @@ class ViewServicer(rpc.ViewServiceServicer):
     async def GetFieldThumbnail(  # noqa: N802
         self, request: pb.GetFieldThumbnailRequest, _: Any
     ) -> pb.GetFieldThumbnailResponse:
+        sequence = min(request.sequence, MAX_SEQUENCE)  # beyond it there is no field either
         async with self._sessions.use(request.session_id) as live:
             try:
-                jpeg = await _in_thread(lambda: live.session.thumbnail(request.sequence))
+                jpeg = await _in_thread(lambda: live.session.thumbnail(sequence))
             except SequenceError as error:
                 raise SequenceError(
                     str(error), reason="FIELD_NOT_FOUND", field="sequence"
@@ -202,8 +212,8 @@ async def _layer_response(
     layers = {"focus": session.focus_map, "coverage": session.coverage_map}
     if request.layer not in layers:
         raise UsageError(
-            f"There is no layer {request.layer[:40]!r}; ask for {' or '.join(layers)}, or leave it "
-            "out for the influence on the score.",
+            f"There is no layer {printable(request.layer, 40)!r}; ask for {' or '.join(layers)}, "
+            "or leave it out for the influence on the score.",
             field="layer",
         )
     layer = await _in_thread(layers[request.layer])
@@ -241,7 +251,7 @@ def _class_name(live: LiveSession, name: str) -> str:
     classes = live.session.model.bundle.manifest.task.classes
     if name and name not in classes:
         raise UsageError(
-            f"The bundle has no class {name[:40]!r}; it has {', '.join(classes)}.",
+            f"The bundle has no class {printable(name, 40)!r}; it has {', '.join(classes)}.",
             field="class_name",
         )
     with contextlib.suppress(IndexError):

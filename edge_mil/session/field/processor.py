@@ -23,6 +23,7 @@ from edge_mil.session.instances.base import (
     InstancePlan,
     Localizer,
     Placement,
+    Removal,
     rejected,
 )
 from edge_mil.session.scorer import Scored
@@ -132,6 +133,10 @@ class FieldProcessor:
         self._model, self._localizer, self._instances = model, localizer, instances
         self._gate, self._stain, self._rows_of = gate, stain, rows_of
 
+    def use(self, instances: InstanceMap[Any]) -> None:
+        """Go on with other instances: they were read from the records again."""
+        self._instances = instances
+
     def check(self, field: ProcessedField) -> None:
         """Check what no gate can mend.
 
@@ -219,8 +224,15 @@ class FieldProcessor:
         order = self._instances.order([row.instance_key for row in field.plan.changes.rows])
         field.batch = self._model.attend(field.features, order)
 
-    def fold(self, field: ProcessedField) -> None:
+    def fold(
+        self, field: ProcessedField, replaced: int | None = None, removal: Removal | None = None
+    ) -> None:
         """Fold the field by itself, and again every earlier one that loses an instance to it.
+
+        Args:
+            field: The field.
+            replaced: The earlier field that it replaces; None for none.
+            removal: What leaves with that one.
 
         Raises:
             StoreError: The rows of such a field cannot be read.
@@ -231,9 +243,17 @@ class FieldProcessor:
         held = [row.kind is InstanceKind.HELD for row in changes.rows]
         if any(held):
             field.states[field.sequence] = self._state(field.batch.take(np.flatnonzero(held)))
+        leaving = removal or Removal()
         for owner in sorted({owner for _, owner in (*changes.dropped, *changes.moved)}):
             lost = [key for key, loser in changes.dropped if loser == owner]
-            field.states[owner] = self.state_without(owner, lost, moved=changes.moved)
+            field.states[owner] = self.state_without(
+                owner, [*lost, *leaving.dropped], leaving.kinds, changes.moved
+            )
+        for owner in leaving.touched:
+            if owner not in field.states:
+                field.states[owner] = self.state_without(owner, leaving.dropped, leaving.kinds)
+        if replaced is not None:
+            field.states[replaced] = None
 
     def draw_thumbnail(self, field: ProcessedField) -> None:
         """Draw the small picture that reports and mosaics are made of."""

@@ -76,8 +76,11 @@ class FieldInstances(InstanceMap[FieldPlan]):
 
     def check(self, frame: Frame) -> None:
         """See `InstanceMap.check`; independent fields may have any size."""
-        if not self._independent:
-            check_size(frame, self._size)
+        if self._independent:
+            return
+        check_size(frame, self._size)
+        if self._size is None:
+            self._slots.check_field_size(frame.height_px, frame.width_px)
 
     def restore(self, records: SessionReader, removed: Collection[int]) -> None:
         for row in records.instances(arrays=False):

@@ -8,10 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge_mil.errors import SessionStateError
+from edge_mil.limits import MAX_MAP_CELLS
 from edge_mil.types import CellLayer, Float32Array, Region
-
-MAX_CELLS = 16_000_000
-"""Cells of a grid at most (64 MB): positions come from outside, and one may be far away."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,7 +53,7 @@ def to_grid(values: Mapping[str, float], extent: Callable[[str], Region | None])
     left, top = min(r.x_um for r in regions), min(r.y_um for r in regions)
     columns = [round((r.x_um - left) / width) for r in regions]
     rows = [round((r.y_um - top) / height) for r in regions]
-    if (max(rows) + 1) * (max(columns) + 1) > MAX_CELLS:
+    if (max(rows) + 1) * (max(columns) + 1) > MAX_MAP_CELLS:
         raise SessionStateError(
             f"The fields lie {max(columns)} columns and {max(rows)} rows of cells apart, too far "
             "for a map; remove the field whose position is wrong."

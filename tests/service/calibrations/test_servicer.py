@@ -225,34 +225,35 @@ def test_frames_that_do_not_do_change_nothing(client: Client, service: RunningSe
     assert stored(service).load("firm").digest == before
 
 
-def test_one_client_at_a_time_measures(channel: grpc.Channel, client: Client) -> None:
-    started, release = threading.Event(), threading.Event()
+def test_one_client_at_a_time_measures_a_calibration_and_an_idle_one_keeps_no_other_waiting(
+    channel: grpc.Channel, client: Client
+) -> None:
+    release = threading.Event()
 
     def requests() -> object:
         optics = pb.Optics(calibration_id="slow")
         kind = pb.CALIBRATION_KIND_FLAT_FIELD
         yield pb.CalibrateRequest(start=pb.CalibrateStart(kind=kind, optics=optics))
-        started.set()
         release.wait(30)
 
     call = rpc.CalibrationServiceStub(channel).Calibrate.future(requests())
-    started.wait(10)
     try:
         reasons = set()
         # The first call's start message may still be on its way.
         for _ in range(50):
             try:
-                client.calibrate("white-balance", "other", glass(1))
+                client.calibrate("white-balance", "slow", glass(1))
             except RemoteError as error:
                 reasons.add(error.reason)
                 break
             time.sleep(0.05)
         assert reasons == {"CALIBRATION_BUSY"}
+        client.calibrate("white-balance", "other", glass(1))
     finally:
         release.set()
     with pytest.raises(grpc.RpcError, match="no frames"):
         call.result(30)
-    client.calibrate("white-balance", "other", glass(1))
+    client.calibrate("white-balance", "slow", glass(1))
 
 
 START = pb.CalibrateRequest(

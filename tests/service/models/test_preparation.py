@@ -55,14 +55,16 @@ def served(tmp_path: Path) -> Iterator[Served]:
 
 def test_a_prepared_runner_takes_over_between_two_sessions(served: Served) -> None:
     async def work(hosts: SessionRegistry) -> None:
-        first = await hosts.create(served.bundle, SessionSettings(mpp=0.5))
-        writer = first.attach(takeover=False)
+        async with hosts.create(served.bundle, SessionSettings(mpp=0.5)) as first:
+            writer = hosts.attach(first, takeover=False)
         await served.preparations.select_engine(served.bundle, INT8)
         assert served.bundle.ready().precision == "fp32"
-        await hosts.create(served.bundle, SessionSettings(mpp=0.5))
+        async with hosts.create(served.bundle, SessionSettings(mpp=0.5)):
+            pass
         assert served.bundle.ready().precision == "fp32"
         first.detach(writer)
-        await hosts.create(served.bundle, SessionSettings(mpp=0.5))
+        async with hosts.create(served.bundle, SessionSettings(mpp=0.5)):
+            pass
         assert served.bundle.ready().precision == "int8"
 
     served.run(work)
@@ -72,7 +74,8 @@ def test_a_prepared_runner_takes_over_between_two_sessions(served: Served) -> No
 def test_precision_auto_measures_on_first_use_and_never_again(served: Served) -> None:
     async def work(hosts: SessionRegistry) -> None:
         await served.preparations.select_engine(served.bundle, RunnerRequest("auto", "auto"))
-        await hosts.create(served.bundle, SessionSettings(mpp=0.5))
+        async with hosts.create(served.bundle, SessionSettings(mpp=0.5)):
+            pass
 
     served.run(work)
     (kept,) = (served.folder / "tuned").glob("*.json")
@@ -105,7 +108,8 @@ def test_one_that_is_outside_of_the_bound_never_serves_and_the_reason_is_told(
 
     async def work(hosts: SessionRegistry) -> None:
         await served.preparations.select_engine(served.bundle, INT8)
-        await hosts.create(served.bundle, SessionSettings(mpp=0.5))
+        async with hosts.create(served.bundle, SessionSettings(mpp=0.5)):
+            pass
         assert served.bundle.ready().precision == "fp32"
         assert "outside of the bundle's bound" in served.bundle.info().detail
         assert served.bundle.info().state == "READY"

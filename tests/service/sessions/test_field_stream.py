@@ -226,7 +226,7 @@ def bad_fields() -> dict[str, tuple[pb.FieldHeader, bytes, str]]:
             small,
             "FRAME_INVALID",
         ),
-        "to be replaced": (header(replaces_sequence=1), raw, "NOT_THERE_YET"),
+        "replaces none": (header(replaces_sequence=77), raw, "FIELD_NOT_FOUND"),
     }
 
 

@@ -105,7 +105,16 @@ WRONG = {
         "BUNDLE_DIGEST_MISMATCH",
     ),
     "protocol": ({"protocol_version": "edge_mil.v9"}, Code.UNIMPLEMENTED, "PROTOCOL_VERSION"),
-    "expiry": ({"idle_timeout": Duration(seconds=5)}, Code.UNIMPLEMENTED, "NOT_THERE_YET"),
+    "endless expiry": (
+        {"idle_timeout": Duration(seconds=10**11)},
+        Code.INVALID_ARGUMENT,
+        "ARGUMENT_INVALID",
+    ),
+    "past expiry": (
+        {"idle_timeout": Duration(seconds=-1)},
+        Code.INVALID_ARGUMENT,
+        "ARGUMENT_INVALID",
+    ),
     "long label": ({"slide_label": "x" * 300}, Code.INVALID_ARGUMENT, "ARGUMENT_INVALID"),
     "outline": (
         {"tissue": [pb.Region(width_um=-1, height_um=1)]},

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from edge_mil.errors import ProtocolError, SessionFencedError
+from edge_mil.service.byte_budget import ByteBudget
 from edge_mil.service.sessions.field_stream import FieldStream
 from edge_mil.service.sessions.field_worker import FieldWorker
 from edge_mil.service.sessions.live_session import WriteLease
@@ -22,6 +23,11 @@ FIELD = pb.StreamFieldsRequest(
 SOON_S = 5.0
 
 
+def live() -> SimpleNamespace:
+    """Return all that a stream of rejected fields needs of a session."""
+    return SimpleNamespace(room=asyncio.Semaphore(6), detach=lambda _: None)
+
+
 def test_a_rule_broken_while_an_answer_is_sent_ends_the_stream() -> None:
     async def run() -> None:
         answered = asyncio.Event()
@@ -32,7 +38,7 @@ def test_a_rule_broken_while_an_answer_is_sent_ends_the_stream() -> None:
             yield pb.StreamFieldsRequest()
 
         with ThreadPoolExecutor(1) as decoders:
-            stream = FieldStream(SimpleNamespace(), WriteLease(), FieldWorker(decoders))
+            stream = FieldStream(live(), WriteLease(), FieldWorker(decoders), ByteBudget(1 << 20))
             responses = stream.responses(requests(), pb.StreamReady())
             assert (await anext(responses)).HasField("ready")
             assert (await anext(responses)).result.error.reason == "NOT_THERE_YET"
@@ -53,7 +59,7 @@ def test_a_session_lost_while_an_answer_is_sent_ends_the_stream() -> None:
 
         lease = WriteLease()
         with ThreadPoolExecutor(1) as decoders:
-            stream = FieldStream(SimpleNamespace(), lease, FieldWorker(decoders))
+            stream = FieldStream(live(), lease, FieldWorker(decoders), ByteBudget(1 << 20))
             responses = stream.responses(requests(), pb.StreamReady())
             await anext(responses)
             await anext(responses)

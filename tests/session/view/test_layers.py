@@ -68,7 +68,7 @@ def test_a_field_far_away_makes_the_mosaic_coarse_and_not_large(model: Model) ->
     with Session(model, MPP) as session:
         session.add(field(SLIDE, 0, 0))
         there = field(SLIDE, 0, 0)
-        session.add(Frame(there.pixels, 5e8, 5e8))
+        session.add(Frame(there.pixels, 9e5, 9e5))
         seen = session.mosaic()
     assert seen is not None
     assert max(seen.pixels.shape) <= 4097
