@@ -45,6 +45,8 @@ class Verdict(enum.IntEnum):
     UNLOCATED = 7
     OUT_OF_DISTRIBUTION = 8
     DROPPED = 9
+    WRONG_LIGHT = 20
+    NOISY = 21
 
 
 REFUSED = frozenset(
@@ -55,6 +57,8 @@ REFUSED = frozenset(
         Verdict.UNLOCATED,
         Verdict.OUT_OF_DISTRIBUTION,
         Verdict.DROPPED,
+        Verdict.WRONG_LIGHT,
+        Verdict.NOISY,
     }
 )
 """Verdicts after which another frame of the same place may be accepted."""
@@ -318,6 +322,8 @@ class FieldResult:
         timings_s: Seconds by stage: receive, queue, decode, gate, extract, fold, commit.
         as_of: Last field that the score covers, where the head is scored in the background;
             None: this one.
+        light: Whether the empty glass seen so far agrees with the background: unproven, agrees or
+            contradicted; "" where it is not checked.
     """
 
     sequence: int
@@ -332,6 +338,7 @@ class FieldResult:
     cells_held: int = 0
     timings_s: dict[str, float] = field(default_factory=dict)
     as_of: int | None = None
+    light: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

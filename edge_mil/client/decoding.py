@@ -48,6 +48,7 @@ def session_info(message: pb.Session) -> SessionInfo:
         created_s=epoch_seconds(message.create_time),
         calibration=message.calibration_id,
         calibration_digest=message.calibration_digest,
+        light=message.light,
     )
 
 
@@ -63,6 +64,7 @@ def score_info(
         bundle=bundle,
         state=state,
         heartbeat=heartbeat,
+        light=message.light,
     )
 
 
@@ -80,6 +82,7 @@ def field_info(message: pb.FieldSummary) -> FieldInfo:
             cells_added=message.cells_added,
             cells_improved=message.cells_improved,
             cells_held=message.cells_held,
+            light=message.score.light,
         ),
         cells=message.cells,
         x_um=message.stage_x_um if message.HasField("stage_x_um") else None,

@@ -80,6 +80,8 @@ class SessionInfo:
         created_s: Seconds since the epoch.
         calibration: Name of the calibration that it runs under; "" for none.
         calibration_digest: Digest of the same.
+        light: Whether the empty glass seen agrees with the background: unproven, agrees or
+            contradicted; "" where it is not checked.
     """
 
     session_id: str
@@ -97,6 +99,7 @@ class SessionInfo:
     created_s: float
     calibration: str = ""
     calibration_digest: str = ""
+    light: str = ""
 
     @property
     def last_sequence(self) -> int:
@@ -121,6 +124,8 @@ class ScoreInfo:
         bundle: Digest of the bundle.
         state: State of the session, from `watch`; "" elsewhere.
         heartbeat: Whether nothing changed, and the service only says that it is there.
+        light: Whether the empty glass seen agrees with the background: unproven, agrees or
+            contradicted; "" where it is not checked.
     """
 
     score: SlideScore | None
@@ -130,6 +135,7 @@ class ScoreInfo:
     bundle: str
     state: str = ""
     heartbeat: bool = False
+    light: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -174,10 +174,13 @@ class Session(SessionQueries):
             state.instances.commit(plan)
         state.bag = bag
         state.revision += bool(field.states)
-        result = field.result(scored, state.revision, bag.fields, state.instances.coverage())
+        meta = {REVISION: str(state.revision), **state.light.note(field.light)}
+        result = field.result(
+            scored, state.revision, bag.fields, state.instances.coverage(), state.light.state
+        )
         answer = write_answer(result)
         runner, event = state.runners.note(sequence, field.runner)
-        meta = {REVISION: str(state.revision), **runner}
+        meta.update(runner)
         if state.frame_size is None and not plan.rejected and not self.settings.independent:
             state.frame_size = (frame.height_px, frame.width_px)
             meta[FRAME_SIZE] = json.dumps(state.frame_size)
@@ -287,6 +290,7 @@ class Session(SessionQueries):
             verdicts=dict(state.verdicts),
             last_sequence=state.answers.last,
             closed=state.closed,
+            light=state.light.state,
         )
         self._board.put(status, scored)
 

@@ -32,6 +32,8 @@ class SessionSettings:
             releases that had none.
         allow_enlargement: Cells are also cut from a camera more than 1.5 times coarser than the
             model. Their detail is missing, and the user accepted that.
+        accept_light: Fields whose light contradicts the background are counted, as the user asked;
+            the session's state still says so.
         area: The part of the slide that is read, stage µm; None: all of it.
         tissue: Outline of the tissue where it is known, stage µm.
         slide_label: The client's name for the slide; never logged.
@@ -53,6 +55,7 @@ class SessionSettings:
     background: tuple[float, ...] | None = None
     gates: Mapping[str, float] | None = None
     allow_enlargement: bool = False
+    accept_light: bool = False
     area: Region | None = None
     tissue: tuple[Region, ...] = ()
     slide_label: str = ""

@@ -21,6 +21,7 @@ from edge_mil.client import Client, ClientSession, ModelInfo, SessionInfo, tune_
 from edge_mil.errors import RemoteError, ServiceUnavailableError, UsageError
 from edge_mil.protocols import Camera
 from edge_mil.types import RESEARCH_USE_ONLY
+from edge_mil.verdict_text import LIGHT_TEXT
 
 DEFAULT_SERVER = "127.0.0.1:50051"
 CONNECT_S = 10.0
@@ -89,6 +90,11 @@ def add_parser(subparsers: Subparsers) -> None:
         action="store_true",
         help="also take pixels that are more than 1.5 times the model's",
     )
+    add(
+        "--accept-light",
+        action="store_true",
+        help="count fields whose light contradicts the background; the score still says so",
+    )
     add_json(parser)
     add_faults(parser)
     parser.set_defaults(run=run)
@@ -155,6 +161,7 @@ def _open_session(client: Client, camera: Camera, arguments: argparse.Namespace)
         mpp=mpp,
         independent=arguments.independent,
         allow_enlargement=arguments.allow_enlargement,
+        accept_light=arguments.accept_light,
         calibration=calibration,
         stage=stage_frame(camera),
         tissue=outline(camera, model, arguments.allow_enlargement),
@@ -216,6 +223,7 @@ def _document(info: SessionInfo, errors: tuple[str, ...]) -> dict[str, object]:
         "session": info.session_id,
         "fields": dict(info.fields),
         "coverage": info.coverage,
+        "light": info.light,
         "notice": RESEARCH_USE_ONLY,
     }
     if errors:
@@ -231,6 +239,7 @@ def _print(info: SessionInfo, seconds: float, answered: int) -> None:
         ("fields", f"{counts or 'none'} ({answered / max(seconds, 1e-9):.1f} per second)"),
         ("instances", str(info.instances)),
         ("coverage", f"{info.coverage:.1%} of the tissue known"),
+        *((("light", LIGHT_TEXT[info.light]),) if info.light in LIGHT_TEXT else ()),
     ]
     if info.score is None:
         rows.append(("score", "none yet: no tissue was seen"))

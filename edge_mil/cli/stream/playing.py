@@ -12,7 +12,7 @@ from edge_mil.cli.console import terminal_console
 from edge_mil.client import ClientSession, FieldStream, StreamSummary
 from edge_mil.protocols import Camera
 from edge_mil.types import REFUSED, FieldResult, Frame, Verdict
-from edge_mil.verdict_text import unlocated_sentence, verdict_sentence
+from edge_mil.verdict_text import light_sentence, unlocated_sentence, verdict_sentence
 
 if TYPE_CHECKING:
     from rich.status import Status
@@ -27,6 +27,7 @@ class Playback:
         self._began = time.monotonic()
         self._answered = 0
         self._status: Status | None = None
+        self._said: set[str] = set()
 
     @property
     def seconds(self) -> float:
@@ -71,6 +72,8 @@ class Playback:
             )
         if result.verdict is Verdict.UNLOCATED:
             say(unlocated_sentence(result.measures))
+        if result.verdict is Verdict.WRONG_LIGHT:
+            self._say_once(light_sentence(result.measures))
         if self._status is not None:
             rate, words = self._answered / max(self.seconds, 1e-9), result.verdict.name
             if result.verdict in REFUSED:
@@ -79,6 +82,16 @@ class Playback:
                 f"{self._answered} fields, {rate:.1f}/s, coverage {result.coverage:.0%}, "
                 f"{_headline(result)}, {words}"
             )
+
+    def _say_once(self, line: str) -> None:
+        """Print a line that many fields in a row would repeat."""
+        if line not in self._said and len(self._said) < MAX_REMEMBERED_LINES:
+            self._said.add(line)
+            say(line)
+
+
+MAX_REMEMBERED_LINES = 100
+"""Different lines that are printed at most."""
 
 
 def say(line: str) -> None:

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from edge_mil.imaging.quality.spectrum import FieldSpectrum, coefficient_counts
+from edge_mil.imaging.quality.spectrum import (
+    NOISE_BAND,
+    NOISE_MARGIN,
+    FieldSpectrum,
+    coefficient_counts,
+)
 from edge_mil.types import Float32Array, UInt8Array
-
-NOISE_BAND = 9
-"""Band of the corners of the spectrum, which no lens fills."""
-
-NOISE_MARGIN = 1.1
-"""Factor of the noise that is subtracted: a mean of a few blocks is itself inexact."""
 
 FLOOR_SHARE, FLOOR_POWER = 0.1, 0.03
 """Least corrected power: this share of the noise plus this power, grey levels squared, so that no

@@ -15,6 +15,7 @@ from edge_mil.imaging.quality.focus import (
     noise_corrected,
 )
 from edge_mil.imaging.quality.gate_settings import GateSettings
+from edge_mil.imaging.quality.light import LightReading, brightest, read_light
 from edge_mil.imaging.quality.motion import displacement_px, motion_features
 from edge_mil.imaging.quality.saturation import clipped
 from edge_mil.imaging.quality.spectrum import field_spectrum, tissue_blocks
@@ -63,21 +64,41 @@ class GateResult:
 class FrameGate:
     """The gates of one session, or of `edge-mil judge`; stateless, its thresholds are fixed."""
 
-    def __init__(self, settings: GateSettings, tissue: TissueTest) -> None:
-        self._settings = settings
-        self._tissue = tissue
+    def __init__(
+        self, settings: GateSettings, tissue: TissueTest, *, calibrated: bool = False
+    ) -> None:
+        """Set what is the same for all fields.
+
+        Args:
+            settings: The thresholds.
+            tissue: The tissue test, with the background.
+            calibrated: The background was measured, so that brighter glass contradicts it too.
+        """
+        self._settings, self._tissue, self._calibrated = settings, tissue, calibrated
 
     @property
     def settings(self) -> GateSettings:
         return self._settings
 
     def saturation(self, raw: UInt8Array) -> Measure:
-        """Return the share of clipped pixels of a field as the camera gave it (h, w, 3)."""
+        """Return the share of clipped pixels of a field as the camera gave it (h, w, 3).
+
+        Of a field that is too dark: the share of black pixels, or the brightest level.
+        """
         shares = clipped(raw)
         if shares.black > self._settings.max_black_share:
             return Measure("black_share", shares.black, self._settings.max_black_share, False)
+        least = self._settings.min_brightest_share * max(self._tissue.background)
+        level = brightest(raw)
+        if level < least:
+            return Measure("brightest", level, least, False)
         limit = self._settings.max_clipped_share
         return Measure("clipped_share", shares.share, limit, shares.share <= limit)
+
+    def light(self, pixels: UInt8Array) -> LightReading:
+        """Compare the light of a field (h, w, 3), after the corrections, with the background."""
+        limit = self._settings.max_dark_glass
+        return read_light(pixels, self._tissue, limit, calibrated=self._calibrated)
 
     def evaluate(
         self,
@@ -105,10 +126,10 @@ class FrameGate:
         moved = [] if math.isnan(displacement) else [Measure("displacement_px", displacement)]
         if spectrum is None:
             return GateResult(None, tuple(moved), sharpness, empty=True, judged=False)
-        structured = spectrum.deviation >= settings.min_contrast
+        structured = spectrum.contrast >= settings.min_contrast
         measures = [
             *moved,
-            Measure("contrast", spectrum.deviation, settings.min_contrast, structured),
+            Measure("contrast", spectrum.contrast, settings.min_contrast, structured),
             Measure("sharpness", sharpness),
         ]
         if not structured or len(blocks) < MIN_BLOCKS:

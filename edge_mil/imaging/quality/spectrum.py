@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from edge_mil.imaging.tissue import TissueTest
-from edge_mil.types import Float32Array, Int64Array, UInt8Array
+from edge_mil.types import Float32Array, Float64Array, Int64Array, UInt8Array
 
 BLOCK_PX = 64
 """Side of a block: its spectrum begins at 1/64 cycle per pixel, where a disc of confusion of 12
@@ -43,6 +43,12 @@ WEIGHT_EXPONENT = 0.5
 """A block counts with its coarse power to minus this: one edge of the tissue, with its one
 direction, must not dominate the field (fibres of bone beside glass passed for motion)."""
 
+NOISE_BAND = BANDS - 1
+"""Band of the corners of the spectrum, which no lens fills."""
+
+NOISE_MARGIN = 1.1
+"""Factor of the noise that is subtracted: a mean of a few blocks is itself inexact."""
+
 COARSE_BANDS = slice(1, 4)
 """Bands of the coarse power."""
 
@@ -58,12 +64,13 @@ class FieldSpectrum:
         power: Weighted mean power of a coefficient, grey levels squared (white noise of
             deviation s gives s^2), by band and direction, float32 (BANDS, DIRECTIONS).
         blocks: Number of blocks that it is the mean of.
-        deviation: Mean of the standard deviations of those blocks, grey levels.
+        contrast: Mean of the standard deviations of those blocks, without the sensor's noise and
+            without the slope of the light across a block, grey levels: 0 for even grey.
     """
 
     power: Float32Array
     blocks: int
-    deviation: float
+    contrast: float
 
 
 def tissue_blocks(
@@ -124,6 +131,7 @@ def field_spectrum(blocks: UInt8Array) -> FieldSpectrum | None:
     # Periodograms: mean off, Hann window, DFT, squared real and imaginary parts.
     rich = blocks[richest].astype(np.float32)
     rich -= rich.mean(axis=(1, 2), keepdims=True)
+    variance = _variance_about_plane(rich)
     rich *= window
     for block in rich:
         cv2.dft(block, dst=block)
@@ -136,11 +144,24 @@ def field_spectrum(blocks: UInt8Array) -> FieldSpectrum | None:
     coarse = _product(periodograms, coarse_binning).ravel()
     weights = (coarse + MIN_COARSE_POWER) ** -WEIGHT_EXPONENT
     mean = _product(binning, _product((weights / weights.sum())[None], periodograms).T)
-    return FieldSpectrum(
-        mean.reshape(BANDS, DIRECTIONS),
-        count,
-        float(deviations[richest].mean()),
-    )
+    power = mean.reshape(BANDS, DIRECTIONS)
+    # Without the sensor's noise, whose variance is the power of the corners.
+    corners = coefficient_counts()[NOISE_BAND]
+    noise = float((power[NOISE_BAND] * corners).sum() / corners.sum())
+    contrast = math.sqrt(max(0.0, float(np.sqrt(variance).mean()) ** 2 - NOISE_MARGIN * noise))
+    return FieldSpectrum(power, count, contrast)
+
+
+def _variance_about_plane(blocks: Float32Array) -> Float64Array:
+    """Return the variance of each block (n, h, w) of mean 0 about the plane that fits it best."""
+    ramp = np.arange(BLOCK_PX, dtype=np.float32) - np.float32((BLOCK_PX - 1) / 2)
+    squares = float((ramp**2).sum()) * BLOCK_PX
+    # The two slopes are orthogonal, so each takes its own share of the variance.
+    down = (blocks.sum(axis=2) * ramp).sum(axis=1, dtype=np.float64)
+    across = (blocks.sum(axis=1) * ramp).sum(axis=1, dtype=np.float64)
+    whole = np.einsum("nyx,nyx->n", blocks, blocks, dtype=np.float64)
+    variance: Float64Array = (whole - (down**2 + across**2) / squares) / (BLOCK_PX * BLOCK_PX)
+    return np.maximum(variance, 0.0)
 
 
 def _product(a: Float32Array, b: Float32Array) -> Float32Array:

@@ -21,6 +21,7 @@ def session_message(
     message.fields_accepted = status.verdicts.get(Verdict.ACCEPTED, 0)
     message.revision = status.revision
     message.coverage = status.coverage
+    message.light = status.light
     message.score.CopyFrom(score_message(status))
     for verdict in sorted(status.verdicts):
         message.verdicts.add(verdict=encode_verdict(verdict), count=status.verdicts[verdict])
@@ -44,6 +45,7 @@ def score_message(status: SessionStatus) -> pb.Score:
         fields=status.fields_held,
         coverage=status.coverage,
         as_of_sequence=status.last_sequence if status.as_of is None else status.as_of,
+        light=status.light,
     )
 
 
@@ -63,6 +65,7 @@ def field_message(record: FieldRecord) -> pb.FieldSummary:
             fields=result.fields_held,
             coverage=result.coverage,
             as_of_sequence=result.sequence if result.as_of is None else result.as_of,
+            light=result.light,
         ),
         measures=[encode_measure(measure) for measure in result.measures],
         width_um=record.width_um,

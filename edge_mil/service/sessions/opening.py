@@ -66,6 +66,7 @@ def settings_of(
         mpp_source=source,
         independent=request.independent,
         allow_enlargement=request.allow_enlargement,
+        accept_light=request.accept_light,
         stage=not request.stage.absent,
         stage_affine=_stage_affine(request.stage, calibration, mpp),
         calibration_id=calibration.name if calibration else "",

@@ -42,6 +42,7 @@ def session_report(session: Session) -> bytes:
         "score": status.score.as_json() if status.score else None,
         "instances": status.instances,
         "coverage": status.coverage,
+        "light": status.light,
         "revision": status.revision,
         "fields": {verdict.name: count for verdict, count in status.verdicts.items()},
         "records": [_record(record) for record in session.fields()],
