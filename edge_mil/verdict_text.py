@@ -76,6 +76,7 @@ MEASURE_TEXT: Mapping[str, str] = MappingProxyType(
         "contrast": "contrast",
         "stillness": "stillness",
         "focus": "focus",
+        "blurred_cells": "cells left out as blurred",
         "sharpness": "sharpness",
         "displacement_px": "moved by, px",
         "feature_distance": "distance from the model's tissue",

@@ -22,6 +22,10 @@ logarithm of 0 is taken. Rounding to whole grey levels alone has a power of 1/12
 SECTOR_FLOOR = 1.5
 """Factor of the floor in a sector: with fewer coefficients than a ring its mean scatters more."""
 
+FOCUS_WEIGHTS = (12.4, 2.5, 4.4)
+FOCUS_OFFSET = 7.2
+"""Of `focus_features`: a logistic regression by `tests/benchmarks/gates/fit_weights.py`."""
+
 LAG_PX = 2
 """Distance of the two pixels whose difference is measured: a camera's pixel is often finer than
 its lens resolves, so the difference of neighbours is mostly noise."""
@@ -87,6 +91,16 @@ def focus_features(contrast: Contrast) -> tuple[float, float, float]:
     rings = contrast.rings
     steepest = float(np.diff(rings)[2:6].min())
     return steepest, float(rings[5] - rings[2]), float(rings[5] - contrast.floor)
+
+
+def focus_log_odds(contrast: Contrast) -> float:
+    """Return the log odds that a field is in focus."""
+    return log_odds(focus_features(contrast), FOCUS_WEIGHTS, FOCUS_OFFSET)
+
+
+def log_odds(features: tuple[float, ...], weights: tuple[float, ...], offset: float) -> float:
+    """Return the log odds of a logistic regression."""
+    return offset + sum(w * x for w, x in zip(weights, features, strict=True))
 
 
 def box_sharpness(grey: UInt8Array) -> float:

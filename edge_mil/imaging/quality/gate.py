@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from edge_mil.imaging.quality.cell_focus import CellFocus
 from edge_mil.imaging.quality.focus import (
     Contrast,
-    focus_features,
+    focus_log_odds,
+    log_odds,
     mean_sharpness,
     noise_corrected,
 )
@@ -18,19 +20,11 @@ from edge_mil.imaging.quality.gate_settings import GateSettings
 from edge_mil.imaging.quality.light import LightReading, brightest, read_light
 from edge_mil.imaging.quality.motion import displacement_px, motion_features
 from edge_mil.imaging.quality.saturation import clipped
-from edge_mil.imaging.quality.spectrum import field_spectrum, tissue_blocks
+from edge_mil.imaging.quality.spectrum import MIN_BLOCKS, field_spectrum, tissue_blocks
 from edge_mil.imaging.tissue import TissueTest
 from edge_mil.types import Measure, UInt8Array, Verdict
 
 __all__ = ["FrameGate", "GateResult", "GateSettings"]
-
-MIN_BLOCKS = 12
-"""Tissue blocks from which a field is judged; one of 224 x 224 pixels has 16. With one to eight
-blocks at the soft margin of the tissue one sharp field in ten was refused."""
-
-FOCUS_WEIGHTS = (12.4, 2.5, 4.4)
-FOCUS_OFFSET = 7.2
-"""Of `focus_features`: a logistic regression by `tests/benchmarks/gates/fit_weights.py`."""
 
 STILL_WEIGHTS = (12.4, 2.9, 5.4, -10.8, -8.3, -1.2, 5.7)
 STILL_OFFSET = 8.9
@@ -100,6 +94,26 @@ class FrameGate:
         limit = self._settings.max_dark_glass
         return read_light(pixels, self._tissue, limit, calibrated=self._calibrated)
 
+    def cell_focus(
+        self, pixels: UInt8Array, blurred: bool, grey: UInt8Array | None = None
+    ) -> CellFocus:
+        """Return what judges the cells of a field one by one.
+
+        Args:
+            pixels: RGB uint8 (h, w, 3), as `evaluate` got them.
+            blurred: Whether `evaluate` calls the field as a whole BLURRED.
+            grey: `pixels` in grey, uint8 (h, w), where it was computed already.
+        """
+        return CellFocus(
+            pixels,
+            self._tissue,
+            min_focus=self._settings.min_focus,
+            doubt=self._settings.cell_doubt,
+            min_contrast=self._settings.min_contrast,
+            blurred=blurred,
+            grey=grey,
+        )
+
     def evaluate(
         self,
         pixels: UInt8Array,
@@ -138,8 +152,8 @@ class FrameGate:
         min_stillness = settings.min_stillness
         if displacement >= settings.moving_px:
             min_stillness += settings.doubt
-        stillness = _log_odds(motion_features(contrast), STILL_WEIGHTS, STILL_OFFSET)
-        focus = _log_odds(focus_features(contrast), FOCUS_WEIGHTS, FOCUS_OFFSET)
+        stillness = log_odds(motion_features(contrast), STILL_WEIGHTS, STILL_OFFSET)
+        focus = focus_log_odds(contrast)
         measures += [
             Measure("stillness", stillness, min_stillness, stillness >= min_stillness),
             Measure("focus", focus, settings.min_focus, focus >= settings.min_focus),
@@ -152,8 +166,4 @@ class FrameGate:
 
 def _looks_moved(contrast: Contrast) -> bool:
     """Say whether a field that is not sharp lost its contrast in one direction."""
-    return _log_odds(motion_features(contrast), MOVING_WEIGHTS, MOVING_OFFSET) > 0.0
-
-
-def _log_odds(features: tuple[float, ...], weights: tuple[float, ...], offset: float) -> float:
-    return offset + sum(w * x for w, x in zip(weights, features, strict=True))
+    return log_odds(motion_features(contrast), MOVING_WEIGHTS, MOVING_OFFSET) > 0.0

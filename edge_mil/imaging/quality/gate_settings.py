@@ -10,7 +10,7 @@ from types import MappingProxyType
 from edge_mil.errors import CalibrationError
 
 REFUSES_NOTHING: Mapping[str, float] = MappingProxyType(
-    {"min_brightest_share": 0.0, "max_dark_glass": 1.0}
+    {"min_brightest_share": 0.0, "max_dark_glass": 1.0, "cell_doubt": 1e6}
 )
 """Threshold that release 0.1.0 did not have -> value at which it refuses nothing."""
 
@@ -28,6 +28,8 @@ class GateSettings:
         max_black_share: Share of pixels in plateaus of black.
         min_focus: Log odds that the field is in focus (`quality/focus.py`).
         min_stillness: Log odds that the field did not move (`quality/motion.py`).
+        cell_doubt: Log odds by which a cell must be more blurred than `min_focus` to be left out of
+            a field in focus, and sharper to be used of one that is not.
         moving_px: Displacement since the frame before from which `doubt` applies, pixels.
         doubt: Log odds that are added to `min_stillness` after such a displacement.
         min_contrast: Standard deviation of grey levels in the richer tissue blocks, without the
@@ -49,6 +51,7 @@ class GateSettings:
     moving_px: float = 4.0
     doubt: float = 1.0
     min_contrast: float = 4.0
+    cell_doubt: float = 2.0
     min_brightest_share: float = 0.4
     max_dark_glass: float = 0.05
 

@@ -33,6 +33,10 @@ SMALL_BLOCKS = 4
 THINNING_SMALL, THINNING_LARGE, LARGE_PX = 4, 8, 2_000_000
 """Every fourth pixel is tested for tissue, in a field of more than two million every eighth."""
 
+MIN_BLOCKS = 12
+"""Tissue blocks from which a field is judged; one of 224 x 224 pixels has 16. With one to eight
+blocks at the soft margin of the tissue one sharp field in ten was refused."""
+
 MIN_BLOCK_SHARE = 0.05
 """Share of tissue pixels from which a block is used."""
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from edge_mil.imaging.correction.noise import NoiseReduction
 from edge_mil.imaging.correction.shading import ShadingCorrection
+from edge_mil.imaging.quality.cell_focus import BlurTest
 from edge_mil.imaging.quality.gate import FrameGate
 from edge_mil.imaging.quality.light import LIGHT_ON_DARK, NOTHING_READ, LightReading
 from edge_mil.types import Frame, Measure, UInt8Array, Verdict
@@ -34,6 +35,7 @@ class GatedFrame:
             little tissue.
         measures: Every number with its threshold.
         light: What it says of the light; nothing where that is not checked.
+        blurred: Whether the cell in a box of the frame is out of focus; None where all are refused.
         empty: Whether it shows nothing with structure, whatever its colour.
     """
 
@@ -41,6 +43,7 @@ class GatedFrame:
     verdict: Verdict | None
     measures: tuple[Measure, ...]
     light: LightReading = NOTHING_READ
+    blurred: BlurTest | None = None
     empty: bool = False
 
     @property
@@ -116,10 +119,12 @@ class FieldGate:
         frame = dataclasses.replace(frame, grey=_grey(frame))
         result = self._gate.evaluate(frame.pixels, self._comparable(frame, before), frame.grey)
         self._remember(frame)
+        # Before the noise is smoothed: smoothing would change what is measured.
+        focus = self._gate.cell_focus(frame.pixels, result.verdict is Verdict.BLURRED, frame.grey)
         if self._noise is not None:
             frame = dataclasses.replace(frame, pixels=self._noise.apply(frame.pixels), grey=None)
         measures = (saturation, *light.measures, *result.measures)
-        return GatedFrame(frame, result.verdict, measures, light, result.empty)
+        return GatedFrame(frame, result.verdict, measures, light, focus.is_blurred, result.empty)
 
     def _comparable(self, frame: Frame, previous: _PreviousFrame | None) -> UInt8Array | None:
         """Return the previous frame in grey, where it was taken just now at the same position.

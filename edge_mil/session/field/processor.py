@@ -169,7 +169,7 @@ class FieldProcessor:
         if placement.verdict is not None:
             plan = rejected(placement.verdict, placement.measures)
         else:
-            plan = self._instances.plan(field.sequence, field.frame, placement)
+            plan = self._instances.plan(field.sequence, field.frame, placement, gated.blurred)
         named = {measure.name for measure in plan.measures}
         measures = (*(m for m in gated.measures if m.name not in named), *plan.measures)
         if plan.verdict is Verdict.BLANK:
@@ -179,7 +179,10 @@ class FieldProcessor:
             # Of the colour of tissue, and without any structure: no tissue is so even.
             field.plan = rejected(Verdict.BLANK, measures)
             return
-        elif gated.verdict is not None:
+        elif plan.verdict is Verdict.BLURRED:
+            field.plan = rejected(Verdict.BLURRED, measures)
+            return
+        elif gated.verdict is not None and not self._partly_sharp(gated, plan):
             field.plan = rejected(gated.verdict, measures)
             return
         else:
@@ -273,6 +276,13 @@ class FieldProcessor:
             [new_key.get((row.instance_key, row.sequence), row.instance_key) for row in held]
         )
         return self._state(self._model.attend(features, order))
+
+    @staticmethod
+    def _partly_sharp(gated: GatedFrame, plan: InstancePlan) -> bool:
+        """Say whether a field that is blurred as a whole brings cells that are sharp."""
+        brings = plan.added or plan.improved or plan.changes.parts
+        named = {measure.name for measure in plan.measures}
+        return gated.verdict is Verdict.BLURRED and "blurred_cells" in named and bool(brings)
 
     def _channel_order(self, frame: Frame) -> tuple[Measure, ...]:
         reference: Reference | None = self._model.reference
