@@ -22,8 +22,8 @@ logarithm of 0 is taken. Rounding to whole grey levels alone has a power of 1/12
 SECTOR_FLOOR = 1.5
 """Factor of the floor in a sector: with fewer coefficients than a ring its mean scatters more."""
 
-FOCUS_WEIGHTS = (12.4, 2.5, 4.4)
-FOCUS_OFFSET = 7.2
+FOCUS_WEIGHTS = (12.1, 5.1, 1.3)
+FOCUS_OFFSET = 21.4
 """Of `focus_features`: a logistic regression by `tests/benchmarks/gates/fit_weights.py`."""
 
 LAG_PX = 2

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from edge_mil.imaging.quality.blocking import blocking
 from edge_mil.imaging.quality.cell_focus import CellFocus
+from edge_mil.imaging.quality.echo import echo_strength
 from edge_mil.imaging.quality.focus import (
     Contrast,
     focus_log_odds,
@@ -26,12 +28,12 @@ from edge_mil.types import Measure, UInt8Array, Verdict
 
 __all__ = ["FrameGate", "GateResult", "GateSettings"]
 
-STILL_WEIGHTS = (12.4, 2.9, 5.4, -10.8, -8.3, -1.2, 5.7)
-STILL_OFFSET = 8.9
+STILL_WEIGHTS = (8.4, 0.8, 3.7, -5.1, -3.2, -1.9, -0.2, -9.4, -1.6)
+STILL_OFFSET = 15.8
 """Of `motion_features`, fitted in the same way."""
 
-MOVING_WEIGHTS = (5.2, 1.2, 1.9, 12.2, 8.1, -1.7, -12.0)
-MOVING_OFFSET = -3.3
+MOVING_WEIGHTS = (6.8, 0.5, 0.2, 11.6, 4.5, -1.3, -12.2, 11.6, 1.6)
+MOVING_OFFSET = -6.9
 """Of `motion_features`: moved rather than out of focus, for fields that are refused."""
 
 
@@ -40,7 +42,8 @@ class GateResult:
     """Verdict of the gates on one field.
 
     Attributes:
-        verdict: MOVING, BLURRED, or None where the field passes or shows too little to judge.
+        verdict: NOISY, MOVING, BLURRED, or None where the field passes or shows too little to
+            judge.
         measures: Every number with its threshold.
         sharpness: Noise-corrected contrast of the tissue, grey levels squared; 0 without tissue.
             It compares images of one place, refused ones too.
@@ -88,6 +91,11 @@ class FrameGate:
             return Measure("brightest", level, least, False)
         limit = self._settings.max_clipped_share
         return Measure("clipped_share", shares.share, limit, shares.share <= limit)
+
+    def blocking(self, raw: UInt8Array) -> Measure:
+        """Return how strongly JPEG's blocks show in a field as the camera gave it (h, w, 3)."""
+        strength, limit = blocking(raw, self._tissue), self._settings.max_blocking
+        return Measure("blocking", strength, limit, strength <= limit)
 
     def light(self, pixels: UInt8Array) -> LightReading:
         """Compare the light of a field (h, w, 3), after the corrections, with the background."""
@@ -140,30 +148,35 @@ class FrameGate:
         moved = [] if math.isnan(displacement) else [Measure("displacement_px", displacement)]
         if spectrum is None:
             return GateResult(None, tuple(moved), sharpness, empty=True, judged=False)
+        noise = spectrum.white_noise
         structured = spectrum.contrast >= settings.min_contrast
         measures = [
             *moved,
             Measure("contrast", spectrum.contrast, settings.min_contrast, structured),
             Measure("sharpness", sharpness),
+            Measure("noise", noise, settings.max_noise, noise <= settings.max_noise),
         ]
+        if noise > settings.max_noise:
+            return GateResult(Verdict.NOISY, tuple(measures), sharpness, empty=False, judged=True)
         if not structured or len(blocks) < MIN_BLOCKS:
             return GateResult(None, tuple(measures), sharpness, empty=not structured, judged=False)
-        contrast = noise_corrected(spectrum)
+        contrast, echo = noise_corrected(spectrum), echo_strength(spectrum)
         min_stillness = settings.min_stillness
         if displacement >= settings.moving_px:
             min_stillness += settings.doubt
-        stillness = log_odds(motion_features(contrast), STILL_WEIGHTS, STILL_OFFSET)
+        stillness = log_odds(motion_features(contrast, echo), STILL_WEIGHTS, STILL_OFFSET)
         focus = focus_log_odds(contrast)
         measures += [
+            Measure("echo", echo),
             Measure("stillness", stillness, min_stillness, stillness >= min_stillness),
             Measure("focus", focus, settings.min_focus, focus >= settings.min_focus),
         ]
         verdict = None
         if stillness < min_stillness or focus < settings.min_focus:
-            verdict = Verdict.MOVING if _looks_moved(contrast) else Verdict.BLURRED
+            verdict = Verdict.MOVING if _looks_moved(contrast, echo) else Verdict.BLURRED
         return GateResult(verdict, tuple(measures), sharpness, empty=False, judged=True)
 
 
-def _looks_moved(contrast: Contrast) -> bool:
-    """Say whether a field that is not sharp lost its contrast in one direction."""
-    return log_odds(motion_features(contrast), MOVING_WEIGHTS, MOVING_OFFSET) > 0.0
+def _looks_moved(contrast: Contrast, echo: float) -> bool:
+    """Say whether a field that is not sharp was moved: it lost contrast in one direction."""
+    return log_odds(motion_features(contrast, echo), MOVING_WEIGHTS, MOVING_OFFSET) > 0.0

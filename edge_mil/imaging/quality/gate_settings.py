@@ -10,7 +10,13 @@ from types import MappingProxyType
 from edge_mil.errors import CalibrationError
 
 REFUSES_NOTHING: Mapping[str, float] = MappingProxyType(
-    {"min_brightest_share": 0.0, "max_dark_glass": 1.0, "cell_doubt": 1e6}
+    {
+        "min_brightest_share": 0.0,
+        "max_noise": 1e6,
+        "max_blocking": 1e6,
+        "max_dark_glass": 1.0,
+        "cell_doubt": 1e6,
+    }
 )
 """Threshold that release 0.1.0 did not have -> value at which it refuses nothing."""
 
@@ -37,6 +43,10 @@ class GateSettings:
             fields have 8.6 and more, even grey of any level less than 1.
         min_brightest_share: Brightest level of a field, as a share of the background's, below which
             it is under-exposed. Good real fields have 0.6 and more.
+        max_noise: White noise in grey, standard deviation, grey levels, above which detail is
+            hidden: 8.5 is noise of 13 levels in each channel.
+        max_blocking: Strength of JPEG's blocks (`quality/blocking.py`) above which the compression
+            hides detail.
         max_dark_glass: Share of a field that looks like empty glass and would count as tissue
             (`quality/light.py`). Clean fields have 0.003 at most.
 
@@ -53,6 +63,8 @@ class GateSettings:
     min_contrast: float = 4.0
     cell_doubt: float = 2.0
     min_brightest_share: float = 0.4
+    max_noise: float = 8.5
+    max_blocking: float = 1.2
     max_dark_glass: float = 0.05
 
     def __post_init__(self) -> None:

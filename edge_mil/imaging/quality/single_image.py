@@ -36,7 +36,7 @@ class QualityReport:
     """Quality of one image.
 
     Attributes:
-        verdict: SATURATED, WRONG_LIGHT, MOVING, BLANK, BLURRED or ACCEPTED.
+        verdict: SATURATED, WRONG_LIGHT, BLANK, NOISY, MOVING, BLURRED or ACCEPTED.
         measures: The numbers, with their thresholds.
         sharpness: Noise-corrected contrast of its tissue, grey levels squared. Of several focal
             planes of one place the largest is that of the sharpest plane, refused ones included.
@@ -83,6 +83,7 @@ class ImageQuality:
         flat = light.flatten(pixels, self.tissue.background)
         gated = self._gate.evaluate(flat)
         share, cells = self._tissue_cells(flat)
+        blocks = self._gate.blocking(pixels)
         # The level of the glass is estimated from the image, so only what no lamp does is wrong.
         inverted = tuple(
             measure
@@ -98,11 +99,15 @@ class ImageQuality:
             verdict = Verdict.SATURATED
         elif inverted:
             verdict = Verdict.WRONG_LIGHT
-        elif share < self.tissue.min_share or gated.empty:
+        elif share < self.tissue.min_share:
+            verdict = Verdict.BLANK
+        elif not blocks.passed or gated.verdict is Verdict.NOISY:
+            verdict = Verdict.NOISY
+        elif gated.empty:
             verdict = Verdict.BLANK
         else:
             verdict = gated.verdict or Verdict.ACCEPTED
-        measures = (*measures, *inverted)
+        measures = (*measures, *inverted, blocks)
         return QualityReport(verdict, (*measures, *gated.measures), gated.sharpness, flat, cells)
 
     def _tissue_cells(self, flat: UInt8Array) -> tuple[float, tuple[Cell, ...]]:

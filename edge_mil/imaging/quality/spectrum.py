@@ -50,6 +50,10 @@ direction, must not dominate the field (fibres of bone beside glass passed for m
 NOISE_BAND = BANDS - 1
 """Band of the corners of the spectrum, which no lens fills."""
 
+STRUCTURE_FALL = 1.7
+"""Least factor by which the power of structure falls to the corners: fields that were made much
+smaller (`oral_he`) have 1.7 to 3.3, other good ones 2.9 and more, white noise 1."""
+
 NOISE_MARGIN = 1.1
 """Factor of the noise that is subtracted: a mean of a few blocks is itself inexact."""
 
@@ -70,11 +74,29 @@ class FieldSpectrum:
         blocks: Number of blocks that it is the mean of.
         contrast: Mean of the standard deviations of those blocks, without the sensor's noise and
             without the slope of the light across a block, grey levels: 0 for even grey.
+        plane: Power of each coefficient, weighted as `power`, float32 (BLOCK_PX, BLOCK_PX / 2 + 1),
+            as NumPy's `rfft2` orders them.
     """
 
     power: Float32Array
     blocks: int
     contrast: float
+    plane: Float32Array
+
+    @property
+    def white_noise(self) -> float:
+        """Standard deviation of white noise that the spectrum can hold, grey levels.
+
+        Structure, however fine, falls from the second last band to the corners; noise does not.
+        With r the power of both bands, and structure that falls by the factor f, the noise n obeys
+        r8 - n = f (r9 - n).
+        """
+        counts = coefficient_counts()
+        ring, corner = (
+            float((self.power[band] * counts[band]).sum() / counts[band].sum())
+            for band in (NOISE_BAND - 1, NOISE_BAND)
+        )
+        return math.sqrt(max(0.0, (STRUCTURE_FALL * corner - ring) / (STRUCTURE_FALL - 1.0)))
 
 
 def tissue_blocks(
@@ -147,13 +169,28 @@ def field_spectrum(blocks: UInt8Array) -> FieldSpectrum | None:
     # wait for them where the processor is busy.
     coarse = _product(periodograms, coarse_binning).ravel()
     weights = (coarse + MIN_COARSE_POWER) ** -WEIGHT_EXPONENT
-    mean = _product(binning, _product((weights / weights.sum())[None], periodograms).T)
+    packed = _product((weights / weights.sum())[None], periodograms)
+    mean = _product(binning, packed.T)
     power = mean.reshape(BANDS, DIRECTIONS)
     # Without the sensor's noise, whose variance is the power of the corners.
     corners = coefficient_counts()[NOISE_BAND]
     noise = float((power[NOISE_BAND] * corners).sum() / corners.sum())
     contrast = math.sqrt(max(0.0, float(np.sqrt(variance).mean()) ** 2 - NOISE_MARGIN * noise))
-    return FieldSpectrum(power, count, contrast)
+    return FieldSpectrum(power, count, contrast, _unpacked(packed.reshape(BLOCK_PX, BLOCK_PX)))
+
+
+def _unpacked(packed: Float32Array) -> Float32Array:
+    """Return the power of each coefficient from the squares of OpenCV's packed real DFT."""
+    half = BLOCK_PX // 2
+    plane = np.empty((BLOCK_PX, half + 1), np.float32)
+    # Real and imaginary parts lie side by side, in the two end columns one below the other.
+    plane[:, 1:half] = packed[:, 1:-1:2] + packed[:, 2:-1:2]
+    for column, end in ((0, 0), (half, -1)):
+        numbers = packed[:, end]
+        plane[0, column], plane[half, column] = numbers[0], numbers[-1]
+        plane[1:half, column] = numbers[1:-1:2] + numbers[2:-1:2]
+        plane[half + 1 :, column] = plane[half - 1 : 0 : -1, column]
+    return plane
 
 
 def _variance_about_plane(blocks: Float32Array) -> Float64Array:

@@ -21,7 +21,7 @@ PREVIOUS_FRAME_S = 0.5
 DARK = ("black_share", "brightest")
 """Measures of `FrameGate.saturation` that fail in a dark field."""
 
-UNREADABLE = frozenset({Verdict.SATURATED, Verdict.WRONG_LIGHT})
+UNREADABLE = frozenset({Verdict.SATURATED, Verdict.WRONG_LIGHT, Verdict.NOISY})
 """Verdicts that say that the levels of a field mean nothing: it is not even tested for tissue."""
 
 
@@ -31,8 +31,8 @@ class GatedFrame:
 
     Attributes:
         frame: After flat field, white balance and noise reduction.
-        verdict: SATURATED, WRONG_LIGHT, MOVING or BLURRED; None where it passed, or shows too
-            little tissue.
+        verdict: SATURATED, WRONG_LIGHT, NOISY, MOVING or BLURRED; None where it passed, or shows
+            too little tissue.
         measures: Every number with its threshold.
         light: What it says of the light; nothing where that is not checked.
         blurred: Whether the cell in a box of the frame is out of focus; None where all are refused.
@@ -100,7 +100,7 @@ class FieldGate:
         """
         saturation = self._gate.saturation(frame.pixels)
         self._previous, before = None, self._previous
-        dark = saturation.name in DARK
+        dark, raw = saturation.name in DARK, frame.pixels
         if not saturation.passed and not dark:
             return GatedFrame(frame, Verdict.SATURATED, (saturation,))
         if self._shading is not None:
@@ -117,13 +117,16 @@ class FieldGate:
         if not saturation.passed:
             return GatedFrame(frame, Verdict.SATURATED, (saturation,))
         frame = dataclasses.replace(frame, grey=_grey(frame))
+        blocks = self._gate.blocking(raw)
+        if not blocks.passed:
+            return GatedFrame(frame, Verdict.NOISY, (saturation, *light.measures, blocks), light)
         result = self._gate.evaluate(frame.pixels, self._comparable(frame, before), frame.grey)
         self._remember(frame)
         # Before the noise is smoothed: smoothing would change what is measured.
         focus = self._gate.cell_focus(frame.pixels, result.verdict is Verdict.BLURRED, frame.grey)
         if self._noise is not None:
             frame = dataclasses.replace(frame, pixels=self._noise.apply(frame.pixels), grey=None)
-        measures = (saturation, *light.measures, *result.measures)
+        measures = (saturation, *light.measures, blocks, *result.measures)
         return GatedFrame(frame, result.verdict, measures, light, focus.is_blurred, result.empty)
 
     def _comparable(self, frame: Frame, previous: _PreviousFrame | None) -> UInt8Array | None:
