@@ -137,7 +137,7 @@ def open_state(
     bag = Bag(model.aggregator, states)
     bag.load()
     gate = open_gate(model, settings, calibration)
-    light = LightHistory(checked=checks_light(settings, model), accepted=settings.accept_light)
+    light = LightHistory(checked=checks_light(settings, model), insisted=settings.insist_light)
     light.restore(meta.get(LIGHT, ""))
     stain = stain_transform(model.input, calibration)
     return SessionState(

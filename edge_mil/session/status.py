@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from edge_mil.session.bag import Bag
 from edge_mil.session.scorer import BackgroundScorer, Scored, Scorer
-from edge_mil.types import SlideScore, Verdict
+from edge_mil.types import SessionCheck, SlideScore, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,8 @@ class SessionStatus:
             contradicted; "" where it is not checked.
         as_of: Last field that the score covers, where the head is scored in the background;
             None: all.
+        geometry: Whether pixel size, axes and units are those that the images show.
+        slide: Whether the slide is still the one of the beginning.
     """
 
     score: SlideScore | None = None
@@ -45,6 +47,8 @@ class SessionStatus:
     closed: bool = False
     light: str = ""
     as_of: int | None = None
+    geometry: SessionCheck = field(default_factory=SessionCheck)
+    slide: SessionCheck = field(default_factory=SessionCheck)
 
 
 class StatusBoard:

@@ -1,4 +1,4 @@
 """The wire as Python: generated from proto/ by `make proto`, never edited."""
 
-SOURCE_SHA256 = "3350fda62ef80d1d952d5f3fe537b256a2652f958b2d32dda6b9becd5673228c"
+SOURCE_SHA256 = "95d2a576d1047586337d4bf80ce20e09f68f5826363d656ffb3bc2f2b6ded74f"
 """Of the .proto that this was generated from; a test compares it."""

@@ -27,7 +27,7 @@ class Playback:
         self._began = time.monotonic()
         self._answered = 0
         self._status: Status | None = None
-        self._said: set[str] = set()
+        self._said = ""
 
     @property
     def seconds(self) -> float:
@@ -53,6 +53,17 @@ class Playback:
                 _send(stream, map(self._camera.retake, again.values()))
             return stream.finish()
 
+    def _say_once(self, words: str, about: str = "") -> None:
+        """Print a sentence; what holds a session is the same for all its fields.
+
+        Args:
+            words: The sentence.
+            about: What it is about, where its numbers differ a little from field to field.
+        """
+        if (about or words) != self._said:
+            say(words)
+        self._said = about or words
+
     def _progress(self) -> AbstractContextManager[Status | None]:
         """Return a line that is redrawn, where standard error is a terminal that can."""
         console = terminal_console(sys.stderr)
@@ -71,9 +82,9 @@ class Playback:
                 name=frame.name,
             )
         if result.verdict is Verdict.UNLOCATED:
-            say(unlocated_sentence(result.measures))
+            self._say_once(result.explanation or unlocated_sentence(result.measures))
         if result.verdict is Verdict.WRONG_LIGHT:
-            self._say_once(light_sentence(result.measures))
+            self._say_once(result.explanation or light_sentence(result.measures), "light")
         if self._status is not None:
             rate, words = self._answered / max(self.seconds, 1e-9), result.verdict.name
             if result.verdict in REFUSED:
@@ -82,16 +93,6 @@ class Playback:
                 f"{self._answered} fields, {rate:.1f}/s, coverage {result.coverage:.0%}, "
                 f"{_headline(result)}, {words}"
             )
-
-    def _say_once(self, line: str) -> None:
-        """Print a line that many fields in a row would repeat."""
-        if line not in self._said and len(self._said) < MAX_REMEMBERED_LINES:
-            self._said.add(line)
-            say(line)
-
-
-MAX_REMEMBERED_LINES = 100
-"""Different lines that are printed at most."""
 
 
 def say(line: str) -> None:

@@ -72,7 +72,7 @@ class FieldGate:
         noise: NoiseReduction | None = None,
         *,
         check_light: bool = False,
-        accept_light: bool = False,
+        insist_light: bool = False,
     ) -> None:
         """Start before the first frame.
 
@@ -83,10 +83,10 @@ class FieldGate:
             noise: Smooths the sensor's noise, after the gates measured the frame with it; None: no
                 change.
             check_light: Refuse a field whose light contradicts the background.
-            accept_light: Check it, and refuse nothing for it.
+            insist_light: Check it, and refuse nothing for it.
         """
         self._gate, self._shading, self._mpp = gate, shading, mpp
-        self._noise, self._check_light, self._accept_light = noise, check_light, accept_light
+        self._noise, self._check_light, self._insist_light = noise, check_light, insist_light
         self._previous: _PreviousFrame | None = None
 
     def evaluate(self, frame: Frame) -> GatedFrame:
@@ -109,7 +109,7 @@ class FieldGate:
         named = {measure.name for measure in light.measures if not measure.passed}
         # A black field says nothing of the lamp, but structure on black does.
         if (
-            not self._accept_light
+            not self._insist_light
             and named
             and (saturation.name != "black_share" or LIGHT_ON_DARK in named)
         ):

@@ -32,20 +32,20 @@ class LightHistory:
         contradictions: Fields in a row that contradicted the background.
     """
 
-    def __init__(self, *, checked: bool, accepted: bool = False) -> None:
+    def __init__(self, *, checked: bool, insisted: bool = False) -> None:
         """Begin with nothing shown.
 
         Args:
             checked: Whether fields are compared at all.
-            accepted: The user insists: nothing is refused, and the state still says what was seen.
+            insisted: The user insists: nothing is refused, and the state still says what was seen.
         """
         self.state = UNPROVEN if checked else NOT_CHECKED
         self.contradictions = 0
-        self._accepted = accepted
+        self._insisted = insisted
 
     def hold(self, gated: GatedFrame) -> GatedFrame:
         """Return a field as the light allows: refused where earlier ones contradict; no change."""
-        if self._accepted:
+        if self._insisted:
             return gated
         if gated.verdict is Verdict.SATURATED or gated.light.agrees or gated.light.contradicts:
             return gated

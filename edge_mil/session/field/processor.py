@@ -29,7 +29,16 @@ from edge_mil.session.instances.base import (
 )
 from edge_mil.session.scorer import Scored
 from edge_mil.store import InstanceKind, InstanceRow
-from edge_mil.types import FieldResult, Float32Array, Frame, InstanceBatch, Measure, Verdict
+from edge_mil.types import (
+    FieldResult,
+    Float32Array,
+    Frame,
+    InstanceBatch,
+    Measure,
+    SessionCheck,
+    Verdict,
+)
+from edge_mil.verdict_text import light_sentence
 
 
 @dataclass(slots=True, eq=False)
@@ -76,10 +85,21 @@ class ProcessedField:
         return NOTHING_READ if self.gated is None else self.gated.light
 
     def result(
-        self, scored: Scored, revision: int, fields_held: int, coverage: float, light: str
+        self,
+        scored: Scored,
+        revision: int,
+        fields_held: int,
+        coverage: float,
+        checks: tuple[SessionCheck, SessionCheck],
+        light: str,
     ) -> FieldResult:
-        """Return the answer to the field, given the session after it."""
-        plan = self.plan
+        """Return the answer to the field, given the session, and its checks, after it."""
+        geometry, slide = checks
+        plan, explanation = self.plan, ""
+        if plan.verdict is Verdict.UNLOCATED:
+            explanation = self.placement.explanation
+        elif plan.verdict is Verdict.WRONG_LIGHT:
+            explanation = light_sentence(plan.measures)
         return FieldResult(
             sequence=self.sequence,
             verdict=plan.verdict,
@@ -94,6 +114,9 @@ class ProcessedField:
             cells_held=plan.held,
             timings_s=self.timings_s,
             light=light,
+            explanation=explanation,
+            geometry=geometry.state.value,
+            slide=slide.state.value,
         )
 
 
@@ -147,8 +170,7 @@ class FieldProcessor:
         """Find where the field lies.
 
         Raises:
-            PositionError: Overlapping frames contradict the stage's axes.
-            PixelSizeError: They contradict the pixel size.
+            PixelSizeError: The stage's affine and the pixel size differ by more than a quarter.
         """
         assert field.gated is not None
         if not field.gated.unreadable:

@@ -125,7 +125,7 @@ def open_gate(
         settings.mpp,
         noise,
         check_light=checks_light(settings, model),
-        accept_light=settings.accept_light,
+        insist_light=settings.insist_light,
     )
 
 

@@ -17,6 +17,7 @@ from edge_mil.session.bag import Bag
 from edge_mil.session.catalog import SessionFolder, SessionSummary
 from edge_mil.session.field.light_history import CONTRADICTED, LIGHT, LightHistory
 from edge_mil.session.field.setup import checks_light
+from edge_mil.session.geometry.stored import StoredChecks, stored_checks
 from edge_mil.session.instances.base import InstanceMap
 from edge_mil.session.instances.factory import open_instances
 from edge_mil.session.provenance import PRECISION
@@ -180,6 +181,8 @@ def gather_report(reader: SessionReader, summary: SessionSummary, model: Model) 
 
     light = LightHistory(checked=checks_light(settings, model))
     light.restore(meta.get(LIGHT, ""))
+    dim = WRONG_LIGHT_WARNING if light.state == CONTRADICTED else ""
+    checks = stored_checks(reader, settings)
     answers = [read_answer(row.answer) for row in rows]
     counts = Counter(answer.verdict for answer in answers)
     influence = InfluenceAnalysis(model, reader, instances, settings.mpp)
@@ -201,9 +204,9 @@ def gather_report(reader: SessionReader, summary: SessionSummary, model: Model) 
         layers=_layers(instances),
         heat_map=_heat_map(influence, class_name, bag) if judged else None,
         top_fields=_top_fields(reader, influence, class_name) if judged else (),
-        settings=_rows(summary, meta, manifest, removed, light.state),
+        settings=_rows(summary, meta, manifest, removed, light.state, checks),
         about_model=_about_model(model.bundle),
-        warning=WRONG_LIGHT_WARNING if light.state == CONTRADICTED else "",
+        warning=" ".join(sentence for sentence in (checks.warning, dim) if sentence),
     )
 
 
@@ -213,6 +216,7 @@ def _rows(
     manifest: Manifest,
     removed: Collection[int],
     light: str,
+    checks: StoredChecks,
 ) -> dict[str, str]:
     """Return the table of what the session was opened with, the client's own labels last."""
     settings, head, taken = summary.settings, manifest.aggregator, manifest.input
@@ -230,6 +234,8 @@ def _rows(
         "precision": meta.get(PRECISION, "fp32"),
         "light": LIGHT_TEXT.get(light, "not checked"),
         "calibration": f"{settings.calibration_id} {settings.calibration_digest}".strip() or "none",
+        "geometry": f"{checks.geometry.state.value}: {checks.geometry.sentence}",
+        "slide": f"{checks.slide.state.value}: {checks.slide.sentence}",
         "removed by hand": ", ".join(str(s) for s in sorted(removed)) or "no field",
     }
     return {**rows, **{name: value for name, value in settings.labels.items() if name not in rows}}

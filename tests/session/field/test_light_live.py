@@ -194,7 +194,7 @@ def test_a_contradiction_holds_fields_without_glass_until_glass_agrees(
 
 
 def test_a_user_may_insist_and_the_state_still_says_so(model: Model) -> None:
-    with Session(model, settings=SessionSettings(mpp=MPP, accept_light=True)) as session:
+    with Session(model, settings=SessionSettings(mpp=MPP, insist_light=True)) as session:
         result = session.add(changed(frame_at(*EDGE), lamp(0.8)))
         assert result.verdict is Verdict.ACCEPTED
         assert result.light == "contradicted"
