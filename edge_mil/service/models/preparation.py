@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_mil.backends import ENGINES_FOLDER, open_backend
-from edge_mil.errors import EdgeMilError, SessionStateError
+from edge_mil.errors import EdgeMilError, EngineError, SessionStateError
 from edge_mil.pipeline import Model
 from edge_mil.pipeline.runners.autotune import tune
 from edge_mil.pipeline.runners.fallback import list_candidates, select_engine
@@ -145,6 +145,10 @@ class Preparations:
         except EdgeMilError as error:
             served.remark = str(error)
             raise
+        except Exception as error:  # the edge of a worker: what runs now goes on, whatever failed
+            LOG.exception("another runner of %s cannot be prepared", served.name)
+            served.remark = _unforeseen(error)
+            raise EngineError(served.remark) from error
         finally:
             preparation.cancel()  # where this call itself was cancelled, its thread ends soon
             served.preparing = None
@@ -173,6 +177,13 @@ class Preparations:
         for preparation in self._under_way.values():
             preparation.cancel()
         self._threads.shutdown(wait=True, cancel_futures=True)
+
+
+def _unforeseen(error: Exception) -> str:
+    """Return one sentence on an error that no part of the preparation expects."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"The runner was not prepared: {error.strerror} ({error.filename or 'no file'})."
+    return f"The runner was not prepared: {type(error).__name__}: {error}; the log has the rest."
 
 
 def choose_backend(name: str) -> str:
