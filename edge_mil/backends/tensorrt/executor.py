@@ -100,7 +100,8 @@ class EngineExecutor:
         if self._context is None:
             raise EngineError(
                 f"{library.title} cannot run the engine of {self._label} here "
-                f"({self._last_error()}), most likely for lack of memory."
+                f"({self._last_error()}), most likely for lack of memory.",
+                transient=True,
             )
         self._stream = self._driver.stream()
         count = self._engine.num_io_tensors

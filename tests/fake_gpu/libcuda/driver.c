@@ -12,6 +12,7 @@
  *     FAKE_CUDA_INTEGRATED=0     a GPU with memory of its own; the default is integrated, as on a Jetson
  *     FAKE_CUDA_MEMORY=N         bytes that can be allocated
  *     FAKE_CUDA_FAULTS=...       as fakecuda_configure takes them
+ *     FAKE_CUDA_REPORT=FILE      at its end a process that used a context adds a line with what is left of it
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -61,7 +62,7 @@ static struct block *blocks;
 static struct stream *streams;
 static struct event *events;
 static struct fault faults[MAX_FAULTS];
-static int fault_count, retained, sticky_code, misuses, present = 1, integrated = 1;
+static int fault_count, retained, ever_retained, sticky_code, misuses, present = 1, integrated = 1;
 static size_t device_bytes, host_bytes, memory_limit = (size_t)8 << 30;
 static char first_misuse[200];
 static long calls;
@@ -186,6 +187,14 @@ __attribute__((constructor)) static void read_environment(void) {
   fakecuda_configure(getenv("FAKE_CUDA_FAULTS"));
 }
 
+__attribute__((destructor)) static void write_report(void) {
+  const char *path = getenv("FAKE_CUDA_REPORT");
+  FILE *file = path && ever_retained ? fopen(path, "a") : NULL;
+  if (file == NULL) return;
+  fprintf(file, "contexts %d, device bytes %zu, host bytes %zu, mistakes %d %s\n", retained, device_bytes, host_bytes, misuses, first_misuse);
+  fclose(file);
+}
+
 /* ---- Device ---- */
 
 CUresult cuInit(unsigned flags) { ENTER; return flags ? INVALID_VALUE : present ? SUCCESS : NO_DEVICE; }
@@ -224,6 +233,7 @@ CUresult cuDevicePrimaryCtxRetain(void **context, int device) {
   if (device) return INVALID_DEVICE;
   pthread_mutex_lock(&lock);
   retained++;
+  ever_retained = 1;
   pthread_mutex_unlock(&lock);
   *context = PRIMARY;
   return SUCCESS;
@@ -502,7 +512,10 @@ static void end_context(void) {
 
 /* ---- Errors, and the table of functions ---- */
 
-CUresult cuGetErrorString(CUresult code, const char **text) { (void)code; *text = "an error of the stand-in"; return SUCCESS; }
+CUresult cuGetErrorString(CUresult code, const char **text) {
+  *text = code == OUT_OF_MEMORY ? "out of memory" : "an error of the stand-in";
+  return SUCCESS;
+}
 CUresult cuGetErrorName(CUresult code, const char **text) {
   *text = code == OUT_OF_MEMORY ? "CUDA_ERROR_OUT_OF_MEMORY" : "CUDA_ERROR_INJECTED";
   return SUCCESS;

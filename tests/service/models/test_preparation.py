@@ -57,7 +57,7 @@ def test_a_prepared_runner_takes_over_between_two_sessions(served: Served) -> No
     async def work(hosts: SessionRegistry) -> None:
         first = await hosts.create(served.bundle, SessionSettings(mpp=0.5))
         writer = first.attach(takeover=False)
-        await served.preparations.select_engine(served.bundle, INT8)
+        await served.preparations.select_engine(served.bundle, INT8, lambda: False)
         assert served.bundle.ready().precision == "fp32"
         await hosts.create(served.bundle, SessionSettings(mpp=0.5))
         assert served.bundle.ready().precision == "fp32"
@@ -71,7 +71,9 @@ def test_a_prepared_runner_takes_over_between_two_sessions(served: Served) -> No
 
 def test_precision_auto_measures_on_first_use_and_never_again(served: Served) -> None:
     async def work(hosts: SessionRegistry) -> None:
-        await served.preparations.select_engine(served.bundle, RunnerRequest("auto", "auto"))
+        await served.preparations.select_engine(
+            served.bundle, RunnerRequest("auto", "auto"), lambda: False
+        )
         await hosts.create(served.bundle, SessionSettings(mpp=0.5))
 
     served.run(work)
@@ -82,7 +84,9 @@ def test_precision_auto_measures_on_first_use_and_never_again(served: Served) ->
     assert served.bundle.ready().precision == document["kept"]["graph"].split("-")[0]
 
     async def again(hosts: SessionRegistry) -> None:
-        await served.preparations.select_engine(served.bundle, RunnerRequest("auto", "auto"))
+        await served.preparations.select_engine(
+            served.bundle, RunnerRequest("auto", "auto"), lambda: False
+        )
 
     served.run(again)
     assert kept.stat().st_mtime_ns == written
@@ -90,7 +94,9 @@ def test_precision_auto_measures_on_first_use_and_never_again(served: Served) ->
 
 def test_precision_auto_stays_on_the_backend_that_was_named(served: Served) -> None:
     async def work(hosts: SessionRegistry) -> None:
-        await served.preparations.select_engine(served.bundle, RunnerRequest("cpu", "auto"))
+        await served.preparations.select_engine(
+            served.bundle, RunnerRequest("cpu", "auto"), lambda: False
+        )
 
     served.run(work)
     (kept,) = (served.folder / "tuned").glob("*.json")
@@ -104,7 +110,7 @@ def test_one_that_is_outside_of_the_bound_never_serves_and_the_reason_is_told(
     monkeypatch.setattr(fallback, "check_runner", lambda *_: far)
 
     async def work(hosts: SessionRegistry) -> None:
-        await served.preparations.select_engine(served.bundle, INT8)
+        await served.preparations.select_engine(served.bundle, INT8, lambda: False)
         await hosts.create(served.bundle, SessionSettings(mpp=0.5))
         assert served.bundle.ready().precision == "fp32"
         assert "outside of the bundle's bound" in served.bundle.info().detail

@@ -77,7 +77,8 @@ def build_engine(
     except OSError as error:
         raise EngineError(
             f"{label} was not built: {error.strerror or error} ({cache.root}); free some space, "
-            "or name another folder with --state."
+            "or name another folder with --state.",
+            transient=True,
         ) from error
     if plan is None:
         raise EngineError(f"The engine of {label} was removed as soon as it was built.")
@@ -108,7 +109,8 @@ def _check_can_build(
         again = "it is tried again after an hour" if failure.transient else "the next start tries"
         raise EngineError(
             f"{label} was not built: {failure.reason} (on {when}; edge-mil engine clear forgets "
-            f"it, and {again})."
+            f"it, and {again}).",
+            transient=failure.transient,
         )
     if device is not None:
         check_driver()
@@ -151,7 +153,7 @@ def _build_first(
             reason = reason or str(error)
             LOG.warning("%s was not built with %s: %s", label, describe(recipe), error)
         except BuildInterruptedError as error:
-            raise EngineError(f"{label} was not built: {error}.") from error
+            raise EngineError(f"{label} was not built: {error}.", transient=True) from error
         except EngineError as error:
             cache.remember_failure(key, label, str(error))
             raise EngineError(f"{label} was not built: {error}.") from error
@@ -162,5 +164,6 @@ def _build_first(
     cache.remember_failure(key, label, reason, transient=True)
     raise EngineError(
         f"{label} was not built: {reason}; close other programs, and it is tried again at the "
-        "next start after an hour (edge-mil engine clear: at once)."
+        "next start after an hour (edge-mil engine clear: at once).",
+        transient=True,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 from edge_mil.errors import DependencyError
@@ -90,5 +91,12 @@ def check_driver() -> None:
         BackendLostError: The GPU does not answer, or this user may not open it.
     """
     driver = open_driver()
-    driver.open()
-    driver.close()
+
+    def try_it() -> None:
+        driver.open()
+        driver.close()
+
+    # In a thread of its own, which takes with it what a package leaves current: pycuda pushes the
+    # primary context once more to release it.
+    with ThreadPoolExecutor(1, thread_name_prefix="check-driver") as thread:
+        thread.submit(try_it).result()

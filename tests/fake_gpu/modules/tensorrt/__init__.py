@@ -24,6 +24,9 @@ import numpy as np
 
 __version__ = "10.3.0"
 
+if "import-error" in os.environ.get("FAKE_TENSORRT_FAULTS", ""):  # libraries of another driver
+    raise RuntimeError("libnvinfer.so.10: undefined symbol")
+
 MIB = 1 << 20
 ALIGNMENT = 256
 """Of every tensor's address, as TensorRT asks for."""
