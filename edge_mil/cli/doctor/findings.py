@@ -171,8 +171,9 @@ def _driver_packages(*, needed: bool) -> Iterator[Finding]:
         yield Finding(
             "Accelerator",
             "warning",
-            "neither pycuda nor cuda-python is installed: engines cannot be run",
-            "PATH=/usr/local/cuda/bin:$PATH pip install pycuda   (or: pip install cuda-python)",
+            "neither pycuda nor cuda-bindings is installed: engines cannot be run",
+            'pip install "cuda-bindings>=12.6,<13"   (or, with the CUDA toolkit: '
+            "PATH=/usr/local/cuda/bin:$PATH pip install pycuda)",
         )
 
 
@@ -183,7 +184,8 @@ def _jetson_power() -> Iterator[Finding]:
             "Accelerator",
             "ok",
             f"power mode: {' '.join(mode.split())}",
-            "sudo nvpmodel -m 0  (the largest, if supply and cooling hold it); then edge-mil tune",
+            "sudo /opt/edge-mil/share/power-mode NAME  (without NAME it lists the modes); then "
+            "edge-mil tune",
         )
     if TEGRA.is_file() and CLOCKS.is_dir():
         least = (CLOCKS / "scaling_min_freq").read_text().strip()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from demo_graphs import DEMO, demo_graph
 from fake_gpu import FakeGpu, plugged_in
 from painted_field import field, painted
 from running_service import RunningService, WireStream, open_session
@@ -23,7 +24,6 @@ from edge_mil.service.models.registry import BundleRegistry, ServedBundle
 from edge_mil.v1 import edge_mil_pb2 as pb
 from edge_mil.v1 import edge_mil_pb2_grpc as rpc
 
-DEMO = Path(__file__).parents[3] / "edge_mil" / "demo" / "bundle"
 WAIT_S = 120.0
 TENSORRT_INT8 = RunnerRequest("tensorrt", "int8")
 
@@ -38,6 +38,15 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGpu]:
 def quick_tuning(monkeypatch: pytest.MonkeyPatch) -> None:
     quick = functools.partial(tune, rounds=2, batches=(1,))
     monkeypatch.setattr("edge_mil.service.models.preparation.tune", quick)
+
+
+@pytest.fixture(scope="module")
+def engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the FP32 engine of the demo's bundle."""
+    folder = tmp_path_factory.mktemp("engines")
+    with pytest.MonkeyPatch.context() as patched, plugged_in(patched):
+        TensorRtBackend(EngineCache(folder)).build_ahead(demo_graph("extractor.onnx"))
+    return folder
 
 
 class Prepared:
@@ -88,11 +97,13 @@ def test_an_idle_service_takes_the_engine_at_once_and_says_what_it_may_move(
     ],
 )
 def test_whatever_fails_the_cpu_goes_on_and_says_why(
-    gpu: FakeGpu, tmp_path: Path, driver: str, tensorrt: str, words: str
+    gpu: FakeGpu, tmp_path: Path, engines: Path, driver: str, tensorrt: str, words: str
 ) -> None:
+    if not tensorrt.startswith("build"):
+        shutil.copytree(engines, tmp_path / "engines")
     gpu.fail_tensorrt(tensorrt)
     gpu.fail(driver)
-    prepared = Prepared(tmp_path)
+    prepared = Prepared(tmp_path, RunnerRequest("tensorrt", "fp32"))
     gpu.fail("")
     assert (prepared.info.state, prepared.info.precision) == ("READY", "fp32")
     assert re.search(words, prepared.info.detail)
