@@ -6,6 +6,7 @@ import asyncio
 import functools
 import re
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,9 @@ from fake_gpu import FakeGpu, plugged_in
 from painted_field import field, painted
 from running_service import RunningService, WireStream, open_session
 
+from edge_mil.backends.tensorrt.backend import TensorRtBackend
+from edge_mil.backends.tensorrt.engines.cache import EngineCache
+from edge_mil.backends.tensorrt.library import TENSORRT
 from edge_mil.pipeline import load_model
 from edge_mil.pipeline.runners.autotune import tune
 from edge_mil.service.models.preparation import FITTING, Preparations, RunnerRequest
@@ -84,7 +88,7 @@ def test_an_idle_service_takes_the_engine_at_once_and_says_what_it_may_move(
     ("driver", "tensorrt", "words"),
     [
         ("cuDevicePrimaryCtxRetain:2:0:-1", "", r"(?i)out.of.memory"),
-        ("cuInit:999:2:-1", "", "cuInit"),
+        ("cuInit:999:1:-1", "", "cuInit"),
         ("cuMemHostAlloc:2:0:-1", "", r"(?i)out.of.memory"),
         ("cuCtxPushCurrent_v2:719:0:-1", "", "The GPU does not answer"),
         ("kernel:719:0:-1:sticky", "", "The GPU does not answer"),
@@ -150,9 +154,12 @@ def test_what_failed_for_lack_of_memory_is_measured_again_at_the_next_start(
     gpu.check()
 
 
-def test_a_library_that_does_not_load_leaves_the_cpu_at_work(gpu: FakeGpu, tmp_path: Path) -> None:
+def test_a_library_that_does_not_load_leaves_the_cpu_at_work(
+    gpu: FakeGpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge_mil.backends.tensorrt.library.LIBRARIES", (TENSORRT,))
+    monkeypatch.delitem(sys.modules, TENSORRT)
     gpu.fail_tensorrt("import-error")
-    __import__("sys").modules.pop("tensorrt")
     prepared = Prepared(tmp_path, RunnerRequest("auto", FITTING))
     assert prepared.info.precision == "fp32"
     assert "edge-mil tune BUNDLE says" in prepared.info.detail
