@@ -57,7 +57,9 @@ def _signatures() -> list[Signature]:
 
 
 def _is_there(pattern: str, state: State) -> bool:
-    """Say whether a key of the file matches a pattern."""
+    """Say whether a key of the file matches a pattern, or none does that must not be there."""
+    if pattern.startswith("!"):
+        return not _is_there(pattern[1:], state)
     return any(
         one in state or ("*" in one and any(fnmatchcase(key, one) for key in state))
         for one in pattern.split("|")

@@ -20,7 +20,7 @@ def _passes_v(state: Mapping[str, torch.Tensor]) -> bool:
     return "b_classifier.v.1.weight" in state
 
 
-class _TwoStreams(Head):
+class TwoStreams(Head):
     """Instance logits, queries and embeddings; each class attends with its critical query."""
 
     incremental, logits_in_attend = "banked", False
@@ -34,6 +34,7 @@ class _TwoStreams(Head):
         instance: nn.Linear,
         *,
         value_activation: nn.Module,
+        bag_classifier: str = "",
     ) -> None:
         """Build the layers.
 
@@ -43,6 +44,7 @@ class _TwoStreams(Head):
             embed: Features (n, d) to what both streams see.
             instance: The instances' stream.
             value_activation: After the embeddings' layer, where there is one.
+            bag_classifier: Prefix of the bag's classifier; "" is `at`.fcc.
         """
         width = instance.in_features
         self.pooling, self.embed, self.instance = "dsmil", embed, instance
@@ -60,12 +62,16 @@ class _TwoStreams(Head):
             layer = reader.linear(f"{at}.v.1", width)
             self.value, value_dim = nn.Sequential(layer, value_activation), layer.out_features
         classes = instance.out_features
-        weight = reader.tensor(f"{at}.fcc.weight", classes, classes, value_dim)
+        fcc = bag_classifier or f"{at}.fcc"
+        weight = reader.tensor(f"{fcc}.weight", classes, classes, value_dim)
         # The convolution is as wide as its input: a product with all rows at once.
         self.last = nn.Linear(classes * value_dim, classes)
         with torch.no_grad():
             self.last.weight.copy_(weight.flatten(1))
-            self.last.bias.copy_(reader.tensor(f"{at}.fcc.bias", classes))
+            self.last.bias.copy_(reader.tensor(f"{fcc}.bias", classes))
+        self.row_norm: nn.Module = nn.Identity()
+        if f"{at}.norm.weight" in reader:
+            self.row_norm = reader.layer_norm(f"{at}.norm", value_dim)
         self.value_dim, self.channels, self.outputs = value_dim, classes, classes
 
     def attend(self, features: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -76,7 +82,7 @@ class _TwoStreams(Head):
 
     def classify(self, pooled: torch.Tensor) -> torch.Tensor:
         """Return the bag's logits: each is a sum over the rows of all classes."""
-        logits: torch.Tensor = self.last(pooled.flatten(1))
+        logits: torch.Tensor = self.last(self.row_norm(pooled).flatten(1))
         return logits
 
     def streams(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -104,7 +110,7 @@ class _TwoStreams(Head):
     row=100,
     aliases={"aem_dsmil": {}, "selfvit_dsmil": {"value_activation": "none"}},
 )
-class Dsmil(_TwoStreams):
+class Dsmil(TwoStreams):
     """DSMIL over saved features; an extractor in the file (`IClassifier`) is left out.
 
     Source:
@@ -143,7 +149,7 @@ class Dsmil(_TwoStreams):
 
 
 @architecture("mhim_dsmil", keys=("online_encoder.b_classifier.fcc.weight",), row=60)
-class MhimDsmil(_TwoStreams):
+class MhimDsmil(TwoStreams):
     """MHIM-MIL over DSMIL: its logits are the mean of the bag's and the largest instances'.
 
     Source:

@@ -1,4 +1,4 @@
-"""SC-MIL: attention over sparse codes of the instances."""
+"""SC-MIL of "Sparsely Coded": attention over sparse codes of the instances."""
 
 from __future__ import annotations
 
@@ -55,10 +55,14 @@ def _shrink(x: torch.Tensor, limit: torch.Tensor) -> torch.Tensor:
 
 
 @architecture(
-    "sc_mil", keys=("sc.Dict", "sc.lam_layer.mlp.0.weight", "classifier.fc.weight"), row=135
+    "sc_mil_sparse",
+    keys=("sc.Dict", "sc.lam_layer.mlp.0.weight", "classifier.fc.weight"),
+    row=135,
 )
-class ScMil(AttentionHead):
+class ScMilSparse(AttentionHead):
     """SC-MIL over ABMIL: instances are replaced by their sparse codes, and pooled by attention.
+
+    Another paper's SC-MIL, "Supervised Contrastive", is `sc_mil_contrastive`.
 
     Source:
         Qiu et al. 2023, arXiv:2311.00048; sotiraslab/SC-MIL, models/sc.py and models/abmil.py.
