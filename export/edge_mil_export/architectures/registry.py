@@ -14,6 +14,8 @@ from edge_mil_export.architectures.unsupported import UNSUPPORTED
 
 AnyHead = TypeVar("AnyHead", bound=type[Head])
 
+CLOSE_NAMES = 3
+"""Names that the message about an unknown one proposes."""
 AMBIGUOUS = {
     "sc_mil": 'sc_mil_sparse ("Sparsely Coded", arXiv:2311.00048) and sc_mil_contrastive '
     '("Supervised Contrastive", arXiv:2303.13405)'
@@ -92,9 +94,12 @@ def named_architecture(name: str) -> Architecture:
         raise UsageError(f"{name} names two heads: {AMBIGUOUS[name]}; name one with --arch.")
     if any(name == head.name for head in UNSUPPORTED):
         raise NotThereYetError(f"{name} is not there yet: it comes with the next release.")
-    close = difflib.get_close_matches(name, names(), 1)
-    hint = f"did you mean {close[0]}? " if close else ""
-    raise UsageError(f"There is no architecture {name!r}; {hint}--arch takes {', '.join(names())}.")
+    close = difflib.get_close_matches(name, names(), CLOSE_NAMES)
+    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    raise UsageError(
+        f"There is no architecture {name!r}; {hint}edge-mil heads lists what --arch takes, and "
+        "without --arch it is found from the keys."
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from edge_mil.bundle import (
     TissueSpec,
     write_bundle,
 )
-from edge_mil.errors import BundleError, SourceError
+from edge_mil.errors import BundleError, NotThereYetError, SourceError
 from edge_mil.imaging import TissueTest
 from edge_mil.pipeline.ood.reference import REFERENCE_FILE
 from edge_mil.version import __version__
@@ -137,6 +137,12 @@ def make_bundle(request: BundleRequest, out: Path) -> ExportedBundle:
         tile_px=request.tile_px,
         normalise=request.normalise,
     )
+    if head.needs_positions:
+        raise NotThereYetError(
+            f"{head.spec.architecture} needs the coordinates of the tiles in the unit of its "
+            "training, so in this release it scores saved features only; export it with "
+            "edge-mil-export aggregator."
+        )
     terms = parse_licences(request.licences, card=source.licence)
     feature_dim = _feature_width(source, head)
     # 2. Tiles that calibrate, and bags on which scores are compared.

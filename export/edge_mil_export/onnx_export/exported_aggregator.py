@@ -31,6 +31,7 @@ class ExportedAggregator:
         module: The whole head in torch, features (n, d) -> logits (c,), float32: the reference.
         summary: One line of what was read from the checkpoint.
         assumed: What the file does not say and nobody named, so that a default was taken.
+        needs_positions: Whether it scores only features that come with coordinates.
     """
 
     spec: AggregatorSpec
@@ -39,6 +40,7 @@ class ExportedAggregator:
     module: nn.Module
     summary: str
     assumed: tuple[Assumption, ...] = ()
+    needs_positions: bool = False
 
 
 def export_aggregator(
@@ -92,7 +94,13 @@ def export_aggregator(
         graphs=roles,
     )
     return ExportedAggregator(
-        spec, stated, files, head, _summary(spec, stated, head), (*of_task, *assumed)
+        spec,
+        stated,
+        files,
+        head,
+        _summary(spec, stated, head),
+        (*of_task, *assumed),
+        head.needs_positions,
     )
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from edge_mil_export.architectures.dsmil import TwoStreams
+from edge_mil_export.architectures.dsmil import StreamKeys, TwoStreams
 from edge_mil_export.architectures.layers import FRESH_HIDDEN, FRESH_WIDTH, fresh_parts
 from edge_mil_export.architectures.millab.attention import patch_embedding
 from edge_mil_export.architectures.options import Options
 from edge_mil_export.architectures.registry import architecture
 from edge_mil_export.architectures.state_dict_reader import StateDictReader
+
+KEYS = StreamKeys("b_classifier.q", "b_classifier.v", "classifier", norm="b_classifier.norm")
 
 
 @architecture(
@@ -38,14 +40,7 @@ class DsmilMillab(TwoStreams):
         super().__init__(reader, options)
         embed, self.feature_dim, width = patch_embedding(reader)
         instance = reader.linear("i_classifier.inst_classifier", width)
-        self.assemble(
-            reader,
-            "b_classifier",
-            embed,
-            instance,
-            value_activation=nn.Identity(),
-            bag_classifier="classifier",
-        )
+        self.assemble(reader, KEYS, embed, instance, value_activation=nn.Identity())
         self.pooling = "mhim_dsmil"
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
