@@ -18,7 +18,7 @@ from edge_mil.bundle import (
     TissueSpec,
     write_bundle,
 )
-from edge_mil.errors import BundleError, SourceError
+from edge_mil.errors import BundleError, NotThereYetError, SourceError
 from edge_mil.imaging import TissueTest
 from edge_mil.pipeline.ood.reference import REFERENCE_FILE
 from edge_mil.version import __version__
@@ -35,6 +35,7 @@ from edge_mil_export.fidelity.report import Fidelity
 from edge_mil_export.fidelity.scoring import HeadScorer
 from edge_mil_export.onnx_export.exported_aggregator import ExportedAggregator, export_aggregator
 from edge_mil_export.onnx_export.extractor_graph import ExtractorGraph, export_extractor
+from edge_mil_export.onnx_export.head_task import Assumption
 from edge_mil_export.tiles import FileTiles, TileMaker
 
 EXTRACTOR_FILE = "extractor.onnx"
@@ -65,6 +66,7 @@ class BundleRequest:
         name: Of the bundle; "" names it as its folder.
         licences: As `--licence` gives them.
         stain: macenko or reinhard; None takes tiles as they are.
+        task: What the head's outputs mean; None: what its authors leave no doubt about.
     """
 
     extractor: str
@@ -85,6 +87,7 @@ class BundleRequest:
     name: str
     licences: tuple[str, ...]
     stain: str | None = None
+    task: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,12 +99,14 @@ class ExportedBundle:
         fidelity: Its fidelity report, as JSON values.
         summary: One line on the aggregator.
         unknown_licences: Parts whose licence nobody named.
+        assumed: What the head's file does not say and was taken for granted.
     """
 
     bundle: Bundle
     fidelity: dict[str, Any]
     summary: str
     unknown_licences: tuple[str, ...]
+    assumed: tuple[Assumption, ...]
 
 
 def make_bundle(request: BundleRequest, out: Path) -> ExportedBundle:
@@ -124,6 +129,7 @@ def make_bundle(request: BundleRequest, out: Path) -> ExportedBundle:
         arch=request.arch,
         options=request.arch_options,
         classes=request.classes,
+        task=request.task,
     )
     source = open_extractor(
         request.extractor,
@@ -131,6 +137,12 @@ def make_bundle(request: BundleRequest, out: Path) -> ExportedBundle:
         tile_px=request.tile_px,
         normalise=request.normalise,
     )
+    if head.needs_positions:
+        raise NotThereYetError(
+            f"{head.spec.architecture} needs the coordinates of the tiles in the unit of its "
+            "training, so in this release it scores saved features only; export it with "
+            "edge-mil-export aggregator."
+        )
     terms = parse_licences(request.licences, card=source.licence)
     feature_dim = _feature_width(source, head)
     # 2. Tiles that calibrate, and bags on which scores are compared.
@@ -161,11 +173,11 @@ def make_bundle(request: BundleRequest, out: Path) -> ExportedBundle:
         **head.graphs,
         "fidelity.json": fidelity.to_json(),
         "fidelity.html": render_page(manifest.name, document),
-        "model_card.md": write_card(manifest, head.summary, document, weights),
+        "model_card.md": write_card(manifest, head.summary, document, weights, head.assumed),
         **_reference(source, tiles.read, TissueSpec()),
     }
     bundle = write_bundle(manifest, content, out)
-    return ExportedBundle(bundle, document, head.summary, terms.unknown)
+    return ExportedBundle(bundle, document, head.summary, terms.unknown, head.assumed)
 
 
 def _check_out(out: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_mil_export.commands import head_options
+from edge_mil_export.commands.head_options import print_assumed
 
 DESCRIPTION = (
     "Turn the checkpoint of an aggregator into a bundle that scores saved features "
@@ -24,6 +25,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("checkpoint", type=Path, help="a torch file or .safetensors")
     parser.add_argument("--out", type=Path, required=True, metavar="BUNDLE", help="folder to write")
     head_options.add_arguments(parser)
+    head_options.add_task(parser)
     parser.add_argument("--name", metavar="N", help="name of the bundle; that of --out")
     parser.add_argument("--licence", metavar="TEXT", help="terms of the checkpoint's weights")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -41,6 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
         arch=arguments.arch,
         options=head_options.parse_options(arguments.arch_option),
         classes=head_options.parse_classes(arguments.classes),
+        task=arguments.task,
     )
     terms = parse_licences([arguments.licence] if arguments.licence else [], card="")
     if "aggregator" in terms.unknown:
@@ -64,10 +67,13 @@ def run(arguments: argparse.Namespace) -> int:
             "architecture": exported.spec.architecture,
             "options": exported.spec.options,
             "classes": list(exported.task.classes),
+            "task": bundle.manifest.task.kind,
+            "assumed": {one.name: one.value for one in exported.assumed},
             "summary": exported.summary,
         }
         print(json.dumps(document))
     else:
         print(exported.summary)
+        print_assumed(exported.assumed)
         print(f"wrote {arguments.out} ({bundle.digest[:19]})")
     return 0

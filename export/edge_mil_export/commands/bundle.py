@@ -45,6 +45,7 @@ def add_parser(subparsers: Any) -> None:
         "--aggregator", type=Path, required=True, metavar="CHECKPOINT", help="the head's weights"
     )
     head_options.add_arguments(parser)
+    head_options.add_task(parser)
     parser.add_argument(
         "--instances",
         choices=("grid", "field"),
@@ -127,6 +128,7 @@ def run(arguments: argparse.Namespace) -> int:
         arch=arguments.arch,
         arch_options=head_options.parse_options(arguments.arch_option),
         classes=head_options.parse_classes(arguments.classes),
+        task=arguments.task,
         instances=arguments.instances,
         tile_px=parse_tile(arguments.tile_px),
         mpp=check_mpp(arguments.mpp, "--mpp"),
@@ -193,6 +195,8 @@ def _document(exported: ExportedBundle, out: Path) -> dict[str, Any]:
         "feature_dim": manifest.aggregator.feature_dim,
         "architecture": manifest.aggregator.architecture,
         "classes": list(manifest.task.classes),
+        "task": manifest.task.kind,
+        "assumed": {one.name: one.value for one in exported.assumed},
         "files": sorted(manifest.files),
         "redistributable": manifest.redistributable,
         "fidelity": exported.fidelity,
@@ -204,6 +208,7 @@ def _print(exported: ExportedBundle, out: Path) -> None:
     name = manifest.extractor.name if manifest.extractor else ""
     print(f"{name}: features of width {manifest.aggregator.feature_dim}")
     print(exported.summary)
+    head_options.print_assumed(exported.assumed)
     print(
         f"measured on {len(on['bags'])} bags, {on['tiles']} tiles: {on['source']} "
         f"(against {exported.fidelity['reference']})"
