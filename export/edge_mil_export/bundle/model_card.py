@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from edge_mil.bundle import Manifest
+from edge_mil_export.extractors.source import ExtractorSource
 
 LINES = {
     "fp32": "FP32 graph",
@@ -15,7 +16,11 @@ LINES = {
 
 
 def write_card(
-    manifest: Manifest, summary: str, fidelity: dict[str, Any], weights: dict[str, str]
+    manifest: Manifest,
+    summary: str,
+    fidelity: dict[str, Any],
+    weights: dict[str, str],
+    source: ExtractorSource,
 ) -> bytes:
     """Return the card of a bundle with an extractor.
 
@@ -24,6 +29,7 @@ def write_card(
         summary: One line on the aggregator.
         fidelity: From `Fidelity.document`.
         weights: extractor, aggregator -> the file that the weights came from.
+        source: The extractor, with what was read from its file and what was settled beside it.
     """
     spec, given = manifest.extractor, manifest.input
     assert spec is not None
@@ -46,6 +52,8 @@ def write_card(
         "",
         f"- Extractor: {spec.name}, features of width {spec.feature_dim}; "
         f"weights: {weights['extractor']}",
+        *(f"  - {fact}" for fact in source.facts),
+        *([f"  - left out, not needed: {', '.join(source.left_out)}"] if source.left_out else []),
         f"- Aggregator: {summary}; weights: {weights['aggregator']}",
         f"- Instances: {given.instances}, {tile} px at {given.mpp:g} um/px",
         f"- Outputs: {', '.join(manifest.task.classes)} ({manifest.task.probabilities})",

@@ -119,8 +119,8 @@ def _refuse_other_model(shape: VitShape, request: PublishedFile, file: str) -> N
         raise UsageError(
             f"{file} is a {shape.describe()}, and {preset.family} is {preset.width} wide with "
             f"{preset.depth} blocks, patches of {preset.patch} px and {preset.registers} "
-            "registers; name another preset, or --extractor-option num_heads= where it is a smaller "
-            "relative."
+            "registers; name another preset, or --extractor-option num_heads= where a smaller "
+            "relative is meant."
         )
 
 
