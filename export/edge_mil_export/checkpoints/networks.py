@@ -94,8 +94,8 @@ def choose_network(networks: Mapping[str, str], weights: str | None, *, file: st
     held = [f"weights={name}" for name in networks]
     if weights is None:
         raise UsageError(
-            f"{file} holds {len(held)} networks with different weights; name --weights NAME, "
-            f"which is {', '.join(held[:-1])} or {held[-1]}."
+            f"{file} holds {len(held)} networks with different weights; choose by --weights NAME: "
+            f"{', '.join(held[:-1])} or {held[-1]}."
         )
     for name, part in networks.items():
         if weights in (name, part):
