@@ -34,7 +34,7 @@ def exported_features(case: ExtractorCase, folder: Path, scratch: Path) -> np.nd
     words = [
         *("bundle", "--extractor", f"checkpoint:{case.checkpoint(scratch)}"),
         *(word for option in options for word in ("--extractor-option", option)),
-        *("--normalise", case.normalise, "--aggregator", str(head), "--licence", "MIT"),
+        *("--normalise", case.normalise, "--aggregator", str(head)),
         *("--tile-px", f"{width}x{height}", "--mpp", "0.5", "--out", str(folder / "made")),
     ]
     assert main(words) == 0
@@ -76,6 +76,9 @@ def test_a_published_file_of_the_repository_gives_its_authors_features(
 def test_a_published_file_is_exported_by_the_command(tmp_path: Path, scratch: Path) -> None:
     case = next(case for case in cases(SMALL) if case.name == "phikon_hf_vit-features_128x80")
     assert deviation(exported_features(case, tmp_path, scratch), case.expected) <= TOLERANCE
+    manifest = open_bundle(tmp_path / "made").manifest
+    assert manifest.licences.extractor == "unknown, not to be passed on"
+    assert not manifest.redistributable
 
 
 def test_the_set_of_the_repository_is_small() -> None:

@@ -24,6 +24,7 @@ from edge_mil_export.extractors import ExtractorSource, open_extractor  # noqa: 
 from edge_mil_export.extractors.options import parse_extractor_options  # noqa: E402
 from edge_mil_export.extractors.published.preset_table import TABLE  # noqa: E402
 from edge_mil_export.extractors.published.presets import find_preset  # noqa: E402
+from edge_mil_export.extractors.timm_import import import_timm  # noqa: E402
 from edge_mil_export.extractors.timm_model import build  # noqa: E402
 
 from edge_mil.bundle import open_bundle  # noqa: E402
@@ -184,11 +185,7 @@ def test_a_resnet_and_its_cut_give_what_timms_own_class_gives(tmp_path: Path) ->
 def test_a_densenet_pools_as_torchvision_does_and_kimianet_without_the_last_relu(
     tmp_path: Path,
 ) -> None:
-    import timm
-
-    model = timm.models.densenet.DenseNet(
-        growth_rate=4, block_config=(2, 2), num_init_features=8, num_classes=0
-    ).eval()
+    model = import_timm().models.densenet.DenseNet(4, block_config=(2, 2), num_classes=0).eval()
     files.rough(model, torch.Generator().manual_seed(1))
     tiles = tiles_of(px=64)
     path = saved(tmp_path, {**model.state_dict(), "classifier.weight": torch.ones(2, 14)})
@@ -319,6 +316,7 @@ def test_a_licence_is_that_of_the_model_card_beside_the_weights(
     assert opened(path, *COMMON, "pooling=cls").licence == licence
 
 
+@pytest.mark.slow
 def test_a_bundle_of_a_weights_file_is_not_passed_on_unless_its_licence_is_known(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

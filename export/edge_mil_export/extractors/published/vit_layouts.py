@@ -214,6 +214,9 @@ def _join(state: dict[str, torch.Tensor], file: str) -> None:
                 halves = {n: state.pop(f"{at}{n}.{part}", None) for n in ("gate", "given")}
                 _whole(halves, at, file)
                 state[f"{at}fc1.{part}"] = torch.cat([h for h in halves.values() if h is not None])
+            elif f"{at}given.{part}" in state:
+                # Hugging Face names an ungated first layer as the gated one's second half.
+                state[f"{at}fc1.{part}"] = state.pop(f"{at}given.{part}")
     if "cls_token" in state:
         state["cls_token"] = state["cls_token"].reshape(1, 1, -1)
 
