@@ -245,6 +245,8 @@ def test_student_and_teacher_are_asked_about_and_named(tmp_path: Path) -> None:
         ({"blocks.1.mlp.fc2.weight": None}, (), r"lacks blocks\.1\.fc2\.weight"),
         ({"pos_embed": torch.ones(1, 12, WIDTH)}, (), "12 entries"),
         ({"pos_embed": None}, (), "lacks its position embedding"),
+        ({"patch_embed.proj.weight": torch.ones(4)}, (), "shapes in weights.pth are not those of"),
+        ({"blocks.0.attn.qkv.weight": torch.ones(4, 4)}, (), "has other shapes of blocks.0.qkv"),
         ({}, ("num_heads=5",), "num_heads=5 does not divide the width 32"),
         ({}, ("pooling=projected",), r"cannot be pooled by pooling=projected"),
     ],
@@ -347,6 +349,8 @@ def test_a_preset_settles_what_the_file_cannot_tell(tmp_path: Path) -> None:
     assert any(fact.startswith("pooling cls (preset uni2-h: ") for fact in source.facts)
     with pytest.raises(UsageError, match="near it are uni"):
         find_preset("uni22-h")
+    with pytest.raises(ExtractorError, match="is a vit, and MoCo v2 is a resnet"):
+        opened(path, kind="preset:moco-v2-rn50", normalise=None)
 
 
 @pytest.mark.parametrize("preset", TABLE, ids=lambda preset: preset.name)

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 SHOWN_KEYS = 3
 COUNTER = "num_batches_tracked"
 """Counter of BatchNorm: used in training only, and often left out of files."""
-MOCO_V3 = ("base", "momentum")
-"""Networks of MoCo v3's files, whose ViT-S has twelve heads where timm's has six."""
 
 
 def open_timm(
@@ -223,9 +221,6 @@ def _open_transformer(
     from edge_mil_export.extractors.published.request import PublishedFile
 
     facts, normalisation = dict(known[0]), known[1]
-    checkpoint = load_checkpoint(weights, weights=options.weights)
-    if checkpoint.weights in MOCO_V3:
-        del facts["num_heads"]
     shape = facts.pop("shape")
     if normalisation is not None:
         facts["normalisation"] = normalisation

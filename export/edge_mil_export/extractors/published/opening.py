@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from edge_mil_export.checkpoints.loading import load_checkpoint
-from edge_mil_export.errors import ExtractorError
+from edge_mil_export.errors import ExtractorError, first_line
 from edge_mil_export.extractors.published.config_files import read_config, weights_of
 from edge_mil_export.extractors.published.layouts import (
     FoundNetwork,
@@ -29,6 +29,8 @@ from edge_mil_export.extractors.weights_licence import licence_beside
 
 Made = TypeVar("Made")
 
+MOCO_V3 = ("base", "momentum")
+"""Networks of MoCo v3's files, whose ViT-S has twelve heads (Xiyue-Wang/TransPath, vits.py)."""
 AVERAGES = ("average", "token_mean", "patch_mean")
 """One and the same where every position of the last map is a token."""
 
@@ -58,11 +60,27 @@ def open_published(
     if checkpoint.weights:
         source = "option" if request.options.weights else f"preset {preset.name if preset else ''}"
         facts.used["weights"] = f"{checkpoint.weights} ({source})"
+    if checkpoint.weights in MOCO_V3:
+        # The heads of timm's ViT-S are six.
+        for source in request.known or {}:
+            facts.sources[source] = {
+                name: value for name, value in facts.sources[source].items() if name != "num_heads"
+            }
     found = find_network(checkpoint.state, file=path.name)
+    kind = "vit" if found.layout in NAMES else found.layout
+    if preset is not None and kind != preset.kind:
+        raise ExtractorError(
+            f"{path.name} is a {kind}, and {preset.family} is a {preset.kind}; name another preset."
+        )
     try:
         built = _build(found, facts, request, path.name, shape)
     except KeyError as error:
         raise ExtractorError(f"{path.name} is not whole: it lacks {error.args[0]}.") from error
+    except (ValueError, IndexError, RuntimeError, ZeroDivisionError) as error:
+        raise ExtractorError(
+            f"The shapes in {path.name} are not those of a {kind} ({first_line(error)}); save the "
+            "state_dict() of the model again, and export that."
+        ) from error
     left_out = tuple(dict.fromkeys([*checkpoint.left_out, *built.left_out]))
     licence = preset.licence if preset is not None and preset.licence else licence_beside(path)
     return TorchExtractor(

@@ -34,6 +34,7 @@ class Preset:
         normal_source: Where mean and standard deviation are written.
         normalisation: Of 0 to 1, RGB.
         licence: Of the weights; "" where we know none.
+        kind: vit, swin, resnet or densenet.
         width, depth, patch, registers: Of a transformer, to tell whether a file is of this
             model; 0 for others.
         num_heads: Attention heads; 0 where the file tells or there is no attention.
@@ -51,6 +52,7 @@ class Preset:
     normal_source: str
     normalisation: Normalisation
     licence: str = ""
+    kind: str = "vit"
     width: int = 0
     depth: int = 0
     patch: int = 0
@@ -143,7 +145,7 @@ def _dinov3(name: str, width: int, depth: int, heads: int) -> Preset:
 
 def _resnet(name: str, family: str, source: str, **facts: object) -> Preset:
     """Return a preset of a ResNet-50."""
-    base = Preset(name, family, source, source, IMAGENET, pooling="average")
+    base = Preset(name, family, source, source, IMAGENET, kind="resnet", pooling="average")
     return replace(base, **facts)  # type: ignore[arg-type]
 
 
@@ -192,7 +194,7 @@ TABLE = (
         _timm(
             f"h-optimus-{number}",
             f"H-optimus-{number}",
-            "bioptimus/releases, models/h-optimus/v0/README.md",
+            "bioptimus/releases, the model card of H-optimus-0",
             licence=licence,
             normalisation=BIOPTIMUS,
             patch=14,
@@ -273,6 +275,7 @@ TABLE = (
         "Xiyue-Wang/TransPath, ctran.py",
         "Xiyue-Wang/TransPath, get_features_CTransPath.py",
         IMAGENET,
+        kind="swin",
         pooling="token_mean",
     ),
     Preset(
@@ -338,5 +341,6 @@ TABLE = (
         "kimianet",
         "KimiaNet",
         "KimiaLabMayo/KimiaNet, KimiaNet_PyTorch_Feature_Extraction.py",
+        kind="densenet",
     ),
 )
