@@ -1,4 +1,4 @@
 """The wire as Python: generated from proto/ by `make proto`, never edited."""
 
-SOURCE_SHA256 = "1773830c95a407487a94295965f3572d28ab1f10ecd890a9ce932284f3117970"
+SOURCE_SHA256 = "b522a3d96a6880389e9b16f6f61295c2ebe6ec4e7370c32d51d118836a9383ab"
 """Of the .proto that this was generated from; a test compares it."""
