@@ -274,7 +274,7 @@ def _apply(connection: sqlite3.Connection, change: Change) -> None:
         run("UPDATE field SET removed = 1, state = NULL WHERE sequence = ?", (change.removed,))
     if change.geometry is not None:
         run(
-            "INSERT INTO geometry (sequence, evidence, reference, image) VALUES (?, ?, ?, ?)",
+            "INSERT INTO geometry (sequence, observation, reference, image) VALUES (?, ?, ?, ?)",
             dataclasses.astuple(change.geometry),
         )
     if change.event is not None:

@@ -129,13 +129,13 @@ class SessionReader:
 
     def geometry(self) -> list[GeometryRow]:
         """Return what each field says about stage and slide, in the order of arrival; no images."""
-        rows = self._rows("SELECT sequence, evidence, reference FROM geometry ORDER BY number")
+        rows = self._rows("SELECT sequence, observation, reference FROM geometry ORDER BY number")
         return [GeometryRow(*row) for row in rows]
 
     def newest_reference(self) -> GeometryRow | None:
         """Return the newest row with the image of a refused field; None where there is none."""
         rows = self._rows(
-            "SELECT sequence, evidence, reference, image FROM geometry WHERE length(image) > 0"
+            "SELECT sequence, observation, reference, image FROM geometry WHERE length(image) > 0"
             " ORDER BY number DESC LIMIT 1"
         )
         return next((GeometryRow(*row) for row in rows), None)

@@ -29,6 +29,7 @@ def make_old(path: Path) -> None:
             DROP TABLE attachment;
             DROP TABLE key_field;
             DROP TABLE located;
+            DROP TABLE geometry;
             UPDATE instance SET note = '';
             PRAGMA user_version = 1;
             """

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge_mil.imaging.registration.stage_comparison import MAX_STAGE_ERROR_UM
-from edge_mil.session.geometry.stage_fit import MIN_TRAVEL_UM, Move, StageFit
+from edge_mil.session.geometry.stage_fit import Move, StageFit
 from edge_mil.types import Float64Array
 
 MAX_SCALE, MAX_ROTATION_DEG, MAX_BACKLASH_UM = 0.03, 1.0, 10.0
@@ -238,7 +238,7 @@ def _similarity(moves: Sequence[Move]) -> tuple[float, float, bool] | None:
     """
     image = np.array([complex(*move.image_um) for move in moves])
     stage = np.array([complex(*move.stage_um) for move in moves])
-    if float(np.abs(image).max()) < MIN_TRAVEL_UM:
+    if float(np.abs(image).max()) < MAX_STAGE_ERROR_UM:
         return None
     for mirrored, given in ((False, image), (True, image.conj())):
         z = complex(np.vdot(given, stage) / np.vdot(given, given).real)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from edge_mil.session.geometry.causes import Cause, cause_of, late_cause, unexplained
 from edge_mil.session.geometry.continuity import moved_slide, other_objective
-from edge_mil.session.geometry.evidence import Evidence
+from edge_mil.session.geometry.observation import Observation
 from edge_mil.session.geometry.stage_fit import Move
 
 MIN_WRONG = 2
@@ -22,12 +22,12 @@ SAME_RATIO_FIELDS = 2
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """The evidence of one field, with what is derived of the fields that it was set against.
+    """The observation of one field, with what is derived of the fields that it was set against.
 
     Attributes:
         index: Number of the field in the order of arrival, from 0.
         before: Sequence of the field that arrived before it; 0 for the first.
-        evidence: As it is stored.
+        observation: As it is stored.
         moves: Pairs that the stage does not contradict.
         wrong: Pairs that it contradicts.
         agrees: Indices of the earlier fields of `moves`.
@@ -36,7 +36,7 @@ class Entry:
 
     index: int
     before: int
-    evidence: Evidence
+    observation: Observation
     moves: tuple[Move, ...]
     wrong: tuple[Move, ...]
     agrees: tuple[int, ...]
@@ -46,11 +46,11 @@ class Entry:
 def objective_cause(recent: Sequence[Entry]) -> tuple[Cause, int] | None:
     """Name another objective, where the newest fields fit at the same other magnification."""
     newest = recent[-SAME_RATIO_FIELDS:]
-    ratios = {entry.evidence.scale_ratio for entry in newest}
+    ratios = {entry.observation.scale_ratio for entry in newest}
     if len(newest) < SAME_RATIO_FIELDS or len(ratios) > 1 or 1.0 in ratios:
         return None
     first = newest[0]
-    return other_objective(ratios.pop(), first.evidence.sequence), first.index
+    return other_objective(ratios.pop(), first.observation.sequence), first.index
 
 
 def explained_cause(recent: Sequence[Entry], mpp: float) -> Cause | None:
@@ -89,7 +89,7 @@ def pushed_cause(recent: Sequence[Entry]) -> tuple[Cause, int] | None:
     if len(entries) < MIN_UNEXPLAINED:
         return None
     # Only against fields of before: those since then are displaced alike.
-    since = {entry.evidence.sequence for entry in entries}
+    since = {entry.observation.sequence for entry in entries}
     moves = [move for entry in entries for move in entry.wrong if move.earlier not in since]
     if len({move.later for move in moves}) < MIN_UNEXPLAINED:
         return None

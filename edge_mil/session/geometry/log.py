@@ -1,4 +1,4 @@
-"""The evidence of a session in the order of arrival, and the state of both checks after it."""
+"""The observations of a session in the order of arrival, and the state of both checks after it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from edge_mil.imaging.registration import PairOutcome
 from edge_mil.imaging.registration.stage_check import DIFFERING_OVERLAP
 from edge_mil.imaging.registration.stage_comparison import MAX_STAGE_ERROR_UM
-from edge_mil.session.geometry.causes import NOTHING_FITS, Cause, small_cause_of
-from edge_mil.session.geometry.continuity import Continuity, other_slide
+from edge_mil.session.geometry.causes import NOTHING_FITS, Cause, cause_of, small_cause_of
+from edge_mil.session.geometry.continuity import MIN_DIFFERING, Continuity, other_slide
 from edge_mil.session.geometry.contradictions import (
     MIN_UNEXPLAINED,
     Entry,
@@ -19,7 +19,7 @@ from edge_mil.session.geometry.contradictions import (
     pushed_cause,
     unexplained_cause,
 )
-from edge_mil.session.geometry.evidence import Evidence, Vector
+from edge_mil.session.geometry.observation import Observation, Vector
 from edge_mil.session.geometry.stage_fit import Estimate, Move, StageFit, fit_stage
 from edge_mil.types import CheckState, SessionCheck
 
@@ -48,7 +48,7 @@ RELEASE_SAME, RELEASE_INSIST = "same-slide", "insist"
 
 @dataclass(frozen=True, slots=True)
 class _State:
-    """What is known after some evidence; bounded, so that it is cheap to replace."""
+    """What is known after some fields; bounded, so that it is cheap to replace."""
 
     fields: int = 0
     recent: tuple[Entry, ...] = ()
@@ -65,10 +65,10 @@ class _State:
 
 
 class GeometryLog:
-    """Folds evidence; `after` says what would follow from a field, `add` keeps it."""
+    """Folds observations; `after` says what would follow from a field, `add` keeps it."""
 
     def __init__(self, mpp: float, *, insist: bool = False) -> None:
-        """Begin with no evidence.
+        """Begin with no field.
 
         Args:
             mpp: The declared pixel size, um/px.
@@ -114,40 +114,45 @@ class GeometryLog:
         index = self._at[sequence][0]
         return self._state.suspects_from <= index < self._at[min(since)][0]
 
-    def moves_of(self, evidence: Evidence) -> tuple[Move, ...]:
+    def moves_of(self, observation: Observation) -> tuple[Move, ...]:
         """Return the registered pairs of a field, as moves by the stage and by the images."""
-        entry = self._entry(evidence)
+        entry = self._entry(observation)
         return (*entry.wrong, *entry.moves)
 
     def fit(self) -> StageFit:
         """Return what the moves that the stage does not contradict say of it."""
         return fit_stage(self._state.moves)
 
-    def after(self, evidence: Evidence) -> tuple[SessionCheck, SessionCheck]:
+    def fit_everything(self) -> StageFit:
+        """Return what all newest moves say, those too that contradict the stage."""
+        wrong = tuple(move for entry in self._state.recent for move in entry.wrong)
+        return fit_stage((*self._state.moves, *wrong))
+
+    def after(self, observation: Observation) -> tuple[SessionCheck, SessionCheck]:
         """Return the checks of geometry and of the slide as one more field would leave them."""
-        state = self._step(self._entry(evidence))
+        state = self._step(self._entry(observation))
         return state.geometry, state.slide
 
-    def add(self, evidence: Evidence) -> None:
-        """Keep the evidence of one field, or of a release."""
-        if evidence.release:
-            self._state = self._released(evidence.release)
+    def add(self, observation: Observation) -> None:
+        """Keep the observation of one field, or of a release."""
+        if observation.release:
+            self._state = self._released(observation.release)
             return
-        entry = self._entry(evidence)
+        entry = self._entry(observation)
         self._state = self._step(entry)
-        direction = self._direction(evidence.at_um)
-        self._at[evidence.sequence] = (entry.index, evidence.at_um, direction)
-        self._last = evidence.at_um, direction
-        self._newest = evidence.sequence
+        direction = self._direction(observation.at_um)
+        self._at[observation.sequence] = (entry.index, observation.at_um, direction)
+        self._last = observation.at_um, direction
+        self._newest = observation.sequence
 
     def restore(self, rows: Iterable[str]) -> None:
-        """Fold stored evidence, in the order in which it was added.
+        """Fold stored observations, in the order in which they were added.
 
         Raises:
             StoreError: A row cannot be read.
         """
         for row in rows:
-            self.add(Evidence.from_json(row))
+            self.add(Observation.from_json(row))
 
     def _direction(self, at: Vector) -> Vector:
         """Return in which direction the stage arrives on each axis: -1, 0 or 1."""
@@ -162,13 +167,13 @@ class GeometryLog:
         ]
         return found[0], found[1]
 
-    def _entry(self, evidence: Evidence) -> Entry:
+    def _entry(self, observation: Observation) -> Entry:
         moves: list[Move] = []
         wrong: list[Move] = []
         agrees: list[int] = []
         differs: list[int] = []
-        direction = self._direction(evidence.at_um)
-        for pair in evidence.pairs:
+        direction = self._direction(observation.at_um)
+        for pair in observation.pairs:
             if pair.earlier not in self._at:
                 continue
             index, at, before = self._at[pair.earlier]
@@ -176,11 +181,15 @@ class GeometryLog:
                 differs.append(index)
             if pair.image_um is None:
                 continue
-            (x, y), (u, v) = evidence.at_um, at
+            (x, y), (u, v) = observation.at_um, at
             # Without a direction before, there was no change of it.
             turn = [(d - b) / 2 if b else 0.0 for d, b in zip(direction, before, strict=True)]
             move = Move(
-                pair.earlier, evidence.sequence, (x - u, y - v), pair.image_um, (turn[0], turn[1])
+                pair.earlier,
+                observation.sequence,
+                (x - u, y - v),
+                pair.image_um,
+                (turn[0], turn[1]),
             )
             if move.error_um > MAX_STAGE_ERROR_UM:
                 wrong.append(move)
@@ -190,7 +199,7 @@ class GeometryLog:
         return Entry(
             self._state.fields,
             self._newest,
-            evidence,
+            observation,
             tuple(moves),
             tuple(wrong),
             tuple(agrees),
@@ -199,17 +208,17 @@ class GeometryLog:
 
     def _step(self, entry: Entry) -> _State:
         """Return the state after one more field."""
-        state, evidence = self._state, entry.evidence
-        says = bool(entry.moves or entry.wrong or entry.differs or evidence.scale_ratio != 1.0)
+        state, observation = self._state, entry.observation
+        says = bool(entry.moves or entry.wrong or entry.differs or observation.scale_ratio != 1.0)
         agrees = bool(entry.agrees)
         axes = tuple(
             count + any(abs(move.image_um[axis]) > MAX_STAGE_ERROR_UM for move in entry.moves)
             for axis, count in enumerate(state.axes)
         )
-        overlaps = [p.overlap for p in evidence.pairs if p.outcome is PairOutcome.DIFFERS]
+        overlaps = [p.overlap for p in observation.pairs if p.outcome is PairOutcome.DIFFERS]
         alone = not agrees and bool(overlaps) and max(overlaps) >= DIFFERING_OVERLAP
         fields = state.fields + 1
-        credit = state.credit - evidence.searches + AGREEING_CREDIT * agrees
+        credit = state.credit - observation.searches + AGREEING_CREDIT * agrees
         credit += fields % FIELDS_PER_CREDIT == 0
         state = dataclasses.replace(
             state,
@@ -224,7 +233,7 @@ class GeometryLog:
         )
         if not says:
             return state
-        return self._checked(state, evidence.sequence)
+        return self._checked(state, observation.sequence)
 
     def _checked(self, state: _State, sequence: int) -> _State:
         """Return the state with what follows for the stage and for the slide."""
@@ -244,7 +253,9 @@ class GeometryLog:
             wrong = unexplained_cause(state.recent)
         if found is None and wrong is None:
             if state.differing >= MIN_UNEXPLAINED and not state.agreeing:
-                wrong = Cause("positions", NOTHING_FITS)
+                moves = [move for entry in state.recent for move in entry.wrong]
+                named = cause_of(moves, self._mpp) if moves else None
+                wrong = named or Cause("positions", NOTHING_FITS)
             else:
                 wrong = small_cause_of(fit, self._mpp)
         geometry, slide = self._proof(state), _same_slide(state)
@@ -260,8 +271,9 @@ class GeometryLog:
         """Name another slide; with the index of the first field that shows it."""
         first = state.continuity.boundary
         # An axis that is not proven may be flipped, and then nothing fits along it either.
-        doubtful = not settled and state.continuity.differing < MIN_DIFFERING_UNPROVEN
-        if first is None or not state.continuity.broken or doubtful:
+        enough = MIN_DIFFERING if settled else MIN_DIFFERING_UNPROVEN
+        known = settled or state.continuity.agreeing >= MIN_PROOF
+        if first is None or not known or state.continuity.differing < enough:
             return None
         sequence = next((s for s, (i, _, _) in self._at.items() if i == first), 0)
         return other_slide(state.continuity.differing, sequence), first
