@@ -28,8 +28,8 @@ NOT_BY_AN_AFFINE = {
 }
 """Cause -> why no affine mends it, and what does."""
 
-MAX_SCALE_ERROR, MAX_ROTATION_ERROR_DEG = 0.01, 0.3
-"""Errors (as far as they count) up to which scale and rotation are taken over."""
+MAX_SCALE_ERROR, MAX_ROTATION_ERROR_DEG = 0.005, 0.25
+"""Standard errors up to which scale and rotation are taken over: a quarter of their tolerances."""
 
 
 def add_stage_verb(verb: argparse.ArgumentParser) -> None:
@@ -126,8 +126,8 @@ def _usable(log: GeometryLog) -> StageFit:
     if (
         scale is None
         or rotation is None
-        or scale.error * scale.factor > MAX_SCALE_ERROR * scale.value
-        or rotation.error * rotation.factor > MAX_ROTATION_ERROR_DEG
+        or scale.error > MAX_SCALE_ERROR * scale.value
+        or rotation.error > MAX_ROTATION_ERROR_DEG
     ):
         raise CalibrationError(
             f"{fit.moves} overlaps of this session do not tell pixel size and rotation well "

@@ -75,6 +75,7 @@ def open_source(arguments: argparse.Namespace) -> Camera:
         dwell=arguments.dwell,
         faults=_faults(arguments),
         stage_faults=parse_stage_faults(arguments.fault),
+        check_geometry=arguments.check_geometry and not arguments.session,
     )
 
 
