@@ -24,6 +24,10 @@ first, a tenth of their overlap has texture in one of them or in both, and they 
 How often that is wrong: `docs/design/imaging.md`, "Geometry"."""
 
 
+SEARCH_RESPONSE = 0.6
+"""Response of a registration that may contradict the stage."""
+
+
 class PairOutcome(enum.Enum):
     """What two fields say about the stage."""
 
@@ -99,6 +103,6 @@ def search_anywhere(
 ) -> FieldPair | None:
     """Register a field with an earlier one wherever they fit; None where they do not."""
     found = register_pair(fixed, pyramid)
-    if found is None or not found.reliable:
+    if found is None or not found.reliable or found.response < SEARCH_RESPONSE:
         return None
     return FieldPair(key.sequence, PairOutcome.DISPLACED, (found.dx, found.dy), found.overlap)

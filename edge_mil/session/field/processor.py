@@ -6,7 +6,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -36,6 +36,8 @@ from edge_mil.types import (
     SessionCheck,
     Verdict,
 )
+
+Checks: TypeAlias = "tuple[SessionCheck, SessionCheck]"  # geometry, slide
 
 
 @dataclass(slots=True, eq=False)
@@ -77,16 +79,9 @@ class ProcessedField:
         return dataclasses.replace(self.frame, x_um=self.placement.x_um, y_um=self.placement.y_um)
 
     def result(
-        self,
-        scored: Scored,
-        revision: int,
-        fields_held: int,
-        coverage: float,
-        checks: tuple[SessionCheck, SessionCheck],
+        self, scored: Scored, revision: int, held: int, coverage: float, checks: Checks
     ) -> FieldResult:
         """Return the answer to the field, given the session, and its checks, after it."""
-        geometry, slide = checks
-        unlocated = self.plan.verdict is Verdict.UNLOCATED
         plan = self.plan
         return FieldResult(
             sequence=self.sequence,
@@ -95,15 +90,15 @@ class ProcessedField:
             score=scored.score,
             as_of=scored.as_of,
             revision=revision,
-            fields_held=fields_held,
+            fields_held=held,
             coverage=coverage,
             cells_added=plan.added,
             cells_improved=plan.improved,
             cells_held=plan.held,
             timings_s=self.timings_s,
-            explanation=self.placement.explanation if unlocated else "",
-            geometry=geometry.state.value,
-            slide=slide.state.value,
+            explanation="" if plan.verdict is not Verdict.UNLOCATED else self.placement.explanation,
+            geometry=checks[0].state.value,
+            slide=checks[1].state.value,
         )
 
 

@@ -13,6 +13,8 @@ from it; a session that is restored folds the same rows and has the same state t
 | which fields contradict the stage, and what explains them all | `contradictions.py` |
 | whether it is still the slide of the beginning | `continuity.py` |
 | keep the observation; the state of both checks | `log.py` |
+| bound the cost of the searches | `search_credit.py` |
+| the checks as people read them | `checks.py` |
 | the same of a stored session | `stored.py` |
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -10,6 +11,13 @@ from edge_mil.imaging.registration import PairOutcome
 from edge_mil.imaging.registration.stage_check import DIFFERING_OVERLAP
 from edge_mil.imaging.registration.stage_comparison import MAX_STAGE_ERROR_UM
 from edge_mil.session.geometry.causes import NOTHING_FITS, Cause, cause_of, small_cause_of
+from edge_mil.session.geometry.checks import (
+    MIN_PROOF,
+    NO_REVISIT,
+    slide_check,
+    stage_check,
+    with_numbers,
+)
 from edge_mil.session.geometry.continuity import MIN_DIFFERING, Continuity, other_slide
 from edge_mil.session.geometry.contradictions import (
     MIN_UNEXPLAINED,
@@ -20,7 +28,8 @@ from edge_mil.session.geometry.contradictions import (
     unexplained_cause,
 )
 from edge_mil.session.geometry.observation import Observation, Vector
-from edge_mil.session.geometry.stage_fit import Estimate, Move, StageFit, fit_stage
+from edge_mil.session.geometry.search_credit import MAX_CREDIT, credit_after
+from edge_mil.session.geometry.stage_fit import Move, StageFit, fit_stage
 from edge_mil.types import CheckState, SessionCheck
 
 MAX_MOVES = 48
@@ -28,14 +37,6 @@ MAX_MOVES = 48
 
 RECENT = 12
 """Newest fields among which a contradiction must gather, so that a slip of a stage is forgotten."""
-
-MIN_PROOF = 2
-"""Fields that must agree along each axis before the stage counts as proven."""
-
-MAX_CREDIT, AGREEING_CREDIT, FIELDS_PER_CREDIT = 16, 2, 8
-"""Searches over all shifts (12 ms each) that a session may take: MAX_CREDIT at the beginning, more
-for each field that agrees and for every so many fields, so that a session whose fields never
-overlap pays for them once."""
 
 LEAST_STEP_UM = 1.0
 """Way of the stage from which it has a direction."""
@@ -65,30 +66,28 @@ class _State:
 
 
 class GeometryLog:
-    """Folds observations; `after` says what would follow from a field, `add` keeps it."""
+    """Folds observations; `after` says what would follow from a field, `add` keeps it.
+
+    Attributes:
+        geometry: Whether pixel size, axes and units are those that were declared.
+        slide: Whether the slide is still the one of the beginning.
+    """
 
     def __init__(self, mpp: float, *, insist: bool = False) -> None:
-        """Begin with no field.
-
-        Args:
-            mpp: The declared pixel size, um/px.
-            insist: Never hold the session; the states still say what contradicts.
-        """
+        """Begin with no field; `insist`: never hold the session, whatever contradicts."""
         self._mpp = mpp
         self._at: dict[int, tuple[int, Vector, Vector]] = {}
         self._last: tuple[Vector, Vector] | None = None
         self._newest = 0
         self._state = _State(insisted=insist)
-        self._state = dataclasses.replace(self._state, geometry=self._proof(self._state))
+        self._state = dataclasses.replace(self._state, geometry=stage_check(self._state.axes))
 
     @property
     def geometry(self) -> SessionCheck:
-        """Whether pixel size, axes and units are those that were declared."""
         return self._state.geometry
 
     @property
     def slide(self) -> SessionCheck:
-        """Whether the slide is still the one of the beginning."""
         return self._state.slide
 
     @property
@@ -146,11 +145,7 @@ class GeometryLog:
         self._newest = observation.sequence
 
     def restore(self, rows: Iterable[str]) -> None:
-        """Fold stored observations, in the order in which they were added.
-
-        Raises:
-            StoreError: A row cannot be read.
-        """
+        """Fold stored observations in their order; StoreError where one cannot be read."""
         for row in rows:
             self.add(Observation.from_json(row))
 
@@ -158,14 +153,8 @@ class GeometryLog:
         """Return in which direction the stage arrives on each axis: -1, 0 or 1."""
         if self._last is None:
             return 0.0, 0.0
-        before, last = self._last
-        found = [
-            last[axis]
-            if abs(at[axis] - before[axis]) < LEAST_STEP_UM
-            else (1.0 if at[axis] > before[axis] else -1.0)
-            for axis in (0, 1)
-        ]
-        return found[0], found[1]
+        (x, y), last = self._last
+        return _sign(at[0] - x) or last[0], _sign(at[1] - y) or last[1]
 
     def _entry(self, observation: Observation) -> Entry:
         moves: list[Move] = []
@@ -218,8 +207,6 @@ class GeometryLog:
         overlaps = [p.overlap for p in observation.pairs if p.outcome is PairOutcome.DIFFERS]
         alone = not agrees and bool(overlaps) and max(overlaps) >= DIFFERING_OVERLAP
         fields = state.fields + 1
-        credit = state.credit - observation.searches + AGREEING_CREDIT * agrees
-        credit += fields % FIELDS_PER_CREDIT == 0
         state = dataclasses.replace(
             state,
             fields=fields,
@@ -228,7 +215,7 @@ class GeometryLog:
             agreeing=state.agreeing + agrees,
             axes=(axes[0], axes[1]),
             differing=state.differing + alone,
-            credit=max(0, min(MAX_CREDIT, credit)),
+            credit=credit_after(state.credit, fields, observation.searches, agrees=agrees),
             continuity=state.continuity.after(entry.index, entry.agrees, entry.differs),
         )
         if not says:
@@ -258,14 +245,14 @@ class GeometryLog:
                 wrong = named or Cause("positions", NOTHING_FITS)
             else:
                 wrong = small_cause_of(fit, self._mpp)
-        geometry, slide = self._proof(state), _same_slide(state)
+        geometry, slide = stage_check(state.axes), slide_check(state.agreeing, state.continuity)
         if found is not None:
             cause, first = found
             slide = self._contradicted(cause, sequence, state)
             state = dataclasses.replace(state, suspects_from=first)
         elif wrong is not None:
             geometry = self._contradicted(wrong, sequence, state)
-        return dataclasses.replace(state, geometry=_with_numbers(geometry, fit), slide=slide)
+        return dataclasses.replace(state, geometry=with_numbers(geometry, fit), slide=slide)
 
     def _exchanged_cause(self, state: _State, *, settled: bool) -> tuple[Cause, int] | None:
         """Name another slide; with the index of the first field that shows it."""
@@ -288,23 +275,6 @@ class GeometryLog:
             pairs=len(state.moves),
         )
 
-    def _proof(self, state: _State) -> SessionCheck:
-        """Return the check of a stage that nothing contradicts."""
-        missing = [name for name, count in zip("xy", state.axes, strict=True) if count < MIN_PROOF]
-        if not missing:
-            return SessionCheck(
-                CheckState.AGREES, "Overlapping fields fit where the stage says, along x and y."
-            )
-        if len(missing) == 1:
-            words = f"Fields overlap along {'y' if missing == ['x'] else 'x'} only so far"
-        else:
-            words = "No two fields overlap so far"
-        return SessionCheck(
-            CheckState.UNPROVEN,
-            f"{words}, so pixel size and axes of the stage are unproven: let a few fields overlap "
-            "by a third, along x and along y.",
-        )
-
     def _released(self, how: str) -> _State:
         state = self._state
         if how == RELEASE_INSIST:
@@ -324,31 +294,6 @@ class GeometryLog:
         )
 
 
-NO_REVISIT = "No place was seen twice so far, so nothing shows that the slide is still the same."
-
-
-def _same_slide(state: _State) -> SessionCheck:
-    """Return the check of a slide that nothing contradicts."""
-    agrees = state.agreeing >= MIN_PROOF and state.continuity.boundary is None
-    return SessionCheck(
-        CheckState.AGREES if agrees else CheckState.UNPROVEN,
-        "Places that were seen again look alike." if agrees else NO_REVISIT,
-        pairs=state.agreeing,
-    )
-
-
-def _with_numbers(check: SessionCheck, fit: StageFit) -> SessionCheck:
-    """Return a check with the numbers of the fit."""
-    found = [b for b in fit.backlash_um if b is not None]
-    largest = max(found, key=lambda one: abs(one.value), default=None)
-    return dataclasses.replace(
-        check,
-        pairs=fit.moves,
-        scale=_numbers(fit.scale),
-        rotation_deg=_numbers(fit.rotation_deg),
-        backlash_um=_numbers(largest),
-    )
-
-
-def _numbers(estimate: Estimate | None) -> tuple[float, float] | None:
-    return None if estimate is None else (estimate.value, estimate.error)
+def _sign(step_um: float) -> float:
+    """Return the direction of a step, 0 for one that is too small to have one."""
+    return 0.0 if abs(step_um) < LEAST_STEP_UM else math.copysign(1.0, step_um)

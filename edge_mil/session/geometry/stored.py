@@ -30,6 +30,11 @@ class StoredChecks:
     slide: SessionCheck
     suspects: tuple[int, ...] = ()
 
+    def rows(self) -> dict[str, str]:
+        """Return both as rows of a table: name -> state and sentence."""
+        found = {"geometry": self.geometry, "slide": self.slide}
+        return {name: f"{c.state.value}: {c.sentence}" for name, c in found.items()}
+
     @property
     def warning(self) -> str:
         """What a reader of the score must know first; "" where nothing is contradicted."""

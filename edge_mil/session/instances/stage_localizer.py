@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edge_mil.errors import PositionError, SessionStateError
 from edge_mil.imaging.registration import (
     KeyFrame,
-    PairOutcome,
     StageCheck,
     StageComparison,
     StageOffset,
 )
 from edge_mil.imaging.registration.pyramid import RegistrationPyramid
-from edge_mil.imaging.registration.stage_comparison import MAX_STAGE_ERROR_UM
 from edge_mil.session.geometry import GeometryLog, Observation
-from edge_mil.session.geometry.causes import cause_of
 from edge_mil.session.geometry.log import RELEASE_INSIST, RELEASE_SAME
 from edge_mil.session.geometry.observation import SeenPair
 from edge_mil.session.instances.base import Localizer, Placement
 from edge_mil.session.instances.rows import key_frame_from, key_frame_row
+from edge_mil.session.instances.stage_refusals import HELD, comparison_measures, refused_because
 from edge_mil.session.settings import SessionSettings
 from edge_mil.store import GeometryRow, SessionReader
-from edge_mil.types import CheckState, Frame, Measure, SessionCheck, Verdict
+from edge_mil.types import CheckState, Frame, SessionCheck, Verdict
 
 CONFIRMED = "stage_axes_confirmed"
 """Name in the file's meta table: which axes of the stage the frames have confirmed."""
@@ -111,11 +108,15 @@ class StageLocalizer(Localizer[StagePlacement]):
             proven=self._log.proven,
             settled=self._log.geometry.state is CheckState.AGREES,
         )
-        measures = _measures(comparison)
+        measures = comparison_measures(comparison)
         observation = self._observation(frame.x_um, frame.y_um, comparison)
         hold = next((check for check in self._log.after(observation) if check.held), None)
         if hold is not None or not comparison.located:
-            words = hold.sentence if hold is not None else self._refusal(observation)
+            words = (
+                hold.sentence
+                if hold is not None
+                else refused_because(self._log, observation, self._settings.mpp)
+            )
             observation = dataclasses.replace(observation, refused=True)
             return StagePlacement(
                 None,
@@ -211,21 +212,6 @@ class StageLocalizer(Localizer[StagePlacement]):
             comparison.sequence, (x_um, y_um), pairs, comparison.searches, comparison.scale_ratio
         )
 
-    def _refusal(self, observation: Observation) -> str:
-        """Return why one field does not lie where the stage says."""
-        moves = self._log.moves_of(observation)
-        wrong = [move for move in moves if move.error_um > MAX_STAGE_ERROR_UM]
-        cause = cause_of(wrong, self._settings.mpp) if wrong and not self._log.proven else None
-        if cause is not None:
-            return cause.sentence
-        if observation.scale_ratio != 1.0 or wrong:
-            return ""  # the measures say it
-        earlier = next(p.earlier for p in observation.pairs if p.outcome is PairOutcome.DIFFERS)
-        return (
-            f"By its position the field should show a part of field {earlier}, and nothing of it "
-            "is there. Was the slide moved or exchanged, or had the stage not settled?"
-        )
-
     def _check_for(self, frame: Frame) -> StageCheck:
         """Return the check for frames of this size; made anew from the records after a restart."""
         size = _size(frame)
@@ -278,28 +264,5 @@ class StageLocalizer(Localizer[StagePlacement]):
         return learnt
 
 
-HELD = Measure("session_held", 1.0, 0.0, False)
-"""Of a field that was refused because a check holds the session."""
-
-
 def _size(frame: Frame) -> tuple[int, int]:
     return frame.width_px, frame.height_px
-
-
-def _measures(comparison: StageComparison) -> tuple[Measure, ...]:
-    found: list[Measure] = []
-    if math.isfinite(comparison.response):
-        found.append(
-            Measure(
-                "registration_response", comparison.response, comparison.needed, comparison.located
-            )
-        )
-    if comparison.shift_px != (0, 0):
-        found.append(Measure("stage_error_px", math.hypot(*comparison.shift_px)))
-    if comparison.disagreement_um:
-        found.append(
-            Measure("stage_disagreement_um", comparison.disagreement_um, MAX_STAGE_ERROR_UM, False)
-        )
-    if comparison.scale_ratio != 1.0:
-        found.append(Measure("scale_ratio", comparison.scale_ratio, 1.0, False))
-    return tuple(found)
