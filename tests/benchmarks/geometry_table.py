@@ -19,7 +19,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import repository_path  # noqa: F401 - finds the helpers of the tests
-from real_bundle import tile_bundle
 from small_bundle import write_small_bundle
 from tiled_tiff import write_tiled_tiff
 
@@ -172,14 +171,16 @@ def table_of_faults(data: Path, folder: Path, part: tuple[int, int]) -> None:
     painted = folder / "painted.tiff"
     pixels = paint_slide(HELD_BACK_SEED, positive=True).pixels
     write_tiled_tiff(painted, pixels, mpp=MPP)
+    # The demo's model knows painted tissue; on the scan its score only shows how far a fault moves it.
+    model = load_model(open_bundle(BUNDLE))
     subjects = (
-        ("cmu1", data / "slides" / "cmu1_small_region.svs", load_model(tile_bundle(folder))),
-        ("painted", painted, load_model(open_bundle(BUNDLE))),
+        ("painted", painted),
+        ("cmu1", data / "slides" / "cmu1_small_region.svs"),
     )
     print("| slide | path | overlap | fault | named | fields | of them overlapping | moved by |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     number = 0
-    for name, slide, model in subjects:
+    for name, slide in subjects:
         for path, overlap in (*(("serpentine", o) for o in OVERLAPS), ("hand", 0.1)):
             frames = HAND_FIELDS if path == "hand" else None
             options = {"fov": FIELD_PX, "overlap": overlap, "path": path, "frames": frames}

@@ -21,6 +21,10 @@ LEAST_ERROR_UM = 0.5
 MIN_STRETCH_MOVES = 8
 """Moves from which a stretch is fitted too: with fewer it takes what jitter leaves."""
 
+MIN_TELLING = 0.3
+"""Smallest singular value of the terms, each of norm 1, from which they can be told apart: 1 where
+they have nothing in common, 0 where one is a mixture of the others."""
+
 MIN_CHANGED, MIN_UNCHANGED = 2, 3
 """Moves after a change of direction, and without one, from which a backlash is fitted."""
 
@@ -134,6 +138,7 @@ def fit_stage(moves: Sequence[Move]) -> StageFit:
             halves = [nothing, nothing]
             halves[axis] = turns[:, axis]
             columns[name] = np.concatenate(halves)
+    _leave_out_alike(columns)
     freedom = 2 * len(moves) - len(columns)
     if not any(known) or freedom < 1:
         return StageFit(known=known, moves=len(moves))
@@ -171,6 +176,20 @@ def fit_stage(moves: Sequence[Move]) -> StageFit:
         backlash_um=(found.get("backlash_x"), found.get("backlash_y")),
         moves=len(moves),
     )
+
+
+def _leave_out_alike(columns: dict[str, Float64Array]) -> None:
+    """Take out optional terms that the moves cannot tell from others.
+
+    On a straight path, say, a stretch looks like a rotation, and a backlash like a scale.
+    """
+    for name in ("stretch", "backlash_y", "backlash_x"):
+        if name not in columns:
+            continue
+        design = np.stack(list(columns.values()), axis=1)
+        unit = design / np.maximum(np.linalg.norm(design, axis=0), 1e-9)
+        if float(np.linalg.svd(unit, compute_uv=False)[-1]) < MIN_TELLING:
+            del columns[name]
 
 
 def _tells_backlash(turns: Float64Array) -> bool:
