@@ -78,7 +78,7 @@ class Run:
             one where that is 0.
         state: State of the geometry at the end.
         slide_state: State of the slide at the end.
-        probability: Of the last class, at the end; NaN without a score.
+        history: Probability of the last class after each field; NaN without a score.
         verdicts: Counts.
         sentence: The words.
         outcomes: What pairs of fields said: counts of agrees, displaced and differs.
@@ -89,7 +89,7 @@ class Run:
     shown: int
     state: CheckState
     slide_state: CheckState
-    probability: float
+    history: tuple[float, ...]
     verdicts: Counter[str]
     sentence: str
     outcomes: Counter[str]
@@ -114,6 +114,7 @@ def read(camera: VirtualMicroscope, model: Model, *, until_noticed: bool, first:
     seen: list[tuple[int, int]] = []
     fields = shown = 0
     cause = sentence = ""
+    history: list[float] = []
     with tempfile.TemporaryDirectory() as temporary:
         store = SessionFile(Path(temporary) / "session.db")
         session = Session(model, settings=settings, store=store)
@@ -122,6 +123,8 @@ def read(camera: VirtualMicroscope, model: Model, *, until_noticed: bool, first:
             shot = camera.shot_of(frame)
             answer = session.add(frame)
             verdicts[answer.verdict.name] += 1
+            score = answer.score
+            history.append(score.probabilities[-1] if score else float("nan"))
             overlaps = any(
                 abs(shot.x - x) < camera.width_px and abs(shot.y - y) < camera.height_px
                 for x, y in seen
@@ -135,7 +138,6 @@ def read(camera: VirtualMicroscope, model: Model, *, until_noticed: bool, first:
                 cause, sentence = found.cause, found.sentence
                 if until_noticed:
                     break
-        score = session.score()
         status = session.status()
         store.flush()
         outcomes = Counter(
@@ -145,14 +147,13 @@ def read(camera: VirtualMicroscope, model: Model, *, until_noticed: bool, first:
         )
         session.release()
     camera.close()
-    probability = score.probabilities[-1] if score and score.probabilities else float("nan")
     return Run(
         cause,
         fields,
         shown,
         status.geometry.state,
         status.slide.state,
-        probability,
+        tuple(history),
         verdicts,
         sentence,
         outcomes,
@@ -171,7 +172,7 @@ def table_of_faults(data: Path, folder: Path, part: tuple[int, int]) -> None:
     painted = folder / "painted.tiff"
     pixels = paint_slide(HELD_BACK_SEED, positive=True).pixels
     write_tiled_tiff(painted, pixels, mpp=MPP)
-    # The demo's model knows painted tissue; on the scan its score only shows how far a fault moves it.
+    # The demo's model knows painted tissue; on the scan its score only shows that a fault moves it.
     model = load_model(open_bundle(BUNDLE))
     subjects = (
         ("painted", painted),
@@ -195,7 +196,8 @@ def table_of_faults(data: Path, folder: Path, part: tuple[int, int]) -> None:
                 run = read(
                     microscope(slide, words, **options), model, until_noticed=True, first=first
                 )
-                moved = abs(run.probability - clean.probability)
+                # Against the good stage after as many fields.
+                moved = abs(run.history[-1] - clean.history[run.fields - 1])
                 print(
                     f"| {name} | {path} | {overlap:g} | {' '.join(words)} "
                     f"| {run.cause or run.state.value} | {run.fields} | {run.shown} "

@@ -20,6 +20,13 @@ the first two are 9 and 5 um, which registration takes out."""
 SIMILAR_SHARE = 0.1
 """Share of a displacement by which two may differ that are the same but for flipped axes."""
 
+UNEXPLAINED_SHARE = 0.1
+"""Share of the squared errors that a cause may leave: with moves along x alone, a flip of y leaves
+the same as no flip at all, and is no cause."""
+
+SIMILARITY_SHARE = 0.03
+"""Share of a displacement that one scale and rotation may leave: registration is right to 1 px."""
+
 UNITS = (
     (1e-3, "millimetres"),
     (1e3, "nanometres"),
@@ -215,15 +222,14 @@ def _both(move: Move) -> str:
     )
 
 
-def _tolerance(move: Move) -> float:
-    return max(MAX_STAGE_ERROR_UM, SIMILAR_SHARE * math.hypot(*move.stage_um))
-
-
 def _explains(matrix: Float64Array, moves: Sequence[Move]) -> bool:
-    return all(
-        float(np.abs(matrix @ move.image_um - move.stage_um).max()) <= _tolerance(move)
-        for move in moves
-    )
+    """Say whether a matrix fits every move, and far better than the stage's own axes do."""
+    image = np.array([move.image_um for move in moves], np.float64)
+    stage = np.array([move.stage_um for move in moves], np.float64)
+    left, own = np.abs(image @ matrix.T - stage), np.abs(image - stage)
+    allowed = np.maximum(MAX_STAGE_ERROR_UM, SIMILAR_SHARE * np.hypot(*stage.T))
+    fits = bool((left.max(axis=1) <= allowed).all())
+    return fits and float((left**2).sum()) <= UNEXPLAINED_SHARE * float((own**2).sum())
 
 
 def _near(a: tuple[float, float], b: tuple[float, float]) -> bool:
@@ -244,7 +250,8 @@ def _similarity(moves: Sequence[Move]) -> tuple[float, float, bool] | None:
         z = complex(np.vdot(given, stage) / np.vdot(given, given).real)
         left = np.abs(stage - z * given)
         # Errors count against the images' displacement, in the stage's unit.
-        allowed = np.maximum(MAX_STAGE_ERROR_UM, SIMILAR_SHARE * np.abs(image)) * max(abs(z), 1e-9)
+        reach = np.maximum(MAX_STAGE_ERROR_UM, SIMILARITY_SHARE * np.abs(image))
+        allowed = reach * max(abs(z), 1e-9)
         if abs(z) > 0 and bool((left <= allowed).all()):
             return abs(z), math.degrees(math.atan2(z.imag, z.real)), mirrored
     return None

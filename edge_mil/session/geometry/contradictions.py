@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edge_mil.session.geometry.causes import Cause, cause_of, late_cause, unexplained
+from edge_mil.session.geometry.causes import (
+    Cause,
+    cause_of,
+    late_cause,
+    small_cause_of,
+    unexplained,
+)
 from edge_mil.session.geometry.continuity import moved_slide, other_objective
 from edge_mil.session.geometry.observation import Observation
-from edge_mil.session.geometry.stage_fit import Move
+from edge_mil.session.geometry.stage_fit import Move, fit_stage
 
 MIN_WRONG = 2
 """Fields that must contradict the stage alike: a single registration can be wrong."""
@@ -61,10 +67,14 @@ def explained_cause(recent: Sequence[Entry], mpp: float) -> Cause | None:
     since = [entry for entry in recent if entry.index >= entries[0].index]
     wrong = [move for entry in entries for move in entry.wrong]
     right = [move for entry in since for move in entry.moves]
+    before = [m for e in recent if e.index < entries[0].index for m in e.moves]
     cause = cause_of([*wrong, *right], mpp)
     if cause is None:
         steps = [m for e in since for m in (*e.wrong, *e.moves) if m.earlier == e.before]
         cause = late_cause(steps)
+    if cause is None:
+        found = small_cause_of(fit_stage([*wrong, *right, *before]), mpp)
+        cause = found if found is not None and found.name == "backlash" else None
     if cause is None and len(entries) >= MIN_UNEXPLAINED:
         # One registration may be wrong.
         for left_out in wrong:

@@ -23,7 +23,10 @@ def refused_because(log: GeometryLog, observation: Observation, mpp: float) -> s
         return cause.sentence
     if observation.scale_ratio != 1.0 or wrong:
         return ""  # the measures say it
-    earlier = next(p.earlier for p in observation.pairs if p.outcome is PairOutcome.DIFFERS)
+    differs = [p.earlier for p in observation.pairs if p.outcome is PairOutcome.DIFFERS]
+    if not differs:
+        return ""
+    earlier = differs[0]
     return (
         f"By its position the field should show a part of field {earlier}, and nothing of it "
         "is there. Was the slide moved or exchanged, or had the stage not settled?"
