@@ -29,6 +29,9 @@ Int64Array: TypeAlias = npt.NDArray[np.int64]
 RESEARCH_USE_ONLY = "Research use only. Not for diagnosis."
 """Part of every output that holds a score."""
 
+MAX_POSITION_UM = 1e9
+"""Largest stage position, um: beyond it whole pixels cannot be told apart."""
+
 MIN_MPP, MAX_MPP = 0.01, 20.0
 """Bounds of a possible pixel size, um/px: a 100x objective on a 1 um sensor; a macro lens."""
 
@@ -120,6 +123,11 @@ class Frame:
                 raise PositionError(
                     f"The stage position ({self.x_um}, {self.y_um}) µm is not finite; "
                     "read the stage again before sending the field."
+                )
+            if max(abs(self.x_um), abs(self.y_um)) > MAX_POSITION_UM:
+                raise PositionError(
+                    f"The stage position ({self.x_um:.3g}, {self.y_um:.3g}) µm is more than a "
+                    "kilometre from the stage's zero; send micrometres."
                 )
             if self.location_id:
                 raise PositionError(

@@ -38,6 +38,9 @@ UNITS = (
 )
 """um of the stage per um of the image where the positions are in this unit."""
 
+LARGEST_RATIO = 20.0
+"""Ratio of two pixel sizes of one microscope, 4x to 63x and binning: beyond it is another unit."""
+
 UNIT_SHARE = 0.1
 """Share by which a scale may differ from a unit's: the pixel size may be a little wrong too."""
 
@@ -85,6 +88,12 @@ def cause_of(moves: Sequence[Move], mpp: float) -> Cause | None:
                 "units",
                 f"{both}: the positions look like {words}. Send them in micrometres.",
             )
+    if max(scale, 1 / scale) > LARGEST_RATIO:
+        return Cause(
+            "units",
+            f"{both}: the positions are {scale:.3g} times what the images show, so they are in "
+            "another unit. Send them in micrometres.",
+        )
     if mirrored:
         return Cause(
             "mirrored",
@@ -143,11 +152,12 @@ def small_cause_of(fit: StageFit, mpp: float) -> Cause | None:
     return None
 
 
-def late_cause(moves: Sequence[Move]) -> Cause | None:
+def late_cause(moves: Sequence[Move], followed_at_least: int = 1) -> Cause | None:
     """Say whether positions are late by a field: each step is what the images showed before.
 
     Args:
         moves: Of each field against the one before it, in order, without gaps.
+        followed_at_least: Steps that must be what the images showed before.
     """
     followed = wrong = 0
     worst: Move | None = None
@@ -164,7 +174,7 @@ def late_cause(moves: Sequence[Move]) -> Cause | None:
     if first is not None and worst is None and not _near(first.stage_um, first.image_um):
         worst = first
     started = first is not None and not _near(first.stage_um, first.image_um)
-    if worst is None or followed < 1 or wrong + started < 2:
+    if worst is None or followed < followed_at_least or wrong + started < 2:
         return None
     return Cause(
         "late",

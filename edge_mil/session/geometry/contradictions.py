@@ -68,10 +68,8 @@ def explained_cause(recent: Sequence[Entry], mpp: float) -> Cause | None:
     wrong = [move for entry in entries for move in entry.wrong]
     right = [move for entry in since for move in entry.moves]
     before = [m for e in recent if e.index < entries[0].index for m in e.moves]
-    cause = cause_of([*wrong, *right], mpp)
-    if cause is None:
-        steps = [m for e in since for m in (*e.wrong, *e.moves) if m.earlier == e.before]
-        cause = late_cause(steps)
+    steps = [m for e in since for m in (*e.wrong, *e.moves) if m.earlier == e.before]
+    cause = late_cause(steps, MIN_WRONG) or cause_of([*wrong, *right], mpp) or late_cause(steps)
     if cause is None:
         found = small_cause_of(fit_stage([*wrong, *right, *before]), mpp)
         cause = found if found is not None and found.name == "backlash" else None

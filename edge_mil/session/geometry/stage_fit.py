@@ -123,6 +123,11 @@ def fit_stage(moves: Sequence[Move]) -> StageFit:
     """
     if not moves:
         return StageFit()
+    turned = np.array([move.turn for move in moves], np.float64)
+    tells = [_tells_backlash(turned[:, axis]) for axis in (0, 1)]
+    # Where the backlash is not fitted, moves that may hold it would pass it on to the scale.
+    straight = [m for m in moves if all(t or not u for t, u in zip(tells, m.turn, strict=True))]
+    moves = straight or moves
     stage = np.array([move.stage_um for move in moves], np.float64)
     image = np.array([move.image_um for move in moves], np.float64)
     turns = np.array([move.turn for move in moves], np.float64)
@@ -134,7 +139,7 @@ def fit_stage(moves: Sequence[Move]) -> StageFit:
     if all(known) and len(moves) >= MIN_STRETCH_MOVES:
         columns["stretch"] = np.concatenate([u, -v]) / 2
     for name, axis in (("backlash_x", 0), ("backlash_y", 1)):
-        if _tells_backlash(turns[:, axis]):
+        if tells[axis]:
             halves = [nothing, nothing]
             halves[axis] = turns[:, axis]
             columns[name] = np.concatenate(halves)
