@@ -41,7 +41,7 @@ RECENT = 12
 LEAST_STEP_UM = 1.0
 """Way of the stage from which it has a direction."""
 
-MIN_DIFFERING_UNPROVEN = 5
+MIN_DIFFERING_UNPROVEN = 4
 """Fields that must differ before the slide is doubted, where an axis of the stage is unproven."""
 
 RELEASE_SAME, RELEASE_INSIST = "same-slide", "insist"
@@ -259,7 +259,7 @@ class GeometryLog:
         first = state.continuity.boundary
         # An axis that is not proven may be flipped, and then nothing fits along it either.
         enough = MIN_DIFFERING if settled else MIN_DIFFERING_UNPROVEN
-        known = settled or state.continuity.agreeing >= MIN_PROOF
+        known = settled or state.agreeing >= 1
         if first is None or not known or state.continuity.differing < enough:
             return None
         sequence = next((s for s, (i, _, _) in self._at.items() if i == first), 0)
