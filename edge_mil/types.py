@@ -370,8 +370,8 @@ class FieldResult:
             None: this one.
         light: Whether the empty glass seen so far agrees with the background: unproven, agrees or
             contradicted; "" where it is not checked.
-        explanation: Why it is UNLOCATED, where a check of the session refused it, or WRONG_LIGHT; else
-            "".
+        explanation: Why it is UNLOCATED, where a check of the session refused it, or WRONG_LIGHT;
+            else "".
         geometry: State of the session's check of pixel size and stage, after this field; "" where
             the service does not check.
         slide: State of the check that the slide is still the one of the beginning.
