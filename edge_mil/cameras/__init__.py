@@ -3,8 +3,9 @@
 `factory` turns what a user names into a `edge_mil.protocols.Camera`: `image_folder` plays images
 that were taken already, `virtual_microscope` plays an archived slide (`slide_file`) along the path
 of a `scan_plan` or of a `hand_path`. `imperfections` says what is wrong with that microscope and
-`imperfect_optics` renders it, through the colours of a `camera_file`; `stage_faults` and `faulty_microscope` do the same for its stage and
-what is declared of it. `playback` reads frames ahead of their use.
+`imperfect_optics` renders it, through the light and colours of a `camera_file`; `stage_faults` and
+`faulty_microscope` do the same for its stage and what is declared of it. `playback` reads frames
+ahead of their use.
 """
 
 from edge_mil.cameras.camera_file import CameraFile

@@ -80,10 +80,7 @@ class CameraFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             ("sharpening", self.sharpening, 0.0, MAX_SHARPENING),
             ("noise", self.noise, 0.0, MAX_NOISE),
             ("jpeg", QUALITY[1] if self.jpeg is None else self.jpeg, *QUALITY),
-            *(
-                ("doubled_px", shift, -MAX_DOUBLING_PX, MAX_DOUBLING_PX)
-                for shift in self.doubled_px
-            ),
+            *(("doubled_px", d, -MAX_DOUBLING_PX, MAX_DOUBLING_PX) for d in self.doubled_px),
             *(("lamp_colour", gain, 0.0, MAX_GAIN) for gain in self.lamp_colour),
             *(
                 ("colour_matrix", value, -MAX_MATRIX, MAX_MATRIX)
@@ -108,9 +105,8 @@ class CameraFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             with path.open("rb") as file:
                 data = file.read(MAX_FILE_BYTES + 1)
         except OSError as error:
-            raise UsageError(
-                f"The camera file {path} cannot be read ({error.strerror})."
-            ) from error
+            why = error.strerror
+            raise UsageError(f"The camera file {path} cannot be read ({why}).") from error
         if len(data) > MAX_FILE_BYTES:
             raise UsageError(f"{path.name} is larger than {MAX_FILE_BYTES} bytes: no camera file.")
         try:
@@ -133,11 +129,12 @@ class CameraFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if self.blur_px:
             levels = cv2.GaussianBlur(levels, (0, 0), self.blur_px).astype(np.float32, copy=False)
         if any(self.doubled_px):
-            levels = (levels + _shifted(levels, self.doubled_px)) / 2
+            levels = (levels + _shifted(levels, self.doubled_px)) * np.float32(0.5)
         fall = np.linspace(1.0, 1.0 - self.gradient, levels.shape[1], dtype=np.float32)
         levels *= self.lamp * np.asarray(self.lamp_colour, np.float32) * fall[None, :, None]
         # The sensor's colours and its curve.
-        share = cv2.transform(levels / np.float32(FULL), np.asarray(self.colour_matrix, np.float32))
+        matrix = np.asarray(self.colour_matrix, np.float32)
+        share = cv2.transform(levels / np.float32(FULL), matrix).astype(np.float32, copy=False)
         levels = np.clip(share, 0.0, 1.0) ** np.float32(self.gamma) * np.float32(FULL)
         if self.negative:
             levels = np.float32(FULL) - levels
@@ -169,4 +166,5 @@ def _compressed(frame: UInt8Array, quality: int) -> UInt8Array:
     bgr = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
     _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
     decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    assert decoded is not None  # it was encoded a line above
     return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
