@@ -27,6 +27,7 @@ def model_info(message: pb.ModelInfo) -> ModelInfo:
         background=tuple(message.tissue.background),
         min_difference=message.tissue.min_difference,
         min_share=message.tissue.min_share,
+        precision=message.precision,
     )
 
 

@@ -44,6 +44,7 @@ class ModelInfo:
         min_difference: A pixel is tissue when a channel is at least this many grey levels darker
             than the background.
         min_share: A cell shows tissue when at least this share of its pixels is tissue.
+        precision: What fields are extracted in now: fp32, fp16 or int8.
     """
 
     name: str
@@ -58,6 +59,7 @@ class ModelInfo:
     background: tuple[float, ...]
     min_difference: float
     min_share: float
+    precision: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,7 +80,7 @@ def launch(arguments: list[str]) -> tuple[subprocess.Popen[str], queue.Queue[str
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *_given_paths()])},
     )
     said: queue.Queue[str] = queue.Queue()
 
@@ -93,6 +93,10 @@ def launch(arguments: list[str]) -> tuple[subprocess.Popen[str], queue.Queue[str
 
     threading.Thread(target=read, daemon=True).start()
     return process, said
+
+
+def _given_paths() -> list[str]:
+    return [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
 
 
 class WireStream:

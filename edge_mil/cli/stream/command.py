@@ -43,7 +43,12 @@ def add_parser(subparsers: Subparsers) -> None:
         "last score. " + RESEARCH_USE_ONLY,
     )
     add = parser.add_argument
-    add("source", metavar="SOURCE", help="a slide file, or a folder of images with positions")
+    add(
+        "source",
+        metavar="SOURCE",
+        help="a slide file, a folder of images with positions, or gst:PIPELINE, a camera that "
+        "GStreamer opens",
+    )
     add(
         "--server",
         default=DEFAULT_SERVER,
