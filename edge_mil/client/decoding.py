@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from edge_mil.client.values import FieldInfo, ModelInfo, MosaicInfo, ScoreInfo, SessionInfo
-from edge_mil.rpc.results import decode_measure, decode_score, epoch_seconds
+from edge_mil.rpc.results import decode_check, decode_measure, decode_score, epoch_seconds
 from edge_mil.types import CellLayer, FieldResult, Float32Array, InfluenceMap, Verdict
 from edge_mil.v1 import edge_mil_pb2 as pb
 
@@ -27,6 +27,7 @@ def model_info(message: pb.ModelInfo) -> ModelInfo:
         background=tuple(message.tissue.background),
         min_difference=message.tissue.min_difference,
         min_share=message.tissue.min_share,
+        precision=message.precision,
     )
 
 
@@ -48,6 +49,9 @@ def session_info(message: pb.Session) -> SessionInfo:
         created_s=epoch_seconds(message.create_time),
         calibration=message.calibration_id,
         calibration_digest=message.calibration_digest,
+        light=message.light,
+        geometry=decode_check(message.geometry),
+        slide=decode_check(message.slide),
     )
 
 
@@ -63,6 +67,9 @@ def score_info(
         bundle=bundle,
         state=state,
         heartbeat=heartbeat,
+        light=message.light,
+        geometry=message.geometry,
+        slide=message.slide,
     )
 
 
@@ -80,6 +87,10 @@ def field_info(message: pb.FieldSummary) -> FieldInfo:
             cells_added=message.cells_added,
             cells_improved=message.cells_improved,
             cells_held=message.cells_held,
+            light=message.score.light,
+            explanation=message.explanation,
+            geometry=message.score.geometry,
+            slide=message.score.slide,
         ),
         cells=message.cells,
         x_um=message.stage_x_um if message.HasField("stage_x_um") else None,
@@ -91,6 +102,7 @@ def field_info(message: pb.FieldSummary) -> FieldInfo:
         removed=message.removed,
         attention_share=message.attention_share,
         influence=message.influence if message.HasField("influence") else None,
+        suspect=message.suspect,
     )
 
 

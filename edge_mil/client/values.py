@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from edge_mil.renamed import renamed_attribute
-from edge_mil.types import FieldResult, SlideScore, Verdict
+from edge_mil.types import FieldResult, SessionCheck, SlideScore, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,7 @@ class ModelInfo:
         min_difference: A pixel is tissue when a channel is at least this many grey levels darker
             than the background.
         min_share: A cell shows tissue when at least this share of its pixels is tissue.
+        precision: What fields are extracted in now: fp32, fp16 or int8.
     """
 
     name: str
@@ -58,6 +59,7 @@ class ModelInfo:
     background: tuple[float, ...]
     min_difference: float
     min_share: float
+    precision: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,10 @@ class SessionInfo:
         created_s: Seconds since the epoch.
         calibration: Name of the calibration that it runs under; "" for none.
         calibration_digest: Digest of the same.
+        light: Whether the empty glass seen agrees with the background: unproven, agrees or
+            contradicted; "" where it is not checked.
+        geometry: Whether pixel size and stage are those that the images show.
+        slide: Whether the slide is still the one of the beginning.
     """
 
     session_id: str
@@ -97,6 +103,9 @@ class SessionInfo:
     created_s: float
     calibration: str = ""
     calibration_digest: str = ""
+    light: str = ""
+    geometry: SessionCheck = field(default_factory=SessionCheck)
+    slide: SessionCheck = field(default_factory=SessionCheck)
 
     @property
     def last_sequence(self) -> int:
@@ -121,6 +130,10 @@ class ScoreInfo:
         bundle: Digest of the bundle.
         state: State of the session, from `watch`; "" elsewhere.
         heartbeat: Whether nothing changed, and the service only says that it is there.
+        light: Whether the empty glass seen agrees with the background: unproven, agrees or
+            contradicted; "" where it is not checked.
+        geometry: State of the check of pixel size and stage; "" where the service has none.
+        slide: State of the check of the slide.
     """
 
     score: SlideScore | None
@@ -130,6 +143,9 @@ class ScoreInfo:
     bundle: str
     state: str = ""
     heartbeat: bool = False
+    light: str = ""
+    geometry: str = ""
+    slide: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +164,7 @@ class FieldInfo:
         removed: Whether it was removed by hand.
         attention_share: Share of the bag's attention on it.
         influence: Logit with it minus without it; None unless it was asked for.
+        suspect: Whether it was counted before a contradiction was found that concerns it.
     """
 
     result: FieldResult
@@ -161,6 +178,7 @@ class FieldInfo:
     removed: bool
     attention_share: float
     influence: float | None
+    suspect: bool = False
 
     place = renamed_attribute("FieldInfo", "place", "location_id")
 

@@ -172,12 +172,18 @@ class Session(SessionQueries):
         if not plan.rejected:
             state.localizer.commit(field.placement)
             state.instances.commit(plan)
+        geometry = state.localizer.note(sequence, field.placement, plan.verdict)
         state.bag = bag
         state.revision += bool(field.states)
-        result = field.result(scored, state.revision, bag.fields, state.instances.coverage())
+        meta = {REVISION: str(state.revision), **state.light.note(field.light)}
+        checks = state.localizer.geometry, state.localizer.slide
+        coverage = state.instances.coverage()
+        result = field.result(
+            scored, state.revision, bag.fields, coverage, checks, state.light.state
+        )
         answer = write_answer(result)
         runner, event = state.runners.note(sequence, field.runner)
-        meta = {REVISION: str(state.revision), **runner}
+        meta.update(runner)
         if state.frame_size is None and not plan.rejected and not self.settings.independent:
             state.frame_size = (frame.height_px, frame.width_px)
             meta[FRAME_SIZE] = json.dumps(state.frame_size)
@@ -190,6 +196,7 @@ class Session(SessionQueries):
                 to_bytes=self.model.aggregator.to_bytes,
                 meta=meta,
                 event=event,
+                geometry=geometry,
             )
         )
         state.answers.note(sequence, StoredAnswer(payload_crc, answer, durable))
@@ -241,6 +248,26 @@ class Session(SessionQueries):
         self._update_status(self._board.request(bag, state.answers.last))
         return self._with_durability(self._board.final())
 
+    def release_hold(self, how: str, reason: str = "") -> SessionStatus:
+        """Let a session go on that a check holds; durable when it returns.
+
+        Args:
+            how: "same-slide": the slide was cleaned or put back, and is compared anew; "insist":
+                count in spite of the contradiction, which the state still says.
+            reason: For the session's events.
+
+        Raises:
+            SessionStateError: Nothing holds it, or what holds it needs another answer.
+            SessionClosedError: The session is closed.
+            StoreError: It could not be stored.
+        """
+        self._require_open()
+        row = self._state.localizer.release(how)
+        event = ("release", json.dumps({"how": how, "reason": reason}))
+        self._store.append(Change(geometry=row, event=event)).result()
+        self._update_status(self._board.request(self._state.bag, self._state.answers.last))
+        return self.status()
+
     # The end
 
     def close(self) -> SessionStatus:
@@ -287,6 +314,9 @@ class Session(SessionQueries):
             verdicts=dict(state.verdicts),
             last_sequence=state.answers.last,
             closed=state.closed,
+            light=state.light.state,
+            geometry=state.localizer.geometry,
+            slide=state.localizer.slide,
         )
         self._board.put(status, scored)
 

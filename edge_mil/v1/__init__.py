@@ -1,4 +1,4 @@
 """The wire as Python: generated from proto/ by `make proto`, never edited."""
 
-SOURCE_SHA256 = "5501e093eccc5ce49d2c7fe28b440d587f8b6151e78a8417b284a4bfed92dd31"
+SOURCE_SHA256 = "95d2a576d1047586337d4bf80ce20e09f68f5826363d656ffb3bc2f2b6ded74f"
 """Of the .proto that this was generated from; a test compares it."""

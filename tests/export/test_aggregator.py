@@ -297,7 +297,7 @@ def test_the_licence_decides_whether_the_bundle_may_be_passed_on(
     assert code == 0
     assert "--licence" in said
     manifest = open_bundle(tmp_path / "bundle").manifest
-    assert manifest.licences.aggregator == "unknown, ask the authors"
+    assert manifest.licences.aggregator == "unknown, not to be passed on"
     assert not manifest.redistributable
     assert export(weights(CLAM_SB), "--licence", "MIT", "--name", "mine") == (0, "")
     manifest = open_bundle(tmp_path / "bundle").manifest

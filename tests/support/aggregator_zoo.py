@@ -267,15 +267,15 @@ def two_tiers(architecture: str, classes: int, **options: str) -> Subject:
 
     def reference(features: Float32Array, rows: Int64Array) -> Array:
         embeddings, logits, extra = built.attend(features)
-        h, l = embeddings[rows].astype(float), logits[rows, 0].astype(float)
+        h, logit = embeddings[rows].astype(float), logits[rows, 0].astype(float)
         vectors = []
         for group in range(count):
             inside = np.flatnonzero(rows % count == group)
             if options["distill"] == "afs":
                 if len(inside) or is_linear:
-                    vectors.append(weighed(l[inside]) @ h[inside] if len(inside) else 0 * h[0])
+                    vectors.append(weighed(logit[inside]) @ h[inside] if len(inside) else 0 * h[0])
                 continue
-            scores = l[inside, None] * extra[SCORES][rows][inside].astype(float)
+            scores = logit[inside, None] * extra[SCORES][rows][inside].astype(float)
             odds = scores[:, -1] - np.log(np.exp(scores[:, :-1]).sum(axis=1))
             for sign in (-1, 1) if options["distill"] == "maxmins" else (-1,):
                 vectors += [h[inside[at]] for at in np.argsort(sign * odds)[:each]]

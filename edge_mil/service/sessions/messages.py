@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from edge_mil.rpc.results import encode_measure, encode_score, encode_verdict, timestamp
+from edge_mil.rpc.results import (
+    encode_check,
+    encode_measure,
+    encode_score,
+    encode_verdict,
+    timestamp,
+)
 from edge_mil.session import FieldRecord, Session, SessionSettings, SessionStatus, SessionSummary
 from edge_mil.types import Verdict
 from edge_mil.v1 import edge_mil_pb2 as pb
@@ -21,6 +27,9 @@ def session_message(
     message.fields_accepted = status.verdicts.get(Verdict.ACCEPTED, 0)
     message.revision = status.revision
     message.coverage = status.coverage
+    message.light = status.light
+    message.geometry.CopyFrom(encode_check(status.geometry))
+    message.slide.CopyFrom(encode_check(status.slide))
     message.score.CopyFrom(score_message(status))
     for verdict in sorted(status.verdicts):
         message.verdicts.add(verdict=encode_verdict(verdict), count=status.verdicts[verdict])
@@ -44,6 +53,8 @@ def score_message(status: SessionStatus) -> pb.Score:
         fields=status.fields_held,
         coverage=status.coverage,
         as_of_sequence=status.last_sequence if status.as_of is None else status.as_of,
+        light=status.light,
+        checks=(status.geometry.state.value, status.slide.state.value),
     )
 
 
@@ -63,6 +74,8 @@ def field_message(record: FieldRecord) -> pb.FieldSummary:
             fields=result.fields_held,
             coverage=result.coverage,
             as_of_sequence=result.sequence if result.as_of is None else result.as_of,
+            light=result.light,
+            checks=(result.geometry, result.slide),
         ),
         measures=[encode_measure(measure) for measure in result.measures],
         width_um=record.width_um,
@@ -72,6 +85,8 @@ def field_message(record: FieldRecord) -> pb.FieldSummary:
         cells_improved=result.cells_improved,
         cells_held=result.cells_held,
         attention_share=record.attention_share,
+        suspect=record.suspect,
+        explanation=result.explanation,
     )
     if record.x_um is not None and record.y_um is not None:
         message.stage_x_um, message.stage_y_um = record.x_um, record.y_um

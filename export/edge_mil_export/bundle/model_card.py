@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from edge_mil.bundle import Manifest
+from edge_mil_export.extractors.source import ExtractorSource
 from edge_mil_export.onnx_export.head_task import Assumption
 
 LINES = {
@@ -21,6 +22,7 @@ def write_card(
     summary: str,
     fidelity: dict[str, Any],
     weights: dict[str, str],
+    source: ExtractorSource,
     assumed: Sequence[Assumption],
 ) -> bytes:
     """Return the card of a bundle with an extractor.
@@ -30,6 +32,7 @@ def write_card(
         summary: One line on the aggregator.
         fidelity: From `Fidelity.document`.
         weights: extractor, aggregator -> the file that the weights came from.
+        source: The extractor, with what was read from its file and what was settled beside it.
         assumed: What the head's file does not say and was taken for granted.
     """
     spec, given = manifest.extractor, manifest.input
@@ -53,6 +56,8 @@ def write_card(
         "",
         f"- Extractor: {spec.name}, features of width {spec.feature_dim}; "
         f"weights: {weights['extractor']}",
+        *(f"  - {fact}" for fact in source.facts),
+        *([f"  - left out, not needed: {', '.join(source.left_out)}"] if source.left_out else []),
         f"- Aggregator: {summary}; weights: {weights['aggregator']}",
         f"- Instances: {given.instances}, {tile} px at {given.mpp:g} um/px",
         f"- Task: {_task(manifest)}",
