@@ -26,7 +26,7 @@ LEARNED, CHEATS, NOTHING, RESPECTS = 0.6, 0.45, 0.55, 0.9
 """Mean AUROC: below LEARNED on train, nothing was learned; on test, below CHEATS the shortcut was
 used, up to NOTHING nothing carries over, from RESPECTS on the assumption holds."""
 CHANCE_SPREAD = 0.12
-"""Three standard errors of the AUROC of 100 positive and 100 negative bags of no difference, which is
+"""Three standard errors of the AUROC of 100 positive and 100 negative bags of no difference:
 sqrt((100 + 100 + 1) / (12 * 100 * 100)) = 0.041 (Hanley and McNeil 1982)."""
 
 SHAPE = (BAG, WIDTH)
