@@ -20,7 +20,9 @@ LFS_MAGIC = b"version https://git-lfs"
 LEGACY_TORCH_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9"
 POSITIONS = ("positions", "coords")
 """Ours; TRIDENT's and CLAM's."""
-WANTED = ("features", *POSITIONS, "group")
+FEATURES = ("features", "feats")
+"""Ours, TRIDENT's and CLAM's; STAMP's."""
+WANTED = (*FEATURES, *POSITIONS, "group")
 
 AnyArray: TypeAlias = npt.NDArray[Any]
 
@@ -43,7 +45,7 @@ class FeaturesFile:
 
 
 def read_features(path: str | Path) -> FeaturesFile:
-    """Read `.npz`, `.h5` as TRIDENT and CLAM write it, or a `.pt` tensor, told by the content.
+    """Read `.npz`, `.h5` as TRIDENT, CLAM and STAMP write it, or a `.pt` tensor, by the content.
 
     Half and double precision become float32; a leading axis of 1 is dropped.
 
@@ -53,7 +55,7 @@ def read_features(path: str | Path) -> FeaturesFile:
     """
     path = Path(path)
     arrays, encoder = _arrays(path)
-    stored = arrays.get("features")
+    stored = next((arrays[name] for name in FEATURES if name in arrays), None)
     if stored is None:
         held = ", ".join(sorted(arrays)[:5]) or "no array"
         raise InvalidFeaturesError(
