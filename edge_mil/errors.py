@@ -94,7 +94,10 @@ class BackendLostError(UnavailableError):
 
 
 class EngineError(UnavailableError):
-    """A TensorRT engine cannot be built, kept, or used here; the message says why."""
+    """A TensorRT engine cannot be built, kept, or used here; the message says why.
+
+    `details["transient"]` is "True" where memory, time or space ran out: a later try may succeed.
+    """
 
 
 class DependencyError(UnavailableError):

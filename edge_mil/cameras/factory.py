@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_mil.cameras.faulty_microscope import FaultyMicroscope
+from edge_mil.cameras.gstreamer import PREFIX, GStreamerCamera
 from edge_mil.cameras.image_folder import ImageFolder
 from edge_mil.cameras.imperfections import Imperfections
 from edge_mil.cameras.scan_plan import DEFAULT_OVERLAP, ScanPlan
@@ -53,7 +54,7 @@ def open_camera(
     """Open a source of frames.
 
     Args:
-        source: A slide file, or a folder of images.
+        source: A slide file, a folder of images, or gst:PIPELINE.
         mpp: Pixel size, um/px; None takes the slide's own.
         insist_mpp: Take `mpp` also where the slide's file says another pixel size.
         fov: Width and height of a field in pixels; slides only.
@@ -134,7 +135,20 @@ def _open_slide(source: str, options: CameraOptions) -> Camera:
         raise
 
 
+def _is_pipeline(source: str) -> bool:
+    return source.startswith(PREFIX)
+
+
+def _open_pipeline(source: str, options: CameraOptions) -> Camera:
+    if options.fov is not None or options.independent:
+        raise UsageError("--fov and --independent are not for a camera: it sends what it sees.")
+    if options.faults is not None or options.stage_faults is not None:
+        raise UsageError("The faults of a microscope are for slides: a camera has its own.")
+    return GStreamerCamera(source.removeprefix(PREFIX), options.plan, options.mpp)
+
+
 OPENERS: tuple[tuple[Callable[[str], bool], Callable[[str, CameraOptions], Camera]], ...] = (
+    (_is_pipeline, _open_pipeline),
     (_is_folder, _open_folder),
 )
 """(whether a source is such a camera, what opens it), in this order; any other source is a slide

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from edge_mil.bundle import Bundle, open_bundle
 from edge_mil.cli.arguments import Subparsers, add_bundle, add_json, add_state, state_folder
 from edge_mil.cli.console import print_table, terminal_console
-from edge_mil.errors import EdgeMilError, EngineError, UsageError
+from edge_mil.errors import EdgeMilError, UsageError
 from edge_mil.protocols import Progress
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def _build(model: Model, backend: TensorRtBackend, variant: RunnerVariant) -> di
     try:
         with _progress(variant.precision) as progress:
             header, from_cache = backend.build_ahead(graph, variant.precision, progress=progress)
-    except EngineError as error:
+    except EdgeMilError as error:
         return {"precision": variant.precision, "error": str(error)}
     row: dict[str, Any] = {
         "precision": variant.precision,

@@ -50,9 +50,15 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--precision",
         choices=("fp32", "fp16", "int8", "auto"),
-        default="fp32",
-        help="fp32 (the default), int8, or fp16 with TensorRT; auto takes what edge-mil tune "
-        "chose for this device, and measures now where it has not run",
+        help="fp32, int8, or fp16 with TensorRT; auto takes what edge-mil tune chose for this "
+        "device, and measures now where it has not run (default: where the bundle brings INT8 what "
+        "edge-mil tune chose, measured now where TensorRT runs; else fp32)",
+    )
+    parser.add_argument(
+        "--exact",
+        action="store_true",
+        help="fp32, whatever tune chose: a live score is then the batch score of the same tissue "
+        "to 1e-4 of its range",
     )
     parser.add_argument(
         "--threads", type=int, metavar="N", help="threads of one network (default: every core)"
@@ -71,6 +77,10 @@ def run(arguments: argparse.Namespace) -> int:
         raise NotThereYetError(
             "The web viewer is not in this release; leave --viewer out, and use edge-mil stream."
         )
+    if arguments.exact and arguments.precision not in (None, "fp32"):
+        raise UsageError(
+            f"--exact is fp32, and --precision asks for {arguments.precision}; leave one out."
+        )
     if arguments.precision == "fp16" and arguments.backend == "cpu":
         raise UsageError("fp16 runs on TensorRT alone; use fp32 or int8 on the CPU.")
     if arguments.threads is not None and arguments.threads < 1:
@@ -79,13 +89,14 @@ def run(arguments: argparse.Namespace) -> int:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_IMAGE_PIXELS))
     from edge_mil.service import ServerSettings, run_server
+    from edge_mil.service.models.preparation import FITTING
 
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(name)s: %(message)s")
     settings = ServerSettings(
         bundles=tuple(arguments.bundle),
         state=state_folder(arguments),
         listen=arguments.listen,
-        precision=arguments.precision,
+        precision="fp32" if arguments.exact else arguments.precision or FITTING,
         threads=arguments.threads,
         backend=arguments.backend,
     )

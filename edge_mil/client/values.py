@@ -44,6 +44,7 @@ class ModelInfo:
         min_difference: A pixel is tissue when a channel is at least this many grey levels darker
             than the background.
         min_share: A cell shows tissue when at least this share of its pixels is tissue.
+        precision: What fields are extracted in now: fp32, fp16 or int8.
     """
 
     name: str
@@ -58,6 +59,7 @@ class ModelInfo:
     background: tuple[float, ...]
     min_difference: float
     min_share: float
+    precision: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,8 @@ class SessionInfo:
         created_s: Seconds since the epoch.
         calibration: Name of the calibration that it runs under; "" for none.
         calibration_digest: Digest of the same.
+        light: Whether the empty glass seen agrees with the background: unproven, agrees or
+            contradicted; "" where it is not checked.
         geometry: Whether pixel size and stage are those that the images show.
         slide: Whether the slide is still the one of the beginning.
     """
@@ -99,6 +103,7 @@ class SessionInfo:
     created_s: float
     calibration: str = ""
     calibration_digest: str = ""
+    light: str = ""
     geometry: SessionCheck = field(default_factory=SessionCheck)
     slide: SessionCheck = field(default_factory=SessionCheck)
 
@@ -125,6 +130,8 @@ class ScoreInfo:
         bundle: Digest of the bundle.
         state: State of the session, from `watch`; "" elsewhere.
         heartbeat: Whether nothing changed, and the service only says that it is there.
+        light: Whether the empty glass seen agrees with the background: unproven, agrees or
+            contradicted; "" where it is not checked.
         geometry: State of the check of pixel size and stage; "" where the service has none.
         slide: State of the check of the slide.
     """
@@ -136,6 +143,7 @@ class ScoreInfo:
     bundle: str
     state: str = ""
     heartbeat: bool = False
+    light: str = ""
     geometry: str = ""
     slide: str = ""
 

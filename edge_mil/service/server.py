@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import logging
 import signal
 import sys
@@ -28,6 +29,7 @@ from edge_mil.service.calibrations.servicer import CalibrationServicer
 from edge_mil.service.models.preparation import (
     AUTO,
     CPU,
+    FITTING,
     TENSORRT,
     Preparations,
     RunnerRequest,
@@ -59,6 +61,9 @@ OPTIONS = (
 )
 """Why each: `docs/design/serving-and-durability.md`, "Options of gRPC"."""
 
+CHOSEN = (AUTO, FITTING)
+"""Precisions that the device chooses."""
+
 DECODERS = 2
 """Threads: one falls behind a camera of 30 fps (`docs/design/serving-and-durability.md`, "What
 a frame costs")."""
@@ -76,7 +81,8 @@ class ServerSettings:
         bundles: Folders or `.milb` files.
         state: Where sessions are kept.
         listen: `unix:PATH` or `HOST:PORT`.
-        precision: fp32, fp16 (TensorRT only), int8, or auto: what `tune` keeps on this device.
+        precision: fp32, fp16 (TensorRT only), int8, auto: what `tune` keeps on this device, or
+            fitting: see `RunnerRequest.precision`.
         threads: Threads of one run of a network; None takes as many as there are cores.
         backend: cpu, tensorrt, or auto: TensorRT where a GPU and the library are there.
     """
@@ -107,9 +113,11 @@ def run_server(settings: ServerSettings, announce: Callable[[str], None]) -> Non
         EngineError: Engines cannot be kept in the state directory.
         DependencyError: TensorRT is asked for, and not installed.
     """
-    if not (settings.backend == AUTO and settings.precision == AUTO):
-        settings = dataclasses.replace(settings, backend=choose_backend(settings.backend))
-    if settings.backend == TENSORRT:
+    named = settings.backend
+    if not (named == AUTO and settings.precision in CHOSEN):
+        settings = dataclasses.replace(settings, backend=choose_backend(named))
+    if named == TENSORRT:
+        # Where it was not named, the CPU goes on, and ListModels says why.
         from edge_mil.backends.tensorrt.engines.cache import EngineCache
 
         EngineCache(settings.engines)
@@ -131,7 +139,7 @@ class _Server:
     def _load(self, bundle: Bundle) -> Model:
         # A bundle runs on the CPU, in FP32, until the runner that was asked for is ready.
         asked, threads = self._settings.precision, self._settings.threads
-        at_once = self._settings.backend == CPU and asked != AUTO
+        at_once = self._settings.backend == CPU and asked not in CHOSEN
         return load_model(bundle, precision=asked if at_once else "fp32", threads=threads)
 
     async def run(self) -> None:
@@ -159,7 +167,7 @@ class _Server:
     async def _serve(
         self, server: grpc.aio.Server, sessions: SessionRegistry, stopping: asyncio.Event
     ) -> None:
-        loading = asyncio.ensure_future(self._load_bundles())
+        loading = asyncio.ensure_future(self._load_bundles(sessions))
         stop_asked = asyncio.ensure_future(stopping.wait())
         # The port is open: clients are answered, and told which bundle is not ready yet.
         self._supervisor.notify(READY="1", STATUS="loading bundles")
@@ -187,7 +195,7 @@ class _Server:
             with contextlib.suppress(asyncio.CancelledError, EdgeMilError):
                 await loading
 
-    async def _load_bundles(self) -> None:
+    async def _load_bundles(self, sessions: SessionRegistry) -> None:
         async def ready(served: ServedBundle) -> None:
             await self._set_health(served.name, serving=True)
             self._announce(f"{served.name} READY ({served.digest[:19]}...)")
@@ -201,9 +209,11 @@ class _Server:
         names = ", ".join(served.name for served in self._bundles.bundles)
         self._supervisor.notify(STATUS=f"serving {names}")
         request = RunnerRequest(self._settings.backend, self._settings.precision)
-        if request.backend == TENSORRT or request.precision == AUTO:
+        if request.backend == TENSORRT or request.precision in CHOSEN:
             for served in self._bundles.bundles:
-                await self._preparations.select_engine(served, request)
+                if served.ready().extractor is not None:
+                    idle = functools.partial(_is_idle, sessions, served)
+                    await self._preparations.select_engine(served, request, idle)
 
     async def _set_health(self, name: str, *, serving: bool) -> None:
         status = health_pb2.HealthCheckResponse
@@ -238,3 +248,7 @@ class _Server:
     def _services(self) -> tuple[str, ...]:
         """Names that the health service answers for; "" is the whole server."""
         return ("", *(s.full_name for s in pb.DESCRIPTOR.services_by_name.values()))
+
+
+def _is_idle(sessions: SessionRegistry, served: ServedBundle) -> bool:
+    return not sessions.uses(served)

@@ -22,7 +22,7 @@ pytestmark = [
 WAIT_S = 60.0
 
 
-def test_it_serves_at_once_says_how_far_the_build_is_and_goes_on_without_it(
+def test_it_serves_at_once_says_why_no_engine_runs_and_builds_none(
     library: Library, tmp_path: Path
 ) -> None:
     words = ("--backend", "tensorrt", "--precision", "int8", "--threads", "1")
@@ -36,7 +36,6 @@ def test_it_serves_at_once_says_how_far_the_build_is_and_goes_on_without_it(
                 seen.append(listed.models[0])
                 time.sleep(0.02)
             assert {model.state for model in seen} == {"READY"}
-            assert any("int8 on tensorrt: BUILDING" in model.detail for model in seen)
             assert "demo-painted-tissue cannot run on tensorrt here" in seen[-1].detail
             assert seen[-1].precision == "fp32"
             stream = WireStream(channel, open_session(channel).session_id)
@@ -45,8 +44,7 @@ def test_it_serves_at_once_says_how_far_the_build_is_and_goes_on_without_it(
             stream.end()
     finally:
         assert service.stop() == 0
-    engines = list(EngineCache(tmp_path / "state" / "engines").engines())
-    assert [header.key["precision"] for _, header in engines] == ["int8"]
+    assert list(EngineCache(tmp_path / "state" / "engines").engines()) == []
 
 
 def test_stopping_it_ends_a_build_at_once(library: Library, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import threading
 from edge_mil.backends.batching import BatchingNetwork
 from edge_mil.backends.checks import check_not_cancelled
 from edge_mil.backends.tensorrt.building.engine_builder import Engine, build_engine
+from edge_mil.backends.tensorrt.building.ladder import list_recipes
 from edge_mil.backends.tensorrt.building.supervisor import BuildLimits
 from edge_mil.backends.tensorrt.device import Device, find_device
 from edge_mil.backends.tensorrt.drivers.driver import open_driver
@@ -60,11 +61,17 @@ class TensorRtBackend(Backend):
         cancel: threading.Event | None = None,
     ) -> Network:
         """Build the engine where the cache lacks it, and load it; see `Backend.open`."""
-        engine = self._engine(graph, precision, progress, cancel)
         if self.device is None:
             raise EngineError(f"TensorRT cannot run {graph.label} here: {self.unavailable}.")
+        driver = open_driver()  # its package is missing now, and not after minutes of building
+        engine = self._engine(graph, precision, progress, cancel)
         load = functools.partial(
-            EngineExecutor, self.library, engine.plan, open_driver(), graph.label
+            EngineExecutor,
+            self.library,
+            engine.plan,
+            driver,
+            graph.label,
+            mapped=self.device.integrated,
         )
         network = BatchingNetwork(load, label=graph.label)
         progress(1.0)
@@ -93,9 +100,12 @@ class TensorRtBackend(Backend):
         return engine.header, engine.from_cache
 
     def reject(self, graph: Graph, precision: str, reason: str) -> None:
-        """Remove the engine, and remember the reason in the cache."""
-        key = Recipe(graph, precision).key(self.library, self.device)
-        self.cache.remember_failure(key, graph.label, reason)
+        """Remove the engines, and remember the reason in the cache."""
+        recipe = Recipe(graph, precision)
+        keys = [found.key(self.library, self.device) for found, _ in list_recipes(recipe)]
+        for key in keys:
+            self.cache.remove(key)
+        self.cache.remember_failure(keys[0], graph.label, reason)
 
     def describe(self) -> str:
         return f"{self.library.title} on {'no GPU' if self.device is None else self.device.name}"

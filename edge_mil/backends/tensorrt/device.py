@@ -53,6 +53,13 @@ class Device:
 
 def find_device(index: int = 0) -> Device | None:
     """Return a GPU of this machine; None where there is none or its driver does not answer."""
+    try:
+        return _ask(index)
+    except AttributeError:  # a library of that name which lacks the calls of a driver
+        return None
+
+
+def _ask(index: int) -> Device | None:
     driver = _driver()
     count, version = ctypes.c_int(), ctypes.c_int()
     if driver is None or driver.cuInit(0) != 0:
@@ -82,8 +89,15 @@ def find_device(index: int = 0) -> Device | None:
         version.value,
         memory.value,
         integrated=bool(attribute(INTEGRATED)),
-        power_mode=POWER_MODE.read_text().strip() if POWER_MODE.is_file() else "",
+        power_mode=_power_mode(),
     )
+
+
+def _power_mode() -> str:
+    try:
+        return POWER_MODE.read_text().strip()
+    except OSError:
+        return ""
 
 
 def free_memory_bytes() -> int | None:

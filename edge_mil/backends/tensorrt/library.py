@@ -80,8 +80,9 @@ def find_library(name: str | None = None) -> Library:
             module = importlib.import_module(wanted)
         except ModuleNotFoundError:
             continue
-        except (ImportError, OSError) as error:  # its shared libraries are missing or do not fit
-            broken = f" ({wanted} is installed but does not load: {str(error).splitlines()[0]})"
+        except Exception as error:  # its shared libraries are missing, or do not fit the driver
+            why = (str(error).splitlines() or [type(error).__name__])[0]
+            broken = f" ({wanted} is installed but does not load: {why})"
             continue
         return Library(wanted, str(module.__version__), module)
     raise DependencyError(

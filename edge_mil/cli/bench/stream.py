@@ -17,20 +17,26 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
 
-from edge_mil.bundle import InputSpec, open_bundle
-from edge_mil.cli.arguments import Subparsers, add_json
+from edge_mil.backends import BACKENDS, ENGINES_FOLDER
+from edge_mil.bundle import Bundle, InputSpec, open_bundle
+from edge_mil.cli.arguments import Subparsers, add_json, add_state, state_folder
 from edge_mil.cli.bench.folds import CELLS_PER_FIELD, HELD, measure_folds, noise
 from edge_mil.cli.console import print_table
 from edge_mil.client import Client
 from edge_mil.demo.run import BUNDLE
 from edge_mil.demo.service_process import ServiceProcess
-from edge_mil.errors import BundleError, UsageError
+from edge_mil.errors import BundleError, EngineError, UsageError
 from edge_mil.pipeline import Model, load_model
 from edge_mil.pipeline.ood.reference import REFERENCE_FILE
+from edge_mil.pipeline.runners.tuned_choice import TUNED_FOLDER, TunedStore
+from edge_mil.pipeline.runners.variants import RunnerVariant, find_variant
 from edge_mil.session import Session
 from edge_mil.types import Frame
 
 ROUNDS = 5
+
+SERVED_S, POLL_S = 120.0, 0.1
+"""How long the service may take to load an engine that is built already, and to verify it."""
 
 FIELDS = 24
 """Fields of one round."""
@@ -50,8 +56,15 @@ def add_parser(subparsers: Subparsers) -> None:
         "--bundle", metavar="BUNDLE", default=str(BUNDLE), help="default: the demo's"
     )
     parser.add_argument(
-        "--precision", choices=("fp32", "int8"), default="fp32", help="default: %(default)s"
+        "--backend", choices=BACKENDS, default="cpu", help="what runs the extractor (default: cpu)"
     )
+    parser.add_argument(
+        "--precision",
+        choices=("fp32", "fp16", "int8", "auto"),
+        default="fp32",
+        help="auto: the backend and precision that edge-mil tune keeps here (default: %(default)s)",
+    )
+    add_state(parser)
     parser.add_argument(
         "--rounds", type=int, metavar="N", default=ROUNDS, help="default: %(default)s"
     )
@@ -94,15 +107,23 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.rounds < 1 or args.fields < 1 or not args.held or min(args.held) < 1:
         raise UsageError("--rounds, --fields and --held must be 1 or more.")
-    model = load_model(bundle, precision=args.precision)
+    state = state_folder(args)
+    variant = _variant(bundle, args, state)
+    model = load_model(
+        bundle,
+        backend=variant.backend,
+        precision=variant.precision,
+        engines=state / ENGINES_FOLDER,
+    )
     folds = measure_folds(
         model, _input(model), args.held
     )  # first, while the process has little other memory
-    shares = _shares(model, args)
+    shares, served = _shares(model, variant, args, state)
     measured = {
         "bundle": bundle.digest,
-        "precision": args.precision,
+        "precision": model.precision,
         "runs": model.backend,
+        "served": served,
         "field_px": list(FIELD_PX[::-1]),
         **shares,
         "folds": [dataclasses.asdict(f) for f in folds],
@@ -110,7 +131,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(measured, indent=2))
         return 0
-    print(f"{bundle.manifest.name}, {args.precision}, {model.backend}")
+    print(f"{bundle.manifest.name}, {model.precision}, {model.backend}")
     print(f"fields of {FIELD_PX[1]} x {FIELD_PX[0]} px, {shares['tiles_per_field']:.1f} tiles each")
     rates = (
         ("the extractor alone", "extractor", ""),
@@ -147,13 +168,42 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _shares(model: Model, args: argparse.Namespace) -> dict[str, float]:
+def _variant(bundle: Bundle, args: argparse.Namespace, state: Path) -> RunnerVariant:
+    """Return what is to be measured.
+
+    Raises:
+        UsageError: `auto` is asked for, and `tune` has kept nothing here.
+        BundleError: The bundle lacks the graph.
+    """
+    if args.precision != "auto":
+        return find_variant(bundle, args.backend, args.precision)
+    kept = TunedStore(state).load(bundle)
+    if kept is None:
+        raise UsageError(
+            f"edge-mil tune has kept nothing for {bundle.manifest.name} in {state}; run it first."
+        )
+    return kept.variant
+
+
+def _shares(
+    model: Model, variant: RunnerVariant, args: argparse.Namespace, state: Path
+) -> tuple[dict[str, float], str]:
+    """Return the rates of the rounds, and what the service says that it runs.
+
+    Raises:
+        EngineError: The service runs another extractor than the one in this process.
+    """
     spec = _input(model)
     count = args.fields
     rounds: list[dict[str, float]] = []
-    with tempfile.TemporaryDirectory(prefix="edge-mil-bench-") as state:
-        service = ServiceProcess(Path(args.bundle), Path(state), "--precision", args.precision)
+    with tempfile.TemporaryDirectory(prefix="edge-mil-bench-") as folder:
+        # Sessions of its own; the engines, and what tune kept, are those of the device.
+        for name in (ENGINES_FOLDER, TUNED_FOLDER):
+            (state / name).mkdir(parents=True, exist_ok=True, mode=0o700)
+            (Path(folder) / name).symlink_to((state / name).resolve())
+        service = ServiceProcess(Path(args.bundle), Path(folder), *_options(variant, args))
         with service, Client(service.address) as client:
+            served = _wait_until_served(client, model)
             tiles = 0
             for number in range(args.rounds + 1):
                 frames = list(_fields(spec, count, seed=number))
@@ -167,7 +217,34 @@ def _shares(model: Model, args: argparse.Namespace) -> dict[str, float]:
                     tiles += sum(per_field)
                     rounds.append(rates)
     medians = {name: statistics.median(r[name] for r in rounds) for name in rounds[0]}
-    return {**medians, "tiles_per_field": tiles / (args.rounds * count)}
+    return {**medians, "tiles_per_field": tiles / (args.rounds * count)}, served
+
+
+def _options(variant: RunnerVariant, args: argparse.Namespace) -> tuple[str, ...]:
+    """Return the options of a service that runs a variant."""
+    if args.precision == "auto":
+        return "--backend", "auto", "--precision", "auto"
+    if variant.backend not in ("cpu", "tensorrt"):
+        raise UsageError(
+            f"A service takes {variant.backend} only where edge-mil tune keeps it: --precision "
+            "auto."
+        )
+    return "--backend", variant.backend, "--precision", variant.precision
+
+
+def _wait_until_served(client: Client, model: Model) -> str:
+    """Wait until the service runs what this process runs; return what it says of it."""
+    until = time.monotonic() + SERVED_S
+    said = ""
+    while time.monotonic() < until:
+        (info,) = client.models()
+        said = f"{info.precision}, {info.detail}"
+        if info.precision == model.precision and info.detail.startswith(model.backend):
+            return said
+        time.sleep(POLL_S)
+    raise EngineError(
+        f"The service does not run {model.precision}, {model.backend}; it says: {said}."
+    )
 
 
 def _in_process(model: Model, frames: list[Frame], mpp: float) -> tuple[list[int], float]:

@@ -5,26 +5,22 @@ from __future__ import annotations
 import contextlib
 import platform
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 
 from edge_mil.backends.onnx_runtime import available_cores
+from edge_mil.cli.doctor.accelerator import examine_accelerator
+from edge_mil.cli.doctor.finding import GIB, TEGRA, Finding, output_of, version_of
 from edge_mil.errors import DependencyError
 
-GIB = 1 << 30
 LEAST_FREE = 5 * GIB
 """A day's sessions and a few engines fit into it."""
 LEAST_MEMORY = 4 * GIB
 OLDEST_YEAR = 2025
 """The year of the first release: a clock that shows an earlier one was never set."""
-TEGRA = Path("/etc/nv_tegra_release")
-CLOCKS = Path("/sys/devices/system/cpu/cpu0/cpufreq")
 PROFILE_PACKAGES = {
     "serve": ("device", ("onnxruntime", "opencv-python-headless", "openslide-python", "h5py",
                          "jinja2", "msgspec", "platformdirs", "rfc8785", "rich", "tifffile",
@@ -35,30 +31,6 @@ PROFILE_PACKAGES = {
                           "opencv-python-headless", "numpy")),
 }  # fmt: skip
 """Profile -> the extra that installs its packages, and their names."""
-SAME_LIBRARY = {"opencv-python-headless": ("opencv-python", "opencv-contrib-python", "opencv")}
-"""Package -> other distributions that serve as well, as JetPack's own OpenCV."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One fact about the device.
-
-    Attributes:
-        section: System, Accelerator, Packages, Storage, Clock or Camera.
-        state: ok; info (good to know); warning (works with a fault); missing (the profile needs
-            it).
-        what: What was found, in one sentence.
-        mend: The command or the act that mends it; "" where nothing needs to be done.
-    """
-
-    section: str
-    state: str
-    what: str
-    mend: str = ""
-
-    def as_json(self) -> dict[str, str]:
-        """Return the finding as a JSON object."""
-        return asdict(self)
 
 
 def examine(profile: str, state: Path | None) -> list[Finding]:
@@ -70,7 +42,7 @@ def examine(profile: str, state: Path | None) -> list[Finding]:
     """
     findings = [*_system(), *_packages(profile)]
     if profile == "serve":
-        findings += [*_accelerator(), *_storage(state), *_clock(), *_camera()]
+        findings += [*examine_accelerator(), *_storage(state), *_clock(), *_camera()]
     return findings
 
 
@@ -88,7 +60,7 @@ def _system() -> Iterator[Finding]:
         yield Finding("System", "ok", f"Python {version}")
     if TEGRA.is_file():
         line = TEGRA.read_text(errors="replace").splitlines()[0].lstrip("# ")
-        jetpack = _output_of("dpkg-query", "-W", "-f=${Version}", "nvidia-jetpack")
+        jetpack = output_of("dpkg-query", "-W", "-f=${Version}", "nvidia-jetpack")
         if jetpack:
             yield Finding("System", "ok", f"JetPack {jetpack} ({line})")
         else:
@@ -111,13 +83,13 @@ def _packages(profile: str) -> Iterator[Finding]:
     extra, names = PROFILE_PACKAGES[profile]
     install = f'pip install "edge-mil[{extra}]"' if extra else "pip install edge-mil"
     for name in names:
-        found = _version(name)
+        found = version_of(name)
         if found:
             yield Finding("Packages", "ok", found)
         else:
             yield Finding("Packages", "missing", f"{name} is not installed", install)
     if profile == "serve":
-        found = _version("openvino")
+        found = version_of("openvino")
         if found:
             yield Finding("Packages", "ok", found)
         else:
@@ -126,71 +98,6 @@ def _packages(profile: str) -> Iterator[Finding]:
                 "info",
                 "openvino is not installed: often the fastest on an x86 CPU",
                 'pip install "edge-mil[openvino]"',
-            )
-
-
-def _accelerator() -> Iterator[Finding]:
-    from edge_mil.backends.tensorrt.device import find_device
-    from edge_mil.backends.tensorrt.library import find_library
-
-    device = find_device()
-    if device is None:
-        yield Finding(
-            "Accelerator",
-            "info",
-            "no NVIDIA GPU answers: the CPU runs the models",
-            "nvidia-smi  (on a PC that has one: is its driver installed?)",
-        )
-    else:
-        yield Finding(
-            "Accelerator",
-            "ok",
-            f"{device.name}, compute capability {device.compute_capability}, "
-            f"{device.memory_bytes / GIB:.1f} GiB{', shared' if device.integrated else ''}, "
-            f"driver CUDA {device.driver // 1000}.{device.driver % 1000 // 10}",
-        )
-    try:
-        yield Finding("Accelerator", "ok", find_library().title)
-    except DependencyError as error:
-        state = "info" if device is None else "warning"
-        yield Finding("Accelerator", state, str(error))
-    yield from _driver_packages(needed=device is not None)
-    with contextlib.suppress(ImportError):
-        import onnxruntime
-
-        providers = [p.removesuffix("ExecutionProvider") for p in _providers(onnxruntime)]
-        yield Finding("Accelerator", "ok", f"ONNX Runtime's providers: {', '.join(providers)}")
-    yield from _jetson_power()
-
-
-def _driver_packages(*, needed: bool) -> Iterator[Finding]:
-    found = [line for line in map(_version, ("pycuda", "cuda-python", "cuda-bindings")) if line]
-    if found:
-        yield Finding("Accelerator", "ok", ", ".join(found))
-    elif needed:
-        yield Finding(
-            "Accelerator",
-            "warning",
-            "neither pycuda nor cuda-python is installed: engines cannot be run",
-            "PATH=/usr/local/cuda/bin:$PATH pip install pycuda   (or: pip install cuda-python)",
-        )
-
-
-def _jetson_power() -> Iterator[Finding]:
-    mode = _output_of("nvpmodel", "-q")
-    if mode:
-        yield Finding(
-            "Accelerator",
-            "ok",
-            f"power mode: {' '.join(mode.split())}",
-            "sudo nvpmodel -m 0  (the largest, if supply and cooling hold it); then edge-mil tune",
-        )
-    if TEGRA.is_file() and CLOCKS.is_dir():
-        least = (CLOCKS / "scaling_min_freq").read_text().strip()
-        most = (CLOCKS / "scaling_max_freq").read_text().strip()
-        if least != most:
-            yield Finding(
-                "Accelerator", "info", "clocks follow the load: times vary", "sudo jetson_clocks"
             )
 
 
@@ -235,7 +142,7 @@ def _clock() -> Iterator[Finding]:
             "sudo timedatectl set-ntp true",
         )
         return
-    follows = _output_of("timedatectl", "show", "-p", "NTPSynchronized", "--value")
+    follows = output_of("timedatectl", "show", "-p", "NTPSynchronized", "--value")
     if follows == "no":
         yield Finding(
             "Clock", "info", f"{shown}, no time server yet", "sudo timedatectl set-ntp true"
@@ -254,28 +161,6 @@ def _camera() -> Iterator[Finding]:
             "info",
             "no camera on this device: fields come from clients, slides and folders",
         )
-
-
-def _version(name: str) -> str:
-    for candidate in (name, *SAME_LIBRARY.get(name, ())):
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            return f"{candidate} {metadata.version(candidate)}"
-    return ""
-
-
-def _providers(library: object) -> list[str]:
-    found: list[str] = library.get_available_providers()  # type: ignore[attr-defined] # untyped
-    return found
-
-
-def _output_of(*command: str) -> str:
-    """Return what a program prints; "" where it is not installed, or fails."""
-    if shutil.which(command[0]) is None:
-        return ""
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-        return ended.stdout.strip() if ended.returncode == 0 else ""
-    return ""
 
 
 def _memory() -> tuple[int, int]:

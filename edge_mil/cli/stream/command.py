@@ -22,6 +22,7 @@ from edge_mil.errors import RemoteError, ServiceUnavailableError, UsageError
 from edge_mil.protocols import Camera
 from edge_mil.types import RESEARCH_USE_ONLY
 from edge_mil.v1 import edge_mil_pb2 as pb
+from edge_mil.verdict_text import LIGHT_TEXT
 
 DEFAULT_SERVER = "127.0.0.1:50051"
 CONNECT_S = 10.0
@@ -42,7 +43,12 @@ def add_parser(subparsers: Subparsers) -> None:
         "last score. " + RESEARCH_USE_ONLY,
     )
     add = parser.add_argument
-    add("source", metavar="SOURCE", help="a slide file, or a folder of images with positions")
+    add(
+        "source",
+        metavar="SOURCE",
+        help="a slide file, a folder of images with positions, or gst:PIPELINE, a camera that "
+        "GStreamer opens",
+    )
     add(
         "--server",
         default=DEFAULT_SERVER,
@@ -90,6 +96,11 @@ def add_parser(subparsers: Subparsers) -> None:
         "--allow-enlargement",
         action="store_true",
         help="also take pixels that are more than 1.5 times the model's",
+    )
+    add(
+        "--insist-light",
+        action="store_true",
+        help="count fields whose light contradicts the background; the score still says so",
     )
     add(
         "--insist-geometry",
@@ -164,6 +175,7 @@ def _open_session(client: Client, camera: Camera, arguments: argparse.Namespace)
         independent=arguments.independent,
         insist_geometry=arguments.insist_geometry,
         allow_enlargement=arguments.allow_enlargement,
+        insist_light=arguments.insist_light,
         calibration=calibration,
         stage=stage_frame(camera),
         tissue=outline(camera, model, arguments.allow_enlargement),
@@ -225,6 +237,7 @@ def _document(info: SessionInfo, errors: tuple[str, ...]) -> dict[str, object]:
         "session": info.session_id,
         "fields": dict(info.fields),
         "coverage": info.coverage,
+        "light": info.light,
         "geometry": info.geometry.as_json(),
         "slide": info.slide.as_json(),
         "notice": RESEARCH_USE_ONLY,
@@ -242,6 +255,7 @@ def _print(info: SessionInfo, seconds: float, answered: int) -> None:
         ("fields", f"{counts or 'none'} ({answered / max(seconds, 1e-9):.1f} per second)"),
         ("instances", str(info.instances)),
         ("coverage", f"{info.coverage:.1%} of the tissue known"),
+        *((("light", LIGHT_TEXT[info.light]),) if info.light in LIGHT_TEXT else ()),
     ]
     rows += [
         (name, f"{check.state.value}: {check.sentence}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge_mil.bundle import Bundle
-from edge_mil.errors import BundleError, EdgeMilError
+from edge_mil.errors import BackendLostError, BundleError, EdgeMilError, EngineError
 from edge_mil.pipeline.runners.fallback import OpenBackend, open_verified
 from edge_mil.pipeline.runners.runner import Runner
 from edge_mil.pipeline.runners.variants import RunnerVariant, list_variants
@@ -45,6 +46,7 @@ class Row:
         check: How near it comes to FP32; None for a peer, or where it does not run.
         reason: Why it does not run, or may not serve; "" otherwise.
         batches: Tiles of one run.
+        transient: Whether it did not run for a reason that may pass, as a lack of memory.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Row:
     check: Check | None = None
     reason: str = ""
     batches: tuple[int, ...] = BATCHES
+    transient: bool = False
 
     @property
     def precision(self) -> str:
@@ -104,6 +107,7 @@ def tune(
     rounds: int = ROUNDS,
     peers: Mapping[str, Run] | None = None,
     on_step: Callable[[str], None] = lambda name: None,
+    cancel: threading.Event | None = None,
 ) -> Tuning:
     """Load, verify and time every variant; the model goes on with what it runs.
 
@@ -118,9 +122,11 @@ def tune(
         rounds: Runs of each variant and batch at most; one more warms up.
         peers: Further runs to time beside ours, by name; they are never kept.
         on_step: Is told what is loaded or measured next.
+        cancel: Ends the measurement when it is set.
 
     Raises:
         BundleError: The bundle has no extractor, or no variant may serve.
+        EngineError: `cancel` is set.
     """
     peers = peers or {}
     rows: dict[str, Row] = {}
@@ -129,7 +135,8 @@ def tune(
         for variant in list_variants(model.bundle) if variants is None else variants:
             name = str(variant)
             on_step(name)
-            rows[name] = _load(model, variant, backends, runners)
+            rows[name] = _load(model, variant, backends, runners, cancel)
+            _check_wanted(model, cancel)
         rows |= {name: Row(name, None, "beside") for name in peers}
         if not runners:
             reasons = "; ".join(f"{row.name}: {row.reason}" for row in rows.values())
@@ -140,7 +147,9 @@ def tune(
         on_cpu = all(runner.variant.backend in CPU_BACKENDS for runner in runners.values())
         clock = CPU_TIME if model.threads == 1 and on_cpu else WALL_TIME
         runs = {name: runner.features for name, runner in runners.items()} | dict(peers)
-        timed, taken = _time(model.bundle, runs, batches, rounds, clock)
+        timed, taken = _time(
+            model.bundle, runs, batches, rounds, clock, lambda: _check_wanted(model, cancel)
+        )
     finally:
         for runner in runners.values():
             runner.close()
@@ -154,7 +163,11 @@ def tune(
 
 
 def _load(
-    model: BundleModel, variant: RunnerVariant, backends: OpenBackend, runners: dict[str, Runner]
+    model: BundleModel,
+    variant: RunnerVariant,
+    backends: OpenBackend,
+    runners: dict[str, Runner],
+    cancel: threading.Event | None,
 ) -> Row:
     """Return the row of a variant, not timed yet; its runner is added to `runners`."""
     name = str(variant)
@@ -162,16 +175,27 @@ def _load(
         backend = backends(variant.backend)
         if backend.unavailable:
             return Row(name, variant, reason=backend.unavailable)
-        runner, check = open_verified(model, variant, backend)
+        runner, check = open_verified(model, variant, backend, cancel=cancel)
     except EdgeMilError as error:
-        return Row(name, variant, reason=str(error))
+        lost = isinstance(error, BackendLostError) or error.details.get("transient") == "True"
+        return Row(name, variant, reason=str(error), transient=lost)
     runners[name] = runner
     reason = "" if check.holds else f"outside of the bound: {check.sentence()}"
     return Row(name, variant, runner.description, check=check, reason=reason)
 
 
+def _check_wanted(model: BundleModel, cancel: threading.Event | None) -> None:
+    if cancel is not None and cancel.is_set():
+        raise EngineError(f"The measurement of {model.bundle.manifest.name} was cancelled.")
+
+
 def _time(
-    bundle: Bundle, runs: Mapping[str, Run], batches: Sequence[int], rounds: int, clock: str
+    bundle: Bundle,
+    runs: Mapping[str, Run],
+    batches: Sequence[int],
+    rounds: int,
+    clock: str,
+    check_wanted: Callable[[], None],
 ) -> tuple[dict[str, tuple[float, ...]], int]:
     """Return milliseconds of a tile for each batch, and how many rounds counted."""
     now = time.process_time if clock == CPU_TIME else time.perf_counter
@@ -182,6 +206,7 @@ def _time(
     taken = 0
     for number in range(rounds + 1):
         for name, run in runs.items():
+            check_wanted()
             for batch in batches:
                 began = now()
                 run(tiles[batch])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from edge_mil.bundle import Bundle
-from edge_mil.errors import EngineError
+from edge_mil.errors import BackendLostError, EngineError
 from edge_mil.pipeline.runners.runner import Runner, extractor_graph, open_variant
 from edge_mil.pipeline.runners.variants import (
     RunnerVariant,
@@ -113,7 +113,6 @@ def select_engine(
     Raises:
         EngineError: No variant can serve here; the message has the reason of each.
         BundleError: A graph or the reference of the bundle cannot be read or run.
-        BackendLostError: The device does not answer.
         DependencyError: A package is not installed.
     """
     available, missed = list_variants(model.bundle), list[str]()
@@ -132,7 +131,7 @@ def select_engine(
         backend = backends(variant.backend)
         try:
             runner, check = open_verified(model, variant, backend, progress=progress, cancel=cancel)
-        except EngineError as error:
+        except (EngineError, BackendLostError) as error:
             missed.append(f"{variant.precision}: {str(error).rstrip('.')}")
             if backend.unavailable or (cancel is not None and cancel.is_set()):
                 break  # no other precision would fare better

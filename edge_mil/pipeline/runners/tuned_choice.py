@@ -23,6 +23,8 @@ PACKAGES = ("onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-
 """A new release of one may be faster, or no longer right."""
 CPU_INFO, BOARD = Path("/proc/cpuinfo"), Path("/proc/device-tree/model")
 PRIVATE_FOLDER = 0o700
+TUNED_FOLDER = "tuned"
+"""Folder under the state directory where tuned variants are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ class TunedStore:
     """The tuned variants of one device, one file for each bundle, under the state directory."""
 
     def __init__(self, state: Path) -> None:
-        self.folder = state / "tuned"
+        self.folder = state / TUNED_FOLDER
 
     def path(self, bundle: Bundle) -> Path:
         """Return the path of a bundle's file."""

@@ -154,14 +154,29 @@ def _fp32_features(model: BundleModel, tiles: UInt8Array) -> Float32Array:
         runner.close()
 
 
+def stated_bound(bundle: Bundle, graph: str) -> float:
+    """Return what the bundle says that a graph may move a score by; 0 for FP32.
+
+    Raises:
+        BundleError: The bundle's report cannot be read.
+    """
+    if graph == "fp32":
+        return 0.0
+    report = _report(bundle)
+    try:
+        stated = report.get("comparisons", {}).get(graph, {}).get("stated_bound")
+        return float(
+            report.get("max_score_difference", DEFAULT_BOUND) if stated is None else stated
+        )
+    except (ValueError, TypeError, AttributeError) as error:
+        raise _unreadable(bundle, error) from error
+
+
 def _limits(bundle: Bundle, precision: str) -> tuple[float, float]:
     """Return what the score may move by, and the cosine to reach, as the bundle's report has it."""
-    floor = COSINE_FLOOR[precision]
-    if not bundle.has(FIDELITY_FILE):
-        return DEFAULT_BOUND, floor
+    floor, report = COSINE_FLOOR[precision], _report(bundle)
     graphs = {variant.graph for variant in VARIANTS if variant.precision == precision}
     try:
-        report: dict[str, Any] = json.loads(bundle.read(FIDELITY_FILE))
         bound = float(report.get("max_score_difference", DEFAULT_BOUND))
         comparisons = report.get("comparisons", {})
         measured = [
@@ -170,12 +185,27 @@ def _limits(bundle: Bundle, precision: str) -> tuple[float, float]:
             if graph in comparisons
         ]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise BundleError(
-            f"{FIDELITY_FILE} of {bundle.manifest.name} cannot be read ({error}); export the "
-            "bundle again."
-        ) from error
+        raise _unreadable(bundle, error) from error
     # The median of a few tiles must reach what the worst tile reached when it was exported.
     return bound, min([floor, *measured])
+
+
+def _report(bundle: Bundle) -> dict[str, Any]:
+    """Return the bundle's fidelity report; an empty one where it has none."""
+    if not bundle.has(FIDELITY_FILE):
+        return {}
+    try:
+        report: dict[str, Any] = json.loads(bundle.read(FIDELITY_FILE))
+    except ValueError as error:
+        raise _unreadable(bundle, error) from error
+    return report
+
+
+def _unreadable(bundle: Bundle, error: Exception) -> BundleError:
+    return BundleError(
+        f"{FIDELITY_FILE} of {bundle.manifest.name} cannot be read ({error}); export the bundle "
+        "again."
+    )
 
 
 def _score_difference(

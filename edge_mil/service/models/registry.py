@@ -164,7 +164,8 @@ class ServedBundle:
         if self.error is not None:
             message.detail = str(self.error)
         if self.model is not None:
-            parts = [self.model.backend, self.preparing and self.preparing(), self.remark]
+            waiting = self.next_runner and f"{self.next_runner.name} waits for the next session"
+            parts = [self.model.backend, self.preparing and self.preparing(), waiting, self.remark]
             message.detail = "; ".join(part for part in parts if part)
             message.precision = self.model.precision
         if self.bundle is not None:

@@ -18,7 +18,7 @@ from edge_mil.bundle import (
     TissueSpec,
     write_bundle,
 )
-from edge_mil.errors import BundleError
+from edge_mil.errors import BundleError, NotThereYetError
 from edge_mil.imaging import TissueTest
 from edge_mil.pipeline.ood.reference import REFERENCE_FILE
 from edge_mil.version import __version__
@@ -37,6 +37,7 @@ from edge_mil_export.fidelity.report import Fidelity
 from edge_mil_export.fidelity.scoring import HeadScorer
 from edge_mil_export.onnx_export.exported_aggregator import ExportedAggregator, export_aggregator
 from edge_mil_export.onnx_export.extractor_graph import ExtractorGraph, export_extractor
+from edge_mil_export.onnx_export.head_task import Assumption
 from edge_mil_export.progress import step
 from edge_mil_export.tiles import FileTiles, TileMaker
 
@@ -68,6 +69,7 @@ class BundleRequest:
         name: Of the bundle; "" names it as its folder.
         licences: As `--licence` gives them.
         stain: macenko or reinhard; None takes tiles as they are.
+        task: What the head's outputs mean; None: what its authors leave no doubt about.
         extractor_options: What the extractor's file cannot tell.
     """
 
@@ -89,6 +91,7 @@ class BundleRequest:
     name: str
     licences: tuple[str, ...]
     stain: str | None = None
+    task: str | None = None
     extractor_options: ExtractorOptions = field(default_factory=ExtractorOptions)
 
 
@@ -101,6 +104,7 @@ class ExportedBundle:
         fidelity: Its fidelity report, as JSON values.
         summary: One line on the aggregator.
         unknown_licences: Parts whose licence nobody named.
+        assumed: What the head's file does not say and was taken for granted.
         extractor_facts: What was read from the extractor's file, and what was settled beside it.
         extractor_left_out: Parts of that file that its features do not need.
     """
@@ -109,6 +113,7 @@ class ExportedBundle:
     fidelity: dict[str, Any]
     summary: str
     unknown_licences: tuple[str, ...]
+    assumed: tuple[Assumption, ...]
     extractor_facts: tuple[str, ...] = ()
     extractor_left_out: tuple[str, ...] = ()
 
@@ -140,6 +145,13 @@ def make_bundle(request: BundleRequest, out: Path) -> ExportedBundle:
             arch=request.arch,
             options=request.arch_options,
             classes=request.classes,
+            task=request.task,
+        )
+    if head.needs_positions:
+        raise NotThereYetError(
+            f"{head.spec.architecture} needs the coordinates of the tiles in the unit of its "
+            "training, so in this release it scores saved features only; export it with "
+            "edge-mil-export aggregator."
         )
     terms = parse_licences(request.licences, card=source.licence)
     feature_dim = _feature_width(source, head)
@@ -172,12 +184,20 @@ def make_bundle(request: BundleRequest, out: Path) -> ExportedBundle:
         **head.graphs,
         "fidelity.json": fidelity.to_json(),
         "fidelity.html": render_page(manifest.name, document),
-        "model_card.md": write_card(manifest, head.summary, document, weights, source),
+        "model_card.md": write_card(
+            manifest, head.summary, document, weights, source, head.assumed
+        ),
         **_reference(source, tiles.read, TissueSpec()),
     }
     bundle = write_bundle(manifest, content, out)
     return ExportedBundle(
-        bundle, document, head.summary, terms.unknown, source.facts, source.left_out
+        bundle,
+        document,
+        head.summary,
+        terms.unknown,
+        head.assumed,
+        source.facts,
+        source.left_out,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from edge_mil_export.bundle.licences import parse_licences
 from edge_mil_export.commands import head_options, network_option
+from edge_mil_export.commands.head_options import print_assumed
 
 DESCRIPTION = (
     "Turn the checkpoint of an aggregator into a bundle that scores saved features "
@@ -25,6 +26,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("checkpoint", type=Path, help="a torch file or .safetensors")
     parser.add_argument("--out", type=Path, required=True, metavar="BUNDLE", help="folder to write")
     head_options.add_arguments(parser)
+    head_options.add_task(parser)
     network_option.add_argument(parser, both=False)
     parser.add_argument("--name", metavar="N", help="name of the bundle; that of --out")
     parser.add_argument("--licence", metavar="TEXT", help="terms of the checkpoint's weights")
@@ -48,6 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
         arch=arguments.arch,
         options=options,
         classes=classes,
+        task=arguments.task,
     )
     if "aggregator" in terms.unknown:
         print(
@@ -70,10 +73,13 @@ def run(arguments: argparse.Namespace) -> int:
             "architecture": exported.spec.architecture,
             "options": exported.spec.options,
             "classes": list(exported.task.classes),
+            "task": bundle.manifest.task.kind,
+            "assumed": {one.name: one.value for one in exported.assumed},
             "summary": exported.summary,
         }
         print(json.dumps(document))
     else:
         print(exported.summary)
+        print_assumed(exported.assumed)
         print(f"wrote {arguments.out} ({bundle.digest[:19]})")
     return 0

@@ -61,6 +61,7 @@ def add_parser(subparsers: Any) -> None:
         "--aggregator", type=Path, required=True, metavar="CHECKPOINT", help="the head's weights"
     )
     head_options.add_arguments(parser)
+    head_options.add_task(parser)
     network_option.add_argument(parser, both=True)
     parser.add_argument(
         "--instances",
@@ -176,6 +177,7 @@ def run(arguments: argparse.Namespace) -> int:
         arch=arguments.arch,
         arch_options=arch_options,
         classes=classes,
+        task=arguments.task,
         instances=arguments.instances,
         tile_px=tile_px,
         mpp=mpp,
@@ -241,6 +243,8 @@ def _document(exported: ExportedBundle, out: Path) -> dict[str, Any]:
         "feature_dim": manifest.aggregator.feature_dim,
         "architecture": manifest.aggregator.architecture,
         "classes": list(manifest.task.classes),
+        "task": manifest.task.kind,
+        "assumed": {one.name: one.value for one in exported.assumed},
         "files": sorted(manifest.files),
         "redistributable": manifest.redistributable,
         "fidelity": exported.fidelity,
@@ -257,6 +261,7 @@ def _print(exported: ExportedBundle, out: Path) -> None:
         print(f"  left out, not needed: {', '.join(exported.extractor_left_out)}")
     print(f"  licence of its weights: {manifest.licences.extractor}")
     print(exported.summary)
+    head_options.print_assumed(exported.assumed)
     print(
         f"measured on {len(on['bags'])} bags, {on['tiles']} tiles: {on['source']} "
         f"(against {exported.fidelity['reference']})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
@@ -10,11 +11,17 @@ from typing import Any
 
 import pytest
 
+from edge_mil.backends import open_backend
+from edge_mil.bundle import open_bundle
+from edge_mil.cli import main
 from edge_mil.errors import DependencyError, EdgeMilError, SessionStateError
 from edge_mil.pipeline import load_model
 from edge_mil.pipeline.runners import fallback
+from edge_mil.pipeline.runners.autotune import tune
+from edge_mil.pipeline.runners.tuned_choice import TunedStore
+from edge_mil.pipeline.runners.variants import find_variant
 from edge_mil.pipeline.runners.verification import Check
-from edge_mil.service.models.preparation import Preparations, RunnerRequest, choose_backend
+from edge_mil.service.models.preparation import FITTING, Preparations, RunnerRequest, choose_backend
 from edge_mil.service.models.registry import BundleRegistry, ServedBundle
 from edge_mil.service.sessions.registry import SessionRegistry
 from edge_mil.session import SessionFolder, SessionSettings
@@ -57,7 +64,7 @@ def test_a_prepared_runner_takes_over_between_two_sessions(served: Served) -> No
     async def work(hosts: SessionRegistry) -> None:
         first = await hosts.create(served.bundle, SessionSettings(mpp=0.5))
         writer = first.attach(takeover=False)
-        await served.preparations.select_engine(served.bundle, INT8)
+        await served.preparations.select_engine(served.bundle, INT8, lambda: False)
         assert served.bundle.ready().precision == "fp32"
         await hosts.create(served.bundle, SessionSettings(mpp=0.5))
         assert served.bundle.ready().precision == "fp32"
@@ -71,7 +78,9 @@ def test_a_prepared_runner_takes_over_between_two_sessions(served: Served) -> No
 
 def test_precision_auto_measures_on_first_use_and_never_again(served: Served) -> None:
     async def work(hosts: SessionRegistry) -> None:
-        await served.preparations.select_engine(served.bundle, RunnerRequest("auto", "auto"))
+        await served.preparations.select_engine(
+            served.bundle, RunnerRequest("auto", "auto"), lambda: False
+        )
         await hosts.create(served.bundle, SessionSettings(mpp=0.5))
 
     served.run(work)
@@ -82,7 +91,9 @@ def test_precision_auto_measures_on_first_use_and_never_again(served: Served) ->
     assert served.bundle.ready().precision == document["kept"]["graph"].split("-")[0]
 
     async def again(hosts: SessionRegistry) -> None:
-        await served.preparations.select_engine(served.bundle, RunnerRequest("auto", "auto"))
+        await served.preparations.select_engine(
+            served.bundle, RunnerRequest("auto", "auto"), lambda: False
+        )
 
     served.run(again)
     assert kept.stat().st_mtime_ns == written
@@ -90,11 +101,54 @@ def test_precision_auto_measures_on_first_use_and_never_again(served: Served) ->
 
 def test_precision_auto_stays_on_the_backend_that_was_named(served: Served) -> None:
     async def work(hosts: SessionRegistry) -> None:
-        await served.preparations.select_engine(served.bundle, RunnerRequest("cpu", "auto"))
+        await served.preparations.select_engine(
+            served.bundle, RunnerRequest("cpu", "auto"), lambda: False
+        )
 
     served.run(work)
     (kept,) = (served.folder / "tuned").glob("*.json")
     assert {row["name"].split()[0] for row in json.loads(kept.read_text())["rows"]} == {"cpu"}
+
+
+def test_without_a_measurement_a_bare_cpu_stays_with_fp32_and_says_how_to_measure(
+    served: Served,
+) -> None:
+    async def work(_: SessionRegistry) -> None:
+        await served.preparations.select_engine(
+            served.bundle, RunnerRequest("cpu", FITTING), lambda: True
+        )
+
+    served.run(work)
+    assert served.bundle.ready().precision == "fp32"
+    assert "edge-mil tune BUNDLE says whether int8 is faster" in served.bundle.info().detail
+    assert not (served.folder / "tuned").exists()
+
+
+def test_what_tune_keeps_runs_at_once_where_no_session_is_in_use(served: Served) -> None:
+    model = load_model(open_bundle(DEMO), threads=1)
+    int8 = [find_variant(model.bundle, "cpu", "int8")]
+    backends = functools.partial(open_backend, threads=1)
+    tuning = tune(model, backends, variants=int8, batches=(1,), rounds=1)
+    TunedStore(served.folder).save(model.bundle, tuning, 1)
+    model.close()
+
+    async def work(_: SessionRegistry) -> None:
+        await served.preparations.select_engine(
+            served.bundle, RunnerRequest("cpu", FITTING), lambda: True
+        )
+
+    served.run(work)
+    assert served.bundle.ready().precision == "int8"
+    assert "int8 may move a score by 0.02 (the bundle's report)" in served.bundle.info().detail
+    assert "runs from now on" in served.told[-1]
+
+
+def test_exact_contradicts_another_precision(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["serve", "--bundle", str(DEMO), "--state", str(tmp_path), "--exact"]
+    assert main([*words, "--precision", "int8"]) == 2
+    assert "--exact is fp32" in capsys.readouterr().err
 
 
 def test_one_that_is_outside_of_the_bound_never_serves_and_the_reason_is_told(
@@ -104,7 +158,7 @@ def test_one_that_is_outside_of_the_bound_never_serves_and_the_reason_is_told(
     monkeypatch.setattr(fallback, "check_runner", lambda *_: far)
 
     async def work(hosts: SessionRegistry) -> None:
-        await served.preparations.select_engine(served.bundle, INT8)
+        await served.preparations.select_engine(served.bundle, INT8, lambda: False)
         await hosts.create(served.bundle, SessionSettings(mpp=0.5))
         assert served.bundle.ready().precision == "fp32"
         assert "outside of the bundle's bound" in served.bundle.info().detail

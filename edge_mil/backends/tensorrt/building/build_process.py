@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_mil.backends.tensorrt.building.progress import BuildProgress
-from edge_mil.backends.tensorrt.engines.cache import PRIVATE_FILE
+from edge_mil.backends.tensorrt.building.timings import read_timings, write_timings
 from edge_mil.backends.tensorrt.engines.engine_file import write_engine
 from edge_mil.backends.tensorrt.engines.recipe import BatchProfile, EngineKey
 from edge_mil.backends.tensorrt.library import Library, find_library
@@ -70,7 +70,12 @@ def _build(job: dict[str, Any], model: bytes, report: Report) -> None:
     started = time.time()
     errors: list[str] = []
     logger = library.logger(errors.append)
-    builder = library.module.Builder(logger)
+    try:
+        builder = library.module.Builder(logger)
+    except TypeError as error:  # what its binding makes of a null pointer
+        why = _last_error(errors) or str(error)
+        report({"passing": f"{library.title} does not start on this device ({why})"})
+        sys.exit(FAILED)
     network = builder.create_network(library.network_flags())
     _parse(library, network, logger, model)
     report({"share": PARSED_SHARE})
@@ -78,8 +83,7 @@ def _build(job: dict[str, Any], model: bytes, report: Report) -> None:
     _configure(library, network, builder, config, job)
     timings = Path(job["timings"])
     if library.has_timing_cache:
-        cache = config.create_timing_cache(timings.read_bytes() if timings.is_file() else b"")
-        config.set_timing_cache(cache, False)
+        _take_timings(timings, config)
     if library.has_progress:
         config.progress_monitor = _monitor(library.module, report)
     plan = builder.build_serialized_network(network, config)
@@ -152,15 +156,20 @@ def _monitor(module: Any, report: Report) -> Any:
     return Monitor()
 
 
+def _take_timings(path: Path, config: Any) -> None:
+    """Let the builder use the timings of earlier builds; drop those that it does not take."""
+    cache = config.create_timing_cache(read_timings(path))
+    if cache is None or not config.set_timing_cache(cache, False):
+        path.unlink(missing_ok=True)
+        config.set_timing_cache(config.create_timing_cache(b""), False)
+
+
 def _keep_timings(path: Path, config: Any) -> None:
     """Keep the timings of kernels; without them the next build is slower, and no less right."""
     cache = config.get_timing_cache()
-    if cache is None:
-        return
-    part = path.with_name(f"{path.name}.{os.getpid()}")
-    part.write_bytes(bytes(cache.serialize()))
-    part.chmod(PRIVATE_FILE)
-    part.replace(path)
+    if cache is not None:
+        with contextlib.suppress(OSError):
+            write_timings(path, bytes(cache.serialize()))
 
 
 def _last_error(errors: list[str]) -> str:

@@ -32,8 +32,8 @@ WORKSPACE_SHARE = 0.25
 POLL_S = 0.1
 PIPE_READ_BYTES = 1 << 16
 MIB = 1 << 20
-OUT_OF_MEMORY = "bad_alloc"
-"""What TensorRT says, or crashes with, when the system refuses it memory."""
+OUT_OF_MEMORY = ("bad_alloc", "out of memory", "outofmemory", "memoryallocation")
+"""What TensorRT says, or crashes with, when the system or the GPU refuses it memory."""
 MAX_REASON_CHARS = 200
 PROCESS = "edge_mil.backends.tensorrt.building.build_process"
 
@@ -55,6 +55,10 @@ class BuildInterruptedError(Exception):
     """A build ended by no fault of its engine, so a later one may succeed."""
 
 
+class BuildLimitError(Exception):
+    """A build ran out of memory or time, or was killed: one that asks for less may succeed."""
+
+
 def run_build(
     recipe: Recipe,
     library: Library,
@@ -71,8 +75,10 @@ def run_build(
     `timings` is the file of kernel timings that builds on this device share.
 
     Raises:
-        EngineError: The builder failed, crashed, or went over a limit.
+        EngineError: TensorRT refuses the graph; the next build would end the same.
+        BuildLimitError: The builder was killed, crashed, or went over a limit.
         BuildInterruptedError: The build was cancelled, or the disk was full.
+        OSError: The builder cannot be started.
     """
     free = free_memory_bytes()
     memory, workspace = limits.memory_bytes, recipe.workspace_bytes
@@ -92,7 +98,10 @@ def run_build(
         # without a device; the memory that is really used is watched either way.
         "allocation_bytes": memory if device is None else None,
     }
-    with tempfile.TemporaryFile() as stdin, tempfile.TemporaryFile() as output:
+    # In the folder of engines, which was tested when it was opened: the system's own folder for
+    # temporary files may be full.
+    folder = part.parent
+    with tempfile.TemporaryFile(dir=folder) as stdin, tempfile.TemporaryFile(dir=folder) as output:
         stdin.write(json.dumps(job).encode() + b"\n")
         stdin.write(recipe.graph.data)
         stdin.seek(0)
@@ -103,8 +112,15 @@ def run_build(
             return
         if "passing" in last:
             raise BuildInterruptedError(last["passing"])
-        reason = last.get("failed") or _crash(code, output, library.title)
-    raise _too_large(memory) if memory and OUT_OF_MEMORY in reason else EngineError(reason)
+        failed = "failed" in last
+        reason = str(last["failed"]) if failed else _crash(code, output, library.title)
+    if any(words in reason.lower() for words in OUT_OF_MEMORY):
+        raise _out_of_memory(reason, memory)
+    if failed:
+        raise EngineError(reason)
+    # A file of timings that ends the process would end every build to come.
+    timings.unlink(missing_ok=True)
+    raise BuildLimitError(reason)
 
 
 def _watch(
@@ -131,7 +147,7 @@ def _watch(
         if cancel.is_set():
             raise BuildInterruptedError("the build was cancelled")
         if time.monotonic() > ends:
-            raise EngineError(f"the builder took more than {seconds:g} s and was stopped")
+            raise BuildLimitError(f"the builder took more than {seconds:g} s and was stopped")
         if memory is not None and _resident_bytes(process.pid) > memory:
             raise _too_large(memory)
     return last
@@ -193,8 +209,14 @@ def _resident_bytes(process: int) -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def _too_large(memory: int) -> EngineError:
-    return EngineError(f"the builder needed more than {memory // MIB} MiB of memory")
+def _too_large(memory: int) -> BuildLimitError:
+    return BuildLimitError(f"the builder needed more than {memory // MIB} MiB of memory")
+
+
+def _out_of_memory(reason: str, memory: int | None) -> BuildLimitError:
+    if memory is None or "bad_alloc" not in reason:
+        return BuildLimitError(f"the memory ran out ({reason})")
+    return _too_large(memory)
 
 
 def _crash(code: int, output: BinaryIO, title: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 from edge_mil.errors import DependencyError
@@ -14,7 +15,8 @@ class Driver(Protocol):
     """Memory, copies and a stream of one GPU; one thread, the owner, calls every method.
 
     Every method raises BackendLostError where there is no device or it does not answer. `close`
-    frees what the other methods allocated.
+    frees what the other methods allocated. It goes on after an error, so that a device that lost
+    its context keeps as little as possible, and raises the first one at its end.
     """
 
     def open(self) -> None:
@@ -29,6 +31,12 @@ class Driver(Protocol):
     def pinned(self, size_bytes: int) -> UInt8Array:
         """Return pinned host memory, uint8 (size_bytes,), for asynchronous copies."""
 
+    def mapped(self, size_bytes: int) -> tuple[UInt8Array, int]:
+        """Return pinned host memory that the device uses where it lies, and its address there.
+
+        For a GPU that shares the board's memory: nothing is copied.
+        """
+
     def copy_to_device(self, device: int, host: UInt8Array, stream: int) -> None:
         """Start copying all of `host`, pinned, to the device."""
 
@@ -40,6 +48,9 @@ class Driver(Protocol):
 
     def synchronise(self, mark: Any) -> None:
         """Wait until the stream has reached a mark."""
+
+    def drain(self) -> None:
+        """Wait until every stream has done its work."""
 
     def close(self) -> None:
         """Free everything, in the thread that opened it."""
@@ -66,7 +77,26 @@ def open_driver(name: str | None = None) -> Driver:
         except (ImportError, OSError):
             continue
     raise DependencyError(
-        "Neither pycuda nor cuda-python is installed, and one of them must talk to the GPU; on a "
-        'Jetson run: pip install "edge-mil[tensorrt]", on a PC: pip install '
-        '"edge-mil[tensorrt-rtx]".'
+        "Neither pycuda nor cuda-bindings is installed, and one of them must talk to the GPU; a "
+        'Jetson with the CUDA toolkit builds the first (pip install "edge-mil[tensorrt]"), and '
+        'every other device has wheels of the second (pip install "cuda-bindings>=12.6,<13").'
     )
+
+
+def check_driver() -> None:
+    """Make a context of the GPU and give it back: seconds before a build of minutes.
+
+    Raises:
+        DependencyError: No package that talks to the GPU is installed.
+        BackendLostError: The GPU does not answer, or this user may not open it.
+    """
+    driver = open_driver()
+
+    def try_it() -> None:
+        driver.open()
+        driver.close()
+
+    # In a thread of its own, which takes with it what a package leaves current: pycuda pushes the
+    # primary context once more to release it.
+    with ThreadPoolExecutor(1, thread_name_prefix="check-driver") as thread:
+        thread.submit(try_it).result()

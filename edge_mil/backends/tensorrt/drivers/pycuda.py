@@ -26,13 +26,18 @@ class PycudaDriver:
         self._context: Any = None
         self._streams: dict[int, Any] = {}
         self._memory: list[Any] = []
+        self._pinned: list[Any] = []
 
     def open(self) -> None:
         """Retain the primary context, and push it."""
         with self._errors():
             self._cuda.init()
             context = self._cuda.Device(0).retain_primary_context()
-            context.push()
+            try:
+                context.push()
+            except self._cuda.Error:
+                context.detach()
+                raise
         self._context = context
 
     def stream(self) -> int:
@@ -48,9 +53,12 @@ class PycudaDriver:
         return int(memory)
 
     def pinned(self, size_bytes: int) -> UInt8Array:
+        return self._host_memory(size_bytes, 0)
+
+    def mapped(self, size_bytes: int) -> tuple[UInt8Array, int]:
+        memory = self._host_memory(size_bytes, self._cuda.host_alloc_flags.DEVICEMAP)
         with self._errors():
-            memory: UInt8Array = self._cuda.pagelocked_empty(size_bytes, np.uint8)
-        return memory
+            return memory, int(self._pinned[-1].get_device_pointer())
 
     def copy_to_device(self, device: int, host: UInt8Array, stream: int) -> None:
         with self._errors():
@@ -70,18 +78,36 @@ class PycudaDriver:
         with self._errors():
             mark.synchronize()
 
+    def drain(self) -> None:
+        with self._errors():
+            for stream in self._streams.values():
+                stream.synchronize()
+
     def close(self) -> None:
         """Free everything, then pop and release the context."""
         if self._context is None:
             return
         context, self._context = self._context, None
+        # A stream has no call that frees it: it goes with its last reference.
+        frees = [self._streams.clear]
+        frees += [memory.free for memory in [*self._memory, *self._pinned]]
+        frees += [context.pop, context.detach]
+        self._memory, self._pinned = [], []
+        errors = []
+        for free in frees:
+            try:
+                with self._errors():
+                    free()
+            except BackendLostError as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
+
+    def _host_memory(self, size_bytes: int, flags: int) -> UInt8Array:
         with self._errors():
-            self._streams.clear()
-            for memory in self._memory:
-                memory.free()
-            self._memory.clear()
-            context.pop()
-            context.detach()
+            memory: UInt8Array = self._cuda.pagelocked_empty(size_bytes, np.uint8, mem_flags=flags)
+        self._pinned.append(memory.base)
+        return memory
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:

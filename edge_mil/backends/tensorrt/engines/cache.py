@@ -23,6 +23,9 @@ ENGINE, FAILED, TIMINGS = ".engine", ".failed.json", ".timings"
 PART, LOCK = ".part", ".lock"
 PRIVATE_FOLDER, PRIVATE_FILE = 0o700, 0o600
 DAY_S = 86400
+TRANSIENT_S = 3600
+"""How long a build that ran out of memory or time is not tried again: a service that starts again
+and again does not build each time, and one that starts the next day does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +37,19 @@ class Failure:
         label: Name of its graph.
         reason: Why it failed, as a clause.
         time: When, seconds since the epoch.
+        transient: Whether memory or time ran out, so that a later build may succeed.
     """
 
     key: dict[str, Any]
     label: str
     reason: str
     time: float
+    transient: bool = False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the build may be tried again; also where the clock went back."""
+        return self.transient and not 0 <= time.time() - self.time < TRANSIENT_S
 
 
 class EngineCache:
@@ -99,6 +109,10 @@ class EngineCache:
         self._sync()
         self._failure_path(key).unlink(missing_ok=True)
 
+    def remove(self, key: EngineKey) -> None:
+        """Remove an engine that must not run."""
+        self.path(key).unlink(missing_ok=True)
+
     def new_part(self) -> Path:
         """Make an empty, private file for a builder to write."""
         descriptor, name = tempfile.mkstemp(dir=self.root, suffix=PART)
@@ -111,14 +125,28 @@ class EngineCache:
 
     def failure(self, key: EngineKey) -> Failure | None:
         """Return why an engine is not to be built; None where it may be."""
-        return _read_failure(self._failure_path(key))
+        failure = _read_failure(self._failure_path(key))
+        return None if failure is None or failure.is_over else failure
 
-    def remember_failure(self, key: EngineKey, label: str, reason: str) -> None:
-        """Remove an engine, and keep the reason until `clear` removes that too."""
-        self.path(key).unlink(missing_ok=True)
-        part = self.new_part()
-        part.write_text(json.dumps(asdict(Failure(key.parts, label, reason, time.time()))))
-        part.replace(self._failure_path(key))
+    def remember_failure(
+        self, key: EngineKey, label: str, reason: str, *, transient: bool = False
+    ) -> None:
+        """Remove an engine, and keep the reason; `clear` removes that too.
+
+        Args:
+            key: Of the engine.
+            label: Name of its graph.
+            reason: Why it failed, as a clause.
+            transient: Forget the reason after TRANSIENT_S.
+        """
+        failure = Failure(key.parts, label, reason, time.time(), transient)
+        try:
+            self.path(key).unlink(missing_ok=True)
+            part = self.new_part()
+            part.write_text(json.dumps(asdict(failure)))
+            part.replace(self._failure_path(key))
+        except OSError as error:
+            LOG.warning("The failure of %s is not kept (%s): %s", label, error.strerror, reason)
 
     @contextlib.contextmanager
     def lock(self, key: EngineKey) -> Iterator[None]:
