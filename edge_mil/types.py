@@ -45,6 +45,8 @@ class Verdict(enum.IntEnum):
     UNLOCATED = 7
     OUT_OF_DISTRIBUTION = 8
     DROPPED = 9
+    WRONG_LIGHT = 20
+    NOISY = 21
 
 
 REFUSED = frozenset(
@@ -55,6 +57,8 @@ REFUSED = frozenset(
         Verdict.UNLOCATED,
         Verdict.OUT_OF_DISTRIBUTION,
         Verdict.DROPPED,
+        Verdict.WRONG_LIGHT,
+        Verdict.NOISY,
     }
 )
 """Verdicts after which another frame of the same place may be accepted."""
@@ -157,6 +161,8 @@ class InstanceOrder:
         cells: Grid position (column, row) of each, int64, shape (n, 2); a pseudo-bag is a function
             of it.
         groups: Pseudo-bag of each, int64, shape (n,), where it is given; None: drawn from cells.
+        positions: x and y of each as the features file gives them, float64, shape (n, 2); None
+            where it gives none, and for cells of a live session.
 
     Raises:
         InvalidInstancesError: The lengths disagree.
@@ -165,10 +171,13 @@ class InstanceOrder:
     keys: tuple[bytes, ...]
     cells: Int64Array
     groups: Int64Array | None = None
+    positions: Float64Array | None = None
 
     def __post_init__(self) -> None:
         n = len(self.keys)
-        if self.cells.shape != (n, 2) or (self.groups is not None and self.groups.shape != (n,)):
+        fits = self.cells.shape == (n, 2)
+        fits = fits and (self.groups is None or self.groups.shape == (n,))
+        if not fits or (self.positions is not None and self.positions.shape != (n, 2)):
             raise InvalidInstancesError(
                 f"Got {n} keys, cells {self.cells.shape} and groups "
                 f"{None if self.groups is None else self.groups.shape}; they must fit together."
@@ -180,7 +189,9 @@ class InstanceOrder:
     def take(self, rows: Int64Array) -> InstanceOrder:
         """Return the order of some of the instances."""
         groups = None if self.groups is None else self.groups[rows]
-        return InstanceOrder(tuple(self.keys[row] for row in rows), self.cells[rows], groups)
+        positions = None if self.positions is None else self.positions[rows]
+        keys = tuple(self.keys[row] for row in rows)
+        return InstanceOrder(keys, self.cells[rows], groups, positions)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -364,7 +375,9 @@ class FieldResult:
         timings_s: Seconds by stage: receive, queue, decode, gate, extract, fold, commit.
         as_of: Last field that the score covers, where the head is scored in the background;
             None: this one.
-        explanation: Why it is UNLOCATED, where a check of the session refused it; else "".
+        light: Whether the empty glass seen so far agrees with the background: unproven, agrees or
+            contradicted; "" where it is not checked.
+        explanation: Why a check of the session refused it as UNLOCATED or WRONG_LIGHT; else "".
         geometry: State of the session's check of pixel size and stage, after this field; "" where
             the service does not check.
         slide: State of the check that the slide is still the one of the beginning.
@@ -382,6 +395,7 @@ class FieldResult:
     cells_held: int = 0
     timings_s: dict[str, float] = field(default_factory=dict)
     as_of: int | None = None
+    light: str = ""
     explanation: str = ""
     geometry: str = ""
     slide: str = ""

@@ -55,22 +55,43 @@ VERDICT_TEXT: Mapping[Verdict, VerdictText] = MappingProxyType(
             "unlike what the model was made for", "check the stain, the objective and the colours"
         ),
         Verdict.DROPPED: VerdictText("the device was behind", "show the field once more"),
+        Verdict.WRONG_LIGHT: VerdictText(
+            "not in the light that was expected",
+            "set the lamp as it was calibrated, or calibrate it on empty glass",
+        ),
+        Verdict.NOISY: VerdictText(
+            "hidden by noise or by compression",
+            "expose for longer, lower the gain, and send raw frames",
+        ),
     }
 )
 
 MEASURE_TEXT: Mapping[str, str] = MappingProxyType(
     {
         "black_share": "black pixels",
+        "brightest": "brightest level",
         "clipped_share": "clipped pixels",
         "tissue_share": "tissue",
         "background": "level of empty glass",
         "contrast": "contrast",
         "stillness": "stillness",
         "focus": "focus",
+        "noise": "noise",
+        "blocking": "blocks of JPEG",
+        "echo": "doubling",
+        "blurred_cells": "cells left out as blurred",
         "sharpness": "sharpness",
         "displacement_px": "moved by, px",
         "feature_distance": "distance from the model's tissue",
         "red_over_blue": "red over blue",
+        "dark_glass": "glass that counts as tissue",
+        "glass_red": "glass in red",
+        "glass_green": "glass in green",
+        "glass_blue": "glass in blue",
+        "glass_unevenness": "unevenness of the glass",
+        "light_on_dark": "brighter than the glass",
+        "channel_difference": "difference of the channels",
+        "light_contradictions": "earlier fields with wrong light",
         "registration_response": "response",
         "registration_texture": "structure in common",
         "registration_lead": "lead over other positions",
@@ -131,3 +152,75 @@ def unlocated_sentence(measures: Sequence[Measure]) -> str:
         f"{why}. Go back to field {found['last_seen_sequence'].value:.0f}, last seen at "
         f"({x:.0f}, {y:.0f}) µm, and go on from there more slowly."
     )
+
+
+COLOUR_RATIO = 0.88
+"""Ratio of blue's share of its expected level to red's, or of red's to blue's, below which the
+colour of the light is named rather than its level."""
+
+LIGHT_TEXT: Mapping[str, str] = MappingProxyType(
+    {
+        "unproven": "not proven: no field has shown empty glass",
+        "agrees": "agrees with the background",
+        "contradicted": "CONTRADICTED: empty glass is not where it was expected",
+    }
+)
+"""State of a session's light -> what people read."""
+
+CALIBRATE = "edge-mil calibrate flat-field GLASS --name NAME"
+"""The command that measures the background; docs/operator.md tells how."""
+
+
+def light_sentence(measures: Sequence[Measure]) -> str:
+    """Return why a field has the verdict WRONG_LIGHT, and what mends it.
+
+    Args:
+        measures: Of the answer: `channel_difference`, `light_on_dark`, the levels `glass_red`,
+            `glass_green` and `glass_blue` with the expected ones as thresholds,
+            `glass_unevenness`, `light_contradictions`.
+    """
+    failed = {measure.name: measure for measure in measures if not measure.passed}
+    if "channel_difference" in failed:
+        return (
+            "The three channels are equal: the camera, or its program, sends one grey channel. Set "
+            "the pixel format to RGB."
+        )
+    if "light_on_dark" in failed:
+        return (
+            "The field is light on dark, as in fluorescence, dark field or a negative image, and "
+            "the session expects stained tissue on bright glass. Switch to transmitted light, or "
+            "turn off the camera's inversion."
+        )
+    if "light_contradictions" in failed:
+        number = failed["light_contradictions"].value
+        return (
+            f"The last {number:.0f} fields with empty glass showed that the light is not the one "
+            f"that the session expects, and this field shows no glass. Mend the light, then show "
+            "a field with empty glass."
+        )
+    levels = [failed[name] for name in ("glass_red", "glass_green", "glass_blue") if name in failed]
+    if len(levels) < len(("red", "green", "blue")):
+        return "The light is not the one that the session expects."
+    shares = [level.value / max(level.threshold, 1.0) for level in levels]
+    seen, expected = (
+        ", ".join(f"{number:.0f}" for number in numbers)
+        for numbers in ([m.value for m in levels], [m.threshold for m in levels])
+    )
+    why = f"Empty glass is at ({seen}) and was expected at ({expected}): {_light_cause(shares)}"
+    if "glass_unevenness" in failed:
+        why += f", and uneven by {failed['glass_unevenness'].value:.0f} levels"
+    return (
+        f"{why}. Glass would count as tissue. Set the lamp back, or measure it on empty glass with "
+        f"`{CALIBRATE}` and open a session under that calibration."
+    )
+
+
+def _light_cause(shares: Sequence[float]) -> str:
+    """Name what a lamp does that gives these shares of the expected red, green and blue."""
+    red, _, blue = shares
+    mean = sum(shares) / len(shares)
+    if blue < COLOUR_RATIO * red:
+        return f"the light is too warm (blue at {blue:.0%}, red at {red:.0%})"
+    if red < COLOUR_RATIO * blue:
+        return f"the light is too cold (red at {red:.0%}, blue at {blue:.0%})"
+    return f"the lamp is at {mean:.0%}"

@@ -43,13 +43,7 @@ class Classifier:
         Raises:
             InvalidInstancesError: A logit is not finite.
         """
-        logits = self.logits(pooled)
-        if self.kind == "pooling":
-            return [
-                SlideScore((), (), (), n, pooled=tuple(row.ravel().tolist()))
-                for row, n in zip(logits, instances, strict=True)
-            ]
-        return self.scores_of_logits(logits, instances)
+        return self.scores_of_logits(self.logits(pooled), instances)
 
     def scores_of_logits(
         self,
@@ -57,7 +51,7 @@ class Classifier:
         instances: Sequence[int],
         probabilities: Float64Array | None = None,
     ) -> list[SlideScore]:
-        """Return the scores that bag logits mean.
+        """Return the scores that bag logits mean, or pooled vectors of a head without a classifier.
 
         Args:
             logits: Bag logits, float64 (b, c).
@@ -71,6 +65,9 @@ class Classifier:
             raise InvalidInstancesError(
                 "The classifier gave a logit that is not finite; look for very large features."
             )
+        if self.kind == "pooling":
+            rows_of_bags = zip(logits.tolist(), instances, strict=True)
+            return [SlideScore((), (), (), n, pooled=tuple(row)) for row, n in rows_of_bags]
         if probabilities is None:
             probabilities = self._probabilities(logits)
         rows = zip(logits, probabilities, instances, strict=True)

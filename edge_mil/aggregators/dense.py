@@ -85,6 +85,11 @@ def activate(x: npt.NDArray[Real], name: str) -> npt.NDArray[Real]:
         return np.asarray(np.maximum(x, x.dtype.type(0)))
     if name == "tanh":
         return np.asarray(np.tanh(x))
+    return gelu(x)
+
+
+def gelu(x: npt.NDArray[Real]) -> npt.NDArray[Real]:
+    """Return the exact GELU, x times the normal distribution's share below x."""
     wide = x.astype(np.float64)
     return np.asarray(wide * 0.5 * (1 + _erf(wide * math.sqrt(0.5))), dtype=x.dtype)
 

@@ -13,18 +13,31 @@ from edge_mil.aggregators.banked.dtfd_ranked import DtfdRankedAggregator
 from edge_mil.aggregators.banked.hopfield import HopfieldAggregator
 from edge_mil.aggregators.classifier import Classifier
 from edge_mil.aggregators.mergeable.attention import AttentionAggregator
-from edge_mil.aggregators.mergeable.columnwise import MaxAggregator, MeanAggregator
+from edge_mil.aggregators.mergeable.columnwise import (
+    MaxAggregator,
+    MeanAggregator,
+    SumAggregator,
+)
 from edge_mil.aggregators.mergeable.dtfd import DtfdMeanAggregator, PseudoBags
+from edge_mil.aggregators.mergeable.dtfd_linear import (
+    DtfdLinearTopAggregator,
+    DtfdSumAggregator,
+)
 from edge_mil.aggregators.mergeable.dtfd_top import DtfdTopAggregator
+from edge_mil.aggregators.mergeable.mean_probability import MeanProbabilityAggregator
 from edge_mil.aggregators.mergeable.merged_tokens import MergedTokensAggregator
 from edge_mil.aggregators.mergeable.multihead import MultiheadAggregator
 from edge_mil.aggregators.mergeable.top_instance import TopInstanceAggregator
+from edge_mil.aggregators.whole_bag.cobra import CobraAggregator
 from edge_mil.aggregators.whole_bag.ilra import IlraAggregator
+from edge_mil.aggregators.whole_bag.longnet import LongNetAggregator, LongNetSettings
 from edge_mil.aggregators.whole_bag.mambamil import MambaMilAggregator
 from edge_mil.aggregators.whole_bag.otsurv import OtSurvAggregator
 from edge_mil.aggregators.whole_bag.rrtmil import RrtMilAggregator, RrtSettings
-from edge_mil.aggregators.whole_bag.transmil import TransMilAggregator
+from edge_mil.aggregators.whole_bag.transformer import TransformerAggregator
+from edge_mil.aggregators.whole_bag.transmil import NystromPoolAggregator, TransMilAggregator
 from edge_mil.aggregators.whole_bag.wikg import WikgAggregator
+from edge_mil.aggregators.whole_bag.wikg_millab import WikgMillabAggregator
 from edge_mil.errors import NotThereYetError
 from edge_mil.protocols import Aggregator, Network
 
@@ -57,15 +70,20 @@ class Parts:
 Builder = Callable[[Parts], Aggregator[Any]]
 
 
-def _dtfd(p: Parts) -> Aggregator[Any]:
+def _dtfd(p: Parts, *, normalised: bool = True, keeps_empty: bool = True) -> Aggregator[Any]:
     groups = int(p.options["groups"])
     pseudo_bags = PseudoBags(
         str(p.options["distill"]),
         groups,
-        int(p.options["instances"]) // groups,
-        int(p.options["mean_inference"]),
+        int(p.options.get("instances", groups)) // groups,
+        int(p.options.get("mean_inference", 1)),
+        normalised=normalised,
+        keeps_empty=keeps_empty,
     )
     parts = (p.value_dim, p.classifier, p.arrays, pseudo_bags)
+    if not normalised:
+        is_sum = pseudo_bags.distill == "afs"
+        return DtfdSumAggregator(*parts) if is_sum else DtfdLinearTopAggregator(*parts)
     if pseudo_bags.distill == "afs":
         return DtfdMeanAggregator(*parts)
     # With up to two classes the order of a pseudo-bag does not depend on what else is in it.
@@ -73,12 +91,29 @@ def _dtfd(p: Parts) -> Aggregator[Any]:
     return DtfdTopAggregator(*parts) if is_fixed else DtfdRankedAggregator(*parts)
 
 
+def _longnet(p: Parts) -> Aggregator[Any]:
+    segments, ratios = (
+        [int(number) for number in str(p.options[name]).split(",")]
+        for name in ("segment_length", "dilated_ratio")
+    )
+    settings = LongNetSettings(
+        heads=int(p.options["heads"]),
+        grid=int(p.options["grid"]),
+        tile_size=int(p.options["tile_size"]),
+        mean=str(p.options["global_pool"]).lower() == "true",
+        branches=tuple(zip(segments, ratios, strict=True)),
+    )
+    return LongNetAggregator(p.value_dim, p.classifier, p.arrays, settings)
+
+
 BUILDERS: dict[str, Builder] = {
     "attention": lambda p: AttentionAggregator(p.channels, p.value_dim, p.classifier),
     "mean": lambda p: MeanAggregator(p.value_dim, p.classifier),
     "multihead": lambda p: MultiheadAggregator(
-        p.channels, p.value_dim, p.classifier, heads=int(p.options["heads"])
+        p.channels, p.value_dim, p.classifier, heads=int(p.options.get("heads", p.channels))
     ),
+    "sum": lambda p: SumAggregator(p.value_dim, p.classifier),
+    "mean_probability": lambda p: MeanProbabilityAggregator(p.value_dim, p.classifier),
     "hopfield": lambda p: HopfieldAggregator(
         p.value_dim, p.classifier, p.arrays, steps=int(p.options["update_steps_max"])
     ),
@@ -89,6 +124,8 @@ BUILDERS: dict[str, Builder] = {
         p.arrays,
         activation=str(p.options["attention_activation"]),
     ),
+    "cobra": lambda p: CobraAggregator(p.value_dim, p.classifier, p.arrays),
+    "longnet": _longnet,
     "ilra": lambda p: IlraAggregator(
         p.value_dim,
         p.classifier,
@@ -99,8 +136,18 @@ BUILDERS: dict[str, Builder] = {
     "wikg": lambda p: WikgAggregator(
         p.value_dim, p.classifier, p.arrays, topk=int(p.options["topk"])
     ),
+    "wikg_millab": lambda p: WikgMillabAggregator(
+        p.value_dim,
+        p.classifier,
+        p.arrays,
+        topk=int(p.options["topk"]),
+        activation=str(p.options["activation"]),
+        readout=str(p.options.get("pooling", "gate")),
+    ),
     "max": lambda p: MaxAggregator(p.value_dim, p.classifier),
     "dtfd": _dtfd,
+    "dtfd_linear": lambda p: _dtfd(p, normalised=False),
+    "dtfd_filled": lambda p: _dtfd(p, keeps_empty=False),
     "top_positive": lambda p: TopInstanceAggregator(p.value_dim, p.classifier, any_class=False),
     "top_class": lambda p: TopInstanceAggregator(p.value_dim, p.classifier, any_class=True),
     "dsmil": lambda p: DsmilAggregator(
@@ -117,8 +164,17 @@ BUILDERS: dict[str, Builder] = {
         p.value_dim,
         p.classifier,
         p.arrays,
-        keep_last=p.options["nystrom"] == "later",
+        keep_last=p.options.get("nystrom", "later") == "later",
         repeated=True,
+    ),
+    "nystrom_pool": lambda p: NystromPoolAggregator(
+        p.value_dim, p.classifier, p.arrays, activation=str(p.options["attention_activation"])
+    ),
+    "transformer": lambda p: TransformerAggregator(
+        p.value_dim,
+        p.classifier,
+        p.arrays,
+        activation=str(p.options.get("attention_activation", "tanh")),
     ),
     "mhim_transmil": lambda p: TransMilAggregator(
         p.value_dim, p.classifier, p.arrays, keep_last=True, repeated=False
@@ -127,7 +183,8 @@ BUILDERS: dict[str, Builder] = {
         p.value_dim,
         p.classifier,
         p.arrays,
-        rate=int(p.options["rate"]),
+        scan=str(p.options.get("scan", "mamba")),
+        rate=int(p.options.get("rate", 1)),
         layers=sum(name.endswith(".in_proj.weight") for name in p.arrays),
     ),
     "rrtmil": lambda p: RrtMilAggregator(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,12 @@ from edge_mil.pipeline.saved_features.reader import FeaturesFile, read_features
 from edge_mil.pipeline.saved_features.replay import Replay, arrival, read_operations
 from edge_mil.types import RESEARCH_USE_ONLY, SlideScore
 
+COLUMN_HEADINGS = {
+    "probabilities": "probability",
+    "hazards": "hazard",
+    "survival": "survival",
+}
+"""Numbers of a score -> heading of their column."""
 FILE_SUFFIXES = re.compile(r"\.(onnx|pt|pth|ts|torchscript)$")
 
 
@@ -127,13 +134,18 @@ def _print(bundle: Bundle, name: str, instances: int, score: SlideScore | None) 
     else:
         if score.value is not None:
             print(f"risk {score.value:.4f}")
-        columns = [score.classes, [f"{logit:.4f}" for logit in score.logits]]
-        headings = ["class", "logit"]
-        if score.probabilities:
-            columns.append([f"{probability:.4f}" for probability in score.probabilities])
-            headings.append("probability")
-        print_table(list(zip(*columns, strict=True)), headings, right={1, 2})
+        columns = [score.classes, _digits(score.logits)]
+        headings = ["interval" if score.hazards else "class", "logit"]
+        for heading in ("probabilities", "hazards", "survival"):
+            if numbers := getattr(score, heading):
+                columns.append(_digits(numbers))
+                headings.append(COLUMN_HEADINGS[heading])
+        print_table(list(zip(*columns, strict=True)), headings, right={1, 2, 3})
     print(RESEARCH_USE_ONLY)
+
+
+def _digits(numbers: Sequence[float]) -> list[str]:
+    return [f"{number:.4f}" for number in numbers]
 
 
 def _print_more(document: dict[str, Any], scores: list[SlideScore | None] | None) -> None:

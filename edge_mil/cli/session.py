@@ -270,6 +270,9 @@ def _score_rows(status: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "score", f"of {status['instances']} instances, by field {status['as_of']}"
         if "value" in score:
             yield "risk" if "hazards" in score else score["classes"][0], f"{score['value']:.4f}"
+            intervals = (score.get(key, ()) for key in ("hazards", "survival"))
+            for name, hazard, survival in zip(score["classes"], *intervals, strict=False):
+                yield f"hazard and survival of {name}", f"{hazard:.4f}, {survival:.4f}"
             return
         what = "probability" if score["probabilities"] else "logit"
         values = score["probabilities"] or score["logits"]

@@ -95,6 +95,7 @@ class Client:
         digest: str = "",
         independent: bool = False,
         allow_enlargement: bool = False,
+        insist_light: bool = False,
         insist_geometry: bool = False,
         tissue: Iterable[Region] = (),
         slide_label: str = "",
@@ -113,6 +114,8 @@ class Client:
             digest: Refuse another bundle of that name.
             independent: Fields are of different locations, named by `Frame.location_id`.
             allow_enlargement: Go on with a camera more than 1.5 times coarser than the model.
+            insist_light: Count fields whose light contradicts the background; the session's
+                `light` still says so.
             calibration: Name of a calibration of the service that the session runs under.
             calibration_max_age_days: Largest age of a part of it; None: 30 days.
             insist_geometry: Count fields also where the images contradict pixel size or stage.
@@ -134,6 +137,7 @@ class Client:
             protocol_version=PROTOCOL_VERSION,
             independent=independent,
             allow_enlargement=allow_enlargement,
+            insist_light=insist_light,
             insist_geometry=insist_geometry,
             tissue=encode_regions(tissue),
             stage=stage or pb.StageFrame(unit="um"),

@@ -49,6 +49,7 @@ def session_info(message: pb.Session) -> SessionInfo:
         created_s=epoch_seconds(message.create_time),
         calibration=message.calibration_id,
         calibration_digest=message.calibration_digest,
+        light=message.light,
         geometry=decode_check(message.geometry),
         slide=decode_check(message.slide),
     )
@@ -66,6 +67,7 @@ def score_info(
         bundle=bundle,
         state=state,
         heartbeat=heartbeat,
+        light=message.light,
         geometry=message.geometry,
         slide=message.slide,
     )
@@ -85,6 +87,7 @@ def field_info(message: pb.FieldSummary) -> FieldInfo:
             cells_added=message.cells_added,
             cells_improved=message.cells_improved,
             cells_held=message.cells_held,
+            light=message.score.light,
             explanation=message.explanation,
             geometry=message.score.geometry,
             slide=message.score.slide,

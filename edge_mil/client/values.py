@@ -82,6 +82,8 @@ class SessionInfo:
         created_s: Seconds since the epoch.
         calibration: Name of the calibration that it runs under; "" for none.
         calibration_digest: Digest of the same.
+        light: Whether the empty glass seen agrees with the background: unproven, agrees or
+            contradicted; "" where it is not checked.
         geometry: Whether pixel size and stage are those that the images show.
         slide: Whether the slide is still the one of the beginning.
     """
@@ -101,6 +103,7 @@ class SessionInfo:
     created_s: float
     calibration: str = ""
     calibration_digest: str = ""
+    light: str = ""
     geometry: SessionCheck = field(default_factory=SessionCheck)
     slide: SessionCheck = field(default_factory=SessionCheck)
 
@@ -127,6 +130,8 @@ class ScoreInfo:
         bundle: Digest of the bundle.
         state: State of the session, from `watch`; "" elsewhere.
         heartbeat: Whether nothing changed, and the service only says that it is there.
+        light: Whether the empty glass seen agrees with the background: unproven, agrees or
+            contradicted; "" where it is not checked.
         geometry: State of the check of pixel size and stage; "" where the service has none.
         slide: State of the check of the slide.
     """
@@ -138,6 +143,7 @@ class ScoreInfo:
     bundle: str
     state: str = ""
     heartbeat: bool = False
+    light: str = ""
     geometry: str = ""
     slide: str = ""
 

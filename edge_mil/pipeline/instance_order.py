@@ -55,7 +55,7 @@ def file_order(
         _sortable(y) + _sortable(x) + struct.pack(">Q", row)
         for (x, y), row in zip(centres.tolist(), numbers, strict=True)
     )
-    return InstanceOrder(keys, np.rint(centres).astype(np.int64), of_rows)
+    return InstanceOrder(keys, np.rint(centres).astype(np.int64), of_rows, centres)
 
 
 def _sortable(number: float) -> bytes:

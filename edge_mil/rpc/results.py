@@ -52,6 +52,7 @@ def encode_result(result: FieldResult) -> pb.FieldResult:
             fields=result.fields_held,
             coverage=result.coverage,
             as_of_sequence=result.sequence if result.as_of is None else result.as_of,
+            light=result.light,
             checks=(result.geometry, result.slide),
         )
     )
@@ -78,6 +79,7 @@ def decode_result(message: pb.FieldResult) -> FieldResult:
         cells_improved=message.cells_improved,
         cells_held=message.cells_held,
         timings_s=timings,
+        light=message.score.light,
         explanation=message.explanation,
         geometry=message.score.geometry,
         slide=message.score.slide,
@@ -118,6 +120,7 @@ def encode_score(
     fields: int,
     coverage: float,
     as_of_sequence: int = 0,
+    light: str = "",
     checks: tuple[str, str] = ("", ""),
 ) -> pb.Score:
     """Return a score as a message; one without classes says that there is no score yet.
@@ -129,6 +132,7 @@ def encode_score(
         fields=fields,
         coverage=coverage,
         as_of_sequence=as_of_sequence,
+        light=light,
         geometry=checks[0],
         slide=checks[1],
     )

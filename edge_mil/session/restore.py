@@ -12,9 +12,11 @@ from edge_mil.calibration import Calibration, stain_transform
 from edge_mil.pipeline import Model
 from edge_mil.session.answer_log import AnswerLog
 from edge_mil.session.bag import Bag
+from edge_mil.session.field.light_history import LIGHT, LightHistory
 from edge_mil.session.field.processor import FieldProcessor
 from edge_mil.session.field.setup import (
     attachments,
+    checks_light,
     complete_settings,
     minimal_settings,
     open_gate,
@@ -52,6 +54,7 @@ class SessionState:
         bag: The folded states.
         answers: The answers by sequence number.
         runners: Which runner extracted which fields.
+        light: What the fields said of the light.
         frame_size: (height, width) of the fields, px; None before the first.
         removed: Fields that were removed by hand.
         verdicts: How many fields got each verdict.
@@ -68,6 +71,7 @@ class SessionState:
     bag: Bag
     answers: AnswerLog
     runners: RunnerHistory
+    light: LightHistory
     frame_size: tuple[int, int] | None
     removed: set[int]
     verdicts: Counter[Verdict]
@@ -133,6 +137,8 @@ def open_state(
     bag = Bag(model.aggregator, states)
     bag.load()
     gate = open_gate(model, settings, calibration)
+    light = LightHistory(checked=checks_light(settings, model), insisted=settings.insist_light)
+    light.restore(meta.get(LIGHT, ""))
     stain = stain_transform(model.input, calibration)
     return SessionState(
         session_id=session_id,
@@ -140,10 +146,11 @@ def open_state(
         created=created,
         localizer=localizer,
         instances=instances,
-        processor=FieldProcessor(model, localizer, instances, gate, stain, rows_of),
+        processor=FieldProcessor(model, localizer, instances, gate, light, stain, rows_of),
         bag=bag,
         answers=answers,
         runners=RunnerHistory(meta),
+        light=light,
         frame_size=frame_size,
         removed=removed,
         verdicts=Counter(Verdict(row.verdict) for row in rows),

@@ -175,12 +175,15 @@ class Session(SessionQueries):
         geometry = state.localizer.note(sequence, field.placement, plan.verdict)
         state.bag = bag
         state.revision += bool(field.states)
+        meta = {REVISION: str(state.revision), **state.light.note(field.light)}
         checks = state.localizer.geometry, state.localizer.slide
         coverage = state.instances.coverage()
-        result = field.result(scored, state.revision, bag.fields, coverage, checks)
+        result = field.result(
+            scored, state.revision, bag.fields, coverage, checks, state.light.state
+        )
         answer = write_answer(result)
         runner, event = state.runners.note(sequence, field.runner)
-        meta = {REVISION: str(state.revision), **runner}
+        meta.update(runner)
         if state.frame_size is None and not plan.rejected and not self.settings.independent:
             state.frame_size = (frame.height_px, frame.width_px)
             meta[FRAME_SIZE] = json.dumps(state.frame_size)
@@ -311,6 +314,7 @@ class Session(SessionQueries):
             verdicts=dict(state.verdicts),
             last_sequence=state.answers.last,
             closed=state.closed,
+            light=state.light.state,
             geometry=state.localizer.geometry,
             slide=state.localizer.slide,
         )

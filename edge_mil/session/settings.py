@@ -32,6 +32,8 @@ class SessionSettings:
             releases that had none.
         allow_enlargement: Cells are also cut from a camera more than 1.5 times coarser than the
             model. Their detail is missing, and the user accepted that.
+        insist_light: Fields whose light contradicts the background are counted, as the user asked;
+            the session's state still says so.
         area: The part of the slide that is read, stage µm; None: all of it.
         tissue: Outline of the tissue where it is known, stage µm.
         insist_geometry: Fields are counted also where the images contradict pixel size or stage.
@@ -54,6 +56,7 @@ class SessionSettings:
     background: tuple[float, ...] | None = None
     gates: Mapping[str, float] | None = None
     allow_enlargement: bool = False
+    insist_light: bool = False
     area: Region | None = None
     tissue: tuple[Region, ...] = ()
     insist_geometry: bool = False

@@ -27,6 +27,8 @@ class SessionStatus:
         durable_sequence: Every number up to it is answered and durable.
         durable_beyond: Durable numbers above it.
         closed: Whether the session takes no more fields.
+        light: Whether the empty glass seen agrees with the background: unproven, agrees or
+            contradicted; "" where it is not checked.
         as_of: Last field that the score covers, where the head is scored in the background;
             None: all.
         geometry: Whether pixel size, axes and units are those that the images show.
@@ -43,6 +45,7 @@ class SessionStatus:
     durable_sequence: int = 0
     durable_beyond: tuple[int, ...] = ()
     closed: bool = False
+    light: str = ""
     as_of: int | None = None
     geometry: SessionCheck = field(default_factory=SessionCheck)
     slide: SessionCheck = field(default_factory=SessionCheck)

@@ -96,6 +96,10 @@ class _VerdictEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTy
     VERDICT_OUT_OF_DISTRIBUTION: _Verdict.ValueType  # 8
     VERDICT_DROPPED: _Verdict.ValueType  # 9
     """aborted by the client or past its deadline in the server's queue"""
+    VERDICT_WRONG_LIGHT: _Verdict.ValueType  # 20
+    """lamp, background or colour are not those that the session takes for granted"""
+    VERDICT_NOISY: _Verdict.ValueType  # 21
+    """noise or compression hides the detail"""
 
 class Verdict(_Verdict, metaclass=_VerdictEnumTypeWrapper):
     """What each means: docs/design/imaging.md ("Verdicts"). A refused field is a value; malformed input is FieldResult.error."""
@@ -113,6 +117,10 @@ VERDICT_UNLOCATED: Verdict.ValueType  # 7
 VERDICT_OUT_OF_DISTRIBUTION: Verdict.ValueType  # 8
 VERDICT_DROPPED: Verdict.ValueType  # 9
 """aborted by the client or past its deadline in the server's queue"""
+VERDICT_WRONG_LIGHT: Verdict.ValueType  # 20
+"""lamp, background or colour are not those that the session takes for granted"""
+VERDICT_NOISY: Verdict.ValueType  # 21
+"""noise or compression hides the detail"""
 global___Verdict = Verdict
 
 class _SessionState:
@@ -704,6 +712,7 @@ class OpenSessionRequest(google.protobuf.message.Message):
     TISSUE_FIELD_NUMBER: builtins.int
     INDEPENDENT_FIELD_NUMBER: builtins.int
     ALLOW_ENLARGEMENT_FIELD_NUMBER: builtins.int
+    INSIST_LIGHT_FIELD_NUMBER: builtins.int
     INSIST_GEOMETRY_FIELD_NUMBER: builtins.int
     request_id: builtins.str
     """UUID; idempotency key, kept 24 h"""
@@ -718,6 +727,8 @@ class OpenSessionRequest(google.protobuf.message.Message):
     """fields are different places, named by FieldHeader.place; sizes may differ; bundles of whole fields only"""
     allow_enlargement: builtins.bool
     """cells from a camera more than 1.5 times coarser than the model; else INVALID_ARGUMENT / PIXEL_SIZE_INVALID"""
+    insist_light: builtins.bool
+    """count fields whose light contradicts the background; the state still says so"""
     insist_geometry: builtins.bool
     """count fields also where the images contradict pixel size or stage; the state still says so"""
     @property
@@ -748,10 +759,11 @@ class OpenSessionRequest(google.protobuf.message.Message):
         tissue: collections.abc.Iterable[global___Region] | None = ...,
         independent: builtins.bool = ...,
         allow_enlargement: builtins.bool = ...,
+        insist_light: builtins.bool = ...,
         insist_geometry: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["idle_timeout", b"idle_timeout", "optics", b"optics", "stage", b"stage"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["allow_enlargement", b"allow_enlargement", "bundle_digest", b"bundle_digest", "bundle_id", b"bundle_id", "idle_timeout", b"idle_timeout", "independent", b"independent", "insist_geometry", b"insist_geometry", "labels", b"labels", "optics", b"optics", "protocol_version", b"protocol_version", "request_id", b"request_id", "site_policy_id", b"site_policy_id", "slide_label", b"slide_label", "stage", b"stage", "tissue", b"tissue"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["allow_enlargement", b"allow_enlargement", "bundle_digest", b"bundle_digest", "bundle_id", b"bundle_id", "idle_timeout", b"idle_timeout", "independent", b"independent", "insist_geometry", b"insist_geometry", "insist_light", b"insist_light", "labels", b"labels", "optics", b"optics", "protocol_version", b"protocol_version", "request_id", b"request_id", "site_policy_id", b"site_policy_id", "slide_label", b"slide_label", "stage", b"stage", "tissue", b"tissue"]) -> None: ...
 
 global___OpenSessionRequest = OpenSessionRequest
 
@@ -810,6 +822,7 @@ class Session(google.protobuf.message.Message):
     LABELS_FIELD_NUMBER: builtins.int
     CALIBRATION_ID_FIELD_NUMBER: builtins.int
     CALIBRATION_DIGEST_FIELD_NUMBER: builtins.int
+    LIGHT_FIELD_NUMBER: builtins.int
     GEOMETRY_FIELD_NUMBER: builtins.int
     SLIDE_FIELD_NUMBER: builtins.int
     session_id: builtins.str
@@ -831,6 +844,8 @@ class Session(google.protobuf.message.Message):
     """that the session runs under; empty for none"""
     calibration_digest: builtins.str
     """a session goes on under no other: FAILED_PRECONDITION / CALIBRATION_CHANGED"""
+    light: builtins.str
+    """"unproven" | "agrees" | "contradicted": the background against the glass seen; empty: not checked"""
     @property
     def durable_beyond(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """sparse set above it"""
@@ -876,11 +891,12 @@ class Session(google.protobuf.message.Message):
         labels: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
         calibration_id: builtins.str = ...,
         calibration_digest: builtins.str = ...,
+        light: builtins.str = ...,
         geometry: global___SessionCheck | None = ...,
         slide: global___SessionCheck | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["create_time", b"create_time", "geometry", b"geometry", "model", b"model", "score", b"score", "slide", b"slide"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["calibration_digest", b"calibration_digest", "calibration_id", b"calibration_id", "coverage", b"coverage", "create_time", b"create_time", "durable_beyond", b"durable_beyond", "durable_sequence", b"durable_sequence", "fields_accepted", b"fields_accepted", "geometry", b"geometry", "independent", b"independent", "labels", b"labels", "model", b"model", "mpp", b"mpp", "mpp_source", b"mpp_source", "revision", b"revision", "score", b"score", "session_id", b"session_id", "slide", b"slide", "slide_label", b"slide_label", "state", b"state", "verdicts", b"verdicts"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["calibration_digest", b"calibration_digest", "calibration_id", b"calibration_id", "coverage", b"coverage", "create_time", b"create_time", "durable_beyond", b"durable_beyond", "durable_sequence", b"durable_sequence", "fields_accepted", b"fields_accepted", "geometry", b"geometry", "independent", b"independent", "labels", b"labels", "light", b"light", "model", b"model", "mpp", b"mpp", "mpp_source", b"mpp_source", "revision", b"revision", "score", b"score", "session_id", b"session_id", "slide", b"slide", "slide_label", b"slide_label", "state", b"state", "verdicts", b"verdicts"]) -> None: ...
 
 global___Session = Session
 
@@ -1548,6 +1564,7 @@ class Score(google.protobuf.message.Message):
     POOLED_FIELD_NUMBER: builtins.int
     HAZARDS_FIELD_NUMBER: builtins.int
     SURVIVAL_FIELD_NUMBER: builtins.int
+    LIGHT_FIELD_NUMBER: builtins.int
     GEOMETRY_FIELD_NUMBER: builtins.int
     SLIDE_FIELD_NUMBER: builtins.int
     revision: builtins.int
@@ -1561,6 +1578,8 @@ class Score(google.protobuf.message.Message):
     """in the bag; a message with no classes, value or pooled = no score yet"""
     value: builtins.float
     """regression, or survival risk"""
+    light: builtins.str
+    """as in Session"""
     geometry: builtins.str
     """SessionCheck.state of the session; "" from services that do not check"""
     slide: builtins.str
@@ -1586,11 +1605,12 @@ class Score(google.protobuf.message.Message):
         pooled: collections.abc.Iterable[builtins.float] | None = ...,
         hazards: collections.abc.Iterable[builtins.float] | None = ...,
         survival: collections.abc.Iterable[builtins.float] | None = ...,
+        light: builtins.str = ...,
         geometry: builtins.str = ...,
         slide: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_value", b"_value", "value", b"value"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_value", b"_value", "as_of_sequence", b"as_of_sequence", "classes", b"classes", "coverage", b"coverage", "decision", b"decision", "fields", b"fields", "geometry", b"geometry", "hazards", b"hazards", "instances", b"instances", "pooled", b"pooled", "revision", b"revision", "slide", b"slide", "survival", b"survival", "value", b"value"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_value", b"_value", "as_of_sequence", b"as_of_sequence", "classes", b"classes", "coverage", b"coverage", "decision", b"decision", "fields", b"fields", "geometry", b"geometry", "hazards", b"hazards", "instances", b"instances", "light", b"light", "pooled", b"pooled", "revision", b"revision", "slide", b"slide", "survival", b"survival", "value", b"value"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_value", b"_value"]) -> typing.Literal["value"] | None: ...
 
 global___Score = Score

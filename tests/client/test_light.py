@@ -23,8 +23,9 @@ from edge_mil.errors import RemoteError
 from edge_mil.types import Frame
 
 rng = np.random.default_rng(0)
-frames = [Frame(rng.integers(0, 200, (192, 192, 3), dtype=np.uint8), 48.0 + 96 * i, 48.0)
-          for i in range(3)]
+squares = np.ones((4, 4, 1), np.uint8)
+tiles = [np.kron(rng.integers(0, 200, (48, 48, 3), dtype=np.uint8), squares) for _ in range(3)]
+frames = [Frame(tile, 48.0 + 96 * i, 48.0) for i, tile in enumerate(tiles)]
 with edge_mil.Client({address!r}) as client:
     try:
         client.open_session()

@@ -137,7 +137,7 @@ def test_architectures_are_listed_together_where_the_recipe_says() -> None:
     folder = ROOT / "export" / "edge_mil_export" / "architectures"
     families = {
         path.stem
-        for path in folder.glob("*.py")
+        for path in folder.rglob("*.py")
         if re.search(r"^@architecture\(", path.read_text(encoding="utf-8"), re.M)
     }
     assert {"clam", "transmil"} <= families
@@ -155,7 +155,7 @@ def test_every_decorated_architecture_is_registered() -> None:
     folder = ROOT / "export" / "edge_mil_export" / "architectures"
     decorated = {
         name
-        for path in folder.glob("*.py")
+        for path in folder.rglob("*.py")
         for name in re.findall(
             r'^@architecture\(\s*"(\w+)"', path.read_text(encoding="utf-8"), re.M
         )

@@ -125,7 +125,7 @@ def test_clam_without_dropout_and_without_instance_classifiers_is_still_clam(
 def test_one_output_ends_in_a_sigmoid(pooling: str, export: Any, score: Any) -> None:
     state = weights(MEAN_MAX)
     words = ["--arch-option", "activation=relu", "--arch-option", f"pooling={pooling}"]
-    assert export(state, *words)[0] == 0
+    assert export(state, *words, "--task", "classification")[0] == 0
     features = np.random.default_rng(1).standard_normal((9, 5)).astype(np.float32)
     hidden = np.maximum(
         features @ state["head.0.weight"].numpy().T + state["head.0.bias"].numpy(), 0
@@ -139,7 +139,7 @@ def test_one_output_ends_in_a_sigmoid(pooling: str, export: Any, score: Any) -> 
 
 def test_the_name_mean_mil_says_how_to_pool(export: Any, tmp_path: Path) -> None:
     words = ["--arch", "mean_mil", "--arch-option", "activation=relu"]
-    assert export(weights(MEAN_MAX), *words)[0] == 0
+    assert export(weights(MEAN_MAX), *words, "--task", "classification")[0] == 0
     spec = open_bundle(tmp_path / "bundle").manifest.aggregator
     assert (spec.architecture, spec.pooling) == ("mean_mil", "mean")
     code, sentence = export(weights(MEAN_MAX), *words, "--arch-option", "pooling=max")
@@ -237,11 +237,13 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(
     assert not (tmp_path / "bundle").exists()
 
 
-def test_an_unknown_layout_is_answered_with_the_nearest_and_three_keys(export: Any) -> None:
+def test_an_unknown_layout_is_answered_with_the_nearest_and_the_keys_that_differ(
+    export: Any,
+) -> None:
     shapes = {key: shape for key, shape in CLAM_SB.items() if not key.startswith("classifiers")}
     code, said = export(weights(shapes))
     assert code == 2
-    assert "clam_sb (it lacks classifiers.weight)" in said
+    assert "clam_sb (the file lacks classifiers.bias, classifiers.weight)" in said
     assert "--arch" in said
 
 
@@ -295,7 +297,7 @@ def test_the_licence_decides_whether_the_bundle_may_be_passed_on(
     assert code == 0
     assert "--licence" in said
     manifest = open_bundle(tmp_path / "bundle").manifest
-    assert manifest.licences.aggregator == "unknown, ask the authors"
+    assert manifest.licences.aggregator == "unknown, not to be passed on"
     assert not manifest.redistributable
     assert export(weights(CLAM_SB), "--licence", "MIT", "--name", "mine") == (0, "")
     manifest = open_bundle(tmp_path / "bundle").manifest

@@ -166,6 +166,7 @@ def test_a_variant_scores_as_its_formula(
     torch.save({"state_dict": state}, tmp_path / "checkpoint.pt")
     np.savez(tmp_path / "bag.npz", features=features)
     words = [word for k, v in options.items() for word in ("--arch-option", f"{k}={v}")]
+    words += ["--task", "classification"]
     out = str(tmp_path / "bundle")
     assert (
         edge_mil_export(["aggregator", str(tmp_path / "checkpoint.pt"), "--out", out, *words]) == 0

@@ -119,7 +119,7 @@ def test_fp32_alone_needs_no_images_and_says_what_it_measured(
     assert manifest.name == "made"
     assert not manifest.redistributable
     assert manifest.licences.extractor == "CC-BY-NC-ND-4.0"
-    assert manifest.licences.aggregator == "unknown, ask the authors"
+    assert manifest.licences.aggregator == "unknown, not to be passed on"
     assert manifest.input is not None
     assert manifest.input.mean == (0.5, 0.5, 0.5)
 
@@ -204,9 +204,9 @@ def test_tile_sizes_are_width_times_height() -> None:
     ("words", "card", "extractor", "aggregator", "passed_on"),
     [
         (["MIT"], "apache-2.0", "MIT", "MIT", True),
-        ([], "apache-2.0", "apache-2.0", "unknown, ask the authors", True),
+        ([], "apache-2.0", "apache-2.0", "unknown, not to be passed on", True),
         (["extractor=CC-BY-NC-ND-4.0", "aggregator=MIT"], "", "CC-BY-NC-ND-4.0", "MIT", False),
-        (["aggregator=MIT"], "", "unknown, ask the authors", "MIT", False),
+        (["aggregator=MIT"], "", "unknown, not to be passed on", "MIT", False),
     ],
 )
 def test_licences_are_kept_apart(

@@ -16,7 +16,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from edge_mil_export.checkpoints.loading import load_state_dict  # noqa: E402
+from edge_mil_export.checkpoints.loading import load_checkpoint, load_state_dict  # noqa: E402
 from edge_mil_export.errors import CheckpointError  # noqa: E402
 
 from edge_mil.errors import UsageError  # noqa: E402
@@ -55,6 +55,9 @@ def assert_is_weights(path: Path, weights: str | None = None) -> None:
         {"model": WEIGHTS, "teacher": None, "epoch": 3},
         {"teacher": WEIGHTS, "epoch": 3},
         {"model": {"state_dict": WEIGHTS}},
+        {"net": with_prefix("net.")},
+        with_prefix("network."),
+        {"n_averaged": torch.tensor(7), **with_prefix("module.")},
         {
             "state_dict": {**with_prefix("model."), "loss.weight": torch.ones(2)},
             "pytorch-lightning_version": "1.2.3",
@@ -127,6 +130,78 @@ def test_student_and_teacher_are_asked_for_where_both_are_there(tmp_path: Path) 
         load_state_dict(path)
     with pytest.raises(UsageError, match="no weights=ema"):
         load_state_dict(path, weights="ema")
+
+
+@pytest.mark.parametrize(
+    ("file", "first", "second"),
+    [
+        ({"student": OTHER, "teacher": WEIGHTS}, "student", "teacher"),
+        ({"state_dict": OTHER, "state_dict_ema": WEIGHTS}, "model", "ema"),
+        ({"model": OTHER, "model_ema": WEIGHTS}, "model", "ema"),
+        ({"model": OTHER, "ema": {"module": WEIGHTS}}, "model", "ema"),
+        (
+            {
+                "pytorch-lightning_version": "2.1.0",
+                "state_dict": {
+                    **{f"model.{key}": value for key, value in OTHER.items()},
+                    **with_prefix("ema_model."),
+                    "loss.weight": torch.ones(2),
+                },
+            },
+            "model",
+            "ema",
+        ),
+        (
+            {
+                "state_dict": {
+                    **{f"model.{key}": value for key, value in OTHER.items()},
+                    **with_prefix("teacher."),
+                }
+            },
+            "student",
+            "teacher",
+        ),
+        (
+            {
+                "state_dict": {
+                    **{f"module.encoder_q.{key}": value for key, value in OTHER.items()},
+                    **with_prefix("module.encoder_k."),
+                    "module.queue": torch.ones(2),
+                }
+            },
+            "encoder_q",
+            "encoder_k",
+        ),
+        (
+            {
+                "state_dict": {
+                    **{f"module.base_encoder.{key}": value for key, value in OTHER.items()},
+                    **with_prefix("module.momentum_encoder."),
+                }
+            },
+            "base",
+            "momentum",
+        ),
+    ],
+    ids=lambda value: ",".join(map(str, value))[:40] if isinstance(value, dict) else value,
+)
+def test_a_file_with_two_networks_is_asked_about(
+    file: dict[str, Any], first: str, second: str, tmp_path: Path
+) -> None:
+    path = saved(tmp_path, file)
+    with pytest.raises(UsageError, match=f"weights={first} or weights={second}"):
+        load_state_dict(path)
+    assert_is_weights(path, second)
+    assert torch.equal(load_state_dict(path, weights=first)["fc.bias"], OTHER["fc.bias"])
+    left_out = load_checkpoint(path, weights=second).left_out
+    assert left_out
+    assert not any(part.startswith("fc") for part in left_out)
+
+
+def test_integers_without_scales_are_no_weights(tmp_path: Path) -> None:
+    path = saved(tmp_path, {**WEIGHTS, "fc.weight": torch.ones(2, 3, dtype=torch.int8)})
+    with pytest.raises(CheckpointError, match=r"fc\.weight .* integers \(int8\)"):
+        load_state_dict(path)
 
 
 def test_the_option_is_ignored_where_the_file_holds_one_network(tmp_path: Path) -> None:

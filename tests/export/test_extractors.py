@@ -178,7 +178,7 @@ def test_timm_weights_may_hold_a_classifier_and_lack_counters(tmp_path: Path) ->
     source = open_extractor("timm:resnet18", weights=path, tile_px=(64, 64), normalise=None)
     assert source.normalisation is not None
     assert source.normalisation.mean == (0.485, 0.456, 0.406)
-    assert source.licence
+    assert source.licence == ""
     assert source.features(tiles_of(2, 64)).shape == (2, 512)
 
 

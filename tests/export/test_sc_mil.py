@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from edge_mil_export.architectures.sc_mil import ScMil
+from edge_mil_export.architectures.sc_mil_sparse import ScMilSparse
 from edge_mil_export.onnx_export.exported_aggregator import export_aggregator
 from safetensors.torch import save_file
 
@@ -62,7 +62,7 @@ def reference(weights: dict[str, np.ndarray], bag: np.ndarray, rounds: int) -> n
 
 def test_the_exported_head_is_the_slow_reference_however_the_bag_is_split(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    state = ScMil.fresh(FEATURES, 3)
+    state = ScMilSparse.fresh(FEATURES, 3)
     weights = {key: tensor.double().numpy() for key, tensor in state.items()}
     # As the authors write them: constants that no score needs.
     atoms = state["sc.Dict"].shape[1]
@@ -72,7 +72,7 @@ def test_the_exported_head_is_the_slow_reference_however_the_bag_is_split(tmp_pa
     for rounds in (5, 2):
         options = {"rounds": str(rounds)} if rounds != 5 else {}
         head = export_aggregator(tmp_path / "sc.safetensors", options=options)
-        assert (head.spec.architecture, head.spec.incremental) == ("sc_mil", "mergeable")
+        assert (head.spec.architecture, head.spec.incremental) == ("sc_mil_sparse", "mergeable")
         backend = open_backend("cpu", threads=1)
         attend = backend.open(Graph(head.graphs["attend.onnx"], "attend"))
         classify = backend.open(Graph(head.graphs["classify.onnx"], "classify"))

@@ -31,6 +31,8 @@ COLUMNS = 4
 """Of the grid on which the instances lie, row by row."""
 EXACT, SINGLE = 1e-12, 1e-5
 """Of max(1, the largest logit): float64 sums of some tens of numbers, and float32 products."""
+TILE_SIZE = 256
+"""Distance of neighbouring instances, where a head needs coordinates."""
 SCORES = "class_scores"
 LARGE = 20.0
 """Features beyond it make attention logits of hundreds, of which float32 keeps fewer digits."""
@@ -83,6 +85,8 @@ class Subject:
         if self.groups is not None:
             given = np.asarray(rows, dtype=np.int64) % self.groups
             order = InstanceOrder(order.keys, order.cells, given)
+        if getattr(self.aggregator, "needs_positions", False):
+            order = dataclasses.replace(order, positions=positions(np.asarray(rows)))
         some = {name: array[rows] for name, array in extra.items()}
         return InstanceBatch(embeddings[rows], logits[rows], some, order)
 
@@ -102,6 +106,12 @@ class Subject:
         is_large = np.abs(features).max(initial=0.0) > LARGE
         tolerance = self.tolerance * (10 if is_large else 1)
         assert np.abs(got - want).max() <= tolerance * max(1.0, float(np.abs(want).max()))
+
+
+def positions(rows: Array) -> Array:
+    """Return the coordinates of rows on their grid, float64 (n, 2), within their tiles."""
+    cells = np.stack([rows % COLUMNS, rows // COLUMNS], axis=1)
+    return np.asarray(cells * float(TILE_SIZE) + 1)
 
 
 def held(score: SlideScore | None) -> tuple[float, ...]:
@@ -152,8 +162,11 @@ def build_subject(
 
     def reference(features: Float32Array, rows: Int64Array) -> Array:
         exact = module.double()
+        bag = [torch.from_numpy(features[rows]).double()]
+        if module.needs_positions:
+            bag.append(torch.from_numpy(positions(rows)))
         with torch.no_grad():
-            found: Array = exact(torch.from_numpy(features[rows]).double()).numpy()
+            found: Array = exact(*bag).numpy()
         module.float()
         return found
 
@@ -234,6 +247,44 @@ def dtfd(classes: int, *, drawn: bool = False, **options: str) -> Subject:
         return np.mean(found, axis=0)
 
     return dataclasses.replace(built, reference=reference, groups=None if drawn else count)
+
+
+def two_tiers(architecture: str, classes: int, **options: str) -> Subject:
+    """Return MIL-Lab's or torchmil's DTFD, with groups that the order names."""
+    count, each = 3, 2
+    built = build_subject(
+        architecture, {"groups": str(count), **options}, fresh(architecture, classes)
+    )
+    second = {name: array.astype(np.float64) for name, array in built.module.arrays().items()}
+    is_linear = built.pooling == "dtfd_linear"
+
+    def weighed(logits: Array) -> Array:
+        powers = np.exp(logits - logits.max())
+        return np.asarray(logits if is_linear else powers / powers.sum())
+
+    def layer(x: Array, name: str) -> Array:
+        return np.asarray(x @ second[f"{name}.weight"].T + second.get(f"{name}.bias", 0.0))
+
+    def reference(features: Float32Array, rows: Int64Array) -> Array:
+        embeddings, logits, extra = built.attend(features)
+        h, logit = embeddings[rows].astype(float), logits[rows, 0].astype(float)
+        vectors = []
+        for group in range(count):
+            inside = np.flatnonzero(rows % count == group)
+            if options["distill"] == "afs":
+                if len(inside) or is_linear:
+                    vectors.append(weighed(logit[inside]) @ h[inside] if len(inside) else 0 * h[0])
+                continue
+            scores = logit[inside, None] * extra[SCORES][rows][inside].astype(float)
+            odds = scores[:, -1] - np.log(np.exp(scores[:, :-1]).sum(axis=1))
+            for sign in (-1, 1) if options["distill"] == "maxmins" else (-1,):
+                vectors += [h[inside[at]] for at in np.argsort(sign * odds)[:each]]
+        hidden = np.tanh(layer(np.stack(vectors), "branch"))
+        if "gate.weight" in second:
+            hidden = hidden / (1 + np.exp(-layer(np.stack(vectors), "gate")))
+        return layer(weighed(layer(hidden, "attention")[:, 0]) @ np.stack(vectors), "classifier")
+
+    return dataclasses.replace(built, reference=reference, groups=count)
 
 
 def top_instance(architecture: str, outputs: int) -> Subject:
@@ -319,6 +370,45 @@ MAKERS: dict[str, Callable[[], Subject]] = {
         **(RRT | {"region_num": "3", "all_shortcut": "false"}),
         attention_activation="gelu",
         crmsa_heads="4",
+    ),
+    "deep_sets": _head("deep_sets"),
+    "attrimil": _head("attrimil", 3),
+    "madeleine": _head("madeleine", weighting="softmax"),
+    "mean_probability": _head("mean_probability", 3),
+    "mean_probability 1 output": _head("mean_probability", 1),
+    "dftd_millab afs": lambda: two_tiers("dftd_millab", 2, distill="afs", instances="6"),
+    "dftd_millab maxs": lambda: two_tiers("dftd_millab", 3, distill="maxs", instances="6"),
+    "dftd_millab maxmins": lambda: two_tiers("dftd_millab", 2, distill="maxmins", instances="6"),
+    "dtfd_torchmil": lambda: two_tiers(
+        "dtfd_torchmil", 1, distill="afs", feature_activation="relu"
+    ),
+    "mambamil bi": _head("mambamil", activation="relu", scan="bi"),
+    "transmil_torchmil": _head("transmil_torchmil", 1, heads="4"),
+    "rrt_millab": _head("rrt_millab", activation="relu", attention_activation="gelu"),
+    "transformer_millab": _head("transformer_millab", heads="4"),
+    "transformer_abmil_torchmil": _head(
+        "transformer_abmil_torchmil", 1, heads="2", attention_activation="tanh"
+    ),
+    "stamp_vit_alibi": _head("stamp_vit_alibi"),
+    "wikg_millab": _head("wikg_millab", topk="2", activation="relu"),
+    "cobra": _head("cobra"),
+    "gigapath": _head(
+        "gigapath",
+        heads="4",
+        grid="64",
+        tile_size=str(TILE_SIZE),
+        global_pool="false",
+        segment_length="5,9",
+        dilated_ratio="1,2",
+    ),
+    "gigapath mean": _head(
+        "gigapath",
+        heads="8",
+        grid="64",
+        tile_size=str(TILE_SIZE),
+        global_pool="true",
+        segment_length="4,8,16",
+        dilated_ratio="1,2,4",
     ),
     "otsurv": _head("otsurv", survival="nll"),
     "otsurv early": _head("otsurv", survival="nll", rho="0.4"),

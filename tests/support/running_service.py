@@ -15,7 +15,7 @@ import grpc
 import numpy as np
 
 from edge_mil.rpc.frames import encode_chunks, encode_header
-from edge_mil.types import Frame
+from edge_mil.types import Frame, UInt8Array
 from edge_mil.v1 import edge_mil_pb2 as pb
 from edge_mil.v1 import edge_mil_pb2_grpc as rpc
 
@@ -154,9 +154,26 @@ def open_session(channel: grpc.Channel, **request: object) -> pb.Session:
 
 
 def tissue_frames(count: int, side: int = 192, seed: int = 0) -> Iterator[Frame]:
-    """Yield fields of dark noise, side by side in rows of four, at 0.5 um/px."""
+    """Yield fields of dark squares of several sizes, side by side in rows of four, at 0.5 um/px."""
     rng = np.random.default_rng(seed)
     step = side * 0.5
     for at in range(count):
-        pixels = rng.integers(0, 200, (side, side, 3), dtype=np.uint8)
+        pixels = structured(rng, side)
         yield Frame(pixels, x_um=(at % 4 + 0.5) * step, y_um=(at // 4 + 0.5) * step)
+
+
+def structured(rng: np.random.Generator, side: int) -> UInt8Array:
+    """Return RGB uint8 (side, side, 3), 0 to 200, with structure at several scales, as tissue has.
+
+    Noise of single pixels would be refused: it has no structure.
+    """
+    whole = np.zeros((side, side, 3))
+    for size_px in SQUARES_PX:
+        count = -(-side // size_px)
+        squares = rng.integers(0, 201, (count, count, 3))
+        whole += np.kron(squares, np.ones((size_px, size_px, 1)))[:side, :side] / len(SQUARES_PX)
+    return np.rint(whole).astype(np.uint8)
+
+
+SQUARES_PX = (2, 5, 13)
+"""Sides of the squares; none of them is that of JPEG's blocks."""

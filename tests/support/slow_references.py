@@ -28,12 +28,56 @@ def gabmil_mambamil(weights: Weights, bag: Array, *, activation: str = "gelu") -
     return _dense(weights, "classifier.0", pooled)
 
 
-def mil_fc_mc(weights: Weights, bag: Array) -> Array:
-    """Return the logits (c,) of the instance with the largest probability of any class."""
-    logits = np.array(
-        [_dense(weights, "classifiers", np.maximum(_dense(weights, "fc.0", x), 0)) for x in bag]
-    )
-    return np.asarray(logits[top_instance(logits, any_class=True)])
+def sc_mil_contrastive(weights: Weights, bag: Array) -> Array:
+    """Return the bag logits (c,): gated ABMIL, Ilse, Tomczak and Welling 2018, eq. 7 and 9."""
+    embeddings = [np.maximum(_dense(weights, "embed.0", x), 0) for x in bag]
+    pooled = _weighted_mean([_gated_logit(weights, h) for h in embeddings], embeddings)
+    return _dense(weights, "classifier", pooled)
+
+
+def cluster_share(weights: Weights, bag: Array, *, assignment: str, alpha: str = "1") -> Array:
+    """Return the bag logits (c,) of the mean share of each cluster (arXiv:1511.06335, eq. 1)."""
+    shares = []
+    for x in bag:
+        z = x
+        if "encoder.0.weight" in weights:
+            z = _dense(weights, "encoder.2", np.maximum(_dense(weights, "encoder.0", x), 0))
+        distances = [math.fsum(((z - c) ** 2).tolist()) for c in weights["centroids"]]
+        if assignment == "hard":
+            share = [float(k == distances.index(min(distances))) for k in range(len(distances))]
+        else:
+            power = -(float(alpha) + 1) / 2
+            share = [(1 + d / float(alpha)) ** power for d in distances]
+            share = [one / math.fsum(share) for one in share]
+        shares.append(share)
+    mean = [math.fsum(share[k] for share in shares) / len(shares) for k in range(len(shares[0]))]
+    return _dense(weights, "classifier", np.array(mean))
+
+
+def deep_sets(weights: Weights, bag: Array) -> Array:
+    """Return the bag logits (c,): relu(rho sum relu(phi x)), then the classifier."""
+    total = sum(np.maximum(_dense(weights, "phi.0", x), 0) for x in bag)
+    hidden = np.maximum(_dense(weights, "rho.0", np.asarray(total)), 0)
+    return _dense(weights, "classifier", hidden)
+
+
+def max_margin(weights: Weights, bag: Array) -> Array:
+    """Return the largest margin of an instance for each class, (c,)."""
+    scaled = [(x - weights["scaler.mean"]) / weights["scaler.scale"] for x in bag]
+    margins = [weights["coef"] @ x + weights["intercept"] for x in scaled]
+    return np.array([max(row[c] for row in margins) for c in range(len(weights["intercept"]))])
+
+
+def mean_probability(weights: Weights, bag: Array) -> Array:
+    """Return the logarithm of the mean over the instances of their class probabilities, (c,)."""
+    shares = []
+    for x in bag:
+        hidden = np.maximum(_dense(weights, "instance_classifier.0", x), 0)
+        logits = _dense(weights, "instance_classifier.2", hidden).tolist()
+        powers = [math.exp(logit - max(logits)) for logit in logits]
+        shares.append([power / math.fsum(powers) for power in powers])
+    count = len(shares[0])
+    return np.array([math.log(math.fsum(s[c] for s in shares) / len(shares)) for c in range(count)])
 
 
 def top_instance(logits: Array, *, any_class: bool) -> int:

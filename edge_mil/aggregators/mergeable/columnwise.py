@@ -1,4 +1,4 @@
-"""Mean and max pooling: each column of the embeddings by itself."""
+"""Sum, mean and max pooling: each column of the embeddings by itself."""
 
 from __future__ import annotations
 
@@ -65,6 +65,17 @@ class _ColumnAggregator(PooledAggregator[ColumnState]):
     def from_bytes(self, data: bytes) -> ColumnState:
         numbers = from_bytes(data, 1 + self.value_dim)
         return ColumnState(numbers[1:], int(numbers[0]))
+
+
+class SumAggregator(_ColumnAggregator):
+    """The sum over the instances, which grows with the bag.
+
+    Source:
+        Zaheer et al. 2017, arXiv:1703.06114, eq. 4 (deep sets).
+    """
+
+    _fold = np.add
+    _identity = 0.0
 
 
 class MeanAggregator(_ColumnAggregator):

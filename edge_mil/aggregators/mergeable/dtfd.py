@@ -40,20 +40,33 @@ class PseudoBags:
         groups: Pseudo-bags g.
         each: Instances k of a side of each pseudo-bag.
         rounds: Divisions whose probabilities are averaged.
+        normalised: Whether a softmax makes weights of attention logits, in both tiers; False: the
+            logits are the weights.
+        keeps_empty: Whether an empty pseudo-bag is a vector of zeros under afs; False: it is left
+            out.
     """
 
     distill: str
     groups: int
     each: int
     rounds: int
+    normalised: bool = True
+    keeps_empty: bool = True
 
 
 class SecondTier:
-    """Gated attention over the distilled vectors, then the classifier, in float64."""
+    """Attention over the distilled vectors, with or without a gate, then the classifier."""
 
-    def __init__(self, arrays: Arrays, classifier: Classifier) -> None:
+    def __init__(self, arrays: Arrays, classifier: Classifier, *, normalised: bool = True) -> None:
+        """Take the weights, which are used in float64.
+
+        Args:
+            arrays: `branch`, perhaps `gate`, `attention` and `classifier`.
+            classifier: Says what the logits mean.
+            normalised: Whether a softmax makes weights of the attention logits.
+        """
         self._arrays = {name: array.astype(np.float64) for name, array in arrays.items()}
-        self._classifier = classifier
+        self._classifier, self._normalised = classifier, normalised
 
     def score(self, divisions: list[Float64Array], instances: int) -> SlideScore:
         """Return the score; logits and probabilities are means over the divisions.
@@ -69,16 +82,19 @@ class SecondTier:
         return self._classifier.scores_of_logits(mean, [instances], probabilities)[0]
 
     def _logits(self, vectors: Float64Array) -> Float64Array:
-        branch = np.tanh(linear(vectors, self._arrays, "branch"))
-        gate = sigmoid(linear(vectors, self._arrays, "gate"))
-        logits = linear(branch * gate, self._arrays, "attention")[:, 0]
-        unnormalised = np.exp(logits - logits.max())
-        pooled = (unnormalised / unnormalised.sum()) @ vectors
+        hidden = np.tanh(linear(vectors, self._arrays, "branch"))
+        if "gate.weight" in self._arrays:
+            hidden = hidden * sigmoid(linear(vectors, self._arrays, "gate"))
+        weights = linear(hidden, self._arrays, "attention")[:, 0]
+        if self._normalised:
+            unnormalised = np.exp(weights - weights.max())
+            weights = unnormalised / unnormalised.sum()
+        pooled = weights @ vectors
         return linear(pooled[None], self._arrays, "classifier").ravel()
 
 
 class DtfdMeanAggregator(AttentionAggregator):
-    """DTFD with AFS: each pseudo-bag of each division is a channel; an empty one gives zeros."""
+    """DTFD with AFS: each pseudo-bag of each division is a channel."""
 
     needs_instance_order = True
 
@@ -90,7 +106,7 @@ class DtfdMeanAggregator(AttentionAggregator):
         self.pseudo_bags, self._second = pseudo_bags, SecondTier(arrays, classifier)
 
     def update(self, state: AttentionState, batch: InstanceBatch) -> AttentionState:
-        check_dtfd_batch(batch, self.value_dim, len(self.classifier.classes))
+        check_batch(batch, self.value_dim, channels=1, ordered=True)
         if len(batch) == 0:
             return state
         new = self.initial_state()
@@ -112,7 +128,11 @@ class DtfdMeanAggregator(AttentionAggregator):
     def _score(self, state: AttentionState) -> SlideScore:
         mass = np.where(state.mass > 0, state.mass, 1.0)
         vectors = state.weighted_sum / mass[:, None]
-        return self._second.score(np.split(vectors, self.pseudo_bags.rounds), state.count)
+        divisions = np.split(vectors, self.pseudo_bags.rounds)
+        if not self.pseudo_bags.keeps_empty:
+            held = np.split(state.mass > 0, self.pseudo_bags.rounds)
+            divisions = [rows[full] for rows, full in zip(divisions, held, strict=True)]
+        return self._second.score(divisions, state.count)
 
     def attention(self, state: AttentionState, batch: InstanceBatch) -> Float32Array | None:
         """Return each instance's share of the first tier's attention over the bag, (n, 1)."""
@@ -130,7 +150,8 @@ class SelectingAggregator(CountedAggregator[CountedState]):
     ) -> None:
         """Take the weights: `branch`, `gate`, `attention` and `classifier` of the second tier."""
         self.pseudo_bags, self.value_dim = pseudo_bags, value_dim
-        self.classes, self._second = len(classifier.classes), SecondTier(arrays, classifier)
+        self.classes = len(classifier.classes)
+        self._second = SecondTier(arrays, classifier, normalised=pseudo_bags.normalised)
         # Ranks are negated at the bottom side.
         self.signs = (1.0,) if pseudo_bags.distill == "maxs" else (1.0, -1.0)
 

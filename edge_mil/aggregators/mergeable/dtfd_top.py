@@ -92,6 +92,16 @@ class DtfdTopAggregator(SelectingAggregator[SelectionState]):
         )
         return SelectionState(0, -np.inf, 0.0, (none,) * len(self.signs))
 
+    def ranks(self, logits: Float64Array, scores: Float64Array) -> Float64Array:
+        """Return what orders instances in their pseudo-bag, float64 (n, 2).
+
+        Args:
+            logits: Attention logits of the first tier, float64 (n,).
+            scores: Class scores W h without the bias, float64 (n, c).
+        """
+        # The lead is 0 with one class, so that all ranks are equal.
+        return scaled_ranks(logits, scores[:, -1] - scores[:, 0])
+
     def update(self, state: SelectionState, batch: InstanceBatch) -> SelectionState:
         check_dtfd_batch(batch, self.value_dim, self.classes)
         if len(batch) == 0 or batch.instance_order is None:
@@ -100,8 +110,7 @@ class DtfdTopAggregator(SelectingAggregator[SelectionState]):
         scores = batch.extra[CLASS_SCORES].astype(np.float64)
         # Every instance is in one slot of each division, with the same rank.
         slots, rounds = self.slots(group_numbers(batch, self.pseudo_bags)), self.pseudo_bags.rounds
-        lead = scores[:, -1] - scores[:, 0]  # 0 with one class, so that all ranks are equal
-        ranks, keys = np.tile(scaled_ranks(logits, lead), (rounds, 1)), batch.instance_order.keys
+        ranks, keys = np.tile(self.ranks(logits, scores), (rounds, 1)), batch.instance_order.keys
         sides = []
         for sign in self.signs:
             entries = best_of_each(slots, sign * ranks, keys * rounds, self.pseudo_bags.each)

@@ -1,4 +1,4 @@
-"""MambaMIL with SR-Mamba: two selective scans over the bag, one of them re-ordered, then pooling.
+"""MambaMIL: selective scans over the bag, in order and in another order, then pooling.
 
 Source:
     Yang, Wang and Chen 2024, arXiv:2403.06800; isyangshu/MambaMIL, models/MambaMIL.py
@@ -28,15 +28,24 @@ PADDING = -1
 
 
 class MambaMilAggregator(WholeBagAggregator):
-    """Layers h + SR(LN h), a layer norm, and attention pooling with one channel.
+    """Layers h + scans(LN h), a layer norm, and attention pooling with one channel.
 
     Attributes:
+        scan: Order of the second scan of a layer: sr (re-ordered), bi (reversed), or mamba, which
+            has none.
         rate: Stride of the re-ordered sequence.
         layers: How many layers there are.
     """
 
     def __init__(
-        self, value_dim: int, classifier: Classifier, arrays: Arrays, *, rate: int, layers: int
+        self,
+        value_dim: int,
+        classifier: Classifier,
+        arrays: Arrays,
+        *,
+        scan: str,
+        rate: int,
+        layers: int,
     ) -> None:
         """Take the weights.
 
@@ -45,11 +54,12 @@ class MambaMilAggregator(WholeBagAggregator):
             classifier: Turns the logits into a score.
             arrays: `layers`.i.norm and the weights of its two branches, `norm`, `attention.0`,
                 `attention.2`, `classifier`.
+            scan: Order of the second scan: sr, bi or mamba.
             rate: Stride of the re-ordered sequence.
             layers: How many layers there are.
         """
         super().__init__(value_dim, classifier)
-        self._arrays, self.rate, self.layers = arrays, rate, layers
+        self._arrays, self.scan, self.rate, self.layers = arrays, scan, rate, layers
 
     def forward(self, embeddings: Float32Array) -> tuple[Float64Array, Float32Array | None]:
         """Return the logits and the pooling's attention, (n, 1)."""
@@ -64,11 +74,16 @@ class MambaMilAggregator(WholeBagAggregator):
         return last_layer(pooled, arrays, "classifier"), weights.astype(np.float32)
 
     def _layer(self, u: Float32Array, at: str) -> Float32Array:
-        """Return out_proj of the sum of both branches, each over its own order of the rows."""
+        """Return out_proj of the sum of the branches, each over its own order of the rows."""
         projected = linear(u, self._arrays, f"{at}.in_proj")
         forward = np.arange(len(u), dtype=np.int64)
         total = np.zeros((len(u), projected.shape[1] // 2), dtype=np.float32)
-        for order, branch in ((forward, ""), (reordered(len(u), self.rate), "_b")):
+        branches = [(forward, "")]
+        if self.scan == "sr":
+            branches.append((reordered(len(u), self.rate), "_b"))
+        elif self.scan == "bi":
+            branches.append((forward[::-1], "_b"))
+        for order, branch in branches:
             _Branch(self._arrays, at, branch).add_to(total, projected, order)
         return linear(total, self._arrays, f"{at}.out_proj")
 

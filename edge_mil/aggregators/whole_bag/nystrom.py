@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge_mil.aggregators.dense import Arrays, layer_norm, linear, softmax_rows
+from edge_mil.aggregators.dense import Arrays, gelu, layer_norm, linear, softmax_rows
 from edge_mil.types import Float32Array, Float64Array
 
 PINV_ROUNDS = 6
@@ -24,10 +24,12 @@ CONV_BLOCK = 128
 
 @dataclass(frozen=True, slots=True, eq=False)
 class NystromLayer:
-    """x + Nystrom attention of LN(x), with as many landmarks as half the width.
+    """x + Nystrom attention of LN(x), then perhaps + MLP of LN(x).
 
     Attributes:
-        arrays: Hold `prefix`.norm, .to_qkv, .to_out and .res_conv (heads, kernel).
+        arrays: Hold `prefix`.norm and .to_qkv; .to_out and .res_conv (heads, kernel) where the
+            layer has them; .norm2, .mlp.0 and .mlp.1 where it has a network after the attention;
+            .heads where there is no .res_conv, and .landmarks where they are not half the width.
         prefix: Of the layer.
         keep_last: Which rows of the padded sequence are the answer: the last ones, as meant, or
             the first ones, as nystrom-attention 0.0.9 returns.
@@ -37,6 +39,13 @@ class NystromLayer:
     prefix: str
     keep_last: bool = True
 
+    @property
+    def landmarks(self) -> int:
+        """Landmarks of the attention."""
+        given = self.arrays.get(f"{self.prefix}.landmarks")
+        width = len(self.arrays[f"{self.prefix}.norm.weight"])
+        return max(width // 2, 1) if given is None else int(given)
+
     def __call__(self, x: Float32Array, *, rows: int | None = None) -> Float32Array:
         """Return the first `rows` rows, or all, of the layer's answer, float32 (rows, l).
 
@@ -45,14 +54,16 @@ class NystromLayer:
             rows: How many to return; the layer still takes all of x.
         """
         count, width = x.shape
-        landmarks = max(width // 2, 1)
+        landmarks = self.landmarks
         pad = -count % landmarks
         padded = np.zeros((pad + count, width), dtype=np.float32)
         padded[pad:] = layer_norm(x, self.arrays, f"{self.prefix}.norm")
         first = pad if self.keep_last else 0
         wanted = count if rows is None else rows
         mixed = self._attend(padded, landmarks, first, first + wanted)
-        return x[:wanted] + linear(mixed, self.arrays, f"{self.prefix}.to_out")
+        if f"{self.prefix}.to_out.weight" in self.arrays:
+            mixed = linear(mixed, self.arrays, f"{self.prefix}.to_out")
+        return with_mlp(x[:wanted] + mixed, self.arrays, self.prefix)
 
     def _attend(self, x: Float32Array, landmarks: int, start: int, end: int) -> Float32Array:
         """Return rows `start` to `end` of the attention of all heads side by side.
@@ -60,8 +71,8 @@ class NystromLayer:
         With landmark queries Q' and keys K', means of consecutive rows, that is
         softmax(Q K'^T) pinv(softmax(Q' K'^T)) softmax(Q' K^T) V + conv(V), conv along the sequence.
         """
-        kernels = self.arrays[f"{self.prefix}.res_conv.weight"]
-        heads = len(kernels)
+        kernels = self.arrays.get(f"{self.prefix}.res_conv.weight")
+        heads = int(self.arrays[f"{self.prefix}.heads"]) if kernels is None else len(kernels)
         # Queries, keys and values of each head, (heads, n, each).
         projected = linear(x, self.arrays, f"{self.prefix}.to_qkv")
         inner = projected.shape[1] // 3
@@ -89,8 +100,17 @@ class NystromLayer:
                 upto = min(at + BLOCK, end)
                 weights = softmax_rows(query[head, at:upto] @ landmark_keys[head].T)
                 column[at - start : upto - start] = weights @ unmixed
-            column += sequence_convolution(value[head], kernels[head], start, end)
+            if kernels is not None:
+                column += sequence_convolution(value[head], kernels[head], start, end)
         return out
+
+
+def with_mlp(x: Float32Array, arrays: Arrays, prefix: str) -> Float32Array:
+    """Return x + W2 gelu(W1 LN(x)) where the layer has such a network, else x."""
+    if f"{prefix}.mlp.0.weight" not in arrays:
+        return x
+    hidden = gelu(linear(layer_norm(x, arrays, f"{prefix}.norm2"), arrays, f"{prefix}.mlp.0"))
+    return x + linear(hidden, arrays, f"{prefix}.mlp.1")
 
 
 def pseudo_inverse(matrices: Float64Array) -> Float64Array:

@@ -22,6 +22,7 @@ from edge_mil.errors import RemoteError, ServiceUnavailableError, UsageError
 from edge_mil.protocols import Camera
 from edge_mil.types import RESEARCH_USE_ONLY
 from edge_mil.v1 import edge_mil_pb2 as pb
+from edge_mil.verdict_text import LIGHT_TEXT
 
 DEFAULT_SERVER = "127.0.0.1:50051"
 CONNECT_S = 10.0
@@ -97,6 +98,11 @@ def add_parser(subparsers: Subparsers) -> None:
         help="also take pixels that are more than 1.5 times the model's",
     )
     add(
+        "--insist-light",
+        action="store_true",
+        help="count fields whose light contradicts the background; the score still says so",
+    )
+    add(
         "--insist-geometry",
         action="store_true",
         help="count fields also where the images contradict pixel size or stage",
@@ -169,6 +175,7 @@ def _open_session(client: Client, camera: Camera, arguments: argparse.Namespace)
         independent=arguments.independent,
         insist_geometry=arguments.insist_geometry,
         allow_enlargement=arguments.allow_enlargement,
+        insist_light=arguments.insist_light,
         calibration=calibration,
         stage=stage_frame(camera),
         tissue=outline(camera, model, arguments.allow_enlargement),
@@ -230,6 +237,7 @@ def _document(info: SessionInfo, errors: tuple[str, ...]) -> dict[str, object]:
         "session": info.session_id,
         "fields": dict(info.fields),
         "coverage": info.coverage,
+        "light": info.light,
         "geometry": info.geometry.as_json(),
         "slide": info.slide.as_json(),
         "notice": RESEARCH_USE_ONLY,
@@ -247,6 +255,7 @@ def _print(info: SessionInfo, seconds: float, answered: int) -> None:
         ("fields", f"{counts or 'none'} ({answered / max(seconds, 1e-9):.1f} per second)"),
         ("instances", str(info.instances)),
         ("coverage", f"{info.coverage:.1%} of the tissue known"),
+        *((("light", LIGHT_TEXT[info.light]),) if info.light in LIGHT_TEXT else ()),
     ]
     rows += [
         (name, f"{check.state.value}: {check.sentence}")

@@ -12,7 +12,7 @@ from edge_mil.cli.console import terminal_console
 from edge_mil.client import ClientSession, FieldStream, StreamSummary
 from edge_mil.protocols import Camera
 from edge_mil.types import REFUSED, FieldResult, Frame, Verdict
-from edge_mil.verdict_text import unlocated_sentence, verdict_sentence
+from edge_mil.verdict_text import light_sentence, unlocated_sentence, verdict_sentence
 
 if TYPE_CHECKING:
     from rich.status import Status
@@ -53,11 +53,16 @@ class Playback:
                 _send(stream, map(self._camera.retake, again.values()))
             return stream.finish()
 
-    def _say_once(self, words: str) -> None:
-        """Print a sentence; what holds a session is the same for all its fields."""
-        if words != self._said:
+    def _say_once(self, words: str, about: str = "") -> None:
+        """Print a sentence; what holds a session is the same for all its fields.
+
+        Args:
+            words: The sentence.
+            about: What it is about, where its numbers differ a little from field to field.
+        """
+        if (about or words) != self._said:
             say(words)
-        self._said = words
+        self._said = about or words
 
     def _progress(self) -> AbstractContextManager[Status | None]:
         """Return a line that is redrawn, where standard error is a terminal that can."""
@@ -78,6 +83,8 @@ class Playback:
             )
         if result.verdict is Verdict.UNLOCATED:
             self._say_once(result.explanation or unlocated_sentence(result.measures))
+        if result.verdict is Verdict.WRONG_LIGHT:
+            self._say_once(result.explanation or light_sentence(result.measures), "light")
         if self._status is not None:
             rate, words = self._answered / max(self.seconds, 1e-9), result.verdict.name
             if result.verdict in REFUSED:

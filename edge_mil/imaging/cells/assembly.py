@@ -17,6 +17,7 @@ from edge_mil.imaging.cells.replacement import (
     part_sharpness,
 )
 from edge_mil.imaging.grid import Box, Cell, GridGeometry
+from edge_mil.imaging.quality.cell_focus import BlurTest
 from edge_mil.imaging.resample import resample_cell
 from edge_mil.imaging.tissue import TissueTest
 from edge_mil.types import Measure, UInt8Array, Verdict
@@ -40,7 +41,8 @@ class CellUpdate:
 
     Attributes:
         sequence: Number of the field.
-        verdict: ACCEPTED, DUPLICATE or BLANK.
+        verdict: ACCEPTED, DUPLICATE, BLANK, or BLURRED where cells were left out and no other
+            tissue is new.
         cells: Tissue cells (i, j) that this field completes, row by row, and held cells that it
             shows clearly more sharply.
         tiles: Their tiles, RGB uint8, shape (n, tile_h, tile_w, 3), in the order of `cells`.
@@ -50,7 +52,8 @@ class CellUpdate:
         sources: Each of `cells` and `glass` -> the fields that gave it pixels, this one last.
         sharpness: Each of `cells` and `glass` -> the sharpness of its parts.
         held: Number of cells held before that the field shows, wholly or in part.
-        measures: `tissue_share`: the largest of the field's cells, with the threshold.
+        measures: `tissue_share`: the largest of the field's cells, with the threshold;
+            `blurred_cells`: those that were left out, where there are any.
     """
 
     sequence: int
@@ -80,10 +83,11 @@ class CellAssembler:
         sequence: int,
         sharpness: Sharpness | None,
         mask: BoolArray | None,
+        blurred: BlurTest | None,
     ) -> None:
         self._geometry, self._test, self._status_of = geometry, test, status_of
         self._pixels, self._left, self._top, self._sequence = pixels, left, top, sequence
-        self._field_sharpness, self._mask = sharpness, mask
+        self._field_sharpness, self._mask, self._blurred = sharpness, mask, blurred
         self._complete: list[Cell] = []
         self._tiles: UInt8Array = np.empty((0, geometry.tile_h, geometry.tile_w, 3), np.uint8)
         self._glass: list[Cell] = []
@@ -92,6 +96,8 @@ class CellAssembler:
         self._sources: dict[Cell, tuple[int, ...]] = {}
         self._sharpness: dict[Cell, tuple[ViewSharpness, ...]] = {}
         self._held = 0
+        self._left_out = 0
+        self._takes_tissue = False
         self._largest_share = 0.0
 
     def assemble(self) -> CellUpdate:
@@ -110,6 +116,11 @@ class CellAssembler:
         verdict = Verdict.ACCEPTED if new else Verdict.DUPLICATE
         if not shows_tissue:
             verdict = Verdict.BLANK
+        elif self._left_out and not self._takes_tissue:
+            verdict = Verdict.BLURRED
+        measures = [Measure("tissue_share", self._largest_share, test.min_share, shows_tissue)]
+        if self._left_out:
+            measures.append(Measure("blurred_cells", self._left_out))
         return CellUpdate(
             sequence=self._sequence,
             verdict=verdict,
@@ -121,7 +132,7 @@ class CellAssembler:
             sources=self._sources,
             sharpness=self._sharpness,
             held=self._held,
-            measures=(Measure("tissue_share", self._largest_share, test.min_share, shows_tissue),),
+            measures=tuple(measures),
         )
 
     def _assemble_cell(self, cell: Cell, box: Box) -> None:
@@ -145,11 +156,28 @@ class CellAssembler:
                 # A whole held cell is tissue, as its tile was found; a part is tested by itself.
                 share = self._test.min_share if whole else self._tissue_share(shown, valid)
                 self._record_share(share)
+        elif self._is_left_out(box, shown, valid):
+            self._left_out += 1
         elif whole and status is None:
             view = self._view_sharpness(box, 0, 0, box.width_px, box.height_px)
             self._complete_cell(cell, shown, (self._sequence,), (view,))
         else:
             self._add_part(cell, box, status, shown, valid, x0 - box.x0, y0 - box.y0)
+
+    def _is_left_out(self, box: Box, shown: UInt8Array, valid: BoolArray | None) -> bool:
+        """Say whether a cell that is not held shows tissue out of focus; note whether it is sharp.
+
+        The field gives nothing to such a cell: neither a tile nor a part.
+        """
+        share = self._tissue_share(shown, valid)
+        if share < self._test.min_share:
+            return False
+        x, y = box.x0 - self._left, box.y0 - self._top
+        if self._blurred is None or not self._blurred(x, y, x + box.width_px, y + box.height_px):
+            self._takes_tissue = True
+            return False
+        self._record_share(share)
+        return True
 
     def _improves(
         self, cell: Cell, box: Box, shown: UInt8Array, before: tuple[ViewSharpness, ...]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from edge_mil.imaging.cells.pending import BoolArray, CellPart, PendingCell
 from edge_mil.imaging.cells.replacement import Sharpness, ViewSharpness, lowest_sharpness
 from edge_mil.imaging.grid import Cell, GridGeometry
 from edge_mil.imaging.outline import cells_inside
+from edge_mil.imaging.quality.cell_focus import BlurTest
 from edge_mil.imaging.tissue import TissueTest
 from edge_mil.types import Region, UInt8Array
 
@@ -79,6 +81,7 @@ class CellMap:
         sequence: int,
         sharpness: Sharpness | None = None,
         mask: BoolArray | None = None,
+        blurred: BlurTest | None = None,
     ) -> CellUpdate:
         """Compute what a field adds to the cells; changes nothing.
 
@@ -89,6 +92,7 @@ class CellMap:
             sequence: Number of the field.
             sharpness: Sharpness of a box of the field; None: no held cell is ever replaced.
             mask: Pixels that the camera saw, bool (h, w); None: all.
+            blurred: Whether the cell in a box of the field is out of focus; None: none is.
         """
         height, width = pixels.shape[:2]
         left, top = self.geometry.field_corner(width, height, x_um, y_um)
@@ -97,8 +101,18 @@ class CellMap:
             crop = np.s_[y : max(y, self._area.y1 - top), x : max(x, self._area.x1 - left)]
             pixels, mask = pixels[crop], None if mask is None else mask[crop]
             left, top, sharpness = left + x, top + y, _shifted(sharpness, x, y)
+            blurred = _shifted(blurred, x, y)
         return CellAssembler(
-            self.geometry, self.tissue, self._status, pixels, left, top, sequence, sharpness, mask
+            self.geometry,
+            self.tissue,
+            self._status,
+            pixels,
+            left,
+            top,
+            sequence,
+            sharpness,
+            mask,
+            blurred,
         ).assemble()
 
     def commit(self, update: CellUpdate) -> None:
@@ -231,11 +245,16 @@ class CellMap:
         return GLASS if cell in self._glass else self._pending.get(cell)
 
 
-def _shifted(sharpness: Sharpness | None, x: int, y: int) -> Sharpness | None:
-    """Return the sharpness of a field whose first x columns and y rows were cut off."""
-    if sharpness is None or not (x or y):
-        return sharpness
-    return lambda x0, y0, x1, y1: sharpness(x0 + x, y0 + y, x1 + x, y1 + y)
+MeasureT = TypeVar("MeasureT")
+
+
+def _shifted(
+    measure: Callable[[int, int, int, int], MeasureT] | None, x: int, y: int
+) -> Callable[[int, int, int, int], MeasureT] | None:
+    """Return a measure of boxes of a field whose first x columns and y rows were cut off."""
+    if measure is None or not (x or y):
+        return measure
+    return lambda x0, y0, x1, y1: measure(x0 + x, y0 + y, x1 + x, y1 + y)
 
 
 def _by_row(cells: Iterable[Cell]) -> tuple[Cell, ...]:

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from edge_mil.imaging.quality.spectrum import FieldSpectrum, coefficient_counts
+from edge_mil.imaging.quality.spectrum import (
+    NOISE_BAND,
+    NOISE_MARGIN,
+    FieldSpectrum,
+    coefficient_counts,
+)
 from edge_mil.types import Float32Array, UInt8Array
-
-NOISE_BAND = 9
-"""Band of the corners of the spectrum, which no lens fills."""
-
-NOISE_MARGIN = 1.1
-"""Factor of the noise that is subtracted: a mean of a few blocks is itself inexact."""
 
 FLOOR_SHARE, FLOOR_POWER = 0.1, 0.03
 """Least corrected power: this share of the noise plus this power, grey levels squared, so that no
@@ -22,6 +21,10 @@ logarithm of 0 is taken. Rounding to whole grey levels alone has a power of 1/12
 
 SECTOR_FLOOR = 1.5
 """Factor of the floor in a sector: with fewer coefficients than a ring its mean scatters more."""
+
+FOCUS_WEIGHTS = (12.1, 5.1, 1.3)
+FOCUS_OFFSET = 21.4
+"""Of `focus_features`: a logistic regression by `tests/benchmarks/gates/fit_weights.py`."""
 
 LAG_PX = 2
 """Distance of the two pixels whose difference is measured: a camera's pixel is often finer than
@@ -88,6 +91,16 @@ def focus_features(contrast: Contrast) -> tuple[float, float, float]:
     rings = contrast.rings
     steepest = float(np.diff(rings)[2:6].min())
     return steepest, float(rings[5] - rings[2]), float(rings[5] - contrast.floor)
+
+
+def focus_log_odds(contrast: Contrast) -> float:
+    """Return the log odds that a field is in focus."""
+    return log_odds(focus_features(contrast), FOCUS_WEIGHTS, FOCUS_OFFSET)
+
+
+def log_odds(features: tuple[float, ...], weights: tuple[float, ...], offset: float) -> float:
+    """Return the log odds of a logistic regression."""
+    return offset + sum(w * x for w, x in zip(weights, features, strict=True))
 
 
 def box_sharpness(grey: UInt8Array) -> float:

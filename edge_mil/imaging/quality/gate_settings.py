@@ -5,8 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from types import MappingProxyType
 
 from edge_mil.errors import CalibrationError
+
+REFUSES_NOTHING: Mapping[str, float] = MappingProxyType(
+    {
+        "min_brightest_share": 0.0,
+        "max_noise": 1e6,
+        "max_blocking": 1e6,
+        "max_dark_glass": 1.0,
+        "cell_doubt": 1e6,
+    }
+)
+"""Threshold that release 0.1.0 did not have -> value at which it refuses nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +34,21 @@ class GateSettings:
         max_black_share: Share of pixels in plateaus of black.
         min_focus: Log odds that the field is in focus (`quality/focus.py`).
         min_stillness: Log odds that the field did not move (`quality/motion.py`).
+        cell_doubt: Log odds by which a cell must be more blurred than `min_focus` to be left out of
+            a field in focus, and sharper to be used of one that is not.
         moving_px: Displacement since the frame before from which `doubt` applies, pixels.
         doubt: Log odds that are added to `min_stillness` after such a displacement.
-        min_contrast: Standard deviation of grey levels in the richer tissue blocks below which
-            there is no structure to judge.
+        min_contrast: Standard deviation of grey levels in the richer tissue blocks, without the
+            noise and without the slope of the light, below which a field shows no tissue. Good real
+            fields have 8.6 and more, even grey of any level less than 1.
+        min_brightest_share: Brightest level of a field, as a share of the background's, below which
+            it is under-exposed. Good real fields have 0.6 and more.
+        max_noise: White noise in grey, standard deviation, grey levels, above which detail is
+            hidden: 8.5 is noise of 13 levels in each channel.
+        max_blocking: Strength of JPEG's blocks (`quality/blocking.py`) above which the compression
+            hides detail.
+        max_dark_glass: Share of a field that looks like empty glass and would count as tissue
+            (`quality/light.py`). Clean fields have 0.003 at most.
 
     Raises:
         CalibrationError: A number is not finite, or a share is outside of 0 to 1.
@@ -38,16 +61,32 @@ class GateSettings:
     moving_px: float = 4.0
     doubt: float = 1.0
     min_contrast: float = 4.0
+    cell_doubt: float = 2.0
+    min_brightest_share: float = 0.4
+    max_noise: float = 8.5
+    max_blocking: float = 1.2
+    max_dark_glass: float = 0.05
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            share = name.endswith("_share")
+            share = name.endswith(("_share", "_glass"))
             if not math.isfinite(value) or (share and not 0.0 <= value <= 1.0):
                 raise CalibrationError(
                     f"The gates' {name} is {value}; expected "
                     f"{'a share from 0 to 1' if share else 'a finite number'}: "
                     "calibrate the gates again."
                 )
+
+    @classmethod
+    def from_session(cls, document: Mapping[str, object]) -> GateSettings:
+        """Read the thresholds of a stored session, which goes on as it began.
+
+        A threshold that its release did not have refuses nothing.
+
+        Raises:
+            CalibrationError: As `from_json`.
+        """
+        return cls.from_json({**REFUSES_NOTHING, **document})
 
     def as_json(self) -> dict[str, float]:
         return dict(asdict(self))

@@ -17,14 +17,23 @@ MIN_RESPONSE = 0.1
 """Response of the phase correlation below which the displacement is unknown."""
 
 
-def motion_features(contrast: Contrast) -> tuple[float, ...]:
+MIN_ECHO = 1.0
+"""Least strength of an echo whose logarithm is taken: chance makes 4 to 5."""
+
+
+def motion_features(contrast: Contrast, echo: float) -> tuple[float, ...]:
     """Return the features of the motion gate, in decades.
+
+    Args:
+        contrast: The field's spectrum without the noise.
+        echo: `echo_strength` of the field: high for a doubled exposure and for vibration.
 
     Motion blur removes contrast along the direction of motion, and more of it from finer detail.
     Fibres have a direction too, but the same at every scale, and across them the image stays sharp.
     The features are therefore the fall of the worst direction by itself, and the difference of
     directions between fine and coarse bands. A long motion empties the worst direction from 0.07
-    cycles per pixel up.
+    cycles per pixel up. The last feature is the noise itself: the more of it, the more the
+    directions differ by chance.
 
     Source:
         Uniform motion over n pixels multiplies the spectrum by a sinc along its direction, whose
@@ -46,6 +55,8 @@ def motion_features(contrast: Contrast) -> tuple[float, ...]:
         float(np.ptp(middle)),
         float(sectors[3].min() - contrast.rings[0:2].mean()),
         float(np.ptp(coarse)),
+        math.log10(max(echo, MIN_ECHO)),
+        contrast.floor,
     )
 
 

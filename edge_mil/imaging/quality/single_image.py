@@ -11,6 +11,7 @@ from edge_mil.imaging.correction.background_estimate import estimate_background
 from edge_mil.imaging.grid import Cell, GridGeometry
 from edge_mil.imaging.quality.focus import box_sharpness
 from edge_mil.imaging.quality.gate import FrameGate, GateSettings
+from edge_mil.imaging.quality.light import CHANNEL_DIFFERENCE, LIGHT_ON_DARK
 from edge_mil.imaging.tissue import TissueTest
 from edge_mil.types import Measure, UInt8Array, Verdict
 
@@ -35,7 +36,7 @@ class QualityReport:
     """Quality of one image.
 
     Attributes:
-        verdict: SATURATED, MOVING, BLANK, BLURRED or ACCEPTED.
+        verdict: SATURATED, WRONG_LIGHT, BLANK, NOISY, MOVING, BLURRED or ACCEPTED.
         measures: The numbers, with their thresholds.
         sharpness: Noise-corrected contrast of its tissue, grey levels squared. Of several focal
             planes of one place the largest is that of the sharpest plane, refused ones included.
@@ -82,17 +83,31 @@ class ImageQuality:
         flat = light.flatten(pixels, self.tissue.background)
         gated = self._gate.evaluate(flat)
         share, cells = self._tissue_cells(flat)
-        measures = (
+        blocks = self._gate.blocking(pixels)
+        # The level of the glass is estimated from the image, so only what no lamp does is wrong.
+        inverted = tuple(
+            measure
+            for measure in self._gate.light(pixels).measures
+            if measure.name in (LIGHT_ON_DARK, CHANNEL_DIFFERENCE)
+        )
+        measures: tuple[Measure, ...] = (
             saturation,
             Measure("background", sum(light.brightest) / 3.0),
             Measure("tissue_share", share, self.tissue.min_share, share >= self.tissue.min_share),
         )
         if not saturation.passed:
             verdict = Verdict.SATURATED
-        elif share < self.tissue.min_share or gated.empty:
+        elif inverted:
+            verdict = Verdict.WRONG_LIGHT
+        elif share < self.tissue.min_share:
+            verdict = Verdict.BLANK
+        elif not blocks.passed or gated.verdict is Verdict.NOISY:
+            verdict = Verdict.NOISY
+        elif gated.empty:
             verdict = Verdict.BLANK
         else:
             verdict = gated.verdict or Verdict.ACCEPTED
+        measures = (*measures, *inverted, blocks)
         return QualityReport(verdict, (*measures, *gated.measures), gated.sharpness, flat, cells)
 
     def _tissue_cells(self, flat: UInt8Array) -> tuple[float, tuple[Cell, ...]]:

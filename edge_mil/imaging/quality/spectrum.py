@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from edge_mil.imaging.tissue import TissueTest
-from edge_mil.types import Float32Array, Int64Array, UInt8Array
+from edge_mil.types import Float32Array, Float64Array, Int64Array, UInt8Array
 
 BLOCK_PX = 64
 """Side of a block: its spectrum begins at 1/64 cycle per pixel, where a disc of confusion of 12
@@ -33,6 +33,10 @@ SMALL_BLOCKS = 4
 THINNING_SMALL, THINNING_LARGE, LARGE_PX = 4, 8, 2_000_000
 """Every fourth pixel is tested for tissue, in a field of more than two million every eighth."""
 
+MIN_BLOCKS = 12
+"""Tissue blocks from which a field is judged; one of 224 x 224 pixels has 16. With one to eight
+blocks at the soft margin of the tissue one sharp field in ten was refused."""
+
 MIN_BLOCK_SHARE = 0.05
 """Share of tissue pixels from which a block is used."""
 
@@ -42,6 +46,16 @@ TEXTURED_SHARE = 0.5
 WEIGHT_EXPONENT = 0.5
 """A block counts with its coarse power to minus this: one edge of the tissue, with its one
 direction, must not dominate the field (fibres of bone beside glass passed for motion)."""
+
+NOISE_BAND = BANDS - 1
+"""Band of the corners of the spectrum, which no lens fills."""
+
+STRUCTURE_FALL = 1.7
+"""Least factor by which the power of structure falls to the corners: fields that were made much
+smaller (`oral_he`) have 1.7 to 3.3, other good ones 2.9 and more, white noise 1."""
+
+NOISE_MARGIN = 1.1
+"""Factor of the noise that is subtracted: a mean of a few blocks is itself inexact."""
 
 COARSE_BANDS = slice(1, 4)
 """Bands of the coarse power."""
@@ -58,12 +72,31 @@ class FieldSpectrum:
         power: Weighted mean power of a coefficient, grey levels squared (white noise of
             deviation s gives s^2), by band and direction, float32 (BANDS, DIRECTIONS).
         blocks: Number of blocks that it is the mean of.
-        deviation: Mean of the standard deviations of those blocks, grey levels.
+        contrast: Mean of the standard deviations of those blocks, without the sensor's noise and
+            without the slope of the light across a block, grey levels: 0 for even grey.
+        plane: Power of each coefficient, weighted as `power`, float32 (BLOCK_PX, BLOCK_PX / 2 + 1),
+            as NumPy's `rfft2` orders them.
     """
 
     power: Float32Array
     blocks: int
-    deviation: float
+    contrast: float
+    plane: Float32Array
+
+    @property
+    def white_noise(self) -> float:
+        """Standard deviation of white noise that the spectrum can hold, grey levels.
+
+        Structure, however fine, falls from the second last band to the corners; noise does not.
+        With r the power of both bands, and structure that falls by the factor f, the noise n obeys
+        r8 - n = f (r9 - n).
+        """
+        counts = coefficient_counts()
+        ring, corner = (
+            float((self.power[band] * counts[band]).sum() / counts[band].sum())
+            for band in (NOISE_BAND - 1, NOISE_BAND)
+        )
+        return math.sqrt(max(0.0, (STRUCTURE_FALL * corner - ring) / (STRUCTURE_FALL - 1.0)))
 
 
 def tissue_blocks(
@@ -124,6 +157,7 @@ def field_spectrum(blocks: UInt8Array) -> FieldSpectrum | None:
     # Periodograms: mean off, Hann window, DFT, squared real and imaginary parts.
     rich = blocks[richest].astype(np.float32)
     rich -= rich.mean(axis=(1, 2), keepdims=True)
+    variance = _variance_about_plane(rich)
     rich *= window
     for block in rich:
         cv2.dft(block, dst=block)
@@ -135,12 +169,40 @@ def field_spectrum(blocks: UInt8Array) -> FieldSpectrum | None:
     # wait for them where the processor is busy.
     coarse = _product(periodograms, coarse_binning).ravel()
     weights = (coarse + MIN_COARSE_POWER) ** -WEIGHT_EXPONENT
-    mean = _product(binning, _product((weights / weights.sum())[None], periodograms).T)
-    return FieldSpectrum(
-        mean.reshape(BANDS, DIRECTIONS),
-        count,
-        float(deviations[richest].mean()),
-    )
+    packed = _product((weights / weights.sum())[None], periodograms)
+    mean = _product(binning, packed.T)
+    power = mean.reshape(BANDS, DIRECTIONS)
+    # Without the sensor's noise, whose variance is the power of the corners.
+    corners = coefficient_counts()[NOISE_BAND]
+    noise = float((power[NOISE_BAND] * corners).sum() / corners.sum())
+    contrast = math.sqrt(max(0.0, float(np.sqrt(variance).mean()) ** 2 - NOISE_MARGIN * noise))
+    return FieldSpectrum(power, count, contrast, _unpacked(packed.reshape(BLOCK_PX, BLOCK_PX)))
+
+
+def _unpacked(packed: Float32Array) -> Float32Array:
+    """Return the power of each coefficient from the squares of OpenCV's packed real DFT."""
+    half = BLOCK_PX // 2
+    plane = np.empty((BLOCK_PX, half + 1), np.float32)
+    # Real and imaginary parts lie side by side, in the two end columns one below the other.
+    plane[:, 1:half] = packed[:, 1:-1:2] + packed[:, 2:-1:2]
+    for column, end in ((0, 0), (half, -1)):
+        numbers = packed[:, end]
+        plane[0, column], plane[half, column] = numbers[0], numbers[-1]
+        plane[1:half, column] = numbers[1:-1:2] + numbers[2:-1:2]
+        plane[half + 1 :, column] = plane[half - 1 : 0 : -1, column]
+    return plane
+
+
+def _variance_about_plane(blocks: Float32Array) -> Float64Array:
+    """Return the variance of each block (n, h, w) of mean 0 about the plane that fits it best."""
+    ramp = np.arange(BLOCK_PX, dtype=np.float32) - np.float32((BLOCK_PX - 1) / 2)
+    squares = float((ramp**2).sum()) * BLOCK_PX
+    # The two slopes are orthogonal, so each takes its own share of the variance.
+    down = (blocks.sum(axis=2) * ramp).sum(axis=1, dtype=np.float64)
+    across = (blocks.sum(axis=1) * ramp).sum(axis=1, dtype=np.float64)
+    whole = np.einsum("nyx,nyx->n", blocks, blocks, dtype=np.float64)
+    variance: Float64Array = (whole - (down**2 + across**2) / squares) / (BLOCK_PX * BLOCK_PX)
+    return np.maximum(variance, 0.0)
 
 
 def _product(a: Float32Array, b: Float32Array) -> Float32Array:

@@ -27,6 +27,7 @@ def session_message(
     message.fields_accepted = status.verdicts.get(Verdict.ACCEPTED, 0)
     message.revision = status.revision
     message.coverage = status.coverage
+    message.light = status.light
     message.geometry.CopyFrom(encode_check(status.geometry))
     message.slide.CopyFrom(encode_check(status.slide))
     message.score.CopyFrom(score_message(status))
@@ -52,6 +53,7 @@ def score_message(status: SessionStatus) -> pb.Score:
         fields=status.fields_held,
         coverage=status.coverage,
         as_of_sequence=status.last_sequence if status.as_of is None else status.as_of,
+        light=status.light,
         checks=(status.geometry.state.value, status.slide.state.value),
     )
 
@@ -72,6 +74,7 @@ def field_message(record: FieldRecord) -> pb.FieldSummary:
             fields=result.fields_held,
             coverage=result.coverage,
             as_of_sequence=result.sequence if result.as_of is None else result.as_of,
+            light=result.light,
             checks=(result.geometry, result.slide),
         ),
         measures=[encode_measure(measure) for measure in result.measures],

@@ -66,6 +66,7 @@ def settings_of(
         mpp_source=source,
         independent=request.independent,
         allow_enlargement=request.allow_enlargement,
+        insist_light=request.insist_light,
         stage=not request.stage.absent,
         insist_geometry=request.insist_geometry,
         stage_affine=_stage_affine(request.stage, calibration, mpp),

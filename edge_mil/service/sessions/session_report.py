@@ -42,6 +42,7 @@ def session_report(session: Session) -> bytes:
         "score": status.score.as_json() if status.score else None,
         "instances": status.instances,
         "coverage": status.coverage,
+        "light": status.light,
         "revision": status.revision,
         "geometry": status.geometry.as_json(),
         "slide": status.slide.as_json(),

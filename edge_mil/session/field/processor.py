@@ -13,10 +13,12 @@ import numpy as np
 from edge_mil.errors import FrameError
 from edge_mil.imaging import thumbnail_jpeg
 from edge_mil.imaging.correction.stain import StainTransform
+from edge_mil.imaging.quality.light import NOTHING_READ, LightReading
 from edge_mil.pipeline import Model
 from edge_mil.pipeline.ood.reference import Reference, exchanged_sentence
 from edge_mil.pipeline.runners.runner import Runner
 from edge_mil.session.field.gate import FieldGate, GatedFrame
+from edge_mil.session.field.light_history import LightHistory
 from edge_mil.session.instances.base import (
     InstanceId,
     InstanceMap,
@@ -36,6 +38,7 @@ from edge_mil.types import (
     SessionCheck,
     Verdict,
 )
+from edge_mil.verdict_text import light_sentence
 
 
 @dataclass(slots=True, eq=False)
@@ -76,6 +79,11 @@ class ProcessedField:
             return self.frame
         return dataclasses.replace(self.frame, x_um=self.placement.x_um, y_um=self.placement.y_um)
 
+    @property
+    def light(self) -> LightReading:
+        """What the field says of the light."""
+        return NOTHING_READ if self.gated is None else self.gated.light
+
     def result(
         self,
         scored: Scored,
@@ -83,11 +91,15 @@ class ProcessedField:
         fields_held: int,
         coverage: float,
         checks: tuple[SessionCheck, SessionCheck],
+        light: str,
     ) -> FieldResult:
         """Return the answer to the field, given the session, and its checks, after it."""
         geometry, slide = checks
-        unlocated = self.plan.verdict is Verdict.UNLOCATED
-        plan = self.plan
+        plan, explanation = self.plan, ""
+        if plan.verdict is Verdict.UNLOCATED:
+            explanation = self.placement.explanation
+        elif plan.verdict is Verdict.WRONG_LIGHT:
+            explanation = light_sentence(plan.measures)
         return FieldResult(
             sequence=self.sequence,
             verdict=plan.verdict,
@@ -101,7 +113,8 @@ class ProcessedField:
             cells_improved=plan.improved,
             cells_held=plan.held,
             timings_s=self.timings_s,
-            explanation=self.placement.explanation if unlocated else "",
+            light=light,
+            explanation=explanation,
             geometry=geometry.state.value,
             slide=slide.state.value,
         )
@@ -116,6 +129,7 @@ class FieldProcessor:
         localizer: Localizer[Any],
         instances: InstanceMap[Any],
         gate: FieldGate,
+        light: LightHistory,
         stain: StainTransform | None,
         rows_of: Callable[[int], Sequence[InstanceRow]],
     ) -> None:
@@ -126,11 +140,12 @@ class FieldProcessor:
             localizer: Finds positions.
             instances: Plans what a field changes.
             gate: Corrects each frame and measures its quality.
+            light: What earlier fields said of the light; the session notes what this one says.
             stain: Normalises the stain of tiles; None: nothing.
             rows_of: Returns the stored rows of a field, once all that was queued is durable.
         """
         self._model, self._localizer, self._instances = model, localizer, instances
-        self._gate, self._stain, self._rows_of = gate, stain, rows_of
+        self._gate, self._light, self._stain, self._rows_of = gate, light, stain, rows_of
 
     def check(self, field: ProcessedField) -> None:
         """Check what no gate can mend.
@@ -148,7 +163,7 @@ class FieldProcessor:
         Raises:
             FrameError: It has another size than the calibration's frames.
         """
-        field.gated = self._gate.evaluate(field.frame)
+        field.gated = self._light.hold(self._gate.evaluate(field.frame))
         field.frame = field.gated.frame
 
     def localise(self, field: ProcessedField) -> None:
@@ -158,7 +173,7 @@ class FieldProcessor:
             PixelSizeError: The stage's affine and the pixel size differ by more than a quarter.
         """
         assert field.gated is not None
-        if field.gated.verdict is not Verdict.SATURATED:
+        if not field.gated.unreadable:
             field.placement = self._localizer.locate(field.sequence, field.frame)
 
     def plan(self, field: ProcessedField) -> None:
@@ -169,19 +184,27 @@ class FieldProcessor:
         """
         gated, placement = field.gated, field.placement
         assert gated is not None
-        if gated.verdict is Verdict.SATURATED:
-            field.plan = rejected(Verdict.SATURATED, gated.measures)
+        if gated.unreadable:
+            assert gated.verdict is not None
+            field.plan = rejected(gated.verdict, gated.measures)
             return
         if placement.verdict is not None:
             plan = rejected(placement.verdict, placement.measures)
         else:
-            plan = self._instances.plan(field.sequence, field.frame, placement)
+            plan = self._instances.plan(field.sequence, field.frame, placement, gated.blurred)
         named = {measure.name for measure in plan.measures}
         measures = (*(m for m in gated.measures if m.name not in named), *plan.measures)
         if plan.verdict is Verdict.BLANK:
             # A field without tissue is blank, however sharp or still it is.
             field.placement = self._localizer.without_tissue(placement)
-        elif gated.verdict is not None:
+        elif gated.empty:
+            # Of the colour of tissue, and without any structure: no tissue is so even.
+            field.plan = rejected(Verdict.BLANK, measures)
+            return
+        elif plan.verdict is Verdict.BLURRED:
+            field.plan = rejected(Verdict.BLURRED, measures)
+            return
+        elif gated.verdict is not None and not self._partly_sharp(gated, plan):
             field.plan = rejected(gated.verdict, measures)
             return
         else:
@@ -275,6 +298,13 @@ class FieldProcessor:
             [new_key.get((row.instance_key, row.sequence), row.instance_key) for row in held]
         )
         return self._state(self._model.attend(features, order))
+
+    @staticmethod
+    def _partly_sharp(gated: GatedFrame, plan: InstancePlan) -> bool:
+        """Say whether a field that is blurred as a whole brings cells that are sharp."""
+        brings = plan.added or plan.improved or plan.changes.parts
+        named = {measure.name for measure in plan.measures}
+        return gated.verdict is Verdict.BLURRED and "blurred_cells" in named and bool(brings)
 
     def _channel_order(self, frame: Frame) -> tuple[Measure, ...]:
         reference: Reference | None = self._model.reference

@@ -116,8 +116,29 @@ def open_gate(
     if calibration is not None:
         shading = calibration.shading
         noise = noise_reduction(calibration.noise, shading)
-    gates = FrameGate(GateSettings.from_json(settings.gates or {}), tissue_test(settings, model))
-    return FieldGate(gates, shading, settings.mpp, noise)
+    thresholds = GateSettings.from_session(settings.gates or {})
+    calibrated = settings.background is not None
+    gates = FrameGate(thresholds, tissue_test(settings, model), calibrated=calibrated)
+    return FieldGate(
+        gates,
+        shading,
+        settings.mpp,
+        noise,
+        check_light=checks_light(settings, model),
+        insist_light=settings.insist_light,
+    )
+
+
+def checks_light(settings: SessionSettings, model: Model) -> bool:
+    """Say whether a session compares the light of its fields with the background.
+
+    Cells of the grid that show glass must not be counted. Where whole fields are the instances,
+    only empty fields are refused, and those have no structure in any light. A session of an
+    earlier release goes on as it began.
+    """
+    assert model.input is not None  # a session without an extractor was refused before
+    known = set(settings.gates or {})
+    return model.input.instances == "grid" and "max_dark_glass" in known
 
 
 def tissue_test(settings: SessionSettings, model: Model) -> TissueTest:

@@ -21,6 +21,7 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from edge_mil.errors import SessionStateError
+from edge_mil.imaging.quality.cell_focus import BlurTest
 from edge_mil.session.geometry.stored import NO_STAGE
 from edge_mil.store import (
     GeometryRow,
@@ -252,8 +253,17 @@ class InstanceMap(ABC, Generic[PlanT]):
         """
 
     @abstractmethod
-    def plan(self, sequence: int, frame: Frame, placement: Placement) -> InstancePlan:
-        """Plan what a field changes at its position; changes nothing."""
+    def plan(
+        self, sequence: int, frame: Frame, placement: Placement, blurred: BlurTest | None = None
+    ) -> InstancePlan:
+        """Plan what a field changes at its position; changes nothing.
+
+        Args:
+            sequence: Number of the field.
+            frame: After the corrections.
+            placement: Where it lies.
+            blurred: Whether the cell in a box of the frame is out of focus; None: none is.
+        """
 
     @abstractmethod
     def commit(self, plan: PlanT) -> None:

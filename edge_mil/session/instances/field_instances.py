@@ -11,6 +11,7 @@ import numpy as np
 
 from edge_mil.bundle import InputSpec
 from edge_mil.imaging import Slot, SlotMap, SlotUpdate, ViewRank, check_field_mpp
+from edge_mil.imaging.quality.cell_focus import BlurTest
 from edge_mil.pipeline.instance_order import grid_order, named_order
 from edge_mil.session.instances.base import (
     InstanceChanges,
@@ -87,7 +88,10 @@ class FieldInstances(InstanceMap[FieldPlan]):
                 self._slots.restore(row.sequence, _slot(row.instance_key), rank)
                 self._key_of_field[row.sequence] = row.instance_key
 
-    def plan(self, sequence: int, frame: Frame, placement: Placement) -> FieldPlan:
+    def plan(
+        self, sequence: int, frame: Frame, placement: Placement, blurred: BlurTest | None = None
+    ) -> FieldPlan:
+        """See `InstanceMap.plan`; a whole field is judged as a whole, so `blurred` is not used."""
         update = self._slots.plan(frame, sequence)
         key, best = _key(update.slot), update.verdict is Verdict.ACCEPTED
         kind = InstanceKind.HELD if best else InstanceKind.CANDIDATE

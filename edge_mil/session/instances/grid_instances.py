@@ -9,6 +9,7 @@ from edge_mil.bundle import InputSpec
 from edge_mil.errors import FrameError, StoreError
 from edge_mil.imaging import CellMap, CellUpdate, GridGeometry, StageAligner, TissueTest
 from edge_mil.imaging.cells.replacement import sharpness_of
+from edge_mil.imaging.quality.cell_focus import BlurTest
 from edge_mil.pipeline.instance_order import grid_order
 from edge_mil.session.instances.base import (
     InstanceChanges,
@@ -104,7 +105,9 @@ class GridInstances(InstanceMap[GridPlan]):
         rows = [row for row in records.instances(arrays=False) if row.sequence not in removed]
         self._held = self._filled(rows, records.parts())
 
-    def plan(self, sequence: int, frame: Frame, placement: Placement) -> GridPlan:
+    def plan(
+        self, sequence: int, frame: Frame, placement: Placement, blurred: BlurTest | None = None
+    ) -> GridPlan:
         """See `InstanceMap.plan`.
 
         Raises:
@@ -124,8 +127,17 @@ class GridInstances(InstanceMap[GridPlan]):
             pixels = frame.pixels if frame.grey is None else frame.grey
             return sharpness_of(pixels, *aligner.camera_box(x0, y0, x1, y1))
 
+        def out_of_focus(x0: int, y0: int, x1: int, y1: int) -> bool:
+            return blurred is not None and blurred(*aligner.camera_box(x0, y0, x1, y1))
+
         update = held.cells.plan(
-            aligned.pixels, placement.x_um, placement.y_um, sequence, sharpness, aligned.mask
+            aligned.pixels,
+            placement.x_um,
+            placement.y_um,
+            sequence,
+            sharpness,
+            aligned.mask,
+            out_of_focus,
         )
         changes, measures = _changes(update, sequence, held.owner), placement.measures
         if relocation is not None:

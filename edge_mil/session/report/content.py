@@ -15,6 +15,8 @@ from edge_mil.pipeline import Model, load_model
 from edge_mil.session.answers import read_answer
 from edge_mil.session.bag import Bag
 from edge_mil.session.catalog import SessionFolder, SessionSummary
+from edge_mil.session.field.light_history import CONTRADICTED, LIGHT, LightHistory
+from edge_mil.session.field.setup import checks_light
 from edge_mil.session.geometry.stored import StoredChecks, stored_checks
 from edge_mil.session.instances.base import InstanceMap
 from edge_mil.session.instances.factory import open_instances
@@ -28,8 +30,13 @@ from edge_mil.session.view.mosaic_view import MosaicView
 from edge_mil.session.view.records import FieldRecord
 from edge_mil.store import SessionReader
 from edge_mil.types import CellLayer, FieldResult, InfluenceMap, Region, SlideScore, Verdict
+from edge_mil.verdict_text import LIGHT_TEXT
 from edge_mil.version import __version__
 
+WRONG_LIGHT_WARNING = (
+    "The light of this session contradicted the background that it was opened with: glass may be "
+    "counted as tissue. Calibrate the microscope on empty glass and read the slide again."
+)
 TOP_FIELDS = 8
 MOSAIC_PX = 1600
 """Long side of the mosaic at most: sharp on a page 1100 px wide."""
@@ -172,6 +179,9 @@ def gather_report(reader: SessionReader, summary: SessionSummary, model: Model) 
     bag.load()
     score = bag.score()
 
+    light = LightHistory(checked=checks_light(settings, model))
+    light.restore(meta.get(LIGHT, ""))
+    dim = WRONG_LIGHT_WARNING if light.state == CONTRADICTED else ""
     checks = stored_checks(reader, settings)
     answers = [read_answer(row.answer) for row in rows]
     counts = Counter(answer.verdict for answer in answers)
@@ -194,9 +204,9 @@ def gather_report(reader: SessionReader, summary: SessionSummary, model: Model) 
         layers=_layers(instances),
         heat_map=_heat_map(influence, class_name, bag) if judged else None,
         top_fields=_top_fields(reader, influence, class_name) if judged else (),
-        settings=_rows(summary, meta, manifest, removed, checks),
+        settings=_rows(summary, meta, manifest, removed, light.state, checks),
         about_model=_about_model(model.bundle),
-        warning=checks.warning,
+        warning=" ".join(sentence for sentence in (checks.warning, dim) if sentence),
     )
 
 
@@ -205,6 +215,7 @@ def _rows(
     meta: Mapping[str, str],
     manifest: Manifest,
     removed: Collection[int],
+    light: str,
     checks: StoredChecks,
 ) -> dict[str, str]:
     """Return the table of what the session was opened with, the client's own labels last."""
@@ -221,6 +232,7 @@ def _rows(
         "extractor": manifest.extractor.name if manifest.extractor else "none",
         "aggregator": f"{head.architecture}, {head.incremental}",
         "precision": meta.get(PRECISION, "fp32"),
+        "light": LIGHT_TEXT.get(light, "not checked"),
         "calibration": f"{settings.calibration_id} {settings.calibration_digest}".strip() or "none",
         "geometry": f"{checks.geometry.state.value}: {checks.geometry.sentence}",
         "slide": f"{checks.slide.state.value}: {checks.slide.sentence}",

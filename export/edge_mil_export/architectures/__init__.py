@@ -5,7 +5,8 @@ signatures and `detection` compares them with a file's keys; `options` asks for 
 tell; `building` builds the class with a `StateDictReader` (`state_dict_reader`), which hands out
 layers and refuses keys that are left over. `head` is the base class, with the parts that several
 families share, `layers` and `nystrom` are shared layers. `unsupported` lists files that are
-recognised and refused.
+recognised and refused. `millab`, `torchmil`, `stamp` and `slide_encoders` hold the heads of one
+code base or one kind each; every other file is one family.
 """
 
 import importlib
@@ -32,8 +33,8 @@ __all__ = [
 ]
 
 # Importing a family registers its heads, so that a new one is a new file and no more.
-for _module in pkgutil.iter_modules(__path__):
-    importlib.import_module(f"{__name__}.{_module.name}")
+for _module in pkgutil.walk_packages(__path__, f"{__name__}."):
+    importlib.import_module(_module.name)
 
 if not TYPE_CHECKING:  # else mypy would accept any name
     __getattr__ = renamed(__name__, {"Layout": "StateDictReader"})

@@ -15,15 +15,19 @@ State = dict[str, torch.Tensor]
 
 
 class DimReduction(nn.Module):
-    """relu(fc1 x) without a bias, then residual blocks h + relu(W2 relu(W1 h)), if there are any.
+    """relu(fc1 x), then residual blocks h + relu(W2 relu(W1 h)), if there are any.
+
+    MIL-Lab's copy calls the layer `fc1.0` and gives it a bias.
 
     Source:
         dazhangyu123/ACMIL, architecture/network.py.
     """
 
-    def __init__(self, reader: StateDictReader, prefix: str) -> None:
+    def __init__(
+        self, reader: StateDictReader, prefix: str, *, first: str = "fc1", bias: bool = False
+    ) -> None:
         super().__init__()
-        self.fc1 = reader.linear(f"{prefix}.fc1", bias=False)
+        self.fc1 = reader.linear(f"{prefix}.{first}", bias=bias)
         width = self.fc1.out_features
         self.blocks = nn.ModuleList(
             nn.Sequential(

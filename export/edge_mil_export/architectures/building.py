@@ -15,7 +15,12 @@ from edge_mil_export.errors import ArchitectureError
 
 
 def build_head(
-    state: Mapping[str, torch.Tensor], name: str | None, options: Mapping[str, str], *, file: str
+    state: Mapping[str, torch.Tensor],
+    name: str | None,
+    options: Mapping[str, str],
+    *,
+    file: str,
+    survival: str = "",
 ) -> tuple[str, Head, dict[str, str]]:
     """Rebuild the head of a state dict.
 
@@ -24,6 +29,8 @@ def build_head(
         name: The architecture; None finds it by its signature.
         options: What the user said of it.
         file: The checkpoint's name, for messages.
+        survival: nll or cox, where the user said that the outputs are survival: it answers the
+            option of that name in heads that have it.
 
     Returns:
         The name, the head in eval mode, and its options with defaults filled in.
@@ -35,6 +42,8 @@ def build_head(
     """
     found = named_architecture(name) if name else detect(state, file)
     settled = found.aliases.get(name or "", {})
+    if any(option.name == "survival" and option.allows(survival) for option in found.build.options):
+        options = {"survival": survival, **options}
     complete = complete_options(found.name, found.build.options, options, settled, state)
     reader = StateDictReader(state, found.name)
     reader.ignore(found.build.training_only)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
@@ -17,14 +17,15 @@ from edge_mil_export.errors import ArchitectureError
 State = dict[str, torch.Tensor]
 
 
-def _fresh(feature_dim: int, channels: int, classifiers: dict[str, nn.Module]) -> State:
+def fresh_clam(feature_dim: int, channels: int, classifiers: Mapping[str, nn.Module]) -> State:
+    """Return a fresh embedding and gated attention, and the classifiers that are given."""
     parts: dict[str, nn.Module] = {
         "attention_net.0": nn.Linear(feature_dim, FRESH_WIDTH),
         "attention_net.3.attention_a.0": nn.Linear(FRESH_WIDTH, FRESH_HIDDEN),
         "attention_net.3.attention_b.0": nn.Linear(FRESH_WIDTH, FRESH_HIDDEN),
         "attention_net.3.attention_c": nn.Linear(FRESH_HIDDEN, channels),
     }
-    return fresh_parts(parts | classifiers)
+    return fresh_parts({**parts, **classifiers})
 
 
 def clam_attention(reader: StateDictReader, at: str, width: int) -> GatedAttention:
@@ -37,7 +38,7 @@ def clam_attention(reader: StateDictReader, at: str, width: int) -> GatedAttenti
     return gated(reader, *names, width)
 
 
-def _attention(reader: StateDictReader, width: int) -> GatedAttention:
+def clam_first_attention(reader: StateDictReader, width: int) -> GatedAttention:
     """Build the attention network; its index is 3, or 2 where there was no dropout before it."""
     for index in reader.indices("attention_net."):
         at = f"attention_net.{index}"
@@ -59,7 +60,7 @@ class _Clam(AttentionHead):
     def _assemble(self, reader: StateDictReader, classifier: Sequence[str]) -> None:
         first = reader.linear("attention_net.0")
         width = first.out_features
-        attention = _attention(reader, width)
+        attention = clam_first_attention(reader, width)
         rows = [reader.linear(name, width) for name in classifier]
         if attention.channels not in (1, len(rows)) or (len(rows) > 1 and attention.channels == 1):
             raise ArchitectureError(
@@ -94,12 +95,12 @@ class ClamMb(_Clam):
         rows: dict[str, nn.Module] = {
             f"classifiers.{c}": nn.Linear(FRESH_WIDTH, 1) for c in range(outputs)
         }
-        return _fresh(feature_dim, outputs, rows)
+        return fresh_clam(feature_dim, outputs, rows)
 
 
 @architecture(
     "clam_sb",
-    keys=("attention_net.0.weight", "classifiers.weight"),
+    keys=("attention_net.0.weight", "classifiers.weight", "!organ_embedding"),
     row=30,
 )
 class ClamSb(_Clam):
@@ -111,4 +112,4 @@ class ClamSb(_Clam):
 
     @classmethod
     def fresh(cls, feature_dim: int, outputs: int) -> dict[str, torch.Tensor]:
-        return _fresh(feature_dim, 1, {"classifiers": nn.Linear(FRESH_WIDTH, outputs)})
+        return fresh_clam(feature_dim, 1, {"classifiers": nn.Linear(FRESH_WIDTH, outputs)})

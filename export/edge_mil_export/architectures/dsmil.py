@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,7 +21,26 @@ def _passes_v(state: Mapping[str, torch.Tensor]) -> bool:
     return "b_classifier.v.1.weight" in state
 
 
-class _TwoStreams(Head):
+@dataclass(frozen=True, slots=True)
+class StreamKeys:
+    """How a repository names the bag's stream.
+
+    Attributes:
+        query: Prefix of the queries' layer or layers.
+        value: Prefix of the embeddings' layer, whose number is 1.
+        last: Prefix of the bag's classifier.
+        norm: Prefix of a layer norm of each class' row; "" where there is none.
+        is_flat: Whether the classifier of one class is a plain linear layer.
+    """
+
+    query: str
+    value: str
+    last: str
+    norm: str = ""
+    is_flat: bool = False
+
+
+class TwoStreams(Head):
     """Instance logits, queries and embeddings; each class attends with its critical query."""
 
     incremental, logits_in_attend = "banked", False
@@ -29,7 +49,7 @@ class _TwoStreams(Head):
     def assemble(
         self,
         reader: StateDictReader,
-        at: str,
+        keys: StreamKeys,
         embed: nn.Module,
         instance: nn.Linear,
         *,
@@ -39,33 +59,37 @@ class _TwoStreams(Head):
 
         Args:
             reader: The state dict.
-            at: Prefix of the bag's stream.
+            keys: How the bag's stream is named.
             embed: Features (n, d) to what both streams see.
             instance: The instances' stream.
             value_activation: After the embeddings' layer, where there is one.
         """
         width = instance.in_features
         self.pooling, self.embed, self.instance = "dsmil", embed, instance
-        if f"{at}.q.weight" in reader:
-            self.query: nn.Module = reader.linear(f"{at}.q", width)
-            self.query_dim = reader.tensor(f"{at}.q.weight", None, width).shape[0]
+        if f"{keys.query}.weight" in reader:
+            self.query: nn.Module = reader.linear(keys.query, width)
+            self.query_dim = reader.tensor(f"{keys.query}.weight", None, width).shape[0]
         else:
-            first = reader.linear(f"{at}.q.0", width)
-            last = reader.linear(f"{at}.q.2", first.out_features)
+            first = reader.linear(f"{keys.query}.0", width)
+            last = reader.linear(f"{keys.query}.2", first.out_features)
             self.query = nn.Sequential(first, nn.ReLU(), last, nn.Tanh())
             self.query_dim = last.out_features
         self.value: nn.Module = nn.Identity()
         value_dim = width
-        if f"{at}.v.1.weight" in reader:
-            layer = reader.linear(f"{at}.v.1", width)
+        if f"{keys.value}.1.weight" in reader:
+            layer = reader.linear(f"{keys.value}.1", width)
             self.value, value_dim = nn.Sequential(layer, value_activation), layer.out_features
         classes = instance.out_features
-        weight = reader.tensor(f"{at}.fcc.weight", classes, classes, value_dim)
+        shape = (1, value_dim) if keys.is_flat and classes == 1 else (classes, classes, value_dim)
+        weight = reader.tensor(f"{keys.last}.weight", *shape)
         # The convolution is as wide as its input: a product with all rows at once.
         self.last = nn.Linear(classes * value_dim, classes)
         with torch.no_grad():
             self.last.weight.copy_(weight.flatten(1))
-            self.last.bias.copy_(reader.tensor(f"{at}.fcc.bias", classes))
+            self.last.bias.copy_(reader.tensor(f"{keys.last}.bias", classes))
+        self.row_norm: nn.Module = nn.Identity()
+        if keys.norm:
+            self.row_norm = reader.layer_norm(keys.norm, value_dim)
         self.value_dim, self.channels, self.outputs = value_dim, classes, classes
 
     def attend(self, features: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -76,7 +100,7 @@ class _TwoStreams(Head):
 
     def classify(self, pooled: torch.Tensor) -> torch.Tensor:
         """Return the bag's logits: each is a sum over the rows of all classes."""
-        logits: torch.Tensor = self.last(pooled.flatten(1))
+        logits: torch.Tensor = self.last(self.row_norm(pooled).flatten(1))
         return logits
 
     def streams(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -98,13 +122,16 @@ class _TwoStreams(Head):
         return f"{linear} query of {self.query_dim}, values from {passing}"
 
 
+DSMIL_KEYS = StreamKeys("b_classifier.q", "b_classifier.v", "b_classifier.fcc")
+
+
 @architecture(
     "dsmil",
     keys=("b_classifier.fcc.weight",),
     row=100,
     aliases={"aem_dsmil": {}, "selfvit_dsmil": {"value_activation": "none"}},
 )
-class Dsmil(_TwoStreams):
+class Dsmil(TwoStreams):
     """DSMIL over saved features; an extractor in the file (`IClassifier`) is left out.
 
     Source:
@@ -125,7 +152,7 @@ class Dsmil(_TwoStreams):
         instance = reader.linear(at)
         value_activation = nn.ReLU() if options.get("value_activation") == "relu" else nn.Identity()
         self.assemble(
-            reader, "b_classifier", nn.Identity(), instance, value_activation=value_activation
+            reader, DSMIL_KEYS, nn.Identity(), instance, value_activation=value_activation
         )
         self.feature_dim = instance.in_features
         self.sigmoid = options["score"] != "average_softmax"
@@ -143,7 +170,7 @@ class Dsmil(_TwoStreams):
 
 
 @architecture("mhim_dsmil", keys=("online_encoder.b_classifier.fcc.weight",), row=60)
-class MhimDsmil(_TwoStreams):
+class MhimDsmil(TwoStreams):
     """MHIM-MIL over DSMIL: its logits are the mean of the bag's and the largest instances'.
 
     Source:
@@ -158,9 +185,9 @@ class MhimDsmil(_TwoStreams):
         first = reader.linear("feature.0", bias=None)
         embed = nn.Sequential(first, activation(options["activation"]))
         instance = reader.linear("online_encoder.i_classifier.0", first.out_features)
-        self.assemble(
-            reader, "online_encoder.b_classifier", embed, instance, value_activation=nn.ReLU()
-        )
+        at = "online_encoder.b_classifier"
+        keys = StreamKeys(f"{at}.q", f"{at}.v", f"{at}.fcc")
+        self.assemble(reader, keys, embed, instance, value_activation=nn.ReLU())
         self.feature_dim = first.in_features
         self.pooling = "mhim_dsmil"
 

@@ -20,6 +20,23 @@ from edge_mil_export.architectures.registry import architecture
 from edge_mil_export.architectures.state_dict_reader import StateDictReader
 
 
+def pseudo_bags(options: Options) -> tuple[str, int, int]:
+    """Return what each pseudo-bag gives, how many there are, and the instances of a side.
+
+    Raises:
+        UsageError: There is not one instance for each pseudo-bag.
+    """
+    distill, groups = options["distill"], int(options["groups"])
+    each = int(options.get("instances", groups)) // groups
+    if distill != "afs" and each == 0:
+        raise UsageError(
+            f"instances={options['instances']} over groups={groups} leaves none for each "
+            f"pseudo-bag, and distill={distill} needs at least one; name instances of {groups} or "
+            "more."
+        )
+    return distill, groups, each
+
+
 @architecture(
     "dtfd",
     keys=("dim_reduction.fc1.weight", "att_classifier.attention.attention_weights.weight"),
@@ -42,14 +59,7 @@ class Dtfd(Head):
 
     def __init__(self, reader: StateDictReader, options: Options) -> None:
         super().__init__(reader, options)
-        self.distill, self.groups = options["distill"], int(options["groups"])
-        self.each = int(options["instances"]) // self.groups
-        if self.distill != "afs" and self.each == 0:
-            raise UsageError(
-                f"instances={options['instances']} over groups={self.groups} leaves none for each "
-                f"pseudo-bag, and distill={self.distill} needs at least one; name instances of "
-                f"{self.groups} or more."
-            )
+        self.distill, self.groups, self.each = pseudo_bags(options)
         self.pooling = "dtfd"
         self.embed = DimReduction(reader, "dim_reduction")
         width = self.embed.fc1.out_features

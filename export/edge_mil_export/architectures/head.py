@@ -39,15 +39,30 @@ class Head(nn.Module):
     """Order of the bag: any, or grid (row by row, by grid position)."""
     kind: str = "classification"
     """classification, regression, survival or pooling."""
+    survival_reading: str = ""
+    """How a head of kind survival is read: survival-nll or cox."""
     extra_outputs: ClassVar[tuple[str, ...]] = ()
     """Names of the outputs of `attend` beyond embeddings and attention logits: what becomes
     `InstanceBatch.extra`."""
     logits_in_attend: ClassVar[bool] = True
     """False where attention is known only from the whole bag, so `attend` gives no logits."""
+    needs_positions: ClassVar[bool] = False
+    """Whether the score depends on the instances' coordinates: `forward` then takes them too."""
     has_attend: ClassVar[bool] = True
     """False where the embeddings are the features themselves, so that there is no graph."""
     sigmoid: bool = False
-    """Probabilities are the sigmoid of the logits also where there are several outputs."""
+    """Probabilities are the sigmoid of the logits also where there are several outputs: the
+    authors' own code says so."""
+    has_probabilities: ClassVar[bool] = True
+    """False where the outputs of a classifier are scores that no sigmoid makes a probability."""
+    readings: ClassVar[tuple[str, ...]] = (
+        "classification",
+        "multilabel",
+        "regression",
+        "survival-nll",
+        "cox",
+    )
+    """Tasks that its outputs can be read as, in the words of `--task`."""
     output_names: ClassVar[tuple[str, ...]] = ()
     """Names of the outputs where the architecture itself fixes them; else they are numbered."""
 
@@ -91,6 +106,8 @@ class Head(nn.Module):
         embeddings, attention_logits, *_ = self.attend(features)
         if self.pooling == "mean":
             pooled = embeddings.mean(dim=0, keepdim=True)
+        elif self.pooling == "sum":
+            pooled = embeddings.sum(dim=0, keepdim=True)
         elif self.pooling == "max":
             pooled = embeddings.amax(dim=0, keepdim=True)
         else:

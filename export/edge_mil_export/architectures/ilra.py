@@ -31,6 +31,8 @@ class Attention(nn.Module):
         self.fc_v = reader.linear(f"{prefix}.fc_v", None, width, bias=None)
         self.fc_o = reader.linear(f"{prefix}.fc_o", width, width, bias=None)
         inner = f"{prefix}.multihead_attn"
+        if f"{inner}.in_proj_weight" not in reader:
+            inner = f"{prefix}.multihead_attention"  # in MIL-Lab's copy
         weight = reader.tensor(f"{inner}.in_proj_weight", 3 * width, width)
         has_bias = f"{inner}.in_proj_bias" in reader
         bias = reader.tensor(f"{inner}.in_proj_bias", 3 * width) if has_bias else None
@@ -80,7 +82,7 @@ class Ilra(WholeBagHead):
 
     Source:
         Xiang and Zhang 2023, ICLR; dazhangyu123/ACMIL, architecture/ilra.py (a copy of
-        jinxixiang/low_rank_wsi).
+        jinxixiang/low_rank_wsi); mahmoodlab/MIL-Lab, src/models/ilra.py.
     """
 
     options = (Option("heads", INTEGER, "every attention"),)

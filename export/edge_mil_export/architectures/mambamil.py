@@ -59,6 +59,6 @@ class AbmilMambamil(_Mambamil):
     row=160,
 )
 class GabmilMambamil(_Mambamil):
-    """The gated one. No official output was at hand: tested against the paper's formula."""
+    """The gated one."""
 
     names = ("attention_V.0", "attention_U.0", "attention_weights")

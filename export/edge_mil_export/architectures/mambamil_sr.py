@@ -1,14 +1,14 @@
-"""MambaMIL with SR-Mamba: a scan in order, and one over a re-ordered bag."""
+"""MambaMIL: a scan in order, and one over the re-ordered or reversed bag."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from edge_mil.errors import UsageError
 from edge_mil_export.architectures.head import WholeBagHead, activation, gated
 from edge_mil_export.architectures.layers import FRESH_WIDTH, Arrays, arrays_of, fresh_parts
 from edge_mil_export.architectures.options import ACTIVATION, INTEGER, Option, Options
@@ -69,39 +69,50 @@ class Branch(nn.Module):
         )
 
 
-class SRLayer(nn.Module):
-    """h + SR(LN h): a scan in order, and one over every `rate`-th instance in turn."""
+class ScanLayer(nn.Module):
+    """h + scans of LN h: one in order, and perhaps one in another order.
 
-    def __init__(self, reader: StateDictReader, at: str, width: int, rate: int) -> None:
+    The other is every `rate`-th instance in turn (sr) or the reversed bag (bi); mamba has none.
+    """
+
+    def __init__(self, reader: StateDictReader, at: str, width: int, scan: str, rate: int) -> None:
         super().__init__()
         self.norm = reader.layer_norm(f"{at}.0", width)
         self.in_proj = reader.linear(f"{at}.1.in_proj", width, bias=None)
         channels = self.in_proj.out_features // 2
         self.out_proj = reader.linear(f"{at}.1.out_proj", channels, width, bias=None)
-        self.forwards, self.strided = (
-            Branch(reader, f"{at}.1", tail, channels) for tail in ("", "_b")
-        )
-        self.rate = rate
+        self.forwards = Branch(reader, f"{at}.1", "", channels)
+        self.second = None if scan == "mamba" else Branch(reader, f"{at}.1", "_b", channels)
+        self.scan, self.rate = scan, rate
 
     def forward(self, h: torch.Tensor) -> torch.Tensor:
         count = len(h)
         projected = self.in_proj(self.norm(h))
         total = self.forwards(*projected.chunk(2, dim=1))
-        filled = functional.pad(projected, (0, 0, 0, -count % self.rate))
-        order = torch.arange(len(filled)).reshape(-1, self.rate).T.flatten()
-        strided = self.strided(*filled[order].chunk(2, dim=1))
-        out: torch.Tensor = self.out_proj(total + strided[torch.argsort(order)][:count])
+        if self.second is not None:
+            filled, order = projected, torch.arange(count).flip(0)
+            if self.scan == "sr":
+                filled = functional.pad(projected, (0, 0, 0, -count % self.rate))
+                order = torch.arange(len(filled)).reshape(-1, self.rate).T.flatten()
+            other = self.second(*filled[order].chunk(2, dim=1))
+            total = total + other[torch.argsort(order)][:count]
+        out: torch.Tensor = self.out_proj(total)
         return h + out
 
     def arrays(self, at: str) -> Arrays:
         layers = {"norm": self.norm, "in_proj": self.in_proj, "out_proj": self.out_proj}
         found = arrays_of({f"{at}.{name}": layer for name, layer in layers.items()})
-        return found | self.forwards.arrays(at) | self.strided.arrays(at)
+        found |= self.forwards.arrays(at)
+        return found if self.second is None else found | self.second.arrays(at)
+
+
+def _has_second_scan(state: Mapping[str, torch.Tensor]) -> bool:
+    return any(key.endswith("A_b_log") for key in state)
 
 
 @architecture("mambamil", keys=("_fc1.0.weight", "layers.0.1.A_log|layers.0.*.A_log"), row=200)
 class MambaMil(WholeBagHead):
-    """MambaMIL with SR-Mamba; Bi-Mamba has the same keys and is another model.
+    """MambaMIL: SR-Mamba and Bi-Mamba have the same keys and are two models; Mamba has one scan.
 
     Source:
         Yang, Wang and Chen 2024, arXiv:2403.06800; isyangshu/MambaMIL, models/MambaMIL.py.
@@ -109,28 +120,28 @@ class MambaMil(WholeBagHead):
 
     options = (
         ACTIVATION,
-        Option("scan", ("sr", "bi"), "the order of the second scan (SR-Mamba or Bi-Mamba)"),
-        Option("rate", INTEGER, "the order of the second scan"),
+        Option(
+            "scan",
+            ("sr", "bi", "mamba"),
+            "the order of the second scan (SR-Mamba or Bi-Mamba; mamba: there is none)",
+            matters=_has_second_scan,
+        ),
+        Option("rate", INTEGER, "the order of the second scan", only_with=("scan", ("sr",))),
         Option("survival", ("none", "nll"), "what the logits mean", "none"),
     )
     order = "grid"
 
     def __init__(self, reader: StateDictReader, options: Options) -> None:
         super().__init__(reader, options)
-        if options["scan"] == "bi":
-            raise UsageError(
-                "scan=bi is none of the heads here: only SR-Mamba (scan=sr) is, and a Bi-Mamba "
-                "checkpoint with the same keys is another model."
-            )
         self.pooling = "mambamil"
         if options["survival"] == "nll":
-            self.kind = "survival"
-        rate = int(options["rate"])
+            self.kind, self.survival_reading = "survival", "survival-nll"
+        scan, rate = options.get("scan", "mamba"), int(options.get("rate", 1))
         first = reader.linear("_fc1.0")
         width = first.out_features
         self.embed = nn.Sequential(first, activation(options["activation"]))
         self.layers = nn.ModuleList(
-            SRLayer(reader, f"layers.{i}", width, rate) for i in reader.indices("layers.")
+            ScanLayer(reader, f"layers.{i}", width, scan, rate) for i in reader.indices("layers.")
         )
         self.norm = reader.layer_norm("norm", width)
         self.attention = gated(reader, "attention.0", "", "attention.2", width)
@@ -150,7 +161,7 @@ class MambaMil(WholeBagHead):
     def arrays(self) -> Arrays:
         found = arrays_of({"norm": self.norm})
         for number, layer in enumerate(self.layers):
-            assert isinstance(layer, SRLayer)
+            assert isinstance(layer, ScanLayer)
             found |= layer.arrays(f"layers.{number}")
         pooling = {"attention.0": self.attention.branch, "attention.2": self.attention.last}
         return found | arrays_of(pooling | {"classifier": self.classifier})

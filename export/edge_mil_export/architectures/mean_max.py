@@ -14,17 +14,19 @@ from edge_mil_export.architectures.state_dict_reader import StateDictReader
 
 @architecture(
     "mean_max_mil",
-    keys=("head.0.weight", "head.3.weight|head.2.weight"),
+    keys=("head.0.weight", "head.3.weight|head.2.weight|classifier.weight"),
     row=250,
     aliases={"mean_mil": {"pooling": "mean"}, "max_mil": {"pooling": "max"}},
 )
 class MeanMaxMil(Head):
     """Class logits of each instance, then their mean, or their maximum for each class.
 
-    The two have the same keys. The second layer is `head.3`, or `head.2` without dropout.
+    The two have the same keys. The second layer is `head.3`, or `head.2` without dropout, or
+    `classifier` in MIL_BASELINE.
 
     Source:
-        isyangshu/MambaMIL, models/Mean_Max_MIL.py; DearCaat/MHIM-MIL, modules/mean_max.py.
+        isyangshu/MambaMIL, models/Mean_Max_MIL.py; DearCaat/MHIM-MIL, modules/mean_max.py;
+        lingxitong/MIL_BASELINE, modules/MEAN_MIL and modules/MAX_MIL.
     """
 
     options = (
@@ -35,7 +37,8 @@ class MeanMaxMil(Head):
     def __init__(self, reader: StateDictReader, options: Options) -> None:
         super().__init__(reader, options)
         first = reader.linear("head.0")
-        last = "head.3" if "head.3.weight" in reader else "head.2"
+        names = ("head.3", "head.2", "classifier")
+        last = next(name for name in names if f"{name}.weight" in reader)
         second = reader.linear(last, first.out_features)
         self.network = nn.Sequential(first, activation(options["activation"]), second)
         self.pooling = options["pooling"]

@@ -19,10 +19,15 @@ from edge_mil_export.errors import ArchitectureError
 class MilFc(Head):
     """Two classes: the logits of the instance with the largest probability of the second.
 
+    Instances are compared by their log-odds, which never saturate. The official float32 softmax
+    rounds probabilities near 1 to 1, and then takes any of the tied instances: on such a bag its
+    answer can be another instance, and with several classes another class.
+
     Source:
         mahmoodlab/CLAM, models/model_mil.py, `MIL_fc`.
     """
 
+    readings = ("classification",)
     last: ClassVar[str] = "classifier"
     any_class: ClassVar[bool] = False
 
@@ -49,6 +54,9 @@ class MilFc(Head):
         ranked = chances.amax(dim=1) if self.any_class else chances[:, 1]
         return logits[ranked.argmax()]
 
+    def describe(self) -> str:
+        return "ties of saturated float32 probabilities told apart by log-odds"
+
     @classmethod
     def fresh(cls, feature_dim: int, outputs: int) -> dict[str, torch.Tensor]:
         return fresh_parts(
@@ -64,8 +72,7 @@ class MilFcMc(MilFc):
     """Several classes: the logits of the instance with the largest probability of any class.
 
     Source:
-        mahmoodlab/CLAM, models/model_mil.py, `MIL_fc_mc`. No official
-        output was at hand.
+        mahmoodlab/CLAM, models/model_mil.py, `MIL_fc_mc`.
     """
 
     last = "classifiers"

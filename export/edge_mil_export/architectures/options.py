@@ -23,7 +23,8 @@ class Option:
         values: What it may be; or one of INTEGER, COUNT, NUMBER and BOOLEAN.
         changes: What depends on it, for the question: "the embedding of each instance".
         default: Taken when it is not given; "": it must be given.
-        matters: Whether it matters for a file; where not, it is "" unless given.
+        matters: Whether it matters for a file; where not, it is accepted and left out.
+        only_with: Name of an option before it, and the values of that one with which it matters.
     """
 
     name: str
@@ -31,9 +32,12 @@ class Option:
     changes: str
     default: str = ""
     matters: Callable[[Mapping[str, torch.Tensor]], bool] | None = None
+    only_with: tuple[str, tuple[str, ...]] | None = None
 
     def allows(self, value: str) -> bool:
         """Say whether the option may have a value."""
+        if self.values == INTEGERS:
+            return all(part.isdecimal() and int(part) > 0 for part in value.split(","))
         if self.values not in (COUNT, INTEGER, NUMBER):
             return value in self.values
         if value == self.default:
@@ -47,6 +51,7 @@ class Option:
 
 INTEGER, NUMBER = ("an integer of 1 or more",), ("a positive number",)
 COUNT = ("an integer of 0 or more",)
+INTEGERS = ("integers of 1 or more with commas between them",)
 BOOLEAN = ("true", "false")
 """Kinds of value of an option that is no choice of words."""
 
@@ -60,6 +65,10 @@ COMMON_VALUES = {
     "groups": "5",
     "instances": "10",
     "attention_activation": "tanh",
+    "grid": "64",
+    "tile_size": "256",
+    "segment_length": "32,64",
+    "dilated_ratio": "1,2",
 }
 """What is taken of an option without a default, where a head is made without a checkpoint."""
 
@@ -98,6 +107,10 @@ def complete_options(
     for option in options:
         if option.matters is not None and not option.matters(state):
             continue  # the file makes it pointless: accepted, and ignored
+        if option.only_with is not None:
+            other, values = option.only_with
+            if complete.get(other) not in values:
+                continue  # another option makes it pointless
         default = settled.get(option.name, option.default)
         value = given.get(option.name, default)
         choice = " or ".join(f"{option.name}={v}" for v in option.values)

@@ -34,6 +34,7 @@ class OtSurv(WholeBagHead):
     def __init__(self, reader: StateDictReader, options: Options) -> None:
         super().__init__(reader, options)
         self.pooling, self.rho = "otsurv", float(options["rho"])
+        self.survival_reading = "cox" if options["survival"] == "cox" else "survival-nll"
         if self.rho > 1:
             raise UsageError(
                 f"rho={options['rho']} is more than all of the bag; name a number above 0 and up "

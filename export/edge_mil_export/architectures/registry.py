@@ -14,6 +14,14 @@ from edge_mil_export.architectures.unsupported import UNSUPPORTED
 
 AnyHead = TypeVar("AnyHead", bound=type[Head])
 
+CLOSE_NAMES = 3
+"""Names that the message about an unknown one proposes."""
+AMBIGUOUS = {
+    "sc_mil": 'sc_mil_sparse ("Sparsely Coded", arXiv:2311.00048) and sc_mil_contrastive '
+    '("Supervised Contrastive", arXiv:2303.13405)'
+}
+"""Name that two papers share -> the heads that it may mean."""
+
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
@@ -21,7 +29,7 @@ class Architecture:
 
     Attributes:
         name: As `--arch` takes it.
-        keys: Key patterns that all must be there; "a|b" is either.
+        keys: Key patterns that all must be there; "a|b" is either, "!a" must not be there.
         build: The class.
         row: Row of the signature table: the first that matches wins.
         aliases: Other names of the same network, and the options that such a name settles.
@@ -48,8 +56,8 @@ def architecture(
 
     Args:
         name: As `--arch` takes it.
-        keys: Keys that tell it from the others, all of them; * stands for any characters and "a|b"
-            for either.
+        keys: Keys that tell it from the others, all of them; * stands for any characters, "a|b"
+            for either, and "!a" for a key that must not be there.
         row: Place among the signatures, of which the first that matches wins; a user's own come
             before ours.
         aliases: Other names -> options that the name settles.
@@ -77,16 +85,21 @@ def named_architecture(name: str) -> Architecture:
 
     Raises:
         NotThereYetError: A later release brings it.
-        UsageError: There is none of that name.
+        UsageError: There is none of that name, or two.
     """
     for found in registered():
         if name == found.name or name in found.aliases:
             return found
+    if name in AMBIGUOUS:
+        raise UsageError(f"{name} names two heads: {AMBIGUOUS[name]}; name one with --arch.")
     if any(name == head.name for head in UNSUPPORTED):
         raise NotThereYetError(f"{name} is not there yet: it comes with the next release.")
-    close = difflib.get_close_matches(name, names(), 1)
-    hint = f"did you mean {close[0]}? " if close else ""
-    raise UsageError(f"There is no architecture {name!r}; {hint}--arch takes {', '.join(names())}.")
+    close = difflib.get_close_matches(name, names(), CLOSE_NAMES)
+    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    raise UsageError(
+        f"There is no architecture {name!r}; {hint}edge-mil heads lists what --arch takes, and "
+        "without --arch it is found from the keys."
+    )
 
 
 @dataclass(frozen=True, slots=True)

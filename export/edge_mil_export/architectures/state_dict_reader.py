@@ -72,6 +72,17 @@ class StateDictReader:
                 layer.bias.copy_(self.tensor(f"{prefix}.bias", weight.shape[0]))
         return layer
 
+    def multihead(self, prefix: str, width: int) -> tuple[nn.Linear, nn.Linear]:
+        """Return the projections of a `torch.nn.MultiheadAttention`: before it (3 w), and after."""
+        weight = self.tensor(f"{prefix}.in_proj_weight", 3 * width, width)
+        has_bias = f"{prefix}.in_proj_bias" in self
+        layer = nn.Linear(width, 3 * width, bias=has_bias)
+        with torch.no_grad():
+            layer.weight.copy_(weight)
+            if has_bias:
+                layer.bias.copy_(self.tensor(f"{prefix}.in_proj_bias", 3 * width))
+        return layer, self.linear(f"{prefix}.out_proj", width, width, bias=None)
+
     def layer_norm(self, prefix: str, width: int, *, eps: float = 1e-5) -> nn.LayerNorm:
         """Return a layer norm over the last axis; its bias may be absent."""
         has_bias = f"{prefix}.bias" in self

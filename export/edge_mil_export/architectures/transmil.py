@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import nn
@@ -21,6 +22,11 @@ from edge_mil_export.architectures.options import ACTIVATION, BOOLEAN, Option, O
 from edge_mil_export.architectures.registry import architecture
 from edge_mil_export.architectures.state_dict_reader import StateDictReader
 
+NYSTROM = Option(
+    "nystrom",
+    ("0.0.9", "later"),
+    "which rows the attention of nystrom-attention 0.0.9 or of a later version returns",
+)
 SMALLEST_GRID = 7
 """MHIM-MIL's grids are at least as large as their largest kernel."""
 
@@ -33,43 +39,66 @@ class TransformerHead(WholeBagHead):
     def assemble(
         self,
         reader: StateDictReader,
-        embed: nn.Sequential,
+        embed: nn.Module,
         prefix: str,
         *,
+        feature_dim: int,
+        layers: Sequence[NystromLayer],
         grid: str,
         head: str,
-        keep_last: bool,
     ) -> None:
-        """Build the layers.
+        """Build what is around the layers.
 
         Args:
             reader: The state dict.
-            embed: A linear layer and its activation.
+            embed: Features (n, d) to embeddings (n, l).
             prefix: Before the keys of the transformer.
+            feature_dim: Width d of a feature.
+            layers: The Nystrom layers; the grid convolution comes after the first.
             grid: Name of the grid convolution.
             head: Prefix of the classifier.
-            keep_last: Which rows Nystrom attention returns.
         """
-        first = embed[0]
-        assert isinstance(first, nn.Linear)
-        width = first.out_features
-        self.embed = embed
+        width = layers[0].norm.normalized_shape[0]
+        self.embed, self.layers = embed, nn.ModuleList(layers)
         self.cls_token = nn.Parameter(reader.tensor(f"{prefix}cls_token", 1, 1, width).clone())
-        self.layer1, self.layer2 = (
-            NystromLayer(reader, f"{prefix}{name}", width, keep_last=keep_last)
-            for name in ("layer1", "layer2")
-        )
         self.grid = GridConvolution(reader, f"{prefix}{grid}", width)
         self.norm = reader.layer_norm(f"{prefix}norm", width)
         self.last = reader.linear(head, width)
-        self.feature_dim, self.value_dim = first.in_features, width
+        self.feature_dim, self.value_dim = feature_dim, width
         self.channels, self.outputs = 0, self.last.out_features
 
     def arrays(self) -> Arrays:
         found = arrays_of({"cls_token": self.cls_token.flatten()})
-        found |= self.layer1.arrays("layer1") | self.layer2.arrays("layer2")
+        found |= nystrom_arrays(self.layers)
         found |= self.grid.arrays("ppeg")
         return found | arrays_of({"norm": self.norm, "head": self.last})
+
+    def classified(self, sequence: torch.Tensor) -> torch.Tensor:
+        """Return the logits (c,) after the layers that follow the grid convolution."""
+        for layer in self.layers[1:]:
+            sequence = layer(sequence)
+        logits: torch.Tensor = self.last(self.norm(sequence[0]))
+        return logits
+
+
+class RepeatingTransformerHead(TransformerHead):
+    """TransMIL's form: the first instances fill the grid, and attention counts them again."""
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        h = self.embed(features)
+        side = math.isqrt(len(h) - 1) + 1
+        filled = torch.cat([self.cls_token[0], h, h[: side * side - len(h)]])
+        filled = self.layers[0](filled)
+        return self.classified(torch.cat([filled[:1], self.grid(filled[1:], side)]))
+
+
+def nystrom_arrays(layers: Iterable[nn.Module]) -> Arrays:
+    """Return the arrays of layers, as `layer1`, `layer2`, ..."""
+    found: Arrays = {}
+    for number, layer in enumerate(layers, start=1):
+        assert isinstance(layer, NystromLayer)
+        found |= layer.arrays(f"layer{number}")
+    return found
 
 
 @architecture(
@@ -77,7 +106,7 @@ class TransformerHead(WholeBagHead):
     keys=("_fc1.0.weight", "pos_layer.proj.weight", "layer1.attn.to_qkv.weight"),
     row=190,
 )
-class TransMil(TransformerHead):
+class TransMil(RepeatingTransformerHead):
     """TransMIL; its answer depends on the version of nystrom-attention that it was trained with.
 
     Source:
@@ -85,29 +114,26 @@ class TransMil(TransformerHead):
         nystrom-attention.
     """
 
-    options = (
-        Option(
-            "nystrom",
-            ("0.0.9", "later"),
-            "which rows the attention of nystrom-attention 0.0.9 or of a later version returns",
-        ),
-    )
+    options = (NYSTROM,)
 
     def __init__(self, reader: StateDictReader, options: Options) -> None:
         super().__init__(reader, options)
         self.pooling = "transmil"
-        embed = nn.Sequential(reader.linear("_fc1.0"), nn.ReLU())
+        first = reader.linear("_fc1.0")
         keep_last = options["nystrom"] == "later"
-        self.assemble(reader, embed, "", grid="pos_layer", head="_fc2", keep_last=keep_last)
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        h = self.embed(features)
-        side = math.isqrt(len(h) - 1) + 1
-        filled = torch.cat([self.cls_token[0], h, h[: side * side - len(h)]])
-        filled = self.layer1(filled)
-        filled = self.layer2(torch.cat([filled[:1], self.grid(filled[1:], side)]))
-        logits: torch.Tensor = self.last(self.norm(filled[0]))
-        return logits
+        layers = [
+            NystromLayer(reader, name, first.out_features, keep_last=keep_last)
+            for name in ("layer1", "layer2")
+        ]
+        self.assemble(
+            reader,
+            nn.Sequential(first, nn.ReLU()),
+            "",
+            feature_dim=first.in_features,
+            layers=layers,
+            grid="pos_layer",
+            head="_fc2",
+        )
 
     @classmethod
     def fresh(cls, feature_dim: int, outputs: int) -> dict[str, torch.Tensor]:
@@ -150,22 +176,31 @@ class MhimTransMil(TransformerHead):
                 "merge_test=true is there for mhim_abmil only; without it the score is that of "
                 "the authors' default test."
             )
-        embed = nn.Sequential(reader.linear("feature.0"), activation(options["activation"]))
-        at = "online_encoder."
-        self.assemble(reader, embed, at, grid="pos_embedding", head="predictor", keep_last=True)
+        first, at = reader.linear("feature.0"), "online_encoder."
+        layers = [
+            NystromLayer(reader, f"{at}{name}", first.out_features, keep_last=True)
+            for name in ("layer1", "layer2")
+        ]
+        self.assemble(
+            reader,
+            nn.Sequential(first, activation(options["activation"])),
+            at,
+            feature_dim=first.in_features,
+            layers=layers,
+            grid="pos_embedding",
+            head="predictor",
+        )
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         h = self.embed(features)
-        sequence = self.layer1(torch.cat([self.cls_token[0], h]))
+        sequence = self.layers[0](torch.cat([self.cls_token[0], h]))
         rows, count = sequence[1:], len(h)
         side = math.isqrt(count - 1) + 1
         grid = torch.cat([rows, rows[: side * side - count]])
         side = max(side, SMALLEST_GRID)
         grid = functional.pad(grid, (0, 0, 0, side * side - len(grid)))
         convolved = self.grid(grid, side)[:count]
-        sequence = self.layer2(torch.cat([sequence[:1], convolved]))
-        logits: torch.Tensor = self.last(self.norm(sequence[0]))
-        return logits
+        return self.classified(torch.cat([sequence[:1], convolved]))
 
     @classmethod
     def fresh(cls, feature_dim: int, outputs: int) -> dict[str, torch.Tensor]:

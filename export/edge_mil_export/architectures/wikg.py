@@ -13,7 +13,9 @@ from edge_mil_export.architectures.registry import architecture
 from edge_mil_export.architectures.state_dict_reader import StateDictReader
 
 
-@architecture("wikg", keys=("W_head.weight", "readout.gate_nn.0.weight"), row=210)
+@architecture(
+    "wikg", keys=("W_head.weight", "readout.gate_nn.0.weight", "!patch_embed.0.weight"), row=210
+)
 class Wikg(WholeBagHead):
     """WiKG: a graph of the nearest instances, built for each bag, then attention pooling.
 

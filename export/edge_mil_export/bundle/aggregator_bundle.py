@@ -36,7 +36,7 @@ def write_aggregator_bundle(
         redistributable=terms.aggregator_redistributable,
         created_by=f"edge-mil-export {__version__}",
     )
-    card = write_aggregator_card(manifest, head.summary, weights)
+    card = write_aggregator_card(manifest, head.summary, weights, head.assumed)
     return write_bundle(manifest, {**head.graphs, "model_card.md": card}, out)
 
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from edge_mil.bundle import Licences
 from edge_mil.errors import UsageError
 
-UNKNOWN = "unknown, ask the authors"
+UNKNOWN = "unknown, not to be passed on"
 PARTS = ("extractor", "aggregator")
 CLOSED = re.compile(
-    r"\bnd\b|no.?deriv|gated|proprietary|all rights reserved|unknown", re.IGNORECASE
+    r"\bnd\b|no.?deriv|gated|proprietary|all rights reserved|unknown|^other\b", re.IGNORECASE
 )
 """Terms under which an exported (so changed) copy may not be passed on."""
 

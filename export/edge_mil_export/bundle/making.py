@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +18,18 @@ from edge_mil.bundle import (
     TissueSpec,
     write_bundle,
 )
-from edge_mil.errors import BundleError, SourceError
+from edge_mil.errors import BundleError, NotThereYetError
 from edge_mil.imaging import TissueTest
 from edge_mil.pipeline.ood.reference import REFERENCE_FILE
 from edge_mil.version import __version__
 from edge_mil_export.bundle.aggregator_bundle import bundle_name
+from edge_mil_export.bundle.early_checks import check_files, check_out
 from edge_mil_export.bundle.licences import Terms, parse_licences
 from edge_mil_export.bundle.model_card import write_card
 from edge_mil_export.bundle.reference_file import make_reference
 from edge_mil_export.bundle.stain_target import fit_stain
 from edge_mil_export.extractors import ExtractorSource, open_extractor
+from edge_mil_export.extractors.options import ExtractorOptions
 from edge_mil_export.fidelity.bags import gather
 from edge_mil_export.fidelity.html_page import render_page
 from edge_mil_export.fidelity.measuring import measure
@@ -35,6 +37,8 @@ from edge_mil_export.fidelity.report import Fidelity
 from edge_mil_export.fidelity.scoring import HeadScorer
 from edge_mil_export.onnx_export.exported_aggregator import ExportedAggregator, export_aggregator
 from edge_mil_export.onnx_export.extractor_graph import ExtractorGraph, export_extractor
+from edge_mil_export.onnx_export.head_task import Assumption
+from edge_mil_export.progress import step
 from edge_mil_export.tiles import FileTiles, TileMaker
 
 EXTRACTOR_FILE = "extractor.onnx"
@@ -65,6 +69,8 @@ class BundleRequest:
         name: Of the bundle; "" names it as its folder.
         licences: As `--licence` gives them.
         stain: macenko or reinhard; None takes tiles as they are.
+        task: What the head's outputs mean; None: what its authors leave no doubt about.
+        extractor_options: What the extractor's file cannot tell.
     """
 
     extractor: str
@@ -85,6 +91,8 @@ class BundleRequest:
     name: str
     licences: tuple[str, ...]
     stain: str | None = None
+    task: str | None = None
+    extractor_options: ExtractorOptions = field(default_factory=ExtractorOptions)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,12 +104,18 @@ class ExportedBundle:
         fidelity: Its fidelity report, as JSON values.
         summary: One line on the aggregator.
         unknown_licences: Parts whose licence nobody named.
+        assumed: What the head's file does not say and was taken for granted.
+        extractor_facts: What was read from the extractor's file, and what was settled beside it.
+        extractor_left_out: Parts of that file that its features do not need.
     """
 
     bundle: Bundle
     fidelity: dict[str, Any]
     summary: str
     unknown_licences: tuple[str, ...]
+    assumed: tuple[Assumption, ...]
+    extractor_facts: tuple[str, ...] = ()
+    extractor_left_out: tuple[str, ...] = ()
 
 
 def make_bundle(request: BundleRequest, out: Path) -> ExportedBundle:
@@ -114,23 +128,31 @@ def make_bundle(request: BundleRequest, out: Path) -> ExportedBundle:
     Raises:
         EdgeMilError: An input does not fit, a graph is not its original, or no INT8 form holds.
     """
-    # 1. What costs nothing comes first: the folder, the slides, the head, the extractor's width.
-    _check_out(out)
-    for slide in request.fidelity_slides:
-        if not slide.is_file():
-            raise SourceError(f"There is no slide {slide}; check --fidelity-slide.")
-    head = export_aggregator(
-        request.aggregator,
-        arch=request.arch,
-        options=request.arch_options,
-        classes=request.classes,
-    )
-    source = open_extractor(
-        request.extractor,
-        weights=request.extractor_weights,
-        tile_px=request.tile_px,
-        normalise=request.normalise,
-    )
+    # 1. What costs little comes first: the folders, the extractor's file, the head, the width.
+    check_out(out)
+    check_files(request.aggregator, request.fidelity_slides, request.calibration)
+    with step("reading the extractor"):
+        source = open_extractor(
+            request.extractor,
+            weights=request.extractor_weights,
+            tile_px=request.tile_px,
+            normalise=request.normalise,
+            options=request.extractor_options,
+        )
+    with step("exporting the aggregator"):
+        head = export_aggregator(
+            request.aggregator,
+            arch=request.arch,
+            options=request.arch_options,
+            classes=request.classes,
+            task=request.task,
+        )
+    if head.needs_positions:
+        raise NotThereYetError(
+            f"{head.spec.architecture} needs the coordinates of the tiles in the unit of its "
+            "training, so in this release it scores saved features only; export it with "
+            "edge-mil-export aggregator."
+        )
     terms = parse_licences(request.licences, card=source.licence)
     feature_dim = _feature_width(source, head)
     # 2. Tiles that calibrate, and bags on which scores are compared.
@@ -139,7 +161,8 @@ def make_bundle(request: BundleRequest, out: Path) -> ExportedBundle:
     if request.stain is not None:
         stain, tiles = fit_stain(request.stain, tiles)
     # 3. The graphs, each compared with the original.
-    graph = export_extractor(source, feature_dim)
+    with step("exporting the extractor, and comparing it with the original"):
+        graph = export_extractor(source, feature_dim)
     fidelity = measure(
         source,
         graph,
@@ -161,19 +184,21 @@ def make_bundle(request: BundleRequest, out: Path) -> ExportedBundle:
         **head.graphs,
         "fidelity.json": fidelity.to_json(),
         "fidelity.html": render_page(manifest.name, document),
-        "model_card.md": write_card(manifest, head.summary, document, weights),
+        "model_card.md": write_card(
+            manifest, head.summary, document, weights, source, head.assumed
+        ),
         **_reference(source, tiles.read, TissueSpec()),
     }
     bundle = write_bundle(manifest, content, out)
-    return ExportedBundle(bundle, document, head.summary, terms.unknown)
-
-
-def _check_out(out: Path) -> None:
-    """Refuse a folder that is in use before the long work, as `write_bundle` would after it."""
-    if out.is_file() or (
-        out.is_dir() and not (out / "bundle.json").is_file() and any(out.iterdir())
-    ):
-        raise BundleError(f"{out} exists and is no bundle; name another --out, or remove it first.")
+    return ExportedBundle(
+        bundle,
+        document,
+        head.summary,
+        terms.unknown,
+        head.assumed,
+        source.facts,
+        source.left_out,
+    )
 
 
 def _feature_width(source: ExtractorSource, head: ExportedAggregator) -> int:
@@ -182,11 +207,22 @@ def _feature_width(source: ExtractorSource, head: ExportedAggregator) -> int:
     if width != head.spec.feature_dim:
         raise BundleError(
             f"{source.name} gives features of width {width} and {head.spec.architecture} takes "
-            f"{head.spec.feature_dim}; name the extractor that the aggregator was trained on.",
+            f"{head.spec.feature_dim}; name the extractor that the aggregator was trained on"
+            f"{_width_hint(source, width, head.spec.feature_dim)}.",
             extractor=width,
             aggregator=head.spec.feature_dim,
         )
     return width
+
+
+def _width_hint(source: ExtractorSource, width: int, wanted: int) -> str:
+    """Return what may explain two widths, where it is a known choice."""
+    is_published = source.name.startswith(("checkpoint:", "preset:"))
+    if is_published and "ResNet" in "".join(source.facts[:1]) and width == 2 * wanted:
+        return " (CLAM stops after the third stage: --extractor-option cut=layer3)"
+    if is_published and 2 * width == wanted:
+        return " (or its pooling: cls_patch_mean is twice as wide)"
+    return ""
 
 
 def _manifest(

@@ -33,23 +33,24 @@ def load_state_dict(path: Path, *, weights: str | None = None) -> dict[str, torc
 
     Args:
         path: A .safetensors file, or a file that `torch.save` wrote; the name does not matter.
-        weights: student or teacher, where the file holds both; ignored where it holds one.
+        weights: Which network, where the file holds several (student, teacher, ema and so on);
+            ignored where it holds one.
 
     Returns:
         Key as the network's class names it -> float32 tensor on the CPU.
 
     Raises:
         CheckpointError: The file cannot be read, holds no state dict, or a weight is not finite.
-        UsageError: The file holds a student and a teacher and `weights` does not name one.
+        UsageError: The file holds several networks and `weights` does not name one.
     """
     return load_checkpoint(path, weights=weights).state
 
 
 def load_checkpoint(path: Path, *, weights: str | None = None) -> Checkpoint:
-    """Return the weights of one network, and which of two it was; see `load_state_dict`."""
+    """Return the weights of one network, and which one it was; see `load_state_dict`."""
     found = unwrap(_load(path), name=path.name, weights=weights)
     state = {key: _checked(tensor, key, path.name) for key, tensor in found.state.items()}
-    return Checkpoint(state, found.weights)
+    return Checkpoint(state, found.weights, found.left_out)
 
 
 def _load(path: Path) -> Mapping[Any, Any]:
@@ -218,6 +219,12 @@ def _checked(tensor: torch.Tensor, key: str, name: str) -> torch.Tensor:
             "floating-point weights."
         )
     if not tensor.is_floating_point():
+        if key.rsplit(".", 1)[-1].endswith("weight"):
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise CheckpointError(
+                f"{key} of {name} holds integers ({kind}) without the scales that make them "
+                "weights; export from the floating-point weights before quantization."
+            )
         return tensor
     single = tensor.detach().to(torch.float32)
     if not bool(torch.isfinite(single).all()):

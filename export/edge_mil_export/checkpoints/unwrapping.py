@@ -10,21 +10,29 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from edge_mil.errors import UsageError
+from edge_mil_export.checkpoints.networks import (
+    NETWORKS,
+    check_weights,
+    choose_network,
+    several_networks,
+)
 from edge_mil_export.errors import CheckpointError
 
 if TYPE_CHECKING:
     import torch
 
 DTFD_PARTS = ("classifier", "dim_reduction", "attention", "att_classifier")
-WRAPPERS = ("state_dict", "model", "model_state_dict")
-PREFIXES = ("module.", "model.", "_orig_mod.")
+WRAPPERS = ("state_dict", "model", "model_state_dict", "net", "network", "module")
+PREFIXES = ("module.", "model.", "net.", "network.", "_orig_mod.")
 """Of DataParallel, of Lightning and Hugging Face wrappers, of torch.compile."""
+AVERAGE_COUNT = "n_averaged"
+"""Counter of torch's AveragedModel, which holds the averaged network under `module.`."""
 CLAM_PARALLEL = "attention_net.module."
 """CLAM wrapped only its attention network in DataParallel. Its non-gated attention network is
 itself called `module` (attention_net.3.module.0.weight), so `.module` is never removed elsewhere:
 CLAM's own loader does, and breaks these checkpoints."""
 CLAM_LOSS = "instance_loss_fn."
+LIGHTNING = "pytorch-lightning_version"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,11 +41,14 @@ class Checkpoint:
 
     Attributes:
         state: Key as the network's class names it -> tensor.
-        weights: student or teacher, where the file holds both; else "".
+        weights: Which network it is, where the file holds several; else "".
+        left_out: What the file holds beside the network, by its first names: the other network,
+            parts that only training needs.
     """
 
     state: dict[str, torch.Tensor]
     weights: str = ""
+    left_out: tuple[str, ...] = ()
 
 
 def unwrap(loaded: Mapping[Any, Any], *, name: str, weights: str | None) -> Checkpoint:
@@ -46,31 +57,35 @@ def unwrap(loaded: Mapping[Any, Any], *, name: str, weights: str | None) -> Chec
     Args:
         loaded: The mapping that the file holds.
         name: Its name, for messages.
-        weights: student or teacher, where it holds both.
+        weights: Which network, where it holds several; ignored where it holds one.
 
     Raises:
         CheckpointError: There is no state dict in it.
-        UsageError: It holds a student and a teacher, and `weights` does not name one.
+        UsageError: It holds several networks, and `weights` does not name one of them.
     """
-    if weights not in (None, "student", "teacher"):
-        raise UsageError(
-            f"There is no weights={weights}; name --arch-option weights=student or teacher."
-        )
+    check_weights(weights)
     inside, chosen = loaded, ""
-    while True:
-        if _is_dtfd(inside):
-            joined = {
-                f"{part}.{key}": tensor
-                for part in DTFD_PARTS
-                for key, tensor in _without_prefixes(_tensors(inside[part])).items()
-            }
-            return Checkpoint(joined, chosen)
-        if _holds_state(inside.get("model")) and _holds_state(inside.get("teacher")):
-            chosen = weights or ""
-        found = _inner(inside, name, weights)
+    left_out: list[str] = []
+    # 1. Mappings around the state dict, from the outside in.
+    while not _is_dtfd(inside):
+        networks = several_networks([str(key) for key in inside if _holds_state(inside[key])])
+        if networks:
+            choice = choose_network(networks, weights, file=name)
+            chosen = choice.weights
+            left_out += [part for part in networks.values() if part != choice.part]
+            inside = _mapping(inside[choice.part])
+            continue
+        found = _inner(inside)
         if found is None:
             break
         inside = found
+    if _is_dtfd(inside):
+        joined = {
+            f"{part}.{key}": tensor
+            for part in DTFD_PARTS
+            for key, tensor in _without_prefixes(_tensors(inside[part])).items()
+        }
+        return Checkpoint(joined, chosen, tuple(left_out))
     state = _tensors(inside)
     if not state:
         held = ", ".join(str(key) for key in list(inside)[:5]) or "nothing"
@@ -78,7 +93,22 @@ def unwrap(loaded: Mapping[Any, Any], *, name: str, weights: str | None) -> Chec
             f"{name} holds no state dict (it holds {held}); save model.state_dict() with "
             "torch.save, and export that."
         )
-    return Checkpoint(_without_clam_wrapper(_without_prefixes(state)), chosen)
+    # 2. Prefixes of the keys, where networks lie side by side in one state dict.
+    state = _without_prefixes(state)
+    networks = several_networks({key.split(".", 1)[0] for key in state if "." in key})
+    if networks:
+        choice = choose_network(networks, weights, file=name)
+        chosen = choice.weights
+        kept = f"{choice.part}."
+        left_out += sorted({key.split(".", 1)[0] for key in state if not key.startswith(kept)})
+        state = {key[len(kept) :]: value for key, value in state.items() if key.startswith(kept)}
+    elif LIGHTNING in loaded:
+        # A Lightning module's own parts (a loss with class weights) lie beside the model.
+        model = {key: value for key, value in state.items() if key.startswith("model.")}
+        left_out += sorted({key.split(".", 1)[0] for key in state.keys() - model.keys() if model})
+        state = model or state
+    state = _without_clam_wrapper(_without_prefixes(state))
+    return Checkpoint(state, chosen, tuple(left_out))
 
 
 def _is_dtfd(inside: Mapping[Any, Any]) -> bool:
@@ -96,28 +126,10 @@ def _holds_state(value: object) -> bool:
     )
 
 
-def _inner(inside: Mapping[Any, Any], name: str, weights: str | None) -> Mapping[Any, Any] | None:
+def _inner(inside: Mapping[Any, Any]) -> Mapping[Any, Any] | None:
     """Return the content of the outermost wrapper; None where there is no wrapper."""
-    student, teacher = inside.get("model"), inside.get("teacher")
-    if _holds_state(teacher):
-        if not _holds_state(student):
-            return _mapping(teacher)
-        if weights is None:
-            raise UsageError(
-                f"{name} holds a student and a teacher network, which score differently; name "
-                "--arch-option weights=student or weights=teacher."
-            )
-        return _mapping(student if weights == "student" else teacher)
-    for key in WRAPPERS:
-        if _holds_state(inside.get(key)):
-            found = _mapping(inside[key])
-            if key == "state_dict":
-                # A Lightning module's own parts (a loss with class weights) lie beside the model.
-                model = {k: v for k, v in found.items() if str(k).startswith("model.")}
-                lightning = "pytorch-lightning_version" in inside
-                return model if lightning and model else found
-            return found
-    return None
+    found = next((key for key in (*WRAPPERS, *NETWORKS) if _holds_state(inside.get(key))), None)
+    return None if found is None else _mapping(inside[found])
 
 
 def _mapping(value: object) -> Mapping[Any, Any]:
@@ -138,9 +150,11 @@ def _tensors(inside: Mapping[Any, Any]) -> dict[str, torch.Tensor]:
 
 
 def _without_prefixes(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Strip the prefixes that every key has."""
+    """Strip the prefixes that every key has, and the counter of an averaged model."""
+    if AVERAGE_COUNT in state:
+        state = {key: tensor for key, tensor in state.items() if key != AVERAGE_COUNT}
     found = next((p for p in PREFIXES if all(key.startswith(p) for key in state)), None)
-    if found is None:
+    if found is None or not state:
         return state
     return _without_prefixes({key[len(found) :]: tensor for key, tensor in state.items()})
 

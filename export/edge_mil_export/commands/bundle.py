@@ -10,8 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_mil.errors import UsageError
-from edge_mil.types import check_mpp
-from edge_mil_export.commands import head_options
+from edge_mil_export.bundle.early_checks import check_files, check_out, parse_mpp
+from edge_mil_export.bundle.licences import parse_licences
+from edge_mil_export.commands import head_options, network_option
+from edge_mil_export.extractors.kinds import check_extractor
+from edge_mil_export.extractors.options import NAMES, parse_extractor_options
+from edge_mil_export.extractors.published.presets import PRESETS
 
 if TYPE_CHECKING:
     from edge_mil_export.bundle.making import ExportedBundle
@@ -35,16 +39,30 @@ def add_parser(subparsers: Any) -> None:
         "--extractor",
         required=True,
         metavar="KIND:WHERE",
-        help="timm:NAME, onnx:FILE, torchscript:FILE or python:MODULE:FACTORY (a function without "
-        "arguments in your own module that returns a torch module; the current folder is searched)",
+        help="checkpoint:FILE (a published extractor, read from its keys), preset:NAME "
+        f"({', '.join(PRESETS)}), timm:NAME, onnx:FILE, torchscript:FILE or python:MODULE:FACTORY "
+        "(a function without arguments in your own module that returns a torch module; the current "
+        "folder is searched)",
     )
     parser.add_argument(
-        "--extractor-weights", type=Path, metavar="FILE", help="weights of timm: or python:"
+        "--extractor-weights",
+        type=Path,
+        metavar="FILE",
+        help="weights of preset:, timm: or python:; a file, or the folder of a model hub",
+    )
+    parser.add_argument(
+        "--extractor-option",
+        action="append",
+        default=[],
+        metavar="K=V",
+        help=f"what the extractor's file cannot tell: {', '.join(NAMES)}; repeat for more",
     )
     parser.add_argument(
         "--aggregator", type=Path, required=True, metavar="CHECKPOINT", help="the head's weights"
     )
     head_options.add_arguments(parser)
+    head_options.add_task(parser)
+    network_option.add_argument(parser, both=True)
     parser.add_argument(
         "--instances",
         choices=("grid", "field"),
@@ -55,7 +73,7 @@ def add_parser(subparsers: Any) -> None:
         "--tile-px", required=True, metavar="PX", help="size of the model's tile: 224, or WxH"
     )
     parser.add_argument(
-        "--mpp", type=float, required=True, help="pixel size that the model was trained at, um/px"
+        "--mpp", required=True, help="pixel size that the model was trained at, um/px"
     )
     parser.add_argument(
         "--precision",
@@ -88,8 +106,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--normalise",
         metavar="R,G,B/R,G,B|none",
-        help="mean/standard deviation, of 0 to 1; default: timm's configuration. none: the "
-        "network takes 0 to 255 and normalises by itself",
+        help="mean/standard deviation, of 0 to 1; default: those of the preset, of a file beside "
+        "the weights or of timm, where they leave no doubt. none: the network takes 0 to 255 and "
+        "normalises by itself",
     )
     parser.add_argument(
         "--stain",
@@ -105,7 +124,8 @@ def add_parser(subparsers: Any) -> None:
         default=[],
         metavar="TEXT",
         help="terms of the weights: extractor=TEXT, aggregator=TEXT, or one TEXT for both "
-        "(default: the extractor's model card, else unknown)",
+        "(default: the preset's, the model card beside the weights, else unknown and not to be "
+        "passed on)",
     )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.set_defaults(run=run)
@@ -117,36 +137,60 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         EdgeMilError: An input or option does not fit; the message says which.
     """
+    # 1. What is wrong in the arguments themselves is said before torch is imported.
+    precisions = _precisions(arguments.precision)
+    weights = network_option.parse_weights(arguments.weights)
+    arch_options = head_options.parse_options(arguments.arch_option)
+    extractor_options = parse_extractor_options(arguments.extractor_option)
+    arch_options = network_option.with_head_weights(arch_options, weights.get("aggregator"))
+    extractor_options = network_option.with_extractor_weights(
+        extractor_options, weights.get("extractor")
+    )
+    classes = head_options.parse_classes(arguments.classes)
+    tile_px, mpp = parse_tile(arguments.tile_px), parse_mpp(arguments.mpp)
+    parse_licences(arguments.licence, card="")
+    if "int8" in precisions and arguments.calibration is None:
+        raise UsageError(
+            "int8 needs --calibration DIR, a folder of tiles or slides like those that the model "
+            "will see; or export with --precision fp32."
+        )
+    difference = arguments.max_score_difference
+    if not (math.isfinite(difference) and difference > 0):
+        raise UsageError(f"--max-score-difference must be above 0, got {difference:g}.")
+    check_extractor(
+        arguments.extractor,
+        weights=arguments.extractor_weights,
+        normalise=arguments.normalise,
+        options=extractor_options,
+    )
+    check_files(arguments.aggregator, arguments.fidelity_slide, arguments.calibration)
+    check_out(arguments.out)
+
+    # 2. The long work.
     from edge_mil_export.bundle.making import BundleRequest, make_bundle
 
-    precisions = _precisions(arguments.precision)
     request = BundleRequest(
         extractor=arguments.extractor,
         extractor_weights=arguments.extractor_weights,
+        extractor_options=extractor_options,
         aggregator=arguments.aggregator,
         arch=arguments.arch,
-        arch_options=head_options.parse_options(arguments.arch_option),
-        classes=head_options.parse_classes(arguments.classes),
+        arch_options=arch_options,
+        classes=classes,
+        task=arguments.task,
         instances=arguments.instances,
-        tile_px=parse_tile(arguments.tile_px),
-        mpp=check_mpp(arguments.mpp, "--mpp"),
+        tile_px=tile_px,
+        mpp=mpp,
         int8="int8" in precisions,
         fp16="fp16" in precisions,
         calibration=arguments.calibration,
         fidelity_slides=tuple(arguments.fidelity_slide),
-        max_difference=arguments.max_score_difference,
+        max_difference=difference,
         normalise=arguments.normalise,
         name=arguments.name or "",
         licences=tuple(arguments.licence),
         stain=arguments.stain,
     )
-    if request.int8 and request.calibration is None:
-        raise UsageError(
-            "int8 needs --calibration DIR, a folder of tiles or slides like those that the model "
-            "will see; or export with --precision fp32."
-        )
-    if not (math.isfinite(request.max_difference) and request.max_difference > 0):
-        raise UsageError(f"--max-score-difference must be above 0, got {request.max_difference:g}.")
     exported = make_bundle(request, arguments.out)
     for part in exported.unknown_licences:
         print(
@@ -190,9 +234,17 @@ def _document(exported: ExportedBundle, out: Path) -> dict[str, Any]:
         "path": str(out),
         "name": manifest.name,
         "extractor": manifest.extractor.name if manifest.extractor else "",
+        "extractor_facts": list(exported.extractor_facts),
+        "extractor_left_out": list(exported.extractor_left_out),
+        "licences": {
+            "extractor": manifest.licences.extractor,
+            "aggregator": manifest.licences.aggregator,
+        },
         "feature_dim": manifest.aggregator.feature_dim,
         "architecture": manifest.aggregator.architecture,
         "classes": list(manifest.task.classes),
+        "task": manifest.task.kind,
+        "assumed": {one.name: one.value for one in exported.assumed},
         "files": sorted(manifest.files),
         "redistributable": manifest.redistributable,
         "fidelity": exported.fidelity,
@@ -203,7 +255,13 @@ def _print(exported: ExportedBundle, out: Path) -> None:
     manifest, on = exported.bundle.manifest, exported.fidelity["measured_on"]
     name = manifest.extractor.name if manifest.extractor else ""
     print(f"{name}: features of width {manifest.aggregator.feature_dim}")
+    for fact in exported.extractor_facts:
+        print(f"  {fact}")
+    if exported.extractor_left_out:
+        print(f"  left out, not needed: {', '.join(exported.extractor_left_out)}")
+    print(f"  licence of its weights: {manifest.licences.extractor}")
     print(exported.summary)
+    head_options.print_assumed(exported.assumed)
     print(
         f"measured on {len(on['bags'])} bags, {on['tiles']} tiles: {on['source']} "
         f"(against {exported.fidelity['reference']})"

@@ -1,11 +1,18 @@
-"""The options that tell what a head's checkpoint cannot: shared by three commands."""
+"""The options that tell what a head's checkpoint cannot: shared by several commands."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from edge_mil.errors import UsageError
+
+if TYPE_CHECKING:
+    from edge_mil_export.onnx_export.head_task import Assumption
+
+TASKS = ("classification", "multilabel", "regression", "survival-nll", "cox", "pooling")
+"""What `--task` takes."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,6 +32,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_task(parser: argparse.ArgumentParser) -> None:
+    """Add `--task`."""
+    parser.add_argument(
+        "--task",
+        choices=TASKS,
+        metavar="KIND",
+        help="what the outputs mean, where the file does not say: classification, multilabel, "
+        "regression, survival-nll (hazards of time intervals) or cox (a log risk)",
+    )
+
+
 def parse_options(words: Sequence[str]) -> dict[str, str]:
     """Return the options of repeated `--arch-option K=V`.
 
@@ -39,6 +57,13 @@ def parse_options(words: Sequence[str]) -> dict[str, str]:
         if found.setdefault(name, value) != value:
             raise UsageError(f"--arch-option {name} is given twice, as {found[name]} and {value}.")
     return found
+
+
+def print_assumed(assumed: Sequence[Assumption]) -> None:
+    """Print what nobody stated and was taken for granted, a line each."""
+    for one in assumed:
+        option = "--task" if one.name == "task" else f"--arch-option {one.name}="
+        print(f"taken for granted: {one.name}={one.value} ({one.changes}); {option} changes it")
 
 
 def parse_classes(text: str | None) -> list[str] | None:

@@ -33,6 +33,8 @@ class ExtractorSource(ABC):
         tile_px: Height and width of a tile.
         normalisation: None where the network takes 0 to 255 and normalises by itself.
         licence: Terms of the weights as their source states them; "" when it does not.
+        facts: What was read from the file and what was settled beside it, for the model card.
+        left_out: Parts of the file that the features do not need.
         framework: What computes the features, for the fidelity report.
     """
 
@@ -41,6 +43,8 @@ class ExtractorSource(ABC):
     tile_px: tuple[int, int]
     normalisation: Normalisation | None
     licence: str = field(default="", kw_only=True)
+    facts: tuple[str, ...] = field(default=(), kw_only=True)
+    left_out: tuple[str, ...] = field(default=(), kw_only=True)
 
     def normalise(self, tiles: UInt8Array) -> Float32Array:
         """Return tiles (n, h, w, 3) as the network takes them: float32 (n, 3, h, w)."""

@@ -9,10 +9,15 @@ from pathlib import Path
 from torch import nn
 
 from edge_mil.bundle import AggregatorSpec, TaskSpec
-from edge_mil.errors import UsageError
 from edge_mil_export.architectures import Head, build_head
 from edge_mil_export.checkpoints.loading import load_checkpoint
 from edge_mil_export.onnx_export.head_graphs import head_files
+from edge_mil_export.onnx_export.head_task import (
+    Assumption,
+    assumed_options,
+    survival_reading,
+    task_of_head,
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,6 +30,8 @@ class ExportedAggregator:
         graphs: File name -> serialised ONNX model, or the bytes of `aggregator.npz`.
         module: The whole head in torch, features (n, d) -> logits (c,), float32: the reference.
         summary: One line of what was read from the checkpoint.
+        assumed: What the file does not say and nobody named, so that a default was taken.
+        needs_positions: Whether it scores only features that come with coordinates.
     """
 
     spec: AggregatorSpec
@@ -32,6 +39,8 @@ class ExportedAggregator:
     graphs: dict[str, bytes]
     module: nn.Module
     summary: str
+    assumed: tuple[Assumption, ...] = ()
+    needs_positions: bool = False
 
 
 def export_aggregator(
@@ -40,6 +49,7 @@ def export_aggregator(
     arch: str | None = None,
     options: Mapping[str, str] | None = None,
     classes: Sequence[str] | None = None,
+    task: str | None = None,
 ) -> ExportedAggregator:
     """Rebuild a head from its checkpoint and export it.
 
@@ -48,20 +58,29 @@ def export_aggregator(
         arch: Its architecture; None finds it from the keys.
         options: What the file cannot tell, as `--arch-option` gives it.
         classes: Names of the outputs; None names them "0", "1", ...
+        task: What the outputs mean, as `--task` states it; None: what the head's authors or the
+            number of outputs leave no doubt about.
 
     Raises:
         CheckpointError: The file cannot be read.
         ArchitectureError: The architecture is unknown, or the keys do not fit it.
         NotThereYetError: It is one that a later release brings.
-        UsageError: An option is missing or wrong, or the classes are not as many as the outputs.
+        UsageError: An option or the task is missing or wrong, or the classes are not as many as the
+            outputs.
         BundleError: A graph does not agree with the head in torch.
     """
     given = dict(options or {})
     checkpoint = load_checkpoint(path, weights=given.pop("weights", None))
-    name, head, complete = build_head(checkpoint.state, arch, given, file=path.name)
+    reading = survival_reading(task)
+    name, head, complete = build_head(
+        checkpoint.state, arch, given, file=path.name, survival=reading
+    )
+    assumed = assumed_options(head.options, complete, given)
     if checkpoint.weights:
         complete["weights"] = checkpoint.weights
-    task = _task(head, classes, name)
+    stated, of_task = task_of_head(head, name, task, classes)
+    if reading:
+        complete["survival"] = reading
     files, roles = head_files(head)
     spec = AggregatorSpec(
         architecture=name,
@@ -74,20 +93,15 @@ def export_aggregator(
         order=head.order,
         graphs=roles,
     )
-    return ExportedAggregator(spec, task, files, head, _summary(spec, task, head))
-
-
-def _task(head: Head, classes: Sequence[str] | None, name: str) -> TaskSpec:
-    outputs = head.output_names or tuple(str(i) for i in range(head.outputs))
-    if classes is not None and len(classes) != len(outputs):
-        raise UsageError(
-            f"--classes names {len(classes)} and {name} has {len(outputs)} "
-            f"output{'s' if len(outputs) > 1 else ''}; name one for each."
-        )
-    probabilities = "sigmoid" if head.sigmoid or len(outputs) == 1 else "softmax"
-    if head.kind != "classification":
-        probabilities = "none"
-    return TaskSpec(head.kind, tuple(classes or outputs), probabilities)
+    return ExportedAggregator(
+        spec,
+        stated,
+        files,
+        head,
+        _summary(spec, stated, head),
+        (*of_task, *assumed),
+        head.needs_positions,
+    )
 
 
 def _summary(spec: AggregatorSpec, task: TaskSpec, head: Head) -> str:
@@ -97,4 +111,5 @@ def _summary(spec: AggregatorSpec, task: TaskSpec, head: Head) -> str:
     parts += [text for text in [head.describe()] if text]
     parts += [f"{key}={value}" for key, value in spec.options.items()]
     parts.append(f"{len(task.classes)} output{'s' if len(task.classes) > 1 else ''}")
-    return f"{spec.architecture}: {', '.join(parts)} ({task.probabilities})"
+    means = task.kind if task.probabilities == "none" else f"{task.kind}, {task.probabilities}"
+    return f"{spec.architecture}: {', '.join(parts)} ({means})"

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 LEGACY_OPSET = 17
 """Newest of torch's TorchScript exporter."""
+MAX_GRAPH_BYTES = 2**31 - 2**24
+"""Protobuf's limit of one ONNX file, less 16 MiB for what is not weights."""
 MAX_BATCH = 256
 CHECKED_BATCHES = (1, 2, 7, 16)
 TOLERANCE = 1e-4
@@ -63,6 +65,7 @@ def export_extractor(source: ExtractorSource, feature_dim: int) -> ExtractorGrap
         model, is_complete = source.model, source.takes_bytes
     else:
         assert isinstance(source, TorchExtractor)
+        _refuse_too_large(source)
         model, is_complete = _trace(source), False
     if not is_complete:
         model = fuse_preprocessing(model, source.tile_px, source.normalisation)
@@ -136,6 +139,17 @@ def _flattened(model: onnx.ModelProto, source: ExtractorSource) -> onnx.ModelPro
     flatten = helper.make_node("Flatten", ["features_wide"], [OUTPUT], "features_flatten")
     model.graph.node.append(flatten)
     return model
+
+
+def _refuse_too_large(source: TorchExtractor) -> None:
+    """Refuse weights that no ONNX file holds, before the minutes that tracing them takes."""
+    weights = (*source.module.parameters(), *source.module.buffers())
+    size = sum(weight.numel() * weight.element_size() for weight in weights)
+    if size > MAX_GRAPH_BYTES:
+        raise ExtractorError(
+            f"{source.name} has {size / 2**30:.1f} GiB of weights in FP32, and an ONNX file holds "
+            "at most 2 GiB; use a smaller extractor."
+        )
 
 
 def _trace(source: TorchExtractor) -> onnx.ModelProto:

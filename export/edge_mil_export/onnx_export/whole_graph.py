@@ -24,7 +24,13 @@ NO_GRAPH = {
     "transmil": "the grid's side depends on the size of the bag",
     "mhim_transmil": "the grid's side depends on the size of the bag",
     "rrtmil": "the regions depend on the size of the bag",
+    "transmil_millab": "the grid's side depends on the size of the bag",
+    "transmil_torchmil": "the grid's side depends on the size of the bag",
+    "rrt_millab": "the padding before the landmarks depends on the size of the bag",
     "mambamil": "a loop over the instances",
+    "cobra": "a loop over the instances",
+    "gigapath": "the segments depend on the size of the bag, and tiles have coordinates",
+    "stamp_vit_alibi": "tiles have coordinates",
     "otsurv": "iterations in float64 until they settle",
 }
 """Head -> why one ONNX graph of any bag size is the wrong tool for it

@@ -129,3 +129,91 @@ def dusty(glass: Float32Array, rng: np.random.Generator, specks: int = 25) -> Fl
         soft = rng.uniform(0.4, 3.0)
         veil = np.maximum(veil, rng.uniform(0.1, 0.7) * cv2.GaussianBlur(speck, (0, 0), soft))
     return (glass * (1.0 - veil[..., None])).astype(np.float32)
+
+
+def doubled(
+    pixels: UInt8Array,
+    shift_px: float,
+    degrees: float,
+    share: float,
+    deviation: float,
+    rng: np.random.Generator,
+) -> UInt8Array:
+    """Return the field exposed twice, the second time shifted and with this share of the light."""
+    angle = math.radians(degrees)
+    move = np.array([[1, 0, shift_px * math.cos(angle)], [0, 1, shift_px * math.sin(angle)]])
+    light = pixels.astype(np.float32)
+    second = cv2.warpAffine(
+        light, move, light.shape[1::-1], flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT
+    )
+    return noisy(((1 - share) * light + share * second).astype(np.float32), deviation, rng)
+
+
+def vibrated(
+    pixels: UInt8Array,
+    amplitude_px: float,
+    degrees: float,
+    deviation: float,
+    rng: np.random.Generator,
+) -> UInt8Array:
+    """Return the field under a sinusoidal vibration that is much faster than the exposure."""
+    half = math.ceil(amplitude_px) + 2
+    along = amplitude_px * np.sin(np.linspace(0.0, 2 * math.pi, 400, endpoint=False))
+    angle = math.radians(degrees)
+    kernel = np.zeros((2 * half + 1, 2 * half + 1), np.float32)
+    for x, y in zip(half + along * math.cos(angle), half + along * math.sin(angle), strict=True):
+        # Each instant is spread over the four pixels around it.
+        column, row = math.floor(x), math.floor(y)
+        right, down = x - column, y - row
+        kernel[row, column] += (1 - right) * (1 - down)
+        kernel[row, column + 1] += right * (1 - down)
+        kernel[row + 1, column] += (1 - right) * down
+        kernel[row + 1, column + 1] += right * down
+    return noisy(blurred(pixels, kernel / kernel.sum()), deviation, rng)
+
+
+def fluorescent(pixels: UInt8Array) -> UInt8Array:
+    """Return the tissue shining green on black."""
+    shining = np.zeros_like(pixels)
+    shining[..., 1] = np.clip(243 - pixels[..., 1].astype(np.int16), 0, 255)
+    return shining
+
+
+def brown(pixels: UInt8Array) -> UInt8Array:
+    """Return the field with diaminobenzidine (DAB) in place of eosin, as in immunohistochemistry.
+
+    Source: stain vectors of Ruifrok and Johnston, Anal. Quant. Cytol. Histol. 23:291, 2001.
+    """
+    stains = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
+    density = -np.log10((pixels.astype(np.float64) + 1) / 256)
+    amounts = density @ np.linalg.inv(stains)
+    amounts[..., 2] += amounts[..., 1]
+    amounts[..., 1] = 0
+    return np.clip(256 * 10 ** -(amounts @ stains) - 1, 0, 255).astype(np.uint8)
+
+
+def pale(pixels: UInt8Array, share: float = 0.35) -> UInt8Array:
+    """Return the field with this share of its stain, as a faded or thin section."""
+    density = -np.log10((pixels.astype(np.float64) + 1) / 256)
+    return np.clip(256 * 10 ** (-share * density) - 1, 0, 255).astype(np.uint8)
+
+
+def bubbly(pixels: UInt8Array, rng: np.random.Generator, bubbles: int = 6) -> UInt8Array:
+    """Return the field with air bubbles under the coverslip: dark rings around glass."""
+    shown = pixels.copy()
+    height, width = pixels.shape[:2]
+    for _ in range(bubbles):
+        centre = int(rng.integers(0, width)), int(rng.integers(0, height))
+        radius = int(rng.integers(30, max(31, min(height, width) // 5)))
+        cv2.circle(shown, centre, radius, (225, 226, 224), -1, cv2.LINE_AA)
+        cv2.circle(shown, centre, radius, (35, 36, 34), 7, cv2.LINE_AA)
+    return shown
+
+
+def inked(pixels: UInt8Array, colour: tuple[int, int, int]) -> UInt8Array:
+    """Return the field with a broad mark of a pen across it, out of focus."""
+    height, width = pixels.shape[:2]
+    mark = np.zeros((height, width), np.float32)
+    cv2.line(mark, (0, height // 3), (width, height // 2), 1.0, height // 3)
+    cover = 0.85 * cv2.GaussianBlur(mark, (0, 0), 12.0)[..., None]
+    return np.rint(pixels * (1 - cover) + np.array(colour) * cover).astype(np.uint8)

@@ -16,15 +16,22 @@ from pathlib import Path
 import cv2
 import numpy as np
 from degradations import (
+    brown,
+    bubbly,
     clean_glass,
     clipped_by,
     defocused,
+    doubled,
     dusty,
+    fluorescent,
+    inked,
     jpeg,
     moved,
     noisy,
+    pale,
     shaded_glass,
     softened,
+    vibrated,
 )
 from sources import EXTRA, HALVES, MAIN, fields_of, real_shading, spread
 
@@ -37,6 +44,12 @@ LENGTHS = (4, 5, 6, 8, 12, 20, 30, 40)
 GAINS = (1.3, 1.6, 2.0)
 NOISE = (1.0, 6.0)
 """Standard deviation of the sensor's noise, grey levels: drawn evenly between these."""
+
+DOUBLING_NOISE = (0.5, 5.0)
+"""The same for doubled exposures and vibration."""
+
+EVEN_LEVELS = (40, 60, 80, 100, 120, 140, 160, 180, 190, 200, 210)
+"""Levels of fields that show nothing at all."""
 
 CLIPPED_SHARE = 0.1
 """A field whose gain was raised is labelled clipped when this share of its pixels is at 255 in one
@@ -63,7 +76,13 @@ class LabelledImage:
 
 
 def labelled_set(
-    data: Path, *, half: str = "all", fields: int = 12, seed: int = 0, other: bool = False
+    data: Path,
+    *,
+    half: str = "all",
+    fields: int = 12,
+    seed: int = 0,
+    other: bool = False,
+    light: bool = False,
 ) -> Iterator[LabelledImage]:
     """Yield the labelled set.
 
@@ -74,8 +93,9 @@ def labelled_set(
         seed: Chooses noise and angles.
         other: Made otherwise: Gaussian blur, noise that grows with the light, JPEG after it,
             fields made smaller or larger by a fifth.
+        light: Noise, JPEG, doubled exposures, vibration, lamp and light, in place of the others.
     """
-    rng = np.random.default_rng([seed, HALVES.index(half), int(other)])
+    rng = np.random.default_rng([seed, HALVES.index(half), int(other) + 2 * int(light)])
     for source in MAIN + EXTRA:
         paths = fields_of(data, source, half)
         for path in paths:
@@ -83,9 +103,11 @@ def labelled_set(
         for path in spread(paths, fields):
             pixels = read_image(path)
             made = _made_otherwise(pixels, rng) if other else _made(pixels, rng)
+            if light:
+                made = _made_in_light(pixels, rng)
             for kind, picture in made:
                 yield LabelledImage(kind, source, path.name, picture)
-    yield from _without_tissue(data, rng)
+    yield from _even(rng) if light else _without_tissue(data, rng)
 
 
 def _made(pixels: UInt8Array, rng: np.random.Generator) -> Iterator[tuple[str, UInt8Array]]:
@@ -126,6 +148,43 @@ def _made_otherwise(
             yield "moved_jpeg", jpeg(moving, int(rng.integers(85, 97)))
 
 
+def _made_in_light(
+    pixels: UInt8Array, rng: np.random.Generator
+) -> Iterator[tuple[str, UInt8Array]]:
+    for deviation in (2, 4, 6):
+        yield f"good_noise{deviation}", noisy(pixels, deviation, rng)
+    for deviation in (20, 40):
+        yield f"noise{deviation}", noisy(pixels, deviation, rng)
+    for quality in (5, 10):
+        yield f"jpeg{quality:02d}", jpeg(pixels, quality)
+    for shift in (8, 12, 16, 20):
+        angle, share = rng.uniform(0, 180), rng.uniform(0.4, 0.5)
+        made = doubled(pixels, shift, angle, share, rng.uniform(*DOUBLING_NOISE), rng)
+        yield f"doubled{shift:02d}", made
+    for amplitude in (3, 6):
+        angle = rng.uniform(0, 180)
+        made = vibrated(pixels, amplitude, angle, rng.uniform(*DOUBLING_NOISE), rng)
+        yield f"vibrated{amplitude}", made
+    for share in (20, 10, 5):
+        yield f"dark{share:02d}", clipped_by(pixels, share / 100)
+    yield "negative", (255 - pixels).astype(np.uint8)
+    yield "fluorescent", fluorescent(pixels)
+    yield "one_channel", np.repeat(pixels[..., 1:2], 3, axis=2)
+    yield "said_brown", brown(pixels)
+    yield "said_pale", pale(pixels)
+    yield "said_bubbles", bubbly(pixels, rng)
+    yield "said_ink_blue", inked(pixels, (40, 60, 150))
+    yield "said_ink_green", inked(pixels, (30, 130, 70))
+
+
+def _even(rng: np.random.Generator) -> Iterator[LabelledImage]:
+    for level in EVEN_LEVELS:
+        for deviation in (0.0, 1.0, 3.0, 6.0):
+            even = np.full((768, 1024, 3), level, np.float32)
+            name = f"{level} {deviation:g}"
+            yield LabelledImage("even", "glass", name, noisy(even, deviation, rng))
+
+
 def _without_tissue(data: Path, rng: np.random.Generator) -> Iterator[LabelledImage]:
     shading = real_shading(data)
     for number in range(BLANKS):
@@ -149,10 +208,16 @@ def main() -> None:
     parser.add_argument("--fields", type=int, default=12)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--other", action="store_true")
+    parser.add_argument("--light", action="store_true")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     made = labelled_set(
-        given.data, half=given.half, fields=given.fields, seed=given.seed, other=given.other
+        given.data,
+        half=given.half,
+        fields=given.fields,
+        seed=given.seed,
+        other=given.other,
+        light=given.light,
     )
     with (given.out / "labels.csv").open("w", newline="", encoding="utf-8") as table:
         labels = csv.writer(table)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,9 @@ from edge_mil.types import Float32Array, UInt8Array
 MAIN = ("blood_disease_fov", "blood_cells_fov", "bccd", "breakhis_400x", "osteosarcoma_he")
 EXTRA = ("oral_he", "crc_he")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+
+SUPPORT = Path(__file__).resolve().parents[2] / "support"
+"""Folder of the tests' own helpers."""
 
 MIN_PART_SHARE = 0.3
 
@@ -70,4 +74,25 @@ def slide_parts(data: Path, size_px: tuple[int, int], count: int) -> list[tuple[
         full = [part for part in parts if TissueTest().share(part) > MIN_PART_SHARE]
         chosen = np.linspace(0, len(full) - 1, min(count, len(full))).astype(int)
         found += [(name, np.ascontiguousarray(full[k])) for k in chosen]
+    return found
+
+
+def textured_parts(size_px: tuple[int, int], count: int) -> list[tuple[str, UInt8Array]]:
+    """Return parts of the tests' made-up slides, whose glass has straight edges.
+
+    Args:
+        size_px: Rows and columns of a part.
+        count: Parts of each slide, at most.
+    """
+    sys.path.append(str(SUPPORT))
+    from textured_slide import textured_slide
+
+    rows, columns = size_px
+    found = []
+    for seed in (0, 3, 5):
+        pixels = textured_slide(2 * columns, 2 * rows, seed=seed, margin_px=120)
+        corners = [(0, 0), (0, columns), (rows, 0), (rows, columns), (rows // 2, columns // 2)]
+        for y, x in corners[:count]:
+            part = np.ascontiguousarray(pixels[y : y + rows, x : x + columns])
+            found.append(("textured", part))
     return found

@@ -78,7 +78,7 @@ def test_uneven_light_is_taken_out_before_anything_is_judged(model: Model) -> No
 def test_the_background_is_the_calibrated_one(model: Model) -> None:
     dim = Frame(np.full((128, 192, 3), 180, np.uint8), 96.0, 64.0)
     with Session(model, MPP) as session:
-        assert session.add(dim).verdict is Verdict.ACCEPTED
+        assert session.add(dim).verdict is Verdict.WRONG_LIGHT
     given = calibration(shading=None, background=(182.0, 182.0, 182.0))
     with Session(model, calibration=given) as session:
         assert session.add(dim).verdict is Verdict.BLANK

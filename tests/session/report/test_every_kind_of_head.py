@@ -48,7 +48,7 @@ def written(name: str, folder: Path) -> Path:
     [
         ("hopfield", ("Pooled numbers", "No classifier follows the pooling")),
         ("weakstil", ("stil_percent", "score of stil_percent")),
-        ("otsurv", ("Risk", "of the survival curve")),
+        ("otsurv", ("Risk", "of the survival curve", "<th>hazard</th><th>survival</th>")),
     ],
 )
 def test_a_report_says_what_the_head_gives(

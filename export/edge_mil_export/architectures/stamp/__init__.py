@@ -1,0 +1,1 @@
+"""Heads as STAMP trains them; its Lightning files carry `model.` before every key."""
