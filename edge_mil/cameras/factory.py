@@ -50,6 +50,7 @@ def open_camera(
     dwell: int = 0,
     faults: Imperfections | None = None,
     stage_faults: StageFaults | None = None,
+    check_geometry: bool = False,
 ) -> Camera:
     """Open a source of frames.
 
@@ -69,6 +70,7 @@ def open_camera(
         dwell: Extra frames at one place in the middle of the first pass.
         faults: Imperfections of the microscope; slides only.
         stage_faults: What is wrong with its stage, or declared wrongly; slides only.
+        check_geometry: Begin with a few fields that overlap, where those of the path do not.
 
     Raises:
         NotThereYetError: A later release brings this kind of camera.
@@ -83,7 +85,7 @@ def open_camera(
                 f"Streaming from {what} is not there yet: the acquisition release brings it; "
                 "stream a slide file or a folder of images."
             )
-    plan = ScanPlan(path, overlap, passes, frames, fps, seed, dwell)
+    plan = ScanPlan(path, overlap, passes, frames, fps, seed, dwell, check_geometry)
     options = CameraOptions(plan, mpp, insist_mpp, fov, independent, faults, stage_faults)
     opener = next((opener for opens, opener in OPENERS if opens(source)), _open_slide)
     return opener(source, options)

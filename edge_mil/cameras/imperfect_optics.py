@@ -51,9 +51,11 @@ class ImperfectOptics:
         return self._sensor(glass, Shot(0, 0, visit=-1, frame=number))
 
     def _sensor(self, light: UInt8Array | Float32Array, shot: Shot) -> UInt8Array:
-        """Apply the vignette, add noise, round and clip."""
+        """Apply the vignette and the camera, add noise, round and clip."""
         if self._light is not None:
             light = light * self._light
+        if self._faults.camera is not None:
+            light = self._faults.camera.applied(light, self._faults.sensor_chance(shot))
         if self._faults.noise:
             chance = self._faults.sensor_chance(shot)
             noise = chance.standard_normal(light.shape, dtype=np.float32)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edge_mil.cameras.camera_file import CameraFile
 from edge_mil.errors import UsageError
 
 MAX_VIGNETTE = 0.9
@@ -59,6 +60,7 @@ class Imperfections:
         rotation_deg: Angle from the stage's x axis to the camera's, towards y, degrees.
         stage: Whether the stage reports its position.
         seed: Of all random draws.
+        camera: What the camera does to light and colour; None: nothing.
 
     Raises:
         UsageError: A value is impossible; the message names the option.
@@ -71,6 +73,7 @@ class Imperfections:
     rotation_deg: float = 0.0
     stage: bool = True
     seed: int = 0
+    camera: CameraFile | None = None
 
     def __post_init__(self) -> None:
         for option, value, limit, what in (

@@ -21,6 +21,9 @@ HOVER_FRAMES = 30
 HAND_FRAMES = 200
 """Fields of a path by hand without --frames."""
 
+PROVING_OVERLAP = 0.08
+"""Overlap of a path below which its fields say little of the stage: registration needs 0.06."""
+
 MIN_OVERLAP_PX = 4
 """Overlap of rotated fields, whose edges lie between the lattice's pixels, not on them."""
 
@@ -42,6 +45,8 @@ class ScanPlan:
         seed: Of the random path and of the one by hand.
         dwell: Extra frames at one stop in the middle of the first pass, which do not count as
             `frames`.
+        check_geometry: Begin with a few fields that overlap by two thirds, where those of the path
+            overlap too little to prove the stage; they do not count as `frames` either.
 
     Raises:
         UsageError: A value makes no sense; the message names the option.
@@ -54,6 +59,7 @@ class ScanPlan:
     fps: float | None = None
     seed: int = 0
     dwell: int = 0
+    check_geometry: bool = False
 
     def __post_init__(self) -> None:
         if self.path not in PATHS:
@@ -70,6 +76,12 @@ class ScanPlan:
             raise UsageError(f"--fps must be above 0, got {self.fps:g}.")
         if self.dwell < 0:
             raise UsageError(f"--dwell is a number of frames, 0 or more, got {self.dwell}.")
+
+    @property
+    def needs_check(self) -> bool:
+        """Whether fields of the path overlap too little to be registered with each other."""
+        apart = self.path in ("serpentine", "random") and self.overlap < PROVING_OVERLAP
+        return self.check_geometry and apart
 
     @property
     def hand_frames(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Iterator
@@ -31,6 +32,9 @@ DARKEST_GLASS = 215
 JITTER_REACH = 4.0
 """Standard deviations of the stage's error by which a scan reaches beyond the slide, so that no
 error leaves an edge of it out."""
+
+CHECK_STEPS = 3
+"""Steps of the fields that prove the stage, of a field."""
 
 FOCUS_RETAKES = 3
 """Times that a refused field is taken again where the focus is random."""
@@ -149,7 +153,8 @@ class VirtualMicroscope(Camera):
         hover_at = self._darkest(self.corners) if self.plan.path == "hover" else self.corners[0]
         dwell_at = self._darkest(self._middle_third()) if self.plan.dwell else None
         last: Shot | None = None
-        for corner in self.plan.route(self.corners, hover_at, dwell_at):
+        route = self.plan.route(self.corners, hover_at, dwell_at)
+        for corner in itertools.chain(self._overlapping(), route):
             if last is None or (last.x, last.y) != corner:
                 last = self.visit(corner)
             elif self.faults.noise:
@@ -239,6 +244,20 @@ class VirtualMicroscope(Camera):
         else:
             corners = serpentine(width, height, *fov, overlap)
         return [(x - margin, y - margin) for x, y in corners]
+
+    def _overlapping(self) -> list[Corner]:
+        """Return fields around the darkest one that prove the stage, where the path does not.
+
+        They overlap by two thirds, along x and along y, there and back.
+        """
+        if not self.plan.needs_check:
+            return []
+        x, y = self._darkest(self.corners)
+        right, bottom = self._slide.width_px - self.width_px, self._slide.height_px - self.height_px
+        step_x, step_y = self.width_px // CHECK_STEPS, self.height_px // CHECK_STEPS
+        x, y = max(0, min(x, right - step_x)), max(0, min(y, bottom - step_y))
+        across, down = min(x + step_x, right), min(y + step_y, bottom)
+        return [(x, y), (across, y), (across, down), (x, down), (x, y)]
 
     def _middle_third(self) -> list[Corner]:
         third = len(self.corners) // 3

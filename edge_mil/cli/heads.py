@@ -23,6 +23,7 @@ SHORT_VERDICT = {
     "in part": "in part",
     "can cheat": "can cheat",
     "learned nothing": "nothing",
+    "undecided": "undecided",
 }
 HEADINGS = ("name", "class", "ms/field", "bytes/inst.", "audit 1, 2, 3", "paper")
 

@@ -33,7 +33,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "score",
         help="score saved features",
         description="Score a bag of saved features: an .npz file with an array `features` (N, D), "
-        "an .h5 file as TRIDENT and CLAM write it, or a .pt file with one tensor. "
+        "an .h5 file as TRIDENT, CLAM or STAMP write it, or a .pt file with one tensor. "
         + RESEARCH_USE_ONLY,
     )
     add_bundle(parser)

@@ -1,4 +1,7 @@
-"""One reading of one slide: add, submit, remove and close, each durable, in this order of steps."""
+"""One reading of one slide: add, submit, remove, release and close, each durable.
+
+One class, longer than 300 lines: each of them changes memory and the file in the same step.
+"""
 
 from __future__ import annotations
 

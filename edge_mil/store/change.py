@@ -135,13 +135,13 @@ class GeometryRow:
 
     Attributes:
         sequence: Number of the field; 0 for a release.
-        evidence: JSON of what it says.
+        observation: JSON of what it says.
         reference: JSON of where a refused field was said to lie; "" for others.
         image: JPEG of a refused field; b"" for others.
     """
 
     sequence: int
-    evidence: str
+    observation: str
     reference: str = ""
     image: bytes = b""
 

@@ -30,7 +30,7 @@ ROW_NAMES = {
     "thumbnail": "thumbnail of field {number}",
     "key_field": "key frame of field {number}",
     "located": "position of field {number}",
-    "geometry": "evidence {number} about stage and slide",
+    "geometry": "observation {number} of stage and slide",
     "event": "event {number}",
 }
 """Table -> one of its rows in words."""

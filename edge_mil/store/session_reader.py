@@ -213,7 +213,7 @@ class SessionReader:
     def geometry(self) -> list[GeometryRow]:
         """Return what each field says about stage and slide, in the order of arrival; no images."""
         return [
-            GeometryRow(row["sequence"], row["evidence"], row["reference"])
+            GeometryRow(row["sequence"], row["observation"], row["reference"])
             for row in self._all("geometry", order="t.number")
         ]
 
@@ -222,7 +222,7 @@ class SessionReader:
         with self._reading() as connection:
             where, order = "length(t.image) > 0", "t.number DESC LIMIT 1"
             rows = sealed_rows(connection, "geometry", bulk=True, where=where, order=order)
-            columns = ("sequence", "evidence", "reference", "image")
+            columns = ("sequence", "observation", "reference", "image")
             return next((GeometryRow(*(row[c] for c in columns)) for row in rows), None)
 
     def attachment(self, name: str) -> bytes | None:

@@ -70,7 +70,7 @@ TABLES: Mapping[str, Table] = {
         _table("key_field", "sequence x y size factor picture links", bulk="picture"),
         _table("located", "sequence anchor dx dy x y"),
         _table(
-            "geometry", "number sequence evidence reference image", bulk="image", number="number"
+            "geometry", "number sequence observation reference image", bulk="image", number="number"
         ),
         _table("event", "number time kind body", number="number"),
     )

@@ -93,6 +93,14 @@ def test_ties_count_half_in_the_auroc() -> None:
     assert auroc(np.array([1.0, 0.0, 2.0, 3.0]), labels) == 0.5
 
 
+def test_seeds_that_disagree_are_undecided_and_not_learned_nothing() -> None:
+    # Two trainings, one of which cheats by absence: a mean of 0.5 and a spread of 0.71.
+    assert verdict(1.0, 0.5, 0.71) == "undecided"
+    assert verdict(1.0, 0.5, 0.04) == "learned nothing"
+    assert verdict(1.0, 0.1, 0.2) == "can cheat"
+    assert verdict(1.0, 0.95, 0.1) == "respects"
+
+
 def test_a_verdict_needs_a_task_that_was_learned() -> None:
     assert verdict(0.5, 0.1) == "learned nothing"
     assert verdict(1.0, 0.1) == "can cheat"

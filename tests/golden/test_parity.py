@@ -406,10 +406,13 @@ def test_npz_hdf5_and_torch_tensors_score_the_same(
     with h5py.File(tmp_path / "bag.h5", "w") as file:
         file["features"] = features[None]
         file["coords"] = np.zeros((1, len(features), 2), dtype=np.int64)
+    with h5py.File(tmp_path / "stamp.h5", "w") as file:
+        file["feats"] = features
+        file["coords"] = np.zeros((len(features), 2))
     torch.save(torch.from_numpy(features), tmp_path / "bag.pt")
     torch.save({"features": torch.from_numpy(features)}, tmp_path / "dict.pt")
     expected = score(bundle, source)
-    for name in ("bag.h5", "bag.pt", "dict.pt"):
+    for name in ("bag.h5", "stamp.h5", "bag.pt", "dict.pt"):
         assert score(bundle, tmp_path / name) == expected
 
 

@@ -28,6 +28,7 @@ from edge_mil.cameras.image_folder import ImageFolder, read_image
 from edge_mil.cameras.scan_plan import ScanPlan
 from edge_mil.cli.arguments import Subparsers, add_json, add_state, image_names, state_folder
 from edge_mil.cli.calibrate.histogram import histogram_lines
+from edge_mil.cli.calibrate.stage import add_stage_verb
 from edge_mil.cli.console import print_table, print_text
 from edge_mil.errors import UsageError
 from edge_mil.imaging import TissueTest
@@ -67,7 +68,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "white-balance, pixel-size, gates, stain. A part that is measured again removes the later "
         "parts that depend on it.",
     )
-    verbs = parser.add_subparsers(dest="verb", metavar="|".join([*VERBS, "list", "show"]))
+    verbs = parser.add_subparsers(dest="verb", metavar="|".join([*VERBS, "stage", "list", "show"]))
     verbs.required = True
     for part, line in VERBS.items():
         verb = verbs.add_parser(part, help=HELP[part], description=line)
@@ -101,6 +102,14 @@ def add_parser(subparsers: Subparsers) -> None:
             )
         _add_common(verb)
         verb.set_defaults(run=run_measure, part=part)
+    staging = verbs.add_parser(
+        "stage",
+        help="take over what a session's fields say of its stage",
+        description="Take over the pixel size and the rotation that the overlapping fields of a "
+        "session show, where they are a little off what was declared. The next session runs under "
+        "that calibration.",
+    )
+    add_stage_verb(staging)
     listing = verbs.add_parser(
         "list",
         help="list the calibrations of this device",

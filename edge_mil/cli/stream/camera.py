@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_mil.client import Client, ModelInfo
@@ -36,6 +37,13 @@ def add_faults(parser: argparse.ArgumentParser) -> None:
         ("--rotation", "DEGREES", "rotation of the camera against the stage"),
     ):
         group.add_argument(option, type=float, default=0.0, metavar=metavar, help=meaning)
+    group.add_argument(
+        "--camera",
+        type=Path,
+        metavar="FILE",
+        help="JSON of what the camera does to light and colour: lamp, lamp_colour, gradient, "
+        "colour_matrix, gamma, blur_px, sharpening, noise, jpeg, negative and more",
+    )
     group.add_argument(
         "--no-stage",
         action="store_true",
@@ -75,6 +83,7 @@ def open_source(arguments: argparse.Namespace) -> Camera:
         dwell=arguments.dwell,
         faults=_faults(arguments),
         stage_faults=parse_stage_faults(arguments.fault),
+        check_geometry=arguments.check_geometry and not arguments.session,
     )
 
 
@@ -151,7 +160,7 @@ def _faults(arguments: argparse.Namespace) -> Imperfections | None:
     Raises:
         UsageError: A number is out of range.
     """
-    from edge_mil.cameras import Imperfections
+    from edge_mil.cameras import CameraFile, Imperfections
 
     faults = Imperfections(
         jitter_um=arguments.jitter,
@@ -161,5 +170,6 @@ def _faults(arguments: argparse.Namespace) -> Imperfections | None:
         rotation_deg=arguments.rotation,
         stage=not arguments.no_stage,
         seed=arguments.seed,
+        camera=CameraFile.read(arguments.camera) if arguments.camera else None,
     )
     return None if faults == Imperfections(seed=arguments.seed) else faults

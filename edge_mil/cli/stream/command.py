@@ -98,6 +98,13 @@ def add_parser(subparsers: Subparsers) -> None:
         help="also take pixels that are more than 1.5 times the model's",
     )
     add(
+        "--check-geometry",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="begin with a few fields that overlap, where those of the path do not, so that the "
+        "service can compare the stage with the images; slides only (default: yes)",
+    )
+    add(
         "--insist-light",
         action="store_true",
         help="count fields whose light contradicts the background; the score still says so",

@@ -57,7 +57,7 @@ class GateSettings:
     max_clipped_share: float = 0.08
     max_black_share: float = 0.5
     min_focus: float = -1.0
-    min_stillness: float = -1.0
+    min_stillness: float = -2.0
     moving_px: float = 4.0
     doubt: float = 1.0
     min_contrast: float = 4.0

@@ -97,10 +97,10 @@ class ImageQuality:
         )
         if not saturation.passed:
             verdict = Verdict.SATURATED
-        elif inverted:
-            verdict = Verdict.WRONG_LIGHT
         elif share < self.tissue.min_share:
             verdict = Verdict.BLANK
+        elif inverted:
+            verdict = Verdict.WRONG_LIGHT
         elif not blocks.passed or gated.verdict is Verdict.NOISY:
             verdict = Verdict.NOISY
         elif gated.empty:

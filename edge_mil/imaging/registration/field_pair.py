@@ -11,15 +11,21 @@ from edge_mil.imaging.registration.pairwise import (
     overlap_texture,
     register_near,
     register_pair,
+    score_shift,
 )
 from edge_mil.imaging.registration.pose_graph import Position
 from edge_mil.imaging.registration.pyramid import RegistrationPyramid
 
 DIFFERS_RESPONSE = 0.45
 DIFFERS_TEXTURE = 0.1
-"""Two fields do not show one place where the best response within the stage's error is below this
-and a tenth of their overlap has texture in one of them or in both. How often either is wrong:
-`docs/design/imaging.md`, "Geometry"."""
+DIFFERS_OVERLAP = 0.06
+"""Two fields do not show one place where the best response within the stage's error is below the
+first, a tenth of their overlap has texture in one of them or in both, and they overlap by the last.
+How often that is wrong: `docs/design/imaging.md`, "Geometry"."""
+
+
+SEARCH_RESPONSE = 0.6
+"""Response of a registration that may contradict the stage."""
 
 
 class PairOutcome(enum.Enum):
@@ -76,12 +82,18 @@ def compare_at(
         return FieldPair(key.sequence, PairOutcome.AGREES, (dx, dy), overlap)
     found = register_near(fixed, pyramid, dx, dy)
     if found is None or not found.reliable:
-        if overlap_texture(fixed, pyramid, dx, dy) < DIFFERS_TEXTURE:
+        declared = score_shift(fixed, pyramid, dx, dy)
+        if declared is None or overlap < DIFFERS_OVERLAP:
+            return None
+        textured = overlap_texture(fixed, pyramid, dx, dy) >= DIFFERS_TEXTURE
+        if not textured or declared.response >= DIFFERS_RESPONSE:
             return None
         found = register_pair(fixed, pyramid, (dx, dy), reach_px)
-    if found is not None and found.reliable:
+    if found is None:
+        return None  # the overlap is too narrow to be searched
+    if found.reliable:
         return FieldPair(key.sequence, PairOutcome.AGREES, (found.dx, found.dy), found.overlap)
-    if found is None or found.response < DIFFERS_RESPONSE:
+    if found.response < DIFFERS_RESPONSE:
         return FieldPair(key.sequence, PairOutcome.DIFFERS, None, overlap)
     return None
 
@@ -91,6 +103,6 @@ def search_anywhere(
 ) -> FieldPair | None:
     """Register a field with an earlier one wherever they fit; None where they do not."""
     found = register_pair(fixed, pyramid)
-    if found is None or not found.reliable:
+    if found is None or not found.reliable or found.response < SEARCH_RESPONSE:
         return None
     return FieldPair(key.sequence, PairOutcome.DISPLACED, (found.dx, found.dy), found.overlap)

@@ -1,4 +1,7 @@
-"""Compare the stage's positions with the images before they are used, and refine them."""
+"""Compare the stage's positions with the images before they are used, and refine them.
+
+One class, longer than 300 lines: its steps share the key frames and the field before.
+"""
 
 from __future__ import annotations
 

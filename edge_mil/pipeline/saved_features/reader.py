@@ -26,7 +26,9 @@ POSITIONS = ("positions", "coords")
 """Ours; TRIDENT's and CLAM's."""
 ZIP_FAULTS = (zipfile.BadZipFile, OSError, EOFError, RuntimeError, zlib.error)
 """What zipfile raises; RuntimeError for what is encrypted, or packed in a form it does not read."""
-WANTED = ("features", *POSITIONS, "group")
+FEATURES = ("features", "feats")
+"""Ours, TRIDENT's and CLAM's; STAMP's."""
+WANTED = (*FEATURES, *POSITIONS, "group")
 
 AnyArray: TypeAlias = npt.NDArray[Any]
 
@@ -49,7 +51,7 @@ class FeaturesFile:
 
 
 def read_features(path: str | Path) -> FeaturesFile:
-    """Read `.npz`, `.h5` as TRIDENT and CLAM write it, or a `.pt` tensor, told by the content.
+    """Read `.npz`, `.h5` as TRIDENT, CLAM and STAMP write it, or a `.pt` tensor, by the content.
 
     Half and double precision become float32; a leading axis of 1 is dropped.
 
@@ -59,7 +61,7 @@ def read_features(path: str | Path) -> FeaturesFile:
     """
     path = Path(path)
     arrays, encoder = _arrays(path)
-    stored = arrays.get("features")
+    stored = next((arrays[name] for name in FEATURES if name in arrays), None)
     if stored is None:
         held = ", ".join(printable(name, SHOWN_CHARS) for name in sorted(arrays)[:5]) or "no array"
         raise InvalidFeaturesError(

@@ -1,4 +1,7 @@
-"""The steps that one field goes through, from its frame to the state of its instances."""
+"""The steps that one field goes through, from its frame to the state of its instances.
+
+One class with a method for each step, longer than 300 lines.
+"""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge_mil.imaging.registration.stage_comparison import MAX_STAGE_ERROR_UM
-from edge_mil.session.geometry.stage_fit import MIN_TRAVEL_UM, Move, StageFit
+from edge_mil.session.geometry.stage_fit import Move, StageFit
 from edge_mil.types import Float64Array
 
 MAX_SCALE, MAX_ROTATION_DEG, MAX_BACKLASH_UM = 0.03, 1.0, 10.0
@@ -19,6 +19,13 @@ the first two are 9 and 5 um, which registration takes out."""
 
 SIMILAR_SHARE = 0.1
 """Share of a displacement by which two may differ that are the same but for flipped axes."""
+
+UNEXPLAINED_SHARE = 0.1
+"""Share of the squared errors that a cause may leave: with moves along x alone, a flip of y leaves
+the same as no flip at all, and is no cause."""
+
+SIMILARITY_SHARE = 0.03
+"""Share of a displacement that one scale and rotation may leave: registration is right to 1 px."""
 
 UNITS = (
     (1e-3, "millimetres"),
@@ -30,6 +37,9 @@ UNITS = (
     (1 / 25_400, "inches"),
 )
 """um of the stage per um of the image where the positions are in this unit."""
+
+LARGEST_RATIO = 20.0
+"""Ratio of two pixel sizes of one microscope, 4x to 63x and binning: beyond it is another unit."""
 
 UNIT_SHARE = 0.1
 """Share by which a scale may differ from a unit's: the pixel size may be a little wrong too."""
@@ -78,6 +88,12 @@ def cause_of(moves: Sequence[Move], mpp: float) -> Cause | None:
                 "units",
                 f"{both}: the positions look like {words}. Send them in micrometres.",
             )
+    if max(scale, 1 / scale) > LARGEST_RATIO:
+        return Cause(
+            "units",
+            f"{both}: the positions are {scale:.3g} times what the images show, so they are in "
+            "another unit. Send them in micrometres.",
+        )
     if mirrored:
         return Cause(
             "mirrored",
@@ -136,11 +152,12 @@ def small_cause_of(fit: StageFit, mpp: float) -> Cause | None:
     return None
 
 
-def late_cause(moves: Sequence[Move]) -> Cause | None:
+def late_cause(moves: Sequence[Move], followed_at_least: int = 1) -> Cause | None:
     """Say whether positions are late by a field: each step is what the images showed before.
 
     Args:
         moves: Of each field against the one before it, in order, without gaps.
+        followed_at_least: Steps that must be what the images showed before.
     """
     followed = wrong = 0
     worst: Move | None = None
@@ -157,7 +174,7 @@ def late_cause(moves: Sequence[Move]) -> Cause | None:
     if first is not None and worst is None and not _near(first.stage_um, first.image_um):
         worst = first
     started = first is not None and not _near(first.stage_um, first.image_um)
-    if worst is None or followed < 1 or wrong + started < 2:
+    if worst is None or followed < followed_at_least or wrong + started < 2:
         return None
     return Cause(
         "late",
@@ -215,15 +232,14 @@ def _both(move: Move) -> str:
     )
 
 
-def _tolerance(move: Move) -> float:
-    return max(MAX_STAGE_ERROR_UM, SIMILAR_SHARE * math.hypot(*move.stage_um))
-
-
 def _explains(matrix: Float64Array, moves: Sequence[Move]) -> bool:
-    return all(
-        float(np.abs(matrix @ move.image_um - move.stage_um).max()) <= _tolerance(move)
-        for move in moves
-    )
+    """Say whether a matrix fits every move, and far better than the stage's own axes do."""
+    image = np.array([move.image_um for move in moves], np.float64)
+    stage = np.array([move.stage_um for move in moves], np.float64)
+    left, own = np.abs(image @ matrix.T - stage), np.abs(image - stage)
+    allowed = np.maximum(MAX_STAGE_ERROR_UM, SIMILAR_SHARE * np.hypot(*stage.T))
+    fits = bool((left.max(axis=1) <= allowed).all())
+    return fits and float((left**2).sum()) <= UNEXPLAINED_SHARE * float((own**2).sum())
 
 
 def _near(a: tuple[float, float], b: tuple[float, float]) -> bool:
@@ -238,13 +254,14 @@ def _similarity(moves: Sequence[Move]) -> tuple[float, float, bool] | None:
     """
     image = np.array([complex(*move.image_um) for move in moves])
     stage = np.array([complex(*move.stage_um) for move in moves])
-    if float(np.abs(image).max()) < MIN_TRAVEL_UM:
+    if float(np.abs(image).max()) < MAX_STAGE_ERROR_UM:
         return None
     for mirrored, given in ((False, image), (True, image.conj())):
         z = complex(np.vdot(given, stage) / np.vdot(given, given).real)
         left = np.abs(stage - z * given)
         # Errors count against the images' displacement, in the stage's unit.
-        allowed = np.maximum(MAX_STAGE_ERROR_UM, SIMILAR_SHARE * np.abs(image)) * max(abs(z), 1e-9)
+        reach = np.maximum(MAX_STAGE_ERROR_UM, SIMILARITY_SHARE * np.abs(image))
+        allowed = reach * max(abs(z), 1e-9)
         if abs(z) > 0 and bool((left <= allowed).all()):
             return abs(z), math.degrees(math.atan2(z.imag, z.real)), mirrored
     return None

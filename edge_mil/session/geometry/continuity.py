@@ -12,9 +12,6 @@ from edge_mil.session.geometry.stage_fit import Move
 MIN_DIFFERING = 3
 """Fields that must differ from what was seen before, without one that agrees."""
 
-MIN_AGREEING = 2
-"""Fields that must have agreed before: else it is the stage that is wrong."""
-
 
 @dataclass(frozen=True, slots=True)
 class Continuity:
@@ -45,11 +42,6 @@ class Continuity:
         if any(earlier < before for earlier in differs):
             return Continuity(before, self.differing + 1, self.agreeing)
         return self
-
-    @property
-    def broken(self) -> bool:
-        """Whether something else lies on the stage since `boundary`."""
-        return self.differing >= MIN_DIFFERING and self.agreeing >= MIN_AGREEING
 
 
 def other_slide(fields: int, first: int) -> Cause:

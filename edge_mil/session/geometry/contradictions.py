@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edge_mil.session.geometry.causes import Cause, cause_of, late_cause, unexplained
+from edge_mil.session.geometry.causes import (
+    Cause,
+    cause_of,
+    late_cause,
+    small_cause_of,
+    unexplained,
+)
 from edge_mil.session.geometry.continuity import moved_slide, other_objective
-from edge_mil.session.geometry.evidence import Evidence
-from edge_mil.session.geometry.stage_fit import Move
+from edge_mil.session.geometry.observation import Observation
+from edge_mil.session.geometry.stage_fit import Move, fit_stage
 
 MIN_WRONG = 2
 """Fields that must contradict the stage alike: a single registration can be wrong."""
@@ -22,12 +28,12 @@ SAME_RATIO_FIELDS = 2
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """The evidence of one field, with what is derived of the fields that it was set against.
+    """The observation of one field, with what is derived of the fields that it was set against.
 
     Attributes:
         index: Number of the field in the order of arrival, from 0.
         before: Sequence of the field that arrived before it; 0 for the first.
-        evidence: As it is stored.
+        observation: As it is stored.
         moves: Pairs that the stage does not contradict.
         wrong: Pairs that it contradicts.
         agrees: Indices of the earlier fields of `moves`.
@@ -36,7 +42,7 @@ class Entry:
 
     index: int
     before: int
-    evidence: Evidence
+    observation: Observation
     moves: tuple[Move, ...]
     wrong: tuple[Move, ...]
     agrees: tuple[int, ...]
@@ -46,11 +52,11 @@ class Entry:
 def objective_cause(recent: Sequence[Entry]) -> tuple[Cause, int] | None:
     """Name another objective, where the newest fields fit at the same other magnification."""
     newest = recent[-SAME_RATIO_FIELDS:]
-    ratios = {entry.evidence.scale_ratio for entry in newest}
+    ratios = {entry.observation.scale_ratio for entry in newest}
     if len(newest) < SAME_RATIO_FIELDS or len(ratios) > 1 or 1.0 in ratios:
         return None
     first = newest[0]
-    return other_objective(ratios.pop(), first.evidence.sequence), first.index
+    return other_objective(ratios.pop(), first.observation.sequence), first.index
 
 
 def explained_cause(recent: Sequence[Entry], mpp: float) -> Cause | None:
@@ -61,10 +67,12 @@ def explained_cause(recent: Sequence[Entry], mpp: float) -> Cause | None:
     since = [entry for entry in recent if entry.index >= entries[0].index]
     wrong = [move for entry in entries for move in entry.wrong]
     right = [move for entry in since for move in entry.moves]
-    cause = cause_of([*wrong, *right], mpp)
+    before = [m for e in recent if e.index < entries[0].index for m in e.moves]
+    steps = [m for e in since for m in (*e.wrong, *e.moves) if m.earlier == e.before]
+    cause = late_cause(steps, MIN_WRONG) or cause_of([*wrong, *right], mpp) or late_cause(steps)
     if cause is None:
-        steps = [m for e in since for m in (*e.wrong, *e.moves) if m.earlier == e.before]
-        cause = late_cause(steps)
+        found = small_cause_of(fit_stage([*wrong, *right, *before]), mpp)
+        cause = found if found is not None and found.name == "backlash" else None
     if cause is None and len(entries) >= MIN_UNEXPLAINED:
         # One registration may be wrong.
         for left_out in wrong:
@@ -89,7 +97,7 @@ def pushed_cause(recent: Sequence[Entry]) -> tuple[Cause, int] | None:
     if len(entries) < MIN_UNEXPLAINED:
         return None
     # Only against fields of before: those since then are displaced alike.
-    since = {entry.evidence.sequence for entry in entries}
+    since = {entry.observation.sequence for entry in entries}
     moves = [move for entry in entries for move in entry.wrong if move.earlier not in since]
     if len({move.later for move in moves}) < MIN_UNEXPLAINED:
         return None

@@ -1,16 +1,24 @@
-"""The evidence of a session in the order of arrival, and the state of both checks after it."""
+"""The observations of a session in the order of arrival, and the state of both checks after it."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from edge_mil.imaging.registration import PairOutcome
 from edge_mil.imaging.registration.stage_check import DIFFERING_OVERLAP
 from edge_mil.imaging.registration.stage_comparison import MAX_STAGE_ERROR_UM
-from edge_mil.session.geometry.causes import NOTHING_FITS, Cause, small_cause_of
-from edge_mil.session.geometry.continuity import Continuity, other_slide
+from edge_mil.session.geometry.causes import NOTHING_FITS, Cause, cause_of, small_cause_of
+from edge_mil.session.geometry.checks import (
+    MIN_PROOF,
+    NO_REVISIT,
+    slide_check,
+    stage_check,
+    with_numbers,
+)
+from edge_mil.session.geometry.continuity import MIN_DIFFERING, Continuity, other_slide
 from edge_mil.session.geometry.contradictions import (
     MIN_UNEXPLAINED,
     Entry,
@@ -19,8 +27,9 @@ from edge_mil.session.geometry.contradictions import (
     pushed_cause,
     unexplained_cause,
 )
-from edge_mil.session.geometry.evidence import Evidence, Vector
-from edge_mil.session.geometry.stage_fit import Estimate, Move, StageFit, fit_stage
+from edge_mil.session.geometry.observation import Observation, Vector
+from edge_mil.session.geometry.search_credit import MAX_CREDIT, credit_after
+from edge_mil.session.geometry.stage_fit import Move, StageFit, fit_stage
 from edge_mil.types import CheckState, SessionCheck
 
 MAX_MOVES = 48
@@ -29,18 +38,10 @@ MAX_MOVES = 48
 RECENT = 12
 """Newest fields among which a contradiction must gather, so that a slip of a stage is forgotten."""
 
-MIN_PROOF = 2
-"""Fields that must agree along each axis before the stage counts as proven."""
-
-MAX_CREDIT, AGREEING_CREDIT, FIELDS_PER_CREDIT = 16, 2, 8
-"""Searches over all shifts (12 ms each) that a session may take: MAX_CREDIT at the beginning, more
-for each field that agrees and for every so many fields, so that a session whose fields never
-overlap pays for them once."""
-
 LEAST_STEP_UM = 1.0
 """Way of the stage from which it has a direction."""
 
-MIN_DIFFERING_UNPROVEN = 5
+MIN_DIFFERING_UNPROVEN = 4
 """Fields that must differ before the slide is doubted, where an axis of the stage is unproven."""
 
 RELEASE_SAME, RELEASE_INSIST = "same-slide", "insist"
@@ -48,7 +49,7 @@ RELEASE_SAME, RELEASE_INSIST = "same-slide", "insist"
 
 @dataclass(frozen=True, slots=True)
 class _State:
-    """What is known after some evidence; bounded, so that it is cheap to replace."""
+    """What is known after some fields; bounded, so that it is cheap to replace."""
 
     fields: int = 0
     recent: tuple[Entry, ...] = ()
@@ -65,30 +66,28 @@ class _State:
 
 
 class GeometryLog:
-    """Folds evidence; `after` says what would follow from a field, `add` keeps it."""
+    """Folds observations; `after` says what would follow from a field, `add` keeps it.
+
+    Attributes:
+        geometry: Whether pixel size, axes and units are those that were declared.
+        slide: Whether the slide is still the one of the beginning.
+    """
 
     def __init__(self, mpp: float, *, insist: bool = False) -> None:
-        """Begin with no evidence.
-
-        Args:
-            mpp: The declared pixel size, um/px.
-            insist: Never hold the session; the states still say what contradicts.
-        """
+        """Begin with no field; `insist`: never hold the session, whatever contradicts."""
         self._mpp = mpp
         self._at: dict[int, tuple[int, Vector, Vector]] = {}
         self._last: tuple[Vector, Vector] | None = None
         self._newest = 0
         self._state = _State(insisted=insist)
-        self._state = dataclasses.replace(self._state, geometry=self._proof(self._state))
+        self._state = dataclasses.replace(self._state, geometry=stage_check(self._state.axes))
 
     @property
     def geometry(self) -> SessionCheck:
-        """Whether pixel size, axes and units are those that were declared."""
         return self._state.geometry
 
     @property
     def slide(self) -> SessionCheck:
-        """Whether the slide is still the one of the beginning."""
         return self._state.slide
 
     @property
@@ -114,61 +113,56 @@ class GeometryLog:
         index = self._at[sequence][0]
         return self._state.suspects_from <= index < self._at[min(since)][0]
 
-    def moves_of(self, evidence: Evidence) -> tuple[Move, ...]:
+    def moves_of(self, observation: Observation) -> tuple[Move, ...]:
         """Return the registered pairs of a field, as moves by the stage and by the images."""
-        entry = self._entry(evidence)
+        entry = self._entry(observation)
         return (*entry.wrong, *entry.moves)
 
     def fit(self) -> StageFit:
         """Return what the moves that the stage does not contradict say of it."""
         return fit_stage(self._state.moves)
 
-    def after(self, evidence: Evidence) -> tuple[SessionCheck, SessionCheck]:
+    def fit_everything(self) -> StageFit:
+        """Return what all newest moves say, those too that contradict the stage."""
+        wrong = tuple(move for entry in self._state.recent for move in entry.wrong)
+        return fit_stage((*self._state.moves, *wrong))
+
+    def after(self, observation: Observation) -> tuple[SessionCheck, SessionCheck]:
         """Return the checks of geometry and of the slide as one more field would leave them."""
-        state = self._step(self._entry(evidence))
+        state = self._step(self._entry(observation))
         return state.geometry, state.slide
 
-    def add(self, evidence: Evidence) -> None:
-        """Keep the evidence of one field, or of a release."""
-        if evidence.release:
-            self._state = self._released(evidence.release)
+    def add(self, observation: Observation) -> None:
+        """Keep the observation of one field, or of a release."""
+        if observation.release:
+            self._state = self._released(observation.release)
             return
-        entry = self._entry(evidence)
+        entry = self._entry(observation)
         self._state = self._step(entry)
-        direction = self._direction(evidence.at_um)
-        self._at[evidence.sequence] = (entry.index, evidence.at_um, direction)
-        self._last = evidence.at_um, direction
-        self._newest = evidence.sequence
+        direction = self._direction(observation.at_um)
+        self._at[observation.sequence] = (entry.index, observation.at_um, direction)
+        self._last = observation.at_um, direction
+        self._newest = observation.sequence
 
     def restore(self, rows: Iterable[str]) -> None:
-        """Fold stored evidence, in the order in which it was added.
-
-        Raises:
-            StoreError: A row cannot be read.
-        """
+        """Fold stored observations in their order; StoreError where one cannot be read."""
         for row in rows:
-            self.add(Evidence.from_json(row))
+            self.add(Observation.from_json(row))
 
     def _direction(self, at: Vector) -> Vector:
         """Return in which direction the stage arrives on each axis: -1, 0 or 1."""
         if self._last is None:
             return 0.0, 0.0
-        before, last = self._last
-        found = [
-            last[axis]
-            if abs(at[axis] - before[axis]) < LEAST_STEP_UM
-            else (1.0 if at[axis] > before[axis] else -1.0)
-            for axis in (0, 1)
-        ]
-        return found[0], found[1]
+        (x, y), last = self._last
+        return _sign(at[0] - x) or last[0], _sign(at[1] - y) or last[1]
 
-    def _entry(self, evidence: Evidence) -> Entry:
+    def _entry(self, observation: Observation) -> Entry:
         moves: list[Move] = []
         wrong: list[Move] = []
         agrees: list[int] = []
         differs: list[int] = []
-        direction = self._direction(evidence.at_um)
-        for pair in evidence.pairs:
+        direction = self._direction(observation.at_um)
+        for pair in observation.pairs:
             if pair.earlier not in self._at:
                 continue
             index, at, before = self._at[pair.earlier]
@@ -176,11 +170,15 @@ class GeometryLog:
                 differs.append(index)
             if pair.image_um is None:
                 continue
-            (x, y), (u, v) = evidence.at_um, at
+            (x, y), (u, v) = observation.at_um, at
             # Without a direction before, there was no change of it.
             turn = [(d - b) / 2 if b else 0.0 for d, b in zip(direction, before, strict=True)]
             move = Move(
-                pair.earlier, evidence.sequence, (x - u, y - v), pair.image_um, (turn[0], turn[1])
+                pair.earlier,
+                observation.sequence,
+                (x - u, y - v),
+                pair.image_um,
+                (turn[0], turn[1]),
             )
             if move.error_um > MAX_STAGE_ERROR_UM:
                 wrong.append(move)
@@ -190,7 +188,7 @@ class GeometryLog:
         return Entry(
             self._state.fields,
             self._newest,
-            evidence,
+            observation,
             tuple(moves),
             tuple(wrong),
             tuple(agrees),
@@ -199,18 +197,16 @@ class GeometryLog:
 
     def _step(self, entry: Entry) -> _State:
         """Return the state after one more field."""
-        state, evidence = self._state, entry.evidence
-        says = bool(entry.moves or entry.wrong or entry.differs or evidence.scale_ratio != 1.0)
+        state, observation = self._state, entry.observation
+        says = bool(entry.moves or entry.wrong or entry.differs or observation.scale_ratio != 1.0)
         agrees = bool(entry.agrees)
         axes = tuple(
             count + any(abs(move.image_um[axis]) > MAX_STAGE_ERROR_UM for move in entry.moves)
             for axis, count in enumerate(state.axes)
         )
-        overlaps = [p.overlap for p in evidence.pairs if p.outcome is PairOutcome.DIFFERS]
+        overlaps = [p.overlap for p in observation.pairs if p.outcome is PairOutcome.DIFFERS]
         alone = not agrees and bool(overlaps) and max(overlaps) >= DIFFERING_OVERLAP
         fields = state.fields + 1
-        credit = state.credit - evidence.searches + AGREEING_CREDIT * agrees
-        credit += fields % FIELDS_PER_CREDIT == 0
         state = dataclasses.replace(
             state,
             fields=fields,
@@ -219,12 +215,12 @@ class GeometryLog:
             agreeing=state.agreeing + agrees,
             axes=(axes[0], axes[1]),
             differing=state.differing + alone,
-            credit=max(0, min(MAX_CREDIT, credit)),
+            credit=credit_after(state.credit, fields, observation.searches, agrees=agrees),
             continuity=state.continuity.after(entry.index, entry.agrees, entry.differs),
         )
         if not says:
             return state
-        return self._checked(state, evidence.sequence)
+        return self._checked(state, observation.sequence)
 
     def _checked(self, state: _State, sequence: int) -> _State:
         """Return the state with what follows for the stage and for the slide."""
@@ -244,24 +240,27 @@ class GeometryLog:
             wrong = unexplained_cause(state.recent)
         if found is None and wrong is None:
             if state.differing >= MIN_UNEXPLAINED and not state.agreeing:
-                wrong = Cause("positions", NOTHING_FITS)
+                moves = [move for entry in state.recent for move in entry.wrong]
+                named = cause_of(moves, self._mpp) if moves else None
+                wrong = named or Cause("positions", NOTHING_FITS)
             else:
                 wrong = small_cause_of(fit, self._mpp)
-        geometry, slide = self._proof(state), _same_slide(state)
+        geometry, slide = stage_check(state.axes), slide_check(state.agreeing, state.continuity)
         if found is not None:
             cause, first = found
             slide = self._contradicted(cause, sequence, state)
             state = dataclasses.replace(state, suspects_from=first)
         elif wrong is not None:
             geometry = self._contradicted(wrong, sequence, state)
-        return dataclasses.replace(state, geometry=_with_numbers(geometry, fit), slide=slide)
+        return dataclasses.replace(state, geometry=with_numbers(geometry, fit), slide=slide)
 
     def _exchanged_cause(self, state: _State, *, settled: bool) -> tuple[Cause, int] | None:
         """Name another slide; with the index of the first field that shows it."""
         first = state.continuity.boundary
         # An axis that is not proven may be flipped, and then nothing fits along it either.
-        doubtful = not settled and state.continuity.differing < MIN_DIFFERING_UNPROVEN
-        if first is None or not state.continuity.broken or doubtful:
+        enough = MIN_DIFFERING if settled else MIN_DIFFERING_UNPROVEN
+        known = settled or state.agreeing >= 1
+        if first is None or not known or state.continuity.differing < enough:
             return None
         sequence = next((s for s, (i, _, _) in self._at.items() if i == first), 0)
         return other_slide(state.continuity.differing, sequence), first
@@ -274,23 +273,6 @@ class GeometryLog:
             held=not state.insisted,
             since=sequence,
             pairs=len(state.moves),
-        )
-
-    def _proof(self, state: _State) -> SessionCheck:
-        """Return the check of a stage that nothing contradicts."""
-        missing = [name for name, count in zip("xy", state.axes, strict=True) if count < MIN_PROOF]
-        if not missing:
-            return SessionCheck(
-                CheckState.AGREES, "Overlapping fields fit where the stage says, along x and y."
-            )
-        if len(missing) == 1:
-            words = f"Fields overlap along {'y' if missing == ['x'] else 'x'} only so far"
-        else:
-            words = "No two fields overlap so far"
-        return SessionCheck(
-            CheckState.UNPROVEN,
-            f"{words}, so pixel size and axes of the stage are unproven: let a few fields overlap "
-            "by a third, along x and along y.",
         )
 
     def _released(self, how: str) -> _State:
@@ -312,31 +294,6 @@ class GeometryLog:
         )
 
 
-NO_REVISIT = "No place was seen twice so far, so nothing shows that the slide is still the same."
-
-
-def _same_slide(state: _State) -> SessionCheck:
-    """Return the check of a slide that nothing contradicts."""
-    agrees = state.agreeing >= MIN_PROOF and state.continuity.boundary is None
-    return SessionCheck(
-        CheckState.AGREES if agrees else CheckState.UNPROVEN,
-        "Places that were seen again look alike." if agrees else NO_REVISIT,
-        pairs=state.agreeing,
-    )
-
-
-def _with_numbers(check: SessionCheck, fit: StageFit) -> SessionCheck:
-    """Return a check with the numbers of the fit."""
-    found = [b for b in fit.backlash_um if b is not None]
-    largest = max(found, key=lambda one: abs(one.value), default=None)
-    return dataclasses.replace(
-        check,
-        pairs=fit.moves,
-        scale=_numbers(fit.scale),
-        rotation_deg=_numbers(fit.rotation_deg),
-        backlash_um=_numbers(largest),
-    )
-
-
-def _numbers(estimate: Estimate | None) -> tuple[float, float] | None:
-    return None if estimate is None else (estimate.value, estimate.error)
+def _sign(step_um: float) -> float:
+    """Return the direction of a step, 0 for one that is too small to have one."""
+    return 0.0 if abs(step_um) < LEAST_STEP_UM else math.copysign(1.0, step_um)

@@ -8,26 +8,31 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge_mil.session.geometry.evidence import Vector
+from edge_mil.session.geometry.observation import Vector
 from edge_mil.types import Float64Array
 
-MIN_TRAVEL_UM = 15.0
-"""Root mean square of the moves along an axis from which the axis is known: the error that a stage
-is allowed (`stage_check.MAX_STAGE_ERROR_UM`)."""
+MIN_TRAVEL_UM = 40.0
+"""Root mean square of the moves along an axis from which it is fitted: ten times the jitter of a
+bad stage. A path by hand of smaller steps says more of the jitter than of the scale."""
 
 LEAST_ERROR_UM = 0.5
 """Deviation of one move that is assumed at least: a registration is right to a camera pixel."""
 
-MEDIAN_TO_DEVIATION = 1.4826
-"""Standard deviation of a normal distribution over its median absolute deviation."""
+MIN_STRETCH_MOVES = 8
+"""Moves from which a stretch is fitted too: with fewer it takes what jitter leaves."""
 
-HUBER = 1.345
-"""Deviations up to which a move counts fully: 95 % efficient where errors are normal."""
+MIN_TELLING = 0.3
+"""Smallest singular value of the terms, each of norm 1, from which they can be told apart: 1 where
+they have nothing in common, 0 where one is a mixture of the others."""
+
+MIN_CHANGED, MIN_UNCHANGED = 2, 3
+"""Moves after a change of direction, and without one, from which a backlash is fitted."""
 
 SHARED_FIELDS = 2.0
-"""Factor of the variance: a field is in two moves or more, so their errors are not independent."""
+"""Variance of a move over that of a position: both of its ends have an error. A field is in several
+moves, so it is the fields, and not the moves, that average out."""
 
-SIGMAS, SMALL_SAMPLE = 3.0, 4.0
+SIGMAS, SMALL_SAMPLE = 3.5, 6.0
 """A number differs from what was declared when it does so by SIGMAS x (1 + SMALL_SAMPLE / degrees
 of freedom) standard errors: with few moves the error itself is hardly known."""
 
@@ -118,6 +123,11 @@ def fit_stage(moves: Sequence[Move]) -> StageFit:
     """
     if not moves:
         return StageFit()
+    turned = np.array([move.turn for move in moves], np.float64)
+    tells = [_tells_backlash(turned[:, axis]) for axis in (0, 1)]
+    # Where the backlash is not fitted, moves that may hold it would pass it on to the scale.
+    straight = [m for m in moves if all(t or not u for t, u in zip(tells, m.turn, strict=True))]
+    moves = straight or moves
     stage = np.array([move.stage_um for move in moves], np.float64)
     image = np.array([move.image_um for move in moves], np.float64)
     turns = np.array([move.turn for move in moves], np.float64)
@@ -126,19 +136,23 @@ def fit_stage(moves: Sequence[Move]) -> StageFit:
     known = (bool(extent[0] > MIN_TRAVEL_UM), bool(extent[1] > MIN_TRAVEL_UM))
     # 1. The columns of the design: first the rows of x, then those of y.
     columns = {"scale": np.concatenate([u, v]), "rotation": np.concatenate([-v, u])}
-    if all(known):
+    if all(known) and len(moves) >= MIN_STRETCH_MOVES:
         columns["stretch"] = np.concatenate([u, -v]) / 2
     for name, axis in (("backlash_x", 0), ("backlash_y", 1)):
-        if _tells_backlash(turns[:, axis]):
+        if tells[axis]:
             halves = [nothing, nothing]
             halves[axis] = turns[:, axis]
             columns[name] = np.concatenate(halves)
+    _leave_out_alike(columns)
     freedom = 2 * len(moves) - len(columns)
     if not any(known) or freedom < 1:
         return StageFit(known=known, moves=len(moves))
-    # 2. The fit. Pairs of fields share fields, so the moves count as half of their number.
+    # 2. The fit.
+    ends = {end for move in moves for end in (move.earlier, move.later)}
     solution, errors = _least_squares(
-        np.stack(list(columns.values()), axis=1), (stage - image).T.ravel()
+        np.stack(list(columns.values()), axis=1),
+        (stage - image).T.ravel(),
+        SHARED_FIELDS * len(moves) / (len(ends) - 1),
     )
     factor = SIGMAS * (1 + SMALL_SAMPLE / freedom)
     found = {
@@ -169,30 +183,37 @@ def fit_stage(moves: Sequence[Move]) -> StageFit:
     )
 
 
-def _tells_backlash(turns: Float64Array) -> bool:
-    """Say whether moves with and without a change of direction are there, two of each."""
-    changed = int((np.abs(turns) > 0).sum())
-    return changed > 1 and len(turns) - changed > 1
+def _leave_out_alike(columns: dict[str, Float64Array]) -> None:
+    """Take out optional terms that the moves cannot tell from others.
 
-
-def _least_squares(design: Float64Array, error: Float64Array) -> tuple[Float64Array, Float64Array]:
-    """Return the solution and its standard errors; moves that are far off count less.
-
-    Source:
-        One step of iteratively reweighted least squares with Huber's weights (Huber, Ann. Math.
-        Stat. 35:73, 1964), from the median deviation of a first fit.
+    On a straight path, say, a stretch looks like a rotation, and a backlash like a scale.
     """
-    weights = np.ones(len(error))
-    solution: Float64Array = np.zeros(design.shape[1])
-    residual: Float64Array = error
-    for _ in range(2):
-        root = np.sqrt(weights)
-        found = np.linalg.lstsq(design * root[:, None], error * root, rcond=None)[0]
-        solution = np.asarray(found, np.float64)
-        residual = np.asarray(error - design @ solution, np.float64)
-        spread = max(LEAST_ERROR_UM, float(np.median(np.abs(residual))) * MEDIAN_TO_DEVIATION)
-        weights = np.minimum(1.0, HUBER * spread / np.maximum(np.abs(residual), spread / HUBER))
+    for name in ("stretch", "backlash_y", "backlash_x"):
+        if name not in columns:
+            continue
+        design = np.stack(list(columns.values()), axis=1)
+        unit = design / np.maximum(np.linalg.norm(design, axis=0), 1e-9)
+        if float(np.linalg.svd(unit, compute_uv=False)[-1]) < MIN_TELLING:
+            del columns[name]
+
+
+def _tells_backlash(turns: Float64Array) -> bool:
+    """Say whether there are moves enough with and without a change of direction."""
+    changed = int((np.abs(turns) > 0).sum())
+    return changed >= MIN_CHANGED and len(turns) - changed >= MIN_UNCHANGED
+
+
+def _least_squares(
+    design: Float64Array, error: Float64Array, shared: float
+) -> tuple[Float64Array, Float64Array]:
+    """Return the solution of ordinary least squares and its standard errors.
+
+    No move is weighted down: a fit of few moves that leaves some of them out is sure of anything.
+    `shared` is the factor of the variance for moves that share fields.
+    """
+    solution = np.asarray(np.linalg.lstsq(design, error, rcond=None)[0], np.float64)
+    residual = error - design @ solution
     freedom = max(1, len(error) - design.shape[1])
-    variance = max(LEAST_ERROR_UM**2, float((weights * residual**2).sum()) / freedom)
-    covariance = SHARED_FIELDS * variance * np.linalg.pinv(design.T @ (design * weights[:, None]))
+    variance = max(LEAST_ERROR_UM**2, float((residual**2).sum()) / freedom)
+    covariance = shared * variance * np.linalg.pinv(design.T @ design)
     return solution, np.sqrt(np.maximum(np.diag(covariance), 0.0))

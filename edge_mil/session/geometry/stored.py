@@ -30,6 +30,11 @@ class StoredChecks:
     slide: SessionCheck
     suspects: tuple[int, ...] = ()
 
+    def rows(self) -> dict[str, str]:
+        """Return both as rows of a table: name -> state and sentence."""
+        found = {"geometry": self.geometry, "slide": self.slide}
+        return {name: f"{c.state.value}: {c.sentence}" for name, c in found.items()}
+
     @property
     def warning(self) -> str:
         """What a reader of the score must know first; "" where nothing is contradicted."""
@@ -41,7 +46,7 @@ class StoredChecks:
 
 
 def stored_checks(records: SessionReader, settings: SessionSettings) -> StoredChecks:
-    """Fold the stored evidence of a session.
+    """Fold the stored observations of a session.
 
     Raises:
         StoreError: The records cannot be read.
@@ -51,6 +56,6 @@ def stored_checks(records: SessionReader, settings: SessionSettings) -> StoredCh
         nothing = SessionCheck(sentence=NO_STAGE)
         return StoredChecks(nothing, nothing)
     log = GeometryLog(settings.mpp, insist=settings.insist_geometry)
-    log.restore(row.evidence for row in rows)
+    log.restore(row.observation for row in rows)
     suspects = tuple(row.sequence for row in rows if row.sequence and log.is_suspect(row.sequence))
     return StoredChecks(log.geometry, log.slide, suspects)

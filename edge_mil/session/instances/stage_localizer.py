@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edge_mil.errors import PositionError, SessionStateError
 from edge_mil.imaging.registration import (
     KeyFrame,
-    PairOutcome,
     StageCheck,
     StageComparison,
     StageOffset,
 )
 from edge_mil.imaging.registration.pyramid import RegistrationPyramid
-from edge_mil.imaging.registration.stage_comparison import MAX_STAGE_ERROR_UM
-from edge_mil.session.geometry import Evidence, GeometryLog
-from edge_mil.session.geometry.causes import cause_of
-from edge_mil.session.geometry.evidence import SeenPair
+from edge_mil.session.geometry import GeometryLog, Observation
 from edge_mil.session.geometry.log import RELEASE_INSIST, RELEASE_SAME
+from edge_mil.session.geometry.observation import SeenPair
 from edge_mil.session.instances.base import Localizer, Placement
 from edge_mil.session.instances.rows import key_frame_from, key_frame_row
+from edge_mil.session.instances.stage_refusals import HELD, comparison_measures, refused_because
 from edge_mil.session.settings import SessionSettings
 from edge_mil.store import GeometryRow, SessionReader
-from edge_mil.types import CheckState, Frame, Measure, SessionCheck, Verdict
+from edge_mil.types import CheckState, Frame, SessionCheck, Verdict
 
 CONFIRMED = "stage_axes_confirmed"
 """Name in the file's meta table: which axes of the stage the frames have confirmed."""
@@ -51,12 +48,12 @@ class StagePlacement(Placement):
     Attributes:
         comparison: How it compares with the frames around it; None for a frame that is too small
             to be compared.
-        evidence: What it says about stage and slide; None for such a frame, and for one that was
+        observation: What it says about stage and slide; None for such a frame, and for one that was
             refused without being compared.
     """
 
     comparison: StageComparison | None = None
-    evidence: Evidence | None = None
+    observation: Observation | None = None
 
 
 class StageLocalizer(Localizer[StagePlacement]):
@@ -79,7 +76,7 @@ class StageLocalizer(Localizer[StagePlacement]):
     def restore(self, records: SessionReader) -> None:
         """Read the stored key frames later: the first field says how large fields are."""
         self._records = records
-        self._log.restore(row.evidence for row in records.geometry())
+        self._log.restore(row.observation for row in records.geometry())
 
     @property
     def geometry(self) -> SessionCheck:
@@ -111,12 +108,16 @@ class StageLocalizer(Localizer[StagePlacement]):
             proven=self._log.proven,
             settled=self._log.geometry.state is CheckState.AGREES,
         )
-        measures = _measures(comparison)
-        evidence = self._evidence(frame.x_um, frame.y_um, comparison)
-        hold = next((check for check in self._log.after(evidence) if check.held), None)
+        measures = comparison_measures(comparison)
+        observation = self._observation(frame.x_um, frame.y_um, comparison)
+        hold = next((check for check in self._log.after(observation) if check.held), None)
         if hold is not None or not comparison.located:
-            words = hold.sentence if hold is not None else self._refusal(evidence)
-            evidence = dataclasses.replace(evidence, refused=True)
+            words = (
+                hold.sentence
+                if hold is not None
+                else refused_because(self._log, observation, self._settings.mpp)
+            )
+            observation = dataclasses.replace(observation, refused=True)
             return StagePlacement(
                 None,
                 None,
@@ -124,7 +125,7 @@ class StageLocalizer(Localizer[StagePlacement]):
                 measures if hold is None else (*measures, HELD),
                 explanation=words,
                 comparison=comparison,
-                evidence=evidence,
+                observation=observation,
             )
         x_um, y_um = self._refined(frame.x_um, frame.y_um, comparison.shift_px)
         key = comparison.key
@@ -135,7 +136,7 @@ class StageLocalizer(Localizer[StagePlacement]):
             key_frames=() if key is None else (key_frame_row(key),),
             meta=self._learnt_by(comparison),
             comparison=comparison,
-            evidence=evidence,
+            observation=observation,
         )
 
     def without_tissue(self, placement: StagePlacement) -> StagePlacement:
@@ -151,22 +152,22 @@ class StageLocalizer(Localizer[StagePlacement]):
             self._check.commit(placement.comparison)
 
     def note(self, sequence: int, placement: Placement, verdict: Verdict) -> GeometryRow | None:
-        if not isinstance(placement, StagePlacement) or placement.evidence is None:
+        if not isinstance(placement, StagePlacement) or placement.observation is None:
             return None
-        evidence, reference = placement.evidence, None
+        observation, reference = placement.observation, None
         assert placement.comparison is not None
         if verdict in TRUSTED:
             reference = placement.comparison.reference
         else:
-            evidence = Evidence(sequence, evidence.at_um, searches=evidence.searches)
-        self._log.add(evidence)
+            observation = Observation(sequence, observation.at_um, searches=observation.searches)
+        self._log.add(observation)
         if reference is None or self._log.hold is not None:
-            return GeometryRow(sequence, evidence.to_json())
+            return GeometryRow(sequence, observation.to_json())
         assert self._check is not None
         self._check.previous = reference
         return GeometryRow(
             sequence,
-            evidence.to_json(),
+            observation.to_json(),
             json.dumps(
                 [
                     reference.x,
@@ -195,11 +196,11 @@ class StageLocalizer(Localizer[StagePlacement]):
                 f"{how[:20]!r}.",
                 reason="HOLD_MISMATCH",
             )
-        evidence = Evidence(0, release=how)
-        self._log.add(evidence)
-        return GeometryRow(0, evidence.to_json())
+        observation = Observation(0, release=how)
+        self._log.add(observation)
+        return GeometryRow(0, observation.to_json())
 
-    def _evidence(self, x_um: float, y_um: float, comparison: StageComparison) -> Evidence:
+    def _observation(self, x_um: float, y_um: float, comparison: StageComparison) -> Observation:
         assert self._check is not None
         pairs = tuple(
             SeenPair(
@@ -207,23 +208,8 @@ class StageLocalizer(Localizer[StagePlacement]):
             )
             for pair in comparison.pairs
         )
-        return Evidence(
+        return Observation(
             comparison.sequence, (x_um, y_um), pairs, comparison.searches, comparison.scale_ratio
-        )
-
-    def _refusal(self, evidence: Evidence) -> str:
-        """Return why one field does not lie where the stage says."""
-        moves = self._log.moves_of(evidence)
-        wrong = [move for move in moves if move.error_um > MAX_STAGE_ERROR_UM]
-        cause = cause_of(wrong, self._settings.mpp) if wrong and not self._log.proven else None
-        if cause is not None:
-            return cause.sentence
-        if evidence.scale_ratio != 1.0 or wrong:
-            return ""  # the measures say it
-        earlier = next(p.earlier for p in evidence.pairs if p.outcome is PairOutcome.DIFFERS)
-        return (
-            f"By its position the field should show a part of field {earlier}, and nothing of it "
-            "is there. Was the slide moved or exchanged, or had the stage not settled?"
         )
 
     def _check_for(self, frame: Frame) -> StageCheck:
@@ -278,28 +264,5 @@ class StageLocalizer(Localizer[StagePlacement]):
         return learnt
 
 
-HELD = Measure("session_held", 1.0, 0.0, False)
-"""Of a field that was refused because a check holds the session."""
-
-
 def _size(frame: Frame) -> tuple[int, int]:
     return frame.width_px, frame.height_px
-
-
-def _measures(comparison: StageComparison) -> tuple[Measure, ...]:
-    found: list[Measure] = []
-    if math.isfinite(comparison.response):
-        found.append(
-            Measure(
-                "registration_response", comparison.response, comparison.needed, comparison.located
-            )
-        )
-    if comparison.shift_px != (0, 0):
-        found.append(Measure("stage_error_px", math.hypot(*comparison.shift_px)))
-    if comparison.disagreement_um:
-        found.append(
-            Measure("stage_disagreement_um", comparison.disagreement_um, MAX_STAGE_ERROR_UM, False)
-        )
-    if comparison.scale_ratio != 1.0:
-        found.append(Measure("scale_ratio", comparison.scale_ratio, 1.0, False))
-    return tuple(found)

@@ -1,4 +1,7 @@
-"""Gather what a session's report shows from its stored records; beside a running service too."""
+"""Gather what a session's report shows from its stored records; beside a running service too.
+
+The values and what gathers them, one small function each, longer than 300 lines.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from edge_mil.session.bag import Bag
 from edge_mil.session.catalog import SessionFolder, SessionSummary
 from edge_mil.session.field.light_history import CONTRADICTED, LIGHT, LightHistory
 from edge_mil.session.field.setup import checks_light
-from edge_mil.session.geometry.stored import StoredChecks, stored_checks
+from edge_mil.session.geometry.stored import stored_checks
 from edge_mil.session.instances.base import InstanceMap
 from edge_mil.session.instances.factory import open_instances
 from edge_mil.session.provenance import PRECISION
@@ -146,10 +149,9 @@ def session_report(folder: SessionFolder, session_id: str, bundle: Bundle) -> Re
         BundleError: The bundle is another one.
         StoreError: The records cannot be read.
     """
-    summary, reader = folder.summary(session_id), folder.reader(session_id)
     model = load_model(bundle, extractor=False)
     try:
-        return gather_report(reader, summary, model)
+        return gather_report(folder.reader(session_id), folder.summary(session_id), model)
     finally:
         model.close()
 
@@ -204,7 +206,7 @@ def gather_report(reader: SessionReader, summary: SessionSummary, model: Model) 
         layers=_layers(instances),
         heat_map=_heat_map(influence, class_name, bag) if judged else None,
         top_fields=_top_fields(reader, influence, class_name) if judged else (),
-        settings=_rows(summary, meta, manifest, removed, light.state, checks),
+        settings={**_rows(summary, meta, manifest, removed, light.state), **checks.rows()},
         about_model=_about_model(model.bundle),
         warning=" ".join(sentence for sentence in (checks.warning, dim) if sentence),
     )
@@ -216,7 +218,6 @@ def _rows(
     manifest: Manifest,
     removed: Collection[int],
     light: str,
-    checks: StoredChecks,
 ) -> dict[str, str]:
     """Return the table of what the session was opened with, the client's own labels last."""
     settings, head, taken = summary.settings, manifest.aggregator, manifest.input
@@ -234,8 +235,6 @@ def _rows(
         "precision": meta.get(PRECISION, "fp32"),
         "light": LIGHT_TEXT.get(light, "not checked"),
         "calibration": f"{settings.calibration_id} {settings.calibration_digest}".strip() or "none",
-        "geometry": f"{checks.geometry.state.value}: {checks.geometry.sentence}",
-        "slide": f"{checks.slide.state.value}: {checks.slide.sentence}",
         "removed by hand": ", ".join(str(s) for s in sorted(removed)) or "no field",
     }
     return {**rows, **{name: value for name, value in settings.labels.items() if name not in rows}}

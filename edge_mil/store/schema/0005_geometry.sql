@@ -3,7 +3,7 @@
 CREATE TABLE geometry (
     number INTEGER PRIMARY KEY,
     sequence INTEGER NOT NULL,
-    evidence TEXT NOT NULL,
+    observation TEXT NOT NULL,
     reference TEXT NOT NULL,
     image BLOB NOT NULL
 );

@@ -13,6 +13,8 @@ from edge_mil_export.architectures.registry import Architecture, named_architect
 from edge_mil_export.architectures.state_dict_reader import SHOWN_KEYS, StateDictReader
 from edge_mil_export.errors import ArchitectureError
 
+NOTHING_TOLD: Mapping[str, str] = {}
+
 
 def build_head(
     state: Mapping[str, torch.Tensor],
@@ -21,6 +23,7 @@ def build_head(
     *,
     file: str,
     survival: str = "",
+    told: Mapping[str, str] = NOTHING_TOLD,
 ) -> tuple[str, Head, dict[str, str]]:
     """Rebuild the head of a state dict.
 
@@ -31,6 +34,7 @@ def build_head(
         file: The checkpoint's name, for messages.
         survival: nll or cox, where the user said that the outputs are survival: it answers the
             option of that name in heads that have it.
+        told: What the file says beside its weights: option of a head -> value.
 
     Returns:
         The name, the head in eval mode, and its options with defaults filled in.
@@ -44,6 +48,8 @@ def build_head(
     settled = found.aliases.get(name or "", {})
     if any(option.name == "survival" and option.allows(survival) for option in found.build.options):
         options = {"survival": survival, **options}
+    known = {option.name for option in found.build.options}
+    options = {key: value for key, value in told.items() if key in known} | dict(options)
     complete = complete_options(found.name, found.build.options, options, settled, state)
     reader = StateDictReader(state, found.name)
     reader.ignore(found.build.training_only)

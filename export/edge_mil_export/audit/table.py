@@ -41,13 +41,16 @@ class Audited:
 
 
 def markdown(rows: Sequence[Audited]) -> str:
-    """Return the table: AUROC on train -> on the poisoned test, and the verdict, for each test."""
+    """Return the table: AUROC on train -> on the poisoned test ± its spread, and the verdict."""
     lines = [
         "| head | 1 single concept | 2 both concepts | 3 false frequency | bags, epochs, seeds |",
         "| --- | --- | --- | --- | --- |",
     ]
     for row in rows:
-        cells = [f"{o.train_auroc:.2f} -> {o.test_auroc:.2f} {o.verdict}" for o in row.outcomes]
+        cells = [
+            f"{o.train_auroc:.2f} -> {o.test_auroc:.2f} ± {o.spread:.2f} {o.verdict}"
+            for o in row.outcomes
+        ]
         lines.append(f"| {row.name} | {' | '.join(cells)} | {', '.join(map(str, row.bags))} |")
     return "\n".join(lines)
 

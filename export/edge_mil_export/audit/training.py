@@ -25,6 +25,9 @@ CLASSES = 2
 LEARNED, CHEATS, NOTHING, RESPECTS = 0.6, 0.45, 0.55, 0.9
 """Mean AUROC: below LEARNED on train, nothing was learned; on test, below CHEATS the shortcut was
 used, up to NOTHING nothing carries over, from RESPECTS on the assumption holds."""
+CHANCE_SPREAD = 0.12
+"""Three standard errors of the AUROC of 100 positive and 100 negative bags of no difference:
+sqrt((100 + 100 + 1) / (12 * 100 * 100)) = 0.041 (Hanley and McNeil 1982)."""
 
 SHAPE = (BAG, WIDTH)
 
@@ -79,7 +82,7 @@ class Outcome:
         test_accuracy: At a probability of 0.5.
         spread: Standard deviation of the test AUROC over the seeds; 0 for one.
         seeds: How many trainings.
-        verdict: respects, in part, can cheat, or learned nothing.
+        verdict: respects, in part, can cheat, learned nothing, or undecided.
     """
 
     test: int
@@ -117,10 +120,20 @@ def audit(make: Maker, *, seeds: int, sizes: Sizes | None = None) -> tuple[list[
     return found, time.process_time() - start
 
 
-def verdict(train_auroc: float, test_auroc: float) -> str:
-    """Return the verdict on a head from its two mean AUROCs."""
+def verdict(train_auroc: float, test_auroc: float, spread: float = 0.0) -> str:
+    """Return the verdict on a head.
+
+    Args:
+        train_auroc: Mean over the seeds.
+        test_auroc: Mean over the seeds.
+        spread: Standard deviation of the test AUROC over the seeds. Where it is more than chance
+            and leads from cheating to more than nothing, the mean says nothing: undecided.
+    """
     if train_auroc < LEARNED:
         return "learned nothing"
+    straddles = test_auroc - spread < CHEATS and test_auroc + spread >= NOTHING
+    if spread > CHANCE_SPREAD and straddles:
+        return "undecided"
     if test_auroc < CHEATS:
         return "can cheat"
     if test_auroc < NOTHING:
@@ -152,7 +165,7 @@ def _outcome(test: UnitTest, runs: Sequence[Run]) -> Outcome:
         mean("test_accuracy"),
         spread,
         len(runs),
-        verdict(train, poisoned),
+        verdict(train, poisoned, spread),
     )
 
 

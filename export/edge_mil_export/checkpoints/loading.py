@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from edge_mil_export.checkpoints.told import told_by, weights_and_settings
 from edge_mil_export.checkpoints.unwrapping import Checkpoint, unwrap
 from edge_mil_export.errors import CheckpointError, first_line
 
@@ -48,9 +49,12 @@ def load_state_dict(path: Path, *, weights: str | None = None) -> dict[str, torc
 
 def load_checkpoint(path: Path, *, weights: str | None = None) -> Checkpoint:
     """Return the weights of one network, and which one it was; see `load_state_dict`."""
-    found = unwrap(_load(path), name=path.name, weights=weights)
+    file, settings = weights_and_settings(path)
+    loaded = _load(file)
+    told = told_by(loaded.get("hyper_parameters") if settings is None else settings)
+    found = unwrap(loaded, name=path.name, weights=weights)
     state = {key: _checked(tensor, key, path.name) for key, tensor in found.state.items()}
-    return Checkpoint(state, found.weights, found.left_out)
+    return Checkpoint(state, found.weights, found.left_out, told)
 
 
 def _load(path: Path) -> Mapping[Any, Any]:

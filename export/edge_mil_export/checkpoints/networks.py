@@ -19,6 +19,8 @@ NETWORKS: Mapping[str, str] = {
     "encoder_k": "encoder_k",
     "base_encoder": "base",
     "momentum_encoder": "momentum",
+    "base_enc": "base",
+    "momentum_enc": "momentum",
     "ema": AVERAGED,
     "ema_model": AVERAGED,
     "model_ema": AVERAGED,
@@ -31,7 +33,8 @@ NETWORKS: Mapping[str, str] = {
 }
 """What files call a network -> what `--weights` calls it.
 
-MoCo saves `encoder_q` and `encoder_k`, MoCo v3 `base_encoder` and `momentum_encoder`, DINO and
+MoCo saves `encoder_q` and `encoder_k`, MoCo v3 `base_encoder` and `momentum_encoder` (COBRA
+`base_enc` and `momentum_enc`), DINO and
 DINOv2 `student` and `teacher`, MHIM-MIL `model` and `teacher`, timm `state_dict_ema` (DeiT
 `model_ema`) beside the weights themselves, and Lightning modules often `ema_model` beside `model`.
 """

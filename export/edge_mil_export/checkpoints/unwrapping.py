@@ -7,7 +7,7 @@ What DTFD, MHIM-MIL, ACMIL, AEM, TransMIL, MIL-Lab and CLAM write: `docs/design/
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from edge_mil_export.checkpoints.networks import (
@@ -16,6 +16,7 @@ from edge_mil_export.checkpoints.networks import (
     choose_network,
     several_networks,
 )
+from edge_mil_export.checkpoints.told import Told
 from edge_mil_export.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -44,11 +45,13 @@ class Checkpoint:
         weights: Which network it is, where the file holds several; else "".
         left_out: What the file holds beside the network, by its first names: the other network,
             parts that only training needs.
+        told: What training code saved beside the weights about the head.
     """
 
     state: dict[str, torch.Tensor]
     weights: str = ""
     left_out: tuple[str, ...] = ()
+    told: Told = field(default_factory=lambda: Told({}))
 
 
 def unwrap(loaded: Mapping[Any, Any], *, name: str, weights: str | None) -> Checkpoint:

@@ -176,7 +176,7 @@ def _page(table: str, rows: list[Audited], minutes: float) -> str:
     shown = [f"Options: {'; '.join(options)}."] if options else []
     return "\n".join(
         [
-            "AUROC on train -> on the poisoned test, mean over the seeds.",
+            "AUROC on train -> on the poisoned test ± its standard deviation over the seeds.",
             "",
             table,
             "",

@@ -15,6 +15,7 @@ from edge_mil_export.onnx_export.head_graphs import head_files
 from edge_mil_export.onnx_export.head_task import (
     Assumption,
     assumed_options,
+    possible_tasks,
     survival_reading,
     task_of_head,
 )
@@ -71,10 +72,15 @@ def export_aggregator(
     """
     given = dict(options or {})
     checkpoint = load_checkpoint(path, weights=given.pop("weights", None))
+    told = checkpoint.told
     reading = survival_reading(task)
     name, head, complete = build_head(
-        checkpoint.state, arch, given, file=path.name, survival=reading
+        checkpoint.state, arch, given, file=path.name, survival=reading, told=told.options
     )
+    if task is None and told.task in possible_tasks(head):
+        task = told.task
+    if classes is None and len(told.classes) == head.outputs:
+        classes = told.classes
     assumed = assumed_options(head.options, complete, given)
     if checkpoint.weights:
         complete["weights"] = checkpoint.weights

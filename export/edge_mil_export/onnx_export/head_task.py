@@ -79,7 +79,7 @@ def task_of_head(
             f"--classes names {len(classes)} and {name} has {len(outputs)} "
             f"output{'s' if len(outputs) > 1 else ''}; name one for each."
         )
-    possible = _possible(head)
+    possible = possible_tasks(head)
     if given is not None and given not in possible:
         raise UsageError(
             f"--task {given} does not fit {name} with {_counted(head.outputs)}; it can be "
@@ -105,7 +105,7 @@ def survival_reading(task: str | None) -> str:
     return {"survival-nll": "nll", "cox": "cox"}.get(task or "", "")
 
 
-def _possible(head: Head) -> list[str]:
+def possible_tasks(head: Head) -> list[str]:
     """Return the tasks that a head of so many outputs can have."""
     if head.kind == "pooling":
         return ["pooling"]

@@ -52,6 +52,22 @@ def test_two_moves_along_one_row_are_enough_where_they_tell() -> None:
     assert found.name == "x-flipped"
 
 
+@pytest.mark.parametrize(
+    ("matrix", "name"),
+    [
+        (((0.996, -0.087), (0.087, 0.996)), "rotation"),
+        (((0.91, 0), (0, 0.91)), "pixel-size"),
+        (((1.08, 0), (0, 1.08)), "pixel-size"),
+    ],
+)
+def test_a_small_fault_along_one_row_is_not_called_a_flip_of_the_other_axis(
+    matrix: tuple[Vector, Vector], name: str
+) -> None:
+    found = cause_of(moves(matrix, ROW[:2]), 0.5)
+    assert found is not None
+    assert found.name == name
+
+
 def test_moves_that_no_one_setting_explains_have_no_cause() -> None:
     wild = [
         Move(1, 2, (290.0, 0.0), (40.0, 90.0)),

@@ -12,7 +12,7 @@ from textured_slide import textured_slide, with_noise
 
 from edge_mil.bundle import Bundle
 from edge_mil.cameras.scan_plan import serpentine
-from edge_mil.errors import SessionStateError
+from edge_mil.errors import PositionError, SessionStateError
 from edge_mil.session import Session, SessionSettings
 from edge_mil.store import SessionFile
 from edge_mil.types import CheckState, FieldResult, Frame, UInt8Array, Verdict
@@ -191,6 +191,18 @@ def test_a_slide_that_was_pushed_is_told_from_another_slide(bundle: Bundle) -> N
         slide = session.status().slide
     assert slide.cause == "slide-moved"
     assert "(-40, +25)" in slide.sentence
+
+
+def test_positions_in_a_far_smaller_unit_are_named(bundle: Bundle) -> None:
+    with Session(bundle, MPP) as session:
+        read(session, lambda x, y: (x * 1e5, y * 1e5))
+        assert session.status().geometry.cause == "units"
+
+
+@pytest.mark.parametrize("absurd", [1e10, 1e300, -1e300])
+def test_a_position_beyond_all_bounds_is_an_error_of_that_field(absurd: float) -> None:
+    with pytest.raises(PositionError, match="send micrometres"):
+        frame((0, 0), lambda x, y: (absurd, y))
 
 
 def test_one_wrong_position_does_not_hold_a_session(bundle: Bundle) -> None:

@@ -113,6 +113,21 @@ def test_a_fault_within_its_tolerance_is_not_named(fault: dict[str, float]) -> N
     assert small_cause_of(fit_stage(scan(**fault)), 0.5) is None
 
 
+def test_a_straight_path_by_hand_is_never_accused() -> None:
+    # On a diagonal a stretch looks like a rotation, and neither may be made of jitter.
+    for seed in range(60):
+        chance = np.random.default_rng(seed)
+        at = np.array([(-8.0 * n, -7.0 * n) for n in range(40)])
+        reported = at + chance.normal(0, 3.0, at.shape)
+        moves = [
+            Move(m, n, tuple(reported[n] - reported[m]), tuple(at[n] - at[m]))
+            for n in range(40)
+            for m in range(max(0, n - 8), n, 3)
+        ]
+        for count in range(1, len(moves), 3):
+            assert small_cause_of(fit_stage(moves[:count]), 0.5) is None, (seed, count)
+
+
 def test_a_stage_that_only_jitters_is_never_accused_at_any_length() -> None:
     for seed in range(60):
         moves = scan(jitter_um=3.0, seed=seed)

@@ -54,7 +54,7 @@ def _dilated(split: torch.Tensor, segment: int, ratio: int) -> tuple[torch.Tenso
     group, length = math.ceil(heads / ratio), math.ceil(segment / ratio)
     outs, sums = [], []
     for head in range(heads):
-        rows, logs = torch.zeros(count, each), torch.full((count,), MISSING)
+        rows, logs = query.new_zeros(count, each), query.new_full((count,), MISSING)
         for start in range(0, count, segment):
             stop = min(start + segment, count)
             seen = torch.arange(min(start + head // group, stop), stop, ratio)
@@ -152,7 +152,7 @@ class GigaPath(WholeBagHead):
         for index in (second, first):
             angles = index[:, None] * rates
             parts += [torch.sin(angles), torch.cos(angles)]
-        return torch.cat(parts, dim=1).float()
+        return torch.cat(parts, dim=1).to(self.token.dtype)
 
     def arrays(self) -> Arrays:
         found = arrays_of({"cls_token": self.token})

@@ -30,7 +30,7 @@ class SeenPair:
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class Observation:
     """What one field says; or a release of the hold, whose sequence is 0.
 
     Attributes:
@@ -69,7 +69,7 @@ class Evidence:
         )
 
     @staticmethod
-    def from_json(text: str) -> Evidence:
+    def from_json(text: str) -> Observation:
         """Read what `to_json` wrote.
 
         Raises:
@@ -78,7 +78,7 @@ class Evidence:
         try:
             raw = json.loads(text)
             x, y = raw["at_um"]
-            return Evidence(
+            return Observation(
                 raw["sequence"],
                 (x, y),
                 tuple(
