@@ -1,4 +1,7 @@
-"""One reading of one slide: add, submit, remove and close, each durable, in this order of steps."""
+"""One reading of one slide: add, submit, remove and close, each durable, in this order of steps.
+
+It is longer than 300 lines: users read the whole life of a session in one class.
+"""
 
 from __future__ import annotations
 
