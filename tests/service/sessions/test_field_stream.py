@@ -133,7 +133,8 @@ def test_a_number_with_other_pixels_or_another_position_is_a_conflict(
         answer = stream.result()
         assert answer.error.reason == "SEQUENCE_CONFLICT"
         assert not answer.durable
-    stream.send(moved, 2)
+    # Its own pixels at that position: the same ones would contradict the stage.
+    stream.send(list(tissue_frames(2))[1], 2)
     assert stream.result().verdict == pb.VERDICT_ACCEPTED
     stream.end()
 
