@@ -22,8 +22,8 @@ from edge_mil.session.session import Session
 from edge_mil.session.settings import SessionSettings
 from edge_mil.session.stored_fields import BUNDLE_NAME, CREATED, DIGEST, EXPIRED, SETTINGS, STATE
 from edge_mil.store import SCHEMA, Committer, SessionFile, SessionReader
+from edge_mil.store.connection import publish_folder
 from edge_mil.store.faults import damaged, store_error
-from edge_mil.store.syncing import sync_folder
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _ID = re.compile(f"[{_CROCKFORD}]{{26}}")
@@ -107,10 +107,7 @@ class SessionFolder:
                 begin(model, file, complete, calibration, session_id, time.time())
             finally:
                 file.close()
-            sync_folder(hidden)
-            hidden.rename(self._root / session_id)
-            for folder in (self._root, self._root.parent):
-                sync_folder(folder)
+            publish_folder(hidden, self._root / session_id)
         except BaseException as error:
             shutil.rmtree(hidden, ignore_errors=True)
             if isinstance(error, OSError):

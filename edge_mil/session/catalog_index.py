@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from edge_mil.errors import SessionNotFoundError, StoreError
+from edge_mil.store.digest import digest_of
 from edge_mil.store.faults import store_error
-from edge_mil.store.seal import digest_of
 
 VERSION = 1
 """`user_version` of the index; another one is made anew."""

@@ -36,7 +36,7 @@ from edge_mil.session.stored_fields import (
     first_meta,
 )
 from edge_mil.store import FIRST_META, Change, InstanceRow, SessionFile
-from edge_mil.store.seal import with_own_digest
+from edge_mil.store.digest import with_own_digest
 from edge_mil.types import Verdict
 
 

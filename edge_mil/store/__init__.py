@@ -1,11 +1,11 @@
 """Sessions on disk, one SQLite file each: changes in, rows out; what was acknowledged is durable.
 
 `change` holds the rows and `Change`, one durable step; `session_file` writes changes, whole or not
-at all, through `committer`, whose two threads serve all files of a process; `session_reader` reads
-them, also beside a service that writes. `seal` keeps a digest of each row, `salvage` examines a
-damaged file and keeps what is whole, `faults` says what is wrong, `state_claim` keeps a second
-service off a state directory. The tables are in `schema/`, one numbered migration a file; there, an
-instance's key is called `place`.
+at all, through the threads of `committer`; `session_reader` reads them, also beside a service that
+writes (`connection`, `rows`). Every row of `tables` has a `digest`, which `seal` writes and
+compares; `salvage` keeps what is whole of a damaged file (`whole_rows`), `faults` says what is
+wrong. `state_claim` keeps a second service off a state directory. The tables are in `schema/`, one
+numbered migration a file; there, an instance's key is called `place`.
 """
 
 from edge_mil.store.change import (

@@ -20,9 +20,9 @@ from pathlib import Path
 
 from edge_mil.errors import StoreError
 from edge_mil.store.change import Change
+from edge_mil.store.connection import BUSY_S
 from edge_mil.store.faults import store_error
 from edge_mil.store.seal import DamagedRowsError
-from edge_mil.store.session_reader import BUSY_S
 
 LOG = logging.getLogger("edge_mil.store")
 

@@ -10,34 +10,25 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_mil.errors import StoreError
 from edge_mil.store.change import InstanceKind
+from edge_mil.store.connection import sync_file, sync_folder
+from edge_mil.store.digest import of_own_digest, with_own_digest
 from edge_mil.store.faults import damaged, store_error
-from edge_mil.store.seal import TABLES, Fetched, Row, fetch, insert, of_own_digest, with_own_digest
+from edge_mil.store.seal import Fetched, Row, insert
 from edge_mil.store.session_file import FIRST_META, FileLock, open_database
-from edge_mil.store.session_reader import SEALED_SINCE, connect
-from edge_mil.store.syncing import sync_file, sync_folder
+from edge_mil.store.tables import TABLES
+from edge_mil.store.whole_rows import RowName, fetch_all, opened, remove_database
 
 RECOVERED = "recovered"
 """Kind of the event, and name in the meta table, of what was lost."""
 LONGEST_COMPLAINT = 200
 """Characters of what SQLite says of a file's structure."""
-
-HEADER_BYTES = 100
-"""SQLite's header: bytes 16 to 17 are the size of a page, 28 to 31 the number of pages
-(https://www.sqlite.org/fileformat.html, section 1.3)."""
-LARGEST_BYTES = 1 << 40
-"""A header that says more is damaged itself."""
-
-RowName = tuple[str, int, str]
-"""Table, number and key of a row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +73,8 @@ def examine(path: Path) -> Examination:
         DamagedStoreError: It is no database any more, or of a release without digests.
         StoreError: It cannot be opened.
     """
-    with _opened(path) as connection:
-        rows = dict(_fetch_all(connection))
+    with opened(path) as connection:
+        rows = dict(fetch_all(connection))
         structure = ""
         try:
             for (line,) in connection.execute("PRAGMA integrity_check(1)"):
@@ -109,9 +100,9 @@ def recover(path: Path) -> Recovery:
         raise store_error(path, error) from error
     try:
         made = folder / "recovered.db"
-        _remove(made)
-        with _opened(path) as old:
-            rows, first_meta = dict(_fetch_all(old)), _first_meta(old)
+        remove_database(made)
+        with opened(path) as old:
+            rows, first_meta = dict(fetch_all(old)), _first_meta(old)
         try:
             with contextlib.closing(open_database(made)) as new:
                 lost = _write_whole(new, rows, first_meta, path)
@@ -120,7 +111,7 @@ def recover(path: Path) -> Recovery:
         except sqlite3.Error as error:
             raise store_error(made, error) from error
         except BaseException:
-            _remove(made)
+            remove_database(made)
             raise
         kept = _swap(path, made)
     finally:
@@ -242,72 +233,6 @@ def _swap(path: Path, made: Path) -> Path:
     return aside
 
 
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[sqlite3.Connection]:
-    """Give a connection to a file that may be damaged."""
-    if not path.is_file():
-        raise StoreError(f"There is no session file at {path}; check --state and the id.")
-    try:
-        with _padded(path) as whole, contextlib.closing(connect(whole)) as connection:
-            version = connection.execute("PRAGMA user_version").fetchone()[0]
-            if version < SEALED_SINCE:
-                raise damaged(path, f"schema {version} has no digests, so no row can be compared")
-            yield connection
-    except sqlite3.Error as error:
-        raise store_error(path, error) from error
-
-
-@contextlib.contextmanager
-def _padded(path: Path) -> Iterator[Path]:
-    """Give a file that SQLite opens: one whose end is cut off gets pages of zeros, in a copy."""
-    with path.open("rb") as file:
-        header = file.read(HEADER_BYTES)
-    size = int.from_bytes(header[16:18], "big") * int.from_bytes(header[28:32], "big")
-    log = path.with_name(path.name + "-wal")
-    cut = header.startswith(b"SQLite format 3") and path.stat().st_size < size
-    if not cut or size > LARGEST_BYTES or (log.is_file() and log.stat().st_size):
-        yield path
-        return
-    copy = path.with_name("padded.db")
-    try:
-        shutil.copyfile(path, copy)
-        os.truncate(copy, size)
-        yield copy
-    finally:
-        _remove(copy)
-
-
-def _fetch_all(connection: sqlite3.Connection) -> Iterator[tuple[RowName, Fetched | None]]:
-    """Yield every row that is there, or that has a digest; None for one that cannot be read.
-
-    Each is looked up by itself, so that a broken page hides only the rows on it.
-    """
-    for table in TABLES.values():
-        number, key = table.number or "0", table.key or "''"
-        sealed = f"SELECT number, key FROM seal WHERE kind = '{table.name}'"  # noqa: S608
-        stored = f"SELECT {number}, {key} FROM {table.name}"  # noqa: S608 - no user text
-        names: set[tuple[int, str]] = set()
-        for sql in (sealed, stored):
-            # From both ends: a broken page stops each of the two.
-            names |= _readable(connection, f"{sql} ORDER BY 1, 2")
-            names |= _readable(connection, f"{sql} ORDER BY 1 DESC, 2 DESC")
-        for at in sorted(names):
-            try:
-                yield (table.name, *at), fetch(connection, table.name, *at)
-            except (sqlite3.Error, ValueError):  # ValueError: a number that SQLite cannot hold
-                yield (table.name, *at), None
-
-
-def _readable(connection: sqlite3.Connection, sql: str) -> set[tuple[int, str]]:
-    """Return the rows up to the first that cannot be read."""
-    found: set[tuple[int, str]] = set()
-    with contextlib.suppress(sqlite3.Error):
-        for number, key in connection.execute(sql):
-            if isinstance(number, int) and isinstance(key, str):
-                found.add((number, key))
-    return found
-
-
 def _first_meta(connection: sqlite3.Connection) -> dict[str, str]:
     """Return what the session was opened with, also where the digests themselves are lost."""
     sql = "SELECT data FROM attachment WHERE name = ?"
@@ -315,8 +240,3 @@ def _first_meta(connection: sqlite3.Connection) -> dict[str, str]:
         for (data,) in connection.execute(sql, (FIRST_META,)):
             return of_own_digest(data)
     return {}
-
-
-def _remove(path: Path) -> None:
-    for suffix in ("", "-wal", "-shm", "-journal"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)

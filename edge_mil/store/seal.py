@@ -6,15 +6,13 @@ another number. So each row has a digest in the table `seal`, on another page th
 
 from __future__ import annotations
 
-import hashlib
-import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-DIGEST_BYTES = 8
-"""A wrong row has the digest of the right one once in 2^64; SQLite's integers have as many."""
+from edge_mil.store.digest import bulk_digest, digest_of
+from edge_mil.store.tables import TABLES, Table
 
 Row = dict[str, Any]
 """Column -> value."""
@@ -30,115 +28,6 @@ class DamagedRowsError(Exception):
     def __init__(self, rows: Sequence[tuple[str, int | None, str]]) -> None:
         super().__init__(rows)
         self.rows = tuple(rows)
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A table whose rows have digests.
-
-    Attributes:
-        name: In the schema.
-        columns: All columns in the order of the schema.
-        bulk: Those that are large: a listing does not read them, and they have an own digest.
-        number: Column that tells its rows apart, with `key`; "" where `key` alone does.
-        key: Column of text that does; "" for none.
-        small: The columns that are not large.
-    """
-
-    name: str
-    columns: tuple[str, ...]
-    bulk: tuple[str, ...]
-    number: str
-    key: str
-    small: tuple[str, ...]
-
-    @property
-    def matches(self) -> str:
-        """SQL condition (alias t) of one row, for its number and its key."""
-        number = f"t.{self.number}" if self.number else "0"
-        key = f"t.{self.key}" if self.key else "''"
-        return f"{number} = ? AND {key} = ?"
-
-    def select(self, *, bulk: bool) -> str:
-        """Return SQL of rows with their digests; `WHERE` and `ORDER BY` may follow."""
-        number = f"t.{self.number}" if self.number else "0"
-        key = f"t.{self.key}" if self.key else "''"
-        columns = ", ".join(f"t.{c}" for c in (*self.small, *(self.bulk if bulk else ())))
-        return (
-            f"SELECT s.digest, s.bulk, {number}, {key}, {columns}"  # noqa: S608 - no user text
-            f" FROM {self.name} AS t LEFT JOIN seal AS s"
-            f" ON s.kind = '{self.name}' AND s.number = {number} AND s.key = {key}"
-        )
-
-
-def _table(
-    name: str, columns: str, *, bulk: str = "", number: str = "sequence", key: str = ""
-) -> Table:
-    every, large = tuple(columns.split()), tuple(bulk.split())
-    small = tuple(column for column in every if column not in large)
-    return Table(name, every, large, number, key, small)
-
-
-TABLES: Mapping[str, Table] = {
-    table.name: table
-    for table in (
-        _table("meta", "name value", number="", key="name"),
-        _table("attachment", "name data", bulk="data", number="", key="name"),
-        _table("field", "sequence verdict payload_crc header answer state removed", bulk="state"),
-        _table(
-            "instance",
-            "place sequence kind sources note features attention_logits",
-            bulk="features attention_logits",
-            key="place",
-        ),
-        _table("part", "place sequence box pixels sharpness", bulk="pixels", number="rowid"),
-        _table("thumbnail", "sequence jpeg", bulk="jpeg"),
-        _table("key_field", "sequence x y size factor picture links", bulk="picture"),
-        _table("located", "sequence anchor dx dy x y"),
-        _table(
-            "geometry", "number sequence evidence reference image", bulk="image", number="number"
-        ),
-        _table("event", "number time kind body", number="number"),
-    )
-}
-"""Every table but `seal` itself, as `edge_mil/store/schema/` makes it."""
-
-
-def digest_of(values: Iterable[object]) -> int:
-    """Return the digest of values as SQLite gives them back: a signed 64-bit integer.
-
-    Python's own notation tells types and lengths apart, so no two rows have the same bytes; it is
-    the fastest that does. Large columns go in as they are, behind their length (`bulk_digest`).
-    """
-    return _number(hashlib.blake2b(repr(tuple(values)).encode(), digest_size=DIGEST_BYTES))
-
-
-def bulk_digest(values: Iterable[object]) -> int:
-    """Return the digest of large columns: bytes, or None."""
-    total = hashlib.blake2b(digest_size=DIGEST_BYTES)
-    for value in values:
-        if value is None:
-            total.update(b"none")
-        elif isinstance(value, (bytes, memoryview)):
-            data = memoryview(value).cast("B")
-            total.update(b"%d:" % len(data))
-            total.update(data)
-        else:  # a damaged column may have any type
-            total.update(b"other" + repr(value).encode())
-    return _number(total)
-
-
-def _number(total: hashlib.blake2b) -> int:
-    return int.from_bytes(total.digest(), "little", signed=True)
-
-
-def _plain(value: object) -> object:
-    """Return a value as SQLite gives it back: no enum, no boolean, no number of NumPy."""
-    if value is None or type(value) in (int, float, str, bytes):
-        return value
-    if isinstance(value, int):
-        return int(value)
-    return float(value) if isinstance(value, float) else value
 
 
 def insert(
@@ -333,18 +222,10 @@ def _seal(connection: sqlite3.Connection, table: Table, row: Row, bulk: int | No
     )
 
 
-def with_own_digest(values: Mapping[str, str]) -> bytes:
-    """Return names and values as bytes that need no row of `seal` to be compared."""
-    text = json.dumps(dict(values), sort_keys=True)
-    return json.dumps({"digest": digest_of([text]), "values": text}).encode()
-
-
-def of_own_digest(data: bytes) -> dict[str, str]:
-    """Return what `with_own_digest` wrote; nothing where it is not that any more."""
-    try:
-        found = json.loads(data)
-        if found["digest"] == digest_of([found["values"]]):
-            return dict(json.loads(found["values"]))
-    except (ValueError, TypeError, KeyError, RecursionError):
-        pass
-    return {}
+def _plain(value: object) -> object:
+    """Return a value as SQLite gives it back: no enum, no boolean, no number of NumPy."""
+    if value is None or type(value) in (int, float, str, bytes):
+        return value
+    if isinstance(value, int):
+        return int(value)
+    return float(value) if isinstance(value, float) else value

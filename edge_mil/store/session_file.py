@@ -16,9 +16,11 @@ from pathlib import Path
 from edge_mil.errors import StoreBusyError, StoreError
 from edge_mil.store.change import Change, InstanceRow, KeyFrameRow, PartRow
 from edge_mil.store.committer import Committer
+from edge_mil.store.connection import connect
+from edge_mil.store.digest import with_own_digest
 from edge_mil.store.faults import store_error
-from edge_mil.store.seal import insert, seal_all, update, with_own_digest
-from edge_mil.store.session_reader import SEALED_SINCE, SessionReader, connect
+from edge_mil.store.seal import insert, seal_all, update
+from edge_mil.store.session_reader import SEALED_SINCE, SessionReader
 
 SCHEMA = (
     "0001_session.sql",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import sqlite3
 from collections.abc import Iterator
@@ -19,11 +18,10 @@ from edge_mil.store.change import (
     LocatedRow,
     PartRow,
 )
+from edge_mil.store.connection import connect
 from edge_mil.store.faults import store_error
+from edge_mil.store.rows import box_of, field_row, instance_row, links_of
 from edge_mil.store.seal import DamagedRowsError, Row, require_all, sealed_rows
-
-BUSY_S = 5.0
-"""How long to wait for another connection's lock."""
 
 SEALED_SINCE = 6
 """Schema version from which rows have digests; `SessionFolder.reader` migrates older files."""
@@ -100,11 +98,11 @@ class SessionReader:
             found = [row["sequence"] for row in rows]
             if [number for (number,) in sealed] != found:
                 raise DamagedRowsError([("field", None, "")])
-        return [_field(row) for row in rows]
+        return [field_row(row) for row in rows]
 
     def field(self, sequence: int) -> FieldRow | None:
         """Return one field without its state, None where there is no such field."""
-        return next((_field(row) for row in self._of("field", sequence)), None)
+        return next((field_row(row) for row in self._of("field", sequence)), None)
 
     def answer(self, sequence: int) -> bytes | None:
         """Return the stored answer of a field, None where there is no such field."""
@@ -129,7 +127,7 @@ class SessionReader:
             rows = self._all("instance", bulk=arrays, order="t.sequence, t.place")
         else:
             rows = self._of("instance", sequence, bulk=arrays, order="t.place")
-        return [_instance(row) for row in rows]
+        return [instance_row(row) for row in rows]
 
     def features_between(self, first: int, last: int) -> list[tuple[int, str, bytes]]:
         """Return (sequence, instance key, features) of instances of the bag, in this order.
@@ -157,7 +155,7 @@ class SessionReader:
         """Return the pixels of unfinished cells, in the order of arrival."""
         return [
             PartRow(
-                row["place"], row["sequence"], _box(row["box"]), row["pixels"], row["sharpness"]
+                row["place"], row["sequence"], box_of(row["box"]), row["pixels"], row["sharpness"]
             )
             for row in self._all("part", bulk=True, order="t.rowid")
         ]
@@ -172,7 +170,7 @@ class SessionReader:
                 tuple(json.loads(row["size"])),
                 row["factor"],
                 row["picture"],
-                _links(row["links"]),
+                links_of(row["links"]),
             )
             for row in self._all("key_field", bulk=True, order="t.sequence")
         ]
@@ -289,70 +287,8 @@ class SessionReader:
             raise store_error(self.path, error) from error
 
 
-def connect(path: Path) -> sqlite3.Connection:
-    """Return a connection to a session's file, with the options that every one has.
-
-    Raises:
-        sqlite3.Error: It cannot be opened, or is no database.
-    """
-    connection = sqlite3.connect(
-        path, isolation_level=None, check_same_thread=False, timeout=BUSY_S
-    )
-    try:
-        for pragma in (
-            "journal_mode=WAL",
-            "synchronous=FULL",
-            "wal_autocheckpoint=0",
-            "trusted_schema=OFF",
-        ):
-            connection.execute(f"PRAGMA {pragma}")
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
 class _Snapshot(SessionReader):
     """Reads with a connection that is open already."""
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path, self._shared = path, connection
-
-
-def _field(row: Row) -> FieldRow:
-    return FieldRow(
-        row["sequence"],
-        row["verdict"],
-        row["payload_crc"],
-        row["header"],
-        row["answer"],
-        row.get("state"),
-        bool(row["removed"]),
-    )
-
-
-def _instance(row: Row) -> InstanceRow:
-    return InstanceRow(
-        row["place"],
-        row["sequence"],
-        InstanceKind(row["kind"]),
-        _sources(row["sources"]),
-        row["note"],
-        row.get("features"),
-        row.get("attention_logits"),
-    )
-
-
-@functools.lru_cache(maxsize=4096)
-def _sources(text: str) -> tuple[int, ...]:
-    """Return the fields that gave a cell its pixels; the cells of one field have the same text."""
-    return tuple(json.loads(text))
-
-
-def _links(text: str) -> tuple[tuple[int, float, float, float], ...]:
-    return tuple((start, dx, dy, weight) for start, dx, dy, weight in json.loads(text))
-
-
-def _box(text: str) -> tuple[int, int, int, int]:
-    x, y, width, height = json.loads(text)
-    return x, y, width, height

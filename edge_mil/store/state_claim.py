@@ -11,9 +11,8 @@ import time
 from pathlib import Path
 
 from edge_mil.errors import StoreBusyError, StoreDeniedError, StoreError, StoreFullError
+from edge_mil.store.connection import connect, sync_folder
 from edge_mil.store.faults import system_error
-from edge_mil.store.session_reader import connect
-from edge_mil.store.syncing import sync_folder
 
 LOCK = "service.lock"
 PROBE = ".probe"
