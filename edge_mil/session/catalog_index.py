@@ -17,7 +17,7 @@ from typing import Any
 
 from edge_mil.errors import SessionNotFoundError, StoreError
 from edge_mil.store.digest import digest_of
-from edge_mil.store.faults import store_error
+from edge_mil.store.faults import UNREADABLE, store_error
 
 VERSION = 1
 """`user_version` of the index; another one is made anew."""
@@ -161,14 +161,14 @@ class SessionIndex:
                 connection = self._connect()
             except sqlite3.OperationalError:
                 raise  # the disk is full, or the folder not ours: no fault of the index
-            except sqlite3.DatabaseError:
+            except (sqlite3.DatabaseError, UnicodeDecodeError, OverflowError, MemoryError):
                 self._remove()
                 connection = self._connect()
             with contextlib.closing(connection):
                 yield connection
         except sqlite3.OperationalError as error:
             raise store_error(self._path, error) from error
-        except sqlite3.DatabaseError as error:
+        except UNREADABLE as error:
             self._remove()
             raise store_error(self._path, error) from error
         except OSError as error:

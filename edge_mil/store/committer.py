@@ -21,7 +21,7 @@ from pathlib import Path
 from edge_mil.errors import StoreError
 from edge_mil.store.change import Change
 from edge_mil.store.connection import BUSY_S
-from edge_mil.store.faults import store_error
+from edge_mil.store.faults import UNREADABLE, store_error
 from edge_mil.store.seal import DamagedRowsError
 
 LOG = logging.getLogger("edge_mil.store")
@@ -119,7 +119,7 @@ class CommitQueue:
                     apply(connection, change)
                 connection.execute("COMMIT")
                 self._changed = True
-            except (sqlite3.Error, DamagedRowsError) as error:
+            except (*UNREADABLE, DamagedRowsError) as error:
                 self.failed = store_error(self.path, error)
             # The thread serves every session: one whose change cannot be written ends alone.
             except Exception:
@@ -130,7 +130,7 @@ class CommitQueue:
                 )
             # A full disk has rolled the transaction back already.
             if connection.in_transaction:
-                with contextlib.suppress(sqlite3.Error):
+                with contextlib.suppress(*UNREADABLE):
                     connection.execute("ROLLBACK")
         self._locked_since = None
         for _, future in group:
@@ -153,7 +153,7 @@ class CommitQueue:
             if not self._changed or (self._closing is not None and self._closing.done()):
                 return
             self._changed = False
-            with contextlib.suppress(sqlite3.Error), contextlib.closing(self._connect()) as own:
+            with contextlib.suppress(*UNREADABLE), contextlib.closing(self._connect()) as own:
                 own.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
 

@@ -34,6 +34,9 @@ ROW_NAMES = {
     "event": "event {number}",
 }
 """Table -> one of its rows in words."""
+UNREADABLE = (sqlite3.Error, UnicodeDecodeError, OverflowError, MemoryError)
+"""What Python raises for a file that is damaged: SQLite quotes a broken schema in a message that is
+then no text, and a broken length asks for more memory than there is."""
 SHOWN_ROWS = 3
 """Damaged rows that a message names; `edge-mil session check` names all."""
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from edge_mil.store.change import InstanceKind
 from edge_mil.store.connection import sync_file, sync_folder
 from edge_mil.store.digest import of_own_digest, with_own_digest
-from edge_mil.store.faults import damaged, store_error
+from edge_mil.store.faults import UNREADABLE, damaged, store_error
 from edge_mil.store.seal import Fetched, Row, insert
 from edge_mil.store.session_file import FIRST_META, FileLock, open_database
 from edge_mil.store.tables import TABLES
@@ -79,7 +79,7 @@ def examine(path: Path) -> Examination:
         try:
             for (line,) in connection.execute("PRAGMA integrity_check(1)"):
                 structure = "" if line == "ok" else str(line)[:LONGEST_COMPLAINT]
-        except sqlite3.Error as error:
+        except UNREADABLE as error:
             structure = str(error)[:LONGEST_COMPLAINT]
     lost = tuple(name for name, found in rows.items() if found is None or not found.is_whole)
     whole = {table: sum(name[0] == table and name not in lost for name in rows) for table in TABLES}
@@ -108,7 +108,7 @@ def recover(path: Path) -> Recovery:
                 lost = _write_whole(new, rows, first_meta, path)
                 new.execute("PRAGMA wal_checkpoint(TRUNCATE)")
                 new.execute("PRAGMA journal_mode=DELETE")  # one file, to be renamed
-        except sqlite3.Error as error:
+        except UNREADABLE as error:
             raise store_error(made, error) from error
         except BaseException:
             remove_database(made)
@@ -236,7 +236,7 @@ def _swap(path: Path, made: Path) -> Path:
 def _first_meta(connection: sqlite3.Connection) -> dict[str, str]:
     """Return what the session was opened with, also where the digests themselves are lost."""
     sql = "SELECT data FROM attachment WHERE name = ?"
-    with contextlib.suppress(sqlite3.Error):
+    with contextlib.suppress(*UNREADABLE):
         for (data,) in connection.execute(sql, (FIRST_META,)):
             return of_own_digest(data)
     return {}

@@ -191,7 +191,7 @@ def fetch(connection: sqlite3.Connection, name: str, number: int, key: str) -> F
                 f" AS s ON s.kind = ? AND s.number = ? AND s.key = ? WHERE {table.matches}",
                 (name, number, key, number, key),
             ).fetchone()
-        except sqlite3.Error:
+        except (sqlite3.Error, UnicodeDecodeError, OverflowError, MemoryError):
             if not bulk:
                 raise
             found = None

@@ -18,7 +18,7 @@ from edge_mil.store.change import Change, InstanceRow, KeyFrameRow, PartRow
 from edge_mil.store.committer import Committer
 from edge_mil.store.connection import connect
 from edge_mil.store.digest import with_own_digest
-from edge_mil.store.faults import store_error
+from edge_mil.store.faults import UNREADABLE, store_error
 from edge_mil.store.seal import insert, seal_all, update
 from edge_mil.store.session_reader import SEALED_SINCE, SessionReader
 
@@ -62,7 +62,7 @@ class SessionFile(SessionReader):
             raise store_error(self.path, error) from error
         try:
             writer = open_database(self.path)
-        except sqlite3.Error as error:
+        except UNREADABLE as error:
             self._lock.release()
             raise store_error(self.path, error) from error
         except BaseException:
@@ -100,7 +100,7 @@ class SessionFile(SessionReader):
         self._changes.close()
         if self._own is not None:
             self._own.close()
-        with contextlib.suppress(sqlite3.Error), contextlib.closing(connect(self.path)) as last:
+        with contextlib.suppress(*UNREADABLE), contextlib.closing(connect(self.path)) as last:
             last.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._lock.release()
 

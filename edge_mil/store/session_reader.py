@@ -19,7 +19,7 @@ from edge_mil.store.change import (
     PartRow,
 )
 from edge_mil.store.connection import connect
-from edge_mil.store.faults import store_error
+from edge_mil.store.faults import UNREADABLE, store_error
 from edge_mil.store.rows import box_of, field_row, instance_row, links_of
 from edge_mil.store.seal import DamagedRowsError, Row, require_all, sealed_rows
 
@@ -283,7 +283,7 @@ class SessionReader:
             else:
                 with contextlib.closing(connect(self.path)) as connection:
                     yield connection
-        except (sqlite3.Error, DamagedRowsError) as error:
+        except (*UNREADABLE, DamagedRowsError) as error:
             raise store_error(self.path, error) from error
 
 

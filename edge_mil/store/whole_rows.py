@@ -11,7 +11,7 @@ from pathlib import Path
 
 from edge_mil.errors import StoreError
 from edge_mil.store.connection import connect
-from edge_mil.store.faults import damaged, store_error
+from edge_mil.store.faults import UNREADABLE, damaged, store_error
 from edge_mil.store.seal import Fetched, fetch
 from edge_mil.store.session_reader import SEALED_SINCE
 from edge_mil.store.tables import TABLES
@@ -37,7 +37,7 @@ def opened(path: Path) -> Iterator[sqlite3.Connection]:
             if version < SEALED_SINCE:
                 raise damaged(path, f"schema {version} has no digests, so no row can be compared")
             yield connection
-    except sqlite3.Error as error:
+    except UNREADABLE as error:
         raise store_error(path, error) from error
 
 
@@ -78,14 +78,14 @@ def fetch_all(connection: sqlite3.Connection) -> Iterator[tuple[RowName, Fetched
         for at in sorted(names):
             try:
                 yield (table.name, *at), fetch(connection, table.name, *at)
-            except (sqlite3.Error, ValueError):  # ValueError: a number that SQLite cannot hold
+            except UNREADABLE:
                 yield (table.name, *at), None
 
 
 def _readable(connection: sqlite3.Connection, sql: str) -> set[tuple[int, str]]:
     """Return the rows up to the first that cannot be read."""
     found: set[tuple[int, str]] = set()
-    with contextlib.suppress(sqlite3.Error):
+    with contextlib.suppress(*UNREADABLE):
         for number, key in connection.execute(sql):
             if isinstance(number, int) and isinstance(key, str):
                 found.add((number, key))

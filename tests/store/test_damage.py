@@ -112,6 +112,17 @@ def test_a_damaged_row_is_not_sealed_by_the_next_change(stored: Stored, tmp_path
     assert not examine(path).is_whole
 
 
+def test_a_schema_that_is_no_text_is_told(stored: Stored, tmp_path: Path) -> None:
+    """SQLite quotes it in a message that Python then cannot decode."""
+    path = copy_of(stored, tmp_path / "state")
+    data = path.read_bytes()
+    for word in (b"CREATE TABLE thumbnail", b"CREATE TRIGGER unseal_part"):
+        at = data.index(word)
+        path.write_bytes(data[:at] + b"\x98" + data[at + 1 :])
+        with pytest.raises(DamagedStoreError):
+            SessionFolder(tmp_path / "state").open(stored.session_id, lambda _: stored.model)
+
+
 def test_a_session_in_use_is_not_recovered(stored: Stored, tmp_path: Path) -> None:
     path = copy_of(stored, tmp_path / "state")
     file = SessionFile(path)
