@@ -8,6 +8,10 @@ from edge_mil.errors import EdgeMilError, RemoteError
 GIVE_UP_AFTER_S = 600.0
 """How long a service may be away: time to start a device again."""
 
+STREAM_IDLE = "STREAM_IDLE"
+"""Reason of a stream that the service ended because nothing was sent on it for long, which is no
+break of the link."""
+
 BUSY_PATIENCE_S = 20.0
 """How long another client may hold the session: one that lost its link is noticed by keepalive
 within 15 s."""

@@ -12,7 +12,7 @@ import grpc
 from edge_mil.client.answers import field_error, stored_answer
 from edge_mil.client.channel import Channel, error_of, link_lost, reason_of, retry_after_s
 from edge_mil.client.outbox import Outbox, Outgoing
-from edge_mil.client.reconnection import Reconnection
+from edge_mil.client.reconnection import STREAM_IDLE, Reconnection
 from edge_mil.client.stream_summary import StreamCounts, StreamSummary
 from edge_mil.errors import EdgeMilError, RemoteError, ServiceUnavailableError, UsageError
 from edge_mil.rpc.frames import encode_chunks, encode_header
@@ -20,8 +20,6 @@ from edge_mil.rpc.results import decode_result
 from edge_mil.types import FieldResult, Frame
 from edge_mil.v1 import edge_mil_pb2 as pb
 
-STREAM_IDLE = "STREAM_IDLE"
-"""Reason of a stream that the service ended because nothing was sent on it."""
 WAKE_S = 0.5
 """Waits are cut into pieces, so that Ctrl-C is seen on Windows too."""
 
@@ -176,10 +174,7 @@ class FieldStream:
                     return
 
     def _wait_for_work(self) -> bool:
-        """Wait until there is something to send again; return False where the stream is over.
-
-        The service ends a stream on which nothing was sent for long, which is no break of the link.
-        """
+        """Wait until there is something to send again; return False where the stream is over."""
         with self._changed:
             self._changed.wait_for(lambda: self._stopped or self._closing or not self._outbox.empty)
             return not self._stopped and not self._outbox.empty

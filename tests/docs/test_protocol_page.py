@@ -48,7 +48,7 @@ def test_the_limits_are_those_of_the_code() -> None:
     assert f"{of['MAX_FRAME_BYTES'] // MIB} MiB" in frame
     assert f"{of['MAX_FRAME_PIXELS'] // 1_000_000} million pixels" in frame
     assert f"{of['CREDITS']} more" in table_row("fields under way on one stream")
-    assert f"{of['MAX_LIVE_SESSIONS']};" in table_row("sessions kept open")
+    assert f"{of['MAX_LIVE_SESSIONS']}, and" in table_row("sessions that are streamed to")
     assert str(of["MAX_PAGE"]) in table_row("entries on one page of a list")
     names = table_row("names and labels")
     assert f"{of['MAX_NAME_BYTES']} bytes" in names

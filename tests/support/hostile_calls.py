@@ -32,7 +32,7 @@ FRAME = next(tissue_frames(1))
 PIXELS = FRAME.pixels.tobytes()
 MAX_MESSAGES = 6
 NEW_SESSION_EVERY = 500
-"""Calls to one session: they also close it, and fields of it stay."""
+"""Calls to one session at most."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -77,6 +77,8 @@ class HostileCalls:
         case = self._call(method, kind, sent)
         if method.name == "UnloadModel" and case.status == "OK":
             self._load()
+        if method.name == "CloseSession" and case.status == "OK":
+            self._renew()  # a closed session takes no fields
         return case
 
     def _renew(self) -> None:

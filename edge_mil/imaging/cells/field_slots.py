@@ -239,11 +239,7 @@ class SlotMap:
         return {slot: ranked[0][1] for slot, ranked in self._ranked.items()}
 
     def check_field_size(self, height_px: int, width_px: int) -> None:
-        """Check that the outline can be divided into slots of fields of this size.
-
-        Raises:
-            UsageError: It spans too many.
-        """
+        """Raise UsageError where the outline spans too many slots of fields of this size."""
         if self._outline:
             squares_inside(self._outline, *self._slot_um(height_px, width_px), EDGE_TOLERANCE)
 

@@ -22,25 +22,16 @@ from edge_mil.limits import printable
 from edge_mil.pipeline import Model
 from edge_mil.pipeline.runners.runner import Runner
 from edge_mil.pipeline.trial import try_model
+from edge_mil.service.models.description import describe
 from edge_mil.v1 import edge_mil_pb2 as pb
 
 LOG = logging.getLogger("edge_mil.service")
 
 STARTING, READY, FAILED, UNLOADED = "STARTING", "READY", "FAILED", "UNLOADED"
-MPP_TOLERANCE = 0.1
-"""Relative difference of the camera's MPP that a bundle of whole fields allows
-(`docs/design/imaging.md`, "Whole fields as instances")."""
 
 MAX_DIGEST_CHARS = len("sha256:") + 64
 """Length of a bundle's digest."""
 
-INSTANCE_KINDS = {"grid": pb.INSTANCE_KIND_GRID, "field": pb.INSTANCE_KIND_FIELD}
-TASK_KINDS = {
-    "classification": pb.TASK_KIND_CLASSIFICATION,
-    "regression": pb.TASK_KIND_REGRESSION,
-    "survival": pb.TASK_KIND_SURVIVAL,
-    "pooling": pb.TASK_KIND_POOLING,
-}
 
 Loader = Callable[[Bundle], Model]
 
@@ -298,26 +289,3 @@ class BundleRegistry:
         """Free every model."""
         for served in self.bundles:
             served.close()
-
-
-def describe(bundle: Bundle, message: pb.ModelInfo) -> None:
-    """Write what a bundle's manifest says into a message."""
-    manifest = bundle.manifest
-    message.title = f"{manifest.name} {manifest.version}".strip()
-    message.version = manifest.version
-    message.class_names.extend(manifest.task.classes)
-    message.feature_dim = manifest.aggregator.feature_dim
-    message.intended_use = manifest.intended_use
-    message.task = TASK_KINDS[manifest.task.kind]
-    message.architecture = manifest.aggregator.architecture
-    if manifest.input is None:
-        return
-    spec = manifest.input
-    message.expected_mpp, message.mpp_tolerance = spec.mpp, MPP_TOLERANCE
-    message.instances = INSTANCE_KINDS[spec.instances]
-    message.tile_width_px, message.tile_height_px = spec.tile_width_px, spec.tile_height_px
-    if spec.tile_width_px == spec.tile_height_px:
-        message.tile_px = spec.tile_width_px
-    message.tissue.background.extend(spec.tissue.background)
-    message.tissue.min_difference = spec.tissue.min_difference
-    message.tissue.min_share = spec.tissue.min_share

@@ -21,6 +21,7 @@ from edge_mil.service.sessions.expiry import Expiry
 from edge_mil.service.sessions.life_cycle import OPEN, SessionSlot, settled
 from edge_mil.service.sessions.live_session import LiveSession, WriteLease
 from edge_mil.service.sessions.messages import score_message
+from edge_mil.service.sessions.request_ids import RequestIds
 from edge_mil.session import SessionFolder, SessionSettings
 
 Value = TypeVar("Value")
@@ -32,9 +33,7 @@ OPENERS = 4
 class SessionRegistry:
     """Finds a session in this process, or opens it from the state directory.
 
-    Everything here runs on the event loop, so that what happens between two awaits happens at
-    once: a session is found idle and starts to leave in one step, and a call that comes meanwhile
-    waits until it is gone and opens it again (`life_cycle`).
+    On the event loop: what happens between two awaits happens at once (`life_cycle`).
     """
 
     def __init__(self, folder: SessionFolder, bundles: BundleRegistry) -> None:
@@ -43,9 +42,9 @@ class SessionRegistry:
         self._creating: dict[str, asyncio.Task[str]] = {}
         self._creations: set[asyncio.Task[str]] = set()
         self._beginning: list[ServedBundle] = []
-        self._refresh: asyncio.Future[None] | None = None
         self.expiry = Expiry(self._expire)
         self._openers = ThreadPoolExecutor(OPENERS, thread_name_prefix="open")
+        self._requests = RequestIds(folder, self._openers)
 
     # Finding and opening
 
@@ -203,7 +202,7 @@ class SessionRegistry:
         return LiveSession(session, bundle, resumable=True)
 
     async def _create(self, bundle: ServedBundle, settings: SessionSettings) -> str:
-        known = await self._session_of(settings.request_id)
+        known = await self._requests.session_of(settings.request_id)
         if known is not None:
             return known
         self._make_room()
@@ -294,21 +293,6 @@ class SessionRegistry:
 
     async def _in_thread(self, work: Callable[[], Value]) -> Value:
         return await asyncio.get_running_loop().run_in_executor(self._openers, work)
-
-    async def _session_of(self, request_id: str) -> str | None:
-        """Return the session that a request id opened before; None for a new one."""
-        if not request_id:
-            return None
-        if self._refresh is None:
-            self._refresh = asyncio.ensure_future(self._in_thread(self.folder.refresh))
-            self._refresh.add_done_callback(settled)
-        try:
-            # An index that is missing is made anew. It goes on when this caller gives up.
-            await asyncio.shield(self._refresh)
-        except EdgeMilError:
-            self._refresh = None
-            raise
-        return await self._in_thread(lambda: self.folder.of_request(request_id))
 
 
 async def _all(tasks: Iterable[asyncio.Task[Any]]) -> None:

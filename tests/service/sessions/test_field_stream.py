@@ -133,9 +133,9 @@ def test_a_number_with_other_pixels_or_another_position_is_a_conflict(
         answer = stream.result()
         assert answer.error.reason == "SEQUENCE_CONFLICT"
         assert not answer.durable
-    # Another number is another field; but the stage moved and the image did not.
-    stream.send(moved, 2)
-    assert stream.result().verdict == pb.VERDICT_UNLOCATED
+    # Its own pixels at that position: the same ones would contradict the stage.
+    stream.send(list(tissue_frames(2))[1], 2)
+    assert stream.result().verdict == pb.VERDICT_ACCEPTED
     stream.end()
 
 
