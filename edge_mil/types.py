@@ -318,6 +318,8 @@ class FieldResult:
         timings_s: Seconds by stage: receive, queue, decode, gate, extract, fold, commit.
         as_of: Last field that the score covers, where the head is scored in the background;
             None: this one.
+        camera: Whether a passport says what the camera does to the score: "verified" or "not
+            verified"; "" in answers of releases without passports.
     """
 
     sequence: int
@@ -332,6 +334,7 @@ class FieldResult:
     cells_held: int = 0
     timings_s: dict[str, float] = field(default_factory=dict)
     as_of: int | None = None
+    camera: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -48,6 +48,9 @@ def session_info(message: pb.Session) -> SessionInfo:
         created_s=epoch_seconds(message.create_time),
         calibration=message.calibration_id,
         calibration_digest=message.calibration_digest,
+        camera=message.camera,
+        camera_bound=message.camera_bound if message.HasField("camera_bound") else None,
+        camera_note=message.camera_note,
     )
 
 
@@ -63,6 +66,7 @@ def score_info(
         bundle=bundle,
         state=state,
         heartbeat=heartbeat,
+        camera=message.camera,
     )
 
 
@@ -80,6 +84,7 @@ def field_info(message: pb.FieldSummary) -> FieldInfo:
             cells_added=message.cells_added,
             cells_improved=message.cells_improved,
             cells_held=message.cells_held,
+            camera=message.score.camera,
         ),
         cells=message.cells,
         x_um=message.stage_x_um if message.HasField("stage_x_um") else None,

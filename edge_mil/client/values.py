@@ -80,6 +80,10 @@ class SessionInfo:
         created_s: Seconds since the epoch.
         calibration: Name of the calibration that it runs under; "" for none.
         calibration_digest: Digest of the same.
+        camera: "verified" where a passport says what the camera does to the score, and it is
+            mended; "not verified" else; "" from a service without passports.
+        camera_bound: The passport's 95 % bound of the shift of a score; None without one.
+        camera_note: Why the camera is not verified.
     """
 
     session_id: str
@@ -97,6 +101,9 @@ class SessionInfo:
     created_s: float
     calibration: str = ""
     calibration_digest: str = ""
+    camera: str = ""
+    camera_bound: float | None = None
+    camera_note: str = ""
 
     @property
     def last_sequence(self) -> int:
@@ -121,6 +128,7 @@ class ScoreInfo:
         bundle: Digest of the bundle.
         state: State of the session, from `watch`; "" elsewhere.
         heartbeat: Whether nothing changed, and the service only says that it is there.
+        camera: As in `SessionInfo`.
     """
 
     score: SlideScore | None
@@ -130,6 +138,7 @@ class ScoreInfo:
     bundle: str
     state: str = ""
     heartbeat: bool = False
+    camera: str = ""
 
 
 @dataclass(frozen=True, slots=True)

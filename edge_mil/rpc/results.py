@@ -43,6 +43,7 @@ def encode_result(result: FieldResult) -> pb.FieldResult:
             fields=result.fields_held,
             coverage=result.coverage,
             as_of_sequence=result.sequence if result.as_of is None else result.as_of,
+            camera=result.camera,
         )
     )
     add_timings(message, result.timings_s)
@@ -68,6 +69,7 @@ def decode_result(message: pb.FieldResult) -> FieldResult:
         cells_improved=message.cells_improved,
         cells_held=message.cells_held,
         timings_s=timings,
+        camera=message.score.camera,
     )
 
 
@@ -105,10 +107,15 @@ def encode_score(
     fields: int,
     coverage: float,
     as_of_sequence: int = 0,
+    camera: str = "",
 ) -> pb.Score:
     """Return a score as a message; one without classes says that there is no score yet."""
     message = pb.Score(
-        revision=revision, fields=fields, coverage=coverage, as_of_sequence=as_of_sequence
+        revision=revision,
+        fields=fields,
+        coverage=coverage,
+        as_of_sequence=as_of_sequence,
+        camera=camera,
     )
     if score is None:
         return message

@@ -79,6 +79,7 @@ class ServerSettings:
         precision: fp32, fp16 (TensorRT only), int8, or auto: what `tune` keeps on this device.
         threads: Threads of one run of a network; None takes as many as there are cores.
         backend: cpu, tensorrt, or auto: TensorRT where a GPU and the library are there.
+        require_passport: Refuse sessions whose camera is not verified.
     """
 
     bundles: tuple[Path, ...]
@@ -87,6 +88,7 @@ class ServerSettings:
     precision: str = "fp32"
     threads: int | None = None
     backend: str = CPU
+    require_passport: bool = False
 
     @property
     def engines(self) -> Path:
@@ -141,7 +143,10 @@ class _Server:
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, stopping.set)
         address = parse_address(self._settings.listen)
-        sessions = SessionRegistry(SessionFolder(self._settings.state), self._bundles)
+        folder = SessionFolder(
+            self._settings.state, require_passport=self._settings.require_passport
+        )
+        sessions = SessionRegistry(folder, self._bundles)
         decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
         server = grpc.aio.server(options=OPTIONS, compression=grpc.Compression.NoCompression)
         await self._add_services(server, sessions, FieldWorker(decoders), stopping)

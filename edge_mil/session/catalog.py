@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_mil.calibration import CalibrationFolder
-from edge_mil.errors import SessionNotFoundError
+from edge_mil.calibration import VERIFIED, CalibrationFolder
+from edge_mil.errors import CalibrationError, SessionNotFoundError
 from edge_mil.pipeline import Model
 from edge_mil.session.restore import check_opening
 from edge_mil.session.session import Session
@@ -48,8 +48,14 @@ class SessionSummary:
 class SessionFolder:
     """Creates, finds and opens sessions; their ids are ULIDs, which sort by time."""
 
-    def __init__(self, root: Path) -> None:
-        """Use a state directory; it is made together with the first session."""
+    def __init__(self, root: Path, *, require_passport: bool = False) -> None:
+        """Use a state directory; it is made together with the first session.
+
+        Args:
+            root: The state directory.
+            require_passport: Refuse sessions whose camera is not verified.
+        """
+        self._require_passport = require_passport
         self._root = root / "sessions"
         self._calibrations = CalibrationFolder(root)
 
@@ -60,7 +66,7 @@ class SessionFolder:
             StoreError: It cannot be written.
             PixelSizeError: The pixel size does not fit the bundle.
             CalibrationError: There is no such calibration, it is stale or of other optics, or it
-                lacks what the bundle needs.
+                lacks what the bundle needs; or its camera is not verified, and must be.
         """
         session_id = new_id()
         calibration = None
@@ -68,7 +74,8 @@ class SessionFolder:
             name, digest = settings.calibration_id, settings.calibration_digest
             calibration = self._calibrations.load(name, digest)
         # Checked before anything is written: a refused opening leaves no file behind.
-        check_opening(model, settings, calibration)
+        opened = check_opening(model, settings, calibration)
+        self._check_passport(opened)
         return Session(
             model,
             settings=settings,
@@ -87,8 +94,11 @@ class SessionFolder:
         Raises:
             SessionNotFoundError: There is none.
             StoreError: It cannot be read, or another process has it.
+            CalibrationError: It is open, its camera is not verified, and must be.
         """
         summary = self.summary(session_id)
+        if not summary.closed:
+            self._check_passport(summary.settings)
         model = models(summary.bundle_digest)
         return Session(model, store=SessionFile(summary.path), session_id=session_id)
 
@@ -139,6 +149,19 @@ class SessionFolder:
             created=float(meta[CREATED]),
             closed=meta.get(STATE) == "closed",
         )
+
+    def _check_passport(self, settings: SessionSettings) -> None:
+        """Check that the camera of a session that takes fields is verified, where it must be.
+
+        Raises:
+            CalibrationError: It is not.
+        """
+        if self._require_passport and settings.camera != VERIFIED:
+            raise CalibrationError(
+                f"This service takes only verified cameras (--require-passport). "
+                f"{settings.camera_note or 'This session began without a passport.'}",
+                reason="PASSPORT_REQUIRED",
+            )
 
     def _file(self, session_id: str) -> Path:
         return self._root / session_id / "session.db"

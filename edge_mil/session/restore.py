@@ -15,6 +15,7 @@ from edge_mil.session.bag import Bag
 from edge_mil.session.field.processor import FieldProcessor
 from edge_mil.session.field.setup import (
     attachments,
+    camera_correction,
     complete_settings,
     minimal_settings,
     open_gate,
@@ -134,13 +135,14 @@ def open_state(
     bag.load()
     gate = open_gate(model, settings, calibration)
     stain = stain_transform(model.input, calibration)
+    camera = camera_correction(calibration, model.bundle.digest)
     return SessionState(
         session_id=session_id,
         settings=settings,
         created=created,
         localizer=localizer,
         instances=instances,
-        processor=FieldProcessor(model, localizer, instances, gate, stain, rows_of),
+        processor=FieldProcessor(model, localizer, instances, gate, stain, rows_of, camera),
         bag=bag,
         answers=answers,
         runners=RunnerHistory(meta),
@@ -154,8 +156,8 @@ def open_state(
 
 def check_opening(
     model: Model, settings: SessionSettings, calibration: Calibration | None = None
-) -> None:
-    """Check that a session could be opened so, without opening one.
+) -> SessionSettings:
+    """Check that a session could be opened so, without opening one; return its settings.
 
     Raises:
         BundleError: The bundle has no extractor.
@@ -163,7 +165,9 @@ def check_opening(
         PixelSizeError: The pixel size does not fit the bundle.
         UsageError: Independent fields, and a bundle whose instances are cells.
     """
-    open_instances(model, complete_settings(settings, model, calibration), None)
+    completed = complete_settings(settings, model, calibration)
+    open_instances(model, completed, None)
+    return completed
 
 
 def stored_frame_size(meta: dict[str, str]) -> tuple[int, int] | None:

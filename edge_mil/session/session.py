@@ -174,7 +174,8 @@ class Session(SessionQueries):
             state.instances.commit(plan)
         state.bag = bag
         state.revision += bool(field.states)
-        result = field.result(scored, state.revision, bag.fields, state.instances.coverage())
+        coverage, camera = state.instances.coverage(), self.settings.camera
+        result = field.result(scored, state.revision, bag.fields, coverage, camera)
         answer = write_answer(result)
         runner, event = state.runners.note(sequence, field.runner)
         meta = {REVISION: str(state.revision), **runner}
@@ -287,6 +288,7 @@ class Session(SessionQueries):
             verdicts=dict(state.verdicts),
             last_sequence=state.answers.last,
             closed=state.closed,
+            camera=self.settings.camera,
         )
         self._board.put(status, scored)
 

@@ -29,6 +29,7 @@ class SessionStatus:
         closed: Whether the session takes no more fields.
         as_of: Last field that the score covers, where the head is scored in the background;
             None: all.
+        camera: Whether a passport says what the camera does to the score.
     """
 
     score: SlideScore | None = None
@@ -42,6 +43,7 @@ class SessionStatus:
     durable_beyond: tuple[int, ...] = ()
     closed: bool = False
     as_of: int | None = None
+    camera: str = ""
 
 
 class StatusBoard:

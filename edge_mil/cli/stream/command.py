@@ -216,6 +216,7 @@ def _document(info: SessionInfo, errors: tuple[str, ...]) -> dict[str, object]:
         "session": info.session_id,
         "fields": dict(info.fields),
         "coverage": info.coverage,
+        "camera": info.camera,
         "notice": RESEARCH_USE_ONLY,
     }
     if errors:
@@ -231,6 +232,7 @@ def _print(info: SessionInfo, seconds: float, answered: int) -> None:
         ("fields", f"{counts or 'none'} ({answered / max(seconds, 1e-9):.1f} per second)"),
         ("instances", str(info.instances)),
         ("coverage", f"{info.coverage:.1%} of the tissue known"),
+        ("camera", info.camera or "not verified"),
     ]
     if info.score is None:
         rows.append(("score", "none yet: no tissue was seen"))

@@ -12,6 +12,7 @@ import numpy as np
 
 from edge_mil.errors import FrameError
 from edge_mil.imaging import thumbnail_jpeg
+from edge_mil.imaging.correction.camera import CameraCorrection
 from edge_mil.imaging.correction.stain import StainTransform
 from edge_mil.pipeline import Model
 from edge_mil.pipeline.ood.reference import Reference, exchanged_sentence
@@ -69,7 +70,12 @@ class ProcessedField:
         return dataclasses.replace(self.frame, x_um=self.placement.x_um, y_um=self.placement.y_um)
 
     def result(
-        self, scored: Scored, revision: int, fields_held: int, coverage: float
+        self,
+        scored: Scored,
+        revision: int,
+        fields_held: int,
+        coverage: float,
+        camera: str = "",
     ) -> FieldResult:
         """Return the answer to the field, given the session after it."""
         plan = self.plan
@@ -79,6 +85,7 @@ class ProcessedField:
             measures=plan.measures,
             score=scored.score,
             as_of=scored.as_of,
+            camera=camera,
             revision=revision,
             fields_held=fields_held,
             coverage=coverage,
@@ -100,6 +107,7 @@ class FieldProcessor:
         gate: FieldGate,
         stain: StainTransform | None,
         rows_of: Callable[[int], Sequence[InstanceRow]],
+        camera: CameraCorrection | None = None,
     ) -> None:
         """Take the parts of one session.
 
@@ -110,9 +118,11 @@ class FieldProcessor:
             gate: Corrects each frame and measures its quality.
             stain: Normalises the stain of tiles; None: nothing.
             rows_of: Returns the stored rows of a field, once all that was queued is durable.
+            camera: Mends the camera's colours and sharpness in tiles; None: nothing.
         """
         self._model, self._localizer, self._instances = model, localizer, instances
         self._gate, self._stain, self._rows_of = gate, stain, rows_of
+        self._camera = camera
 
     def check(self, field: ProcessedField) -> None:
         """Check what no gate can mend.
@@ -178,6 +188,8 @@ class FieldProcessor:
             InvalidInstancesError: A feature is not finite.
         """
         tiles = field.plan.tiles
+        if self._camera is not None and len(tiles):
+            tiles = self._camera.apply(tiles)
         if self._stain is not None and len(tiles):
             tiles = self._stain.apply(tiles)
         field.features, field.runner = self._model.extract_by(tiles)
