@@ -58,6 +58,18 @@ class CalibrationDocument(Struct, frozen=True, forbid_unknown_fields=True, kw_on
     format: int = FORMAT
 
 
+def _read_document(head: bytes) -> CalibrationDocument:
+    """Read the line of JSON.
+
+    Raises:
+        ValueError: It is not that, or a passport holds impossible numbers.
+    """
+    try:
+        return msgspec.json.decode(head, type=CalibrationDocument)
+    except CalibrationError as error:
+        raise ValueError(str(error)) from error
+
+
 class _Format(Struct):
     """The one key that every format has."""
 
@@ -100,7 +112,7 @@ def decode(data: bytes) -> tuple[CalibrationDocument, dict[ArrayName, Float32Arr
                 f"The calibration has format {written} and this edge_mil reads {FORMAT}; "
                 "update edge_mil on this device."
             )
-        document = msgspec.json.decode(head, type=CalibrationDocument)
+        document = _read_document(head)
         arrays: dict[ArrayName, Float32Array] = {}
         start = 0
         for name in ARRAYS:

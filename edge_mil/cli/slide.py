@@ -122,7 +122,7 @@ def _colours(model: Model, name: str | None, calibrations: CalibrationFolder) ->
         return SlideColours(stain=stain)
     gains = calibration.shading.white_gains if calibration.shading else NO_GAINS
     passport = calibration.passport_for(model.bundle.digest)
-    camera = passport.correction if passport is not None and passport.verified else None
+    camera = None if passport is None else passport.correction
     return SlideColours(gains, calibration.background, stain, camera)
 
 

@@ -18,8 +18,10 @@ SIZES = (1, 4, 16, 64)
 MOST_OF_ALL = 0.5
 """A bag of more than this share of all cells is nearly the same bag each time."""
 QUANTILE = 0.95
-SPREAD = 1.645
+NORMAL_95 = 1.645
 """Standard deviations to the 95 % quantile of a normal distribution."""
+LEAST_FIELDS = 5
+"""Fields below which the tolerance factor grows without limit."""
 SMALLEST = 1e-12
 MIN_RANKED = 3
 
@@ -126,7 +128,8 @@ class EffectMeasurement:
         shifts = []
         for size, bags in self._bags.items():
             moved = self._scorer.scores(camera, bags)
-            shift = _bag_shift(size, self._scores[size], moved)
+            spread = tolerance_factor(len(set(self._fields.tolist())))
+            shift = _bag_shift(size, self._scores[size], moved, spread)
             if shift is not None:
                 shifts.append(shift)
         return Effect(
@@ -185,6 +188,21 @@ def shift_bound(first: SlideScore, second: SlideScore) -> float:
     return max(found, math.tanh(most / 4))
 
 
+def tolerance_factor(fields: int) -> float:
+    """Return how many deviations above the mean 95 % lie, with 95 % confidence.
+
+    Args:
+        fields: Independent observations: the bags share their cells, the fields do not.
+
+    Source:
+        One-sided normal tolerance limits, approximated (Natrella, Experimental Statistics, NBS
+        Handbook 91, 1963; NIST/SEMATECH e-Handbook, 7.2.6.3).
+    """
+    n, z = max(fields, LEAST_FIELDS), NORMAL_95
+    a, b = 1 - z * z / (2 * (n - 1)), z * z - z * z / n
+    return float((z + math.sqrt(z * z - a * b)) / a)
+
+
 def rank_correlation(first: Float32Array, second: Float32Array) -> float | None:
     """Return Spearman's correlation of two (n, k), mean over k; None where there is none."""
     if not first.shape[1] or len(first) < MIN_RANKED:
@@ -197,7 +215,10 @@ def rank_correlation(first: Float32Array, second: Float32Array) -> float | None:
 
 
 def _bag_shift(
-    size: int, before: Sequence[SlideScore | None], after: Sequence[SlideScore | None]
+    size: int,
+    before: Sequence[SlideScore | None],
+    after: Sequence[SlideScore | None],
+    spread: float,
 ) -> BagShift | None:
     pairs = [(a, b) for a, b in zip(before, after, strict=True) if a is not None and b is not None]
     if not pairs:
@@ -205,7 +226,7 @@ def _bag_shift(
     shifts = np.array([score_shift(a, b) for a, b in pairs])
     bounds = np.array([shift_bound(a, b) for a, b in pairs])
     # The larger of what was seen and of a normal tail: few fields show few of the worst bags.
-    tail = float(bounds.mean() + SPREAD * bounds.std())
+    tail = float(bounds.mean() + spread * bounds.std())
     return BagShift(
         cells=size,
         bags=len(pairs),

@@ -29,10 +29,12 @@ OVERVIEW_PX = 6000
 """Longest side of the overview of a large slide; its pixels are then larger."""
 LEAST_TEMPLATE_PX = 24
 """Shorter side of a field in the overview below which it has too little structure to be found."""
-CANDIDATES = 4
-"""Peaks of the coarse search that are registered; tissue repeats itself at 4 um."""
-TRIED = 5
-"""Fields that are looked for in all eight orientations; the others in that of most of them."""
+CANDIDATES = 3
+"""Peaks of the coarse search in each orientation; tissue repeats itself at 2 um."""
+TRIED_PLACES = 6
+"""Of all peaks, those that are registered: the right one is nearly always the first."""
+SURE = 5
+"""Fields after which all lie in the orientation of most of them."""
 ORIENTATIONS = tuple((turns, mirrored) for mirrored in (False, True) for turns in range(4))
 """Quarter turns, and whether the camera sees the slide as in a mirror."""
 LIGHT_SIGMA_PX = 12.0
@@ -76,6 +78,16 @@ class FieldMatch:
     rotation_deg: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a field may lie: its corner, level-0 pixels of the scan."""
+
+    score: float
+    orientation: tuple[int, bool]
+    x: float
+    y: float
+
+
 class ScanSearch:
     """Finds fields on one scan; keeps its overview."""
 
@@ -116,18 +128,20 @@ class ScanSearch:
             CalibrationError: The field is too small to be looked for.
             SourceError: The scan is damaged there.
         """
-        for orientation in self._orientations:
-            turned = np.ascontiguousarray(_turned(field, *orientation))
-            found = self._find_upright(turned)
+        # 1. The likeliest places in every orientation, by the correlation of the overview.
+        places = [place for turn in self._orientations for place in self._places(field, turn)]
+        places.sort(key=lambda place: -place.score)
+        for place in places[:TRIED_PLACES]:
+            # 2. Register the field with the scan's same place, and refine it by blocks.
+            turned = np.ascontiguousarray(_turned(field, *place.orientation))
+            found = self._matched(turned, place)
             if found is None:
                 continue
-            # Half of its blocks fit to a part of a pixel: no other orientation would.
-            self._seen[orientation] += 1
-            ranked = [known for known, _ in self._seen.most_common()]
-            others = [one for one in ORIENTATIONS if one not in ranked]
-            sure = self._seen.total() >= TRIED
-            self._orientations = ranked[:1] if sure else [*ranked, *others]
-            back = _turn_matrix(field.shape[:2], *orientation)
+            # Half of its blocks fit to a part of a pixel: no other place would.
+            self._seen[place.orientation] += 1
+            if self._seen.total() >= SURE:
+                self._orientations = [self._seen.most_common(1)[0][0]]
+            back = _turn_matrix(field.shape[:2], *place.orientation)
             return dataclasses.replace(found, matrix=found.matrix @ np.vstack([back, [0, 0, 1]]))
         return None
 
@@ -177,35 +191,44 @@ class ScanSearch:
         around = ((y0 - top, top + height - y1), (x0 - left, left + width - x1), (0, 0))
         return np.pad(part, around, mode="edge")
 
-    def _find_upright(self, field: UInt8Array) -> FieldMatch | None:
-        """Find a field that lies on the scan without a turn or a mirror."""
+    def _places(self, field: UInt8Array, orientation: tuple[int, bool]) -> list[_Place]:
+        """Return where a field may lie in one orientation.
+
+        Raises:
+            CalibrationError: The field is too small to be looked for.
+        """
         height, width = field.shape[:2]
-        per_px = self.mpp / self._scan.mpp
-        # 1. The likeliest corners, by the correlation of the overview.
-        small = (round(width * per_px / self._zoom), round(height * per_px / self._zoom))
+        scale = self.mpp / self._scan.mpp / self._zoom
+        small = (round(width * scale), round(height * scale))
         if min(small) < LEAST_TEMPLATE_PX:
             raise CalibrationError(
                 f"A field covers {width * self.mpp:.0f} x {height * self.mpp:.0f} µm, which is too "
                 "little to be found on a scan; use whole fields of the camera.",
                 reason="PASSPORT_FIELD_SIZE",
             )
-        template = _flattened(np.asarray(cv2.resize(field, small, interpolation=cv2.INTER_AREA)))
-        for x, y in _peaks(self._overview, template):
-            # 2. Register the field with the scan's same place.
-            middle = np.array([width - 1, height - 1]) / 2
-            corner = np.array([x, y]) * self._zoom + (np.eye(2) * per_px - self._linear) @ middle
-            matrix = np.column_stack([self._linear, corner])
-            place = self.render(matrix, (height, width))
-            found = register_pair(RegistrationPyramid.of(place), RegistrationPyramid.of(field))
-            if found is None or found.response < LEAST_RESPONSE or found.overlap < LEAST_OVERLAP:
-                continue
-            matrix[:, 2] += matrix[:, :2] @ np.array([found.dx, found.dy])
-            # 3. Refine it by blocks: turn, scale and a part of a pixel.
-            match = self._refined(field, matrix, per_px)
-            if match is not None:
-                self._linear = match.matrix[:, :2]
-                return match
-        return None
+        shrunk = np.asarray(cv2.resize(field, small, interpolation=cv2.INTER_AREA), np.uint8)
+        template = _flattened(np.ascontiguousarray(_turned(shrunk, *orientation)))
+        return [
+            _Place(score, orientation, x * self._zoom, y * self._zoom)
+            for score, x, y in _peaks(self._overview, template)
+        ]
+
+    def _matched(self, field: UInt8Array, place: _Place) -> FieldMatch | None:
+        """Match a field, turned as the scan, at one place; None where it does not fit."""
+        height, width = field.shape[:2]
+        per_px = self.mpp / self._scan.mpp
+        middle = np.array([width - 1, height - 1]) / 2
+        corner = np.array([place.x, place.y]) + (np.eye(2) * per_px - self._linear) @ middle
+        matrix = np.column_stack([self._linear, corner])
+        shown = self.render(matrix, (height, width))
+        found = register_pair(RegistrationPyramid.of(shown), RegistrationPyramid.of(field))
+        if found is None or found.response < LEAST_RESPONSE or found.overlap < LEAST_OVERLAP:
+            return None
+        matrix[:, 2] += matrix[:, :2] @ np.array([found.dx, found.dy])
+        match = self._refined(field, matrix, per_px)
+        if match is not None:
+            self._linear = match.matrix[:, :2]
+        return match
 
     def _refined(self, field: UInt8Array, matrix: Float64Array, per_px: float) -> FieldMatch | None:
         height, width = field.shape[:2]
@@ -240,8 +263,8 @@ def _flattened(pixels: UInt8Array) -> Float32Array:
     return green - cv2.GaussianBlur(green, (0, 0), LIGHT_SIGMA_PX)
 
 
-def _peaks(overview: Float32Array, template: Float32Array) -> list[tuple[float, float]]:
-    """Return the likeliest corners (x, y) of a template, pixels of the overview, best first."""
+def _peaks(overview: Float32Array, template: Float32Array) -> list[tuple[float, float, float]]:
+    """Return the likeliest corners of a template (score, x, y), pixels of the overview."""
     # A field at the edge may reach a little beyond the scan.
     margin = min(template.shape) // 8
     padded = np.pad(overview, margin)
@@ -255,7 +278,7 @@ def _peaks(overview: Float32Array, template: Float32Array) -> list[tuple[float, 
         _, highest, _, (x, y) = cv2.minMaxLoc(scores)
         if highest <= 0:
             break
-        found.append((float(x - margin), float(y - margin)))
+        found.append((float(highest), float(x - margin), float(y - margin)))
         scores[max(0, y - apart) : y + apart + 1, max(0, x - apart) : x + apart + 1] = -1.0
     return found
 

@@ -26,6 +26,8 @@ MIN_CELLS_OF_FIELDS = 8
 """The same for a bundle whose instances are whole fields."""
 FOUND_SHARE = 0.5
 """Share of the fields with tissue that must be found: fewer are another slide."""
+HOPELESS = 8
+"""When none of so many fields is found, the others are not looked for: each takes seconds."""
 SHARP_SHARE = 0.5
 """A field with less than this share of the fine detail, against the scan, that the sharpest fields
 have is out of focus. The fields of one camera in focus lie within 0.8 to 1.2 of their median."""
@@ -129,6 +131,8 @@ def pair_fields(
         if match is None:
             found.lost.append(frame.name)
             found.soft += gate.evaluate(pixels).verdict in (Verdict.BLURRED, Verdict.MOVING)
+            if len(found.lost) >= HOPELESS and not found.fields:
+                break
             continue
         room = MAX_CELLS - cells
         camera, same = cutter.cut(pixels, match, search, tissue, room)

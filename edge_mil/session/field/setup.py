@@ -81,11 +81,11 @@ def camera_correction(
 ) -> CameraCorrection | None:
     """Return what is done to every tile of a session; None where nothing is.
 
-    A camera that cannot be mended is not changed: its scores are those that its passport states
-    before any correction, and they are not verified.
+    A camera that cannot be mended is brought as near to the scanner as it can be; its scores are
+    not verified.
     """
     passport = None if calibration is None else calibration.passport_for(bundle_digest)
-    if passport is None or not passport.verified or passport.correction.changes_nothing:
+    if passport is None or passport.correction.changes_nothing:
         return None
     return passport.correction
 
