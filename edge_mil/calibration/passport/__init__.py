@@ -15,7 +15,7 @@
 """
 
 from edge_mil.calibration.passport.measurement import (
-    MAX_BOUND,
+    MAX_SHIFT,
     BundleIdentity,
     measure_passport,
 )
@@ -24,7 +24,7 @@ from edge_mil.calibration.passport.pairs import Pairs, pair_fields
 from edge_mil.calibration.passport.passport import NOT_VERIFIED, VERIFIED, CameraPassport
 
 __all__ = [
-    "MAX_BOUND",
+    "MAX_SHIFT",
     "NOT_VERIFIED",
     "VERIFIED",
     "BundleIdentity",

@@ -20,9 +20,11 @@ from edge_mil.calibration.passport.sharpness import (
 from edge_mil.imaging.correction.camera import NONE, CameraCorrection, ColourMap
 from edge_mil.types import Float32Array, UInt8Array
 
-MAX_BOUND = 0.1
-"""Largest 95 % bound, after mending, under which a camera is called verified: five times what INT8
+MAX_SHIFT = 0.1
+"""Shift that 95 % of the bags of a verified camera stay below, after mending: five times what INT8
 may move a score by (`--max-shift`)."""
+LARGE = 16
+"""Cells of a bag from which on the shift decides: single cells are no slide."""
 COLOUR_PX = 4
 """Pixels of a tile whose mean is one sample of colour: detail and small shifts do not matter."""
 SAMPLES = 1500
@@ -51,7 +53,7 @@ def measure_passport(
     *,
     mpp: float,
     now: float,
-    max_bound: float = MAX_BOUND,
+    max_shift: float = MAX_SHIFT,
 ) -> CameraPassport:
     """Measure a passport.
 
@@ -61,7 +63,7 @@ def measure_passport(
         bundle: Its identity.
         mpp: Pixel size of the camera, um/px.
         now: Seconds since the epoch.
-        max_bound: Largest stated bound of a camera that is verified.
+        max_shift: Largest shift, in 95 % of the bags, of a camera that is verified.
     """
     fields = pairs.fields
     # 1. The form of the colour map, by the error on fields held back.
@@ -97,7 +99,7 @@ def measure_passport(
         noise=transfer.noise,
         before=before,
         after=after,
-        reason=_reason(transfer, after, max_bound),
+        reason=_reason(transfer, after, max_shift),
     )
 
 
@@ -109,7 +111,7 @@ def _corrections(colour: ColourMap, transfer: Transfer) -> list[CameraCorrection
     return [*found, CameraCorrection(colour, gains)] if uneven else found
 
 
-def _reason(transfer: Transfer, after: Effect, max_bound: float) -> str:
+def _reason(transfer: Transfer, after: Effect, max_shift: float) -> str:
     """Return why the camera cannot be mended, "" where it can."""
     if transfer.at_fine < LEAST_TRANSFER:
         return (
@@ -118,11 +120,11 @@ def _reason(transfer: Transfer, after: Effect, max_bound: float) -> str:
             "back; clean the optics, use an objective of a larger aperture, or a bundle made for "
             "coarser pixels."
         )
-    bound = after.largest.bound
-    if bound > max_bound:
+    moved = max(s.quantile for s in after.shifts if s.cells >= min(LARGE, after.largest.cells))
+    if moved > max_shift:
         return (
-            f"With the best correction a score still shifts by up to {bound:.3f} (95 % bound) and "
-            f"{max_bound:g} is allowed; use a camera nearer to the scanner, a bundle trained on "
+            f"With the best correction one score in twenty still shifts by {moved:.3f} or more and "
+            f"{max_shift:g} is allowed; use a camera nearer to the scanner, a bundle trained on "
             "such cameras, or allow more (--max-shift)."
         )
     return ""

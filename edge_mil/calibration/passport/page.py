@@ -19,10 +19,10 @@ WIDTH, HEIGHT = 520, 220
 LEFT, RIGHT, TOP, FLOOR = 46, 500, 14, 176
 """A chart and its plot area, px."""
 DENSITY_BINS = 48
-MAX_DENSITY = 1.6
-"""Optical densities of a histogram: 0.025 of the light is left at its end."""
+MAX_DENSITY = 1.0
+"""Optical density at the end of a histogram: a tenth of the light is left."""
 SHOWN = 4
-PICTURE_PX = 224
+EXAMPLE_PX = 224
 JPEG_QUALITY = 88
 CHANNELS = ("red", "green", "blue")
 MTF_TOP = 1.5
@@ -66,7 +66,7 @@ def render_page(page: PassportPage) -> str:
         measured=when.strftime("%Y-%m-%d %H:%M UTC"),
         densities=_density_charts(fields, mended),
         detail=_detail_chart(passport),
-        pictures=_pictures(fields, mended),
+        examples=_examples(fields, mended),
         shifts=list(zip(passport.before.shifts, passport.after.shifts, strict=True)),
         area={"left": LEFT, "right": RIGHT, "top": TOP, "floor": FLOOR},
         size={"width": WIDTH, "height": HEIGHT},
@@ -132,7 +132,7 @@ def _points(across: Float64Array, up: Float64Array) -> str:
     return " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
 
 
-def _pictures(
+def _examples(
     fields: tuple[PairedField, ...], mended: list[UInt8Array]
 ) -> list[tuple[str, bytes, bytes, bytes]]:
     """Return some cells, as camera, mended and scan show them: JPEG."""
@@ -147,7 +147,7 @@ def _pictures(
 
 
 def _jpeg(tile: UInt8Array) -> bytes:
-    height = round(PICTURE_PX * tile.shape[0] / tile.shape[1])
-    small = cv2.resize(tile, (PICTURE_PX, height), interpolation=cv2.INTER_AREA)
+    height = round(EXAMPLE_PX * tile.shape[0] / tile.shape[1])
+    small = cv2.resize(tile, (EXAMPLE_PX, height), interpolation=cv2.INTER_AREA)
     bgr = cv2.cvtColor(small, cv2.COLOR_RGB2BGR)
     return cv2.imencode(".jpg", bgr, (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY))[1].tobytes()

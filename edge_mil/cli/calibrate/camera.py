@@ -13,7 +13,7 @@ from edge_mil.bundle import InputSpec, open_bundle
 from edge_mil.calibration import Calibration, CalibrationFolder, CameraPassport, OpticalPath, begin
 from edge_mil.calibration.parts import with_passport
 from edge_mil.calibration.passport import (
-    MAX_BOUND,
+    MAX_SHIFT,
     BundleIdentity,
     PassportPage,
     measure_passport,
@@ -65,10 +65,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-shift",
         type=float,
-        default=MAX_BOUND,
+        default=MAX_SHIFT,
         metavar="P",
-        help="largest shift of a score, 95 %% bound after mending, of a verified camera "
-        "(default: %(default)g)",
+        help="shift of a score that 95 %% of the bags of a verified camera stay below, after "
+        "mending (default: %(default)g)",
     )
     parser.add_argument(
         "--page", type=Path, metavar="OUT.html", help="also write the passport as a page"
@@ -116,7 +116,7 @@ def run_camera(arguments: argparse.Namespace) -> int:
             identity,
             mpp=calibration.mpp,
             now=time.time(),
-            max_bound=arguments.max_shift,
+            max_shift=arguments.max_shift,
         )
     finally:
         model.close()
