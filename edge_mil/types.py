@@ -300,6 +300,52 @@ class Measure:
     passed: bool = True
 
 
+class CheckState(str, enum.Enum):
+    """Whether what a session takes for granted was seen; the values are those of the wire."""
+
+    UNPROVEN = "unproven"
+    AGREES = "agrees"
+    CONTRADICTED = "contradicted"
+
+
+@dataclass(frozen=True, slots=True)
+class SessionCheck:
+    """Something that a session takes for granted, compared with what it sees.
+
+    Attributes:
+        state: Unproven, agrees or contradicted.
+        sentence: Why, and what to do.
+        cause: Name of a contradiction's cause, as "x-flipped"; "" without one.
+        held: Whether fields are refused until a person lets the session go on.
+        since: Sequence of the field at which the contradiction was found; 0 without one.
+        pairs: Overlapping fields that the numbers rest on.
+        scale: um of the stage per um of the images, and its standard error; None: not known.
+        rotation_deg: Angle of the camera against the declared axes, and its standard error.
+        backlash_um: The larger of both axes, and its standard error.
+    """
+
+    state: CheckState = CheckState.UNPROVEN
+    sentence: str = ""
+    cause: str = ""
+    held: bool = False
+    since: int = 0
+    pairs: int = 0
+    scale: tuple[float, float] | None = None
+    rotation_deg: tuple[float, float] | None = None
+    backlash_um: tuple[float, float] | None = None
+
+    def as_json(self) -> dict[str, object]:
+        """Return it for reports and the commands' JSON output; unknown numbers are left out."""
+        out: dict[str, object] = {"state": self.state.value, "sentence": self.sentence}
+        if self.cause:
+            out.update(cause=self.cause, held=self.held, since=self.since)
+        out["pairs"] = self.pairs
+        for name in ("scale", "rotation_deg", "backlash_um"):
+            if (number := getattr(self, name)) is not None:
+                out[name], out[f"{name}_error"] = number
+        return out
+
+
 @dataclass(frozen=True, slots=True)
 class FieldResult:
     """The answer to one field.
@@ -318,6 +364,10 @@ class FieldResult:
         timings_s: Seconds by stage: receive, queue, decode, gate, extract, fold, commit.
         as_of: Last field that the score covers, where the head is scored in the background;
             None: this one.
+        explanation: Why it is UNLOCATED, where a check of the session refused it; else "".
+        geometry: State of the session's check of pixel size and stage, after this field; "" where
+            the service does not check.
+        slide: State of the check that the slide is still the one of the beginning.
         camera: Whether a passport says what the camera does to the score: "verified" or "not
             verified"; "" in answers of releases without passports.
     """
@@ -334,6 +384,9 @@ class FieldResult:
     cells_held: int = 0
     timings_s: dict[str, float] = field(default_factory=dict)
     as_of: int | None = None
+    explanation: str = ""
+    geometry: str = ""
+    slide: str = ""
     camera: str = ""
 
 

@@ -75,6 +75,7 @@ MEASURE_TEXT: Mapping[str, str] = MappingProxyType(
         "registration_texture": "structure in common",
         "registration_lead": "lead over other positions",
         "registration_overlap": "overlap with an earlier field",
+        "session_held": "the session is held",
     }
 )
 """Name of a measure -> what people read instead; docs/imaging/gates.md explains the numbers."""

@@ -298,5 +298,4 @@ class Measurement:
         rows = np.flatnonzero(tissue)
         if len(rows) > SAMPLE_PX:
             rows = rows[np.linspace(0, len(rows) - 1, SAMPLE_PX).round().astype(np.int64)]
-        sample: UInt8Array = pixels.reshape(-1, 3)[rows]
-        return sample
+        return np.asarray(pixels.reshape(-1, 3)[rows], dtype=np.uint8)

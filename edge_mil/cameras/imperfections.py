@@ -31,12 +31,18 @@ class Shot:
         y: Row of that pixel.
         visit: Number of earlier visits of the place.
         frame: Number of the exposure within the visit; counted only where exposures differ.
+        number: Number of the visit among all, from 1; 0 where the stage's way does not matter.
+        before: Top left pixel of the visit before.
+        arrives: Direction in which the stage arrived on each axis: -1, 0 or 1.
     """
 
     x: int
     y: int
     visit: int = 0
     frame: int = 0
+    number: int = 0
+    before: tuple[int, int] = (0, 0)
+    arrives: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 MAX_ANISOTROPY = 0.01
 """Share by which the pixel sizes of x and y may differ: scanners round to three digits."""
 
+MAX_DISAGREEMENT = 0.05
+"""Share by which a given pixel size may differ from the file's own, as on the wire
+(`docs/design/imaging.md`, "Declared against known"); files round theirs."""
+
 OPAQUE = 255
 """Alpha of a pixel that was scanned."""
 
@@ -37,16 +41,18 @@ class SlideFile:
         height_px: Rows of level 0.
     """
 
-    def __init__(self, path: Path, mpp: float | None = None) -> None:
+    def __init__(self, path: Path, mpp: float | None = None, *, insist: bool = False) -> None:
         """Open a slide.
 
         Args:
             path: Any file that OpenSlide reads.
             mpp: Pixel size of level 0, um/px; None takes the file's own.
+            insist: Take `mpp` also where the file says another pixel size.
 
         Raises:
             SourceError: The file is not there, or OpenSlide cannot read it.
-            PixelSizeError: The pixel size is unknown, impossible or not square.
+            PixelSizeError: The pixel size is unknown, impossible or not square, or `mpp` is more
+                than 5 % from the file's own and nobody insists.
             DependencyError: OpenSlide is not installed.
         """
         self.path = path
@@ -55,7 +61,7 @@ class SlideFile:
         self._slide = _open(path)
         try:
             self.width_px, self.height_px = self._slide.dimensions
-            self.mpp = _pixel_size(self._slide, path) if mpp is None else check_mpp(mpp, "--mpp")
+            self.mpp = _given_or_own(self._slide, path, mpp, insist=insist)
         except (PixelSizeError, SourceError):
             self._slide.close()
             raise
@@ -150,7 +156,32 @@ def _open(path: Path) -> openslide.OpenSlide:
         ) from error
 
 
-def _pixel_size(slide: openslide.OpenSlide, path: Path) -> float:
+def _given_or_own(
+    slide: openslide.OpenSlide, path: Path, given: float | None, *, insist: bool
+) -> float:
+    """Return the given pixel size, compared with the file's own; the file's where none is given."""
+    if given is None:
+        return _pixel_size(slide, path)
+    mpp = check_mpp(given, "--mpp")
+    own = _stated_sizes(slide)
+    if own is None or insist:
+        return mpp
+    if any(abs(mpp - size) > MAX_DISAGREEMENT * size for size in own):
+        x, y = own
+        stated = f"{x:.4g}" if abs(x - y) <= MAX_ANISOTROPY * max(x, y) else f"{x:.4g} by {y:.4g}"
+        raise PixelSizeError(
+            f"--mpp is {mpp:.4g} and {path.name} itself says {stated} µm per pixel; they may "
+            f"differ by {MAX_DISAGREEMENT:.0%}. Leave --mpp out, or add --insist-mpp where the "
+            "file is wrong.",
+            reason="PIXEL_SIZE_CONTRADICTED",
+            mpp=mpp,
+            file_mpp=(x + y) / 2,
+        )
+    return mpp
+
+
+def _stated_sizes(slide: openslide.OpenSlide) -> tuple[float, float] | None:
+    """Return the pixel sizes (x, y) that the file states, um/px; None where it states none."""
     sizes = []
     for name in ("openslide.mpp-x", "openslide.mpp-y"):
         try:
@@ -158,16 +189,22 @@ def _pixel_size(slide: openslide.OpenSlide, path: Path) -> float:
         except (KeyError, ValueError):
             sizes.append(math.nan)
     x, y = sizes
-    if not (math.isfinite(x) and math.isfinite(y) and x > 0 and y > 0):
+    return (x, y) if math.isfinite(x) and math.isfinite(y) and x > 0 and y > 0 else None
+
+
+def _pixel_size(slide: openslide.OpenSlide, path: Path) -> float:
+    stated = _stated_sizes(slide)
+    if stated is None:
         raise PixelSizeError(
             f"{path.name} does not say its pixel size; give it with --mpp, in micrometres per "
             "pixel of its full resolution (a 20x scan is often 0.5, a 40x scan 0.25).",
             file=path,
         )
+    x, y = stated
     if abs(x - y) > MAX_ANISOTROPY * max(x, y):
         raise PixelSizeError(
             f"{path.name} has pixels of {x:g} by {y:g} µm, which are not square; resample it to "
-            "square pixels, or give --mpp when the file is wrong.",
+            "square pixels, or give --mpp with --insist-mpp when the file is wrong.",
             x=x,
             y=y,
         )

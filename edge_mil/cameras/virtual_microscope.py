@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -153,7 +154,7 @@ class VirtualMicroscope(Camera):
                 last = self.visit(corner)
             elif self.faults.noise:
                 # The camera stays: only the sensor's noise is new. Without noise, the same frame.
-                last = Shot(last.x, last.y, last.visit, last.frame + 1)
+                last = replace(last, frame=last.frame + 1)
             yield last
 
     def visit(self, corner: Corner) -> Shot:

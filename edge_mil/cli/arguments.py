@@ -17,6 +17,15 @@ def add_bundle(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", metavar="BUNDLE", help="a bundle's folder or .milb file")
 
 
+def add_insist_mpp(parser: argparse.ArgumentParser) -> None:
+    """Add --insist-mpp, which belongs to --mpp."""
+    parser.add_argument(
+        "--insist-mpp",
+        action="store_true",
+        help="take --mpp also where the slide's file, or the optics, say more than 5 %% else",
+    )
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Add --json."""
     parser.add_argument(

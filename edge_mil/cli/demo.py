@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from types import FrameType
 
-from edge_mil.cli.arguments import Subparsers
+from edge_mil.cli.arguments import Subparsers, add_insist_mpp
 from edge_mil.cli.console import open_console
 from edge_mil.errors import UsageError
 from edge_mil.types import RESEARCH_USE_ONLY
@@ -26,6 +26,7 @@ def add_parser(subparsers: Subparsers) -> None:
     add = parser.add_argument
     add("slide", nargs="?", type=Path, metavar="SLIDE", help="a slide file (default: paint one)")
     add("--mpp", type=float, metavar="X", help="pixel size of SLIDE, µm/px (default: its own)")
+    add_insist_mpp(parser)
     add("--seed", type=int, metavar="N", help="seed of the painted slide (default: 4)")
     add("--negative", action="store_true", help="paint a slide without foci of atypical nuclei")
     add(
@@ -68,6 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     options = DemoOptions(
         slide=arguments.slide,
         mpp=arguments.mpp,
+        insist_mpp=arguments.insist_mpp,
         seed=DEFAULT_SEED if arguments.seed is None else arguments.seed,
         positive=not arguments.negative,
         out=arguments.out,

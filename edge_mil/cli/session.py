@@ -1,4 +1,4 @@
-"""`edge-mil session list|show|report|export`: the sessions that a service keeps."""
+"""`edge-mil session list|show|report|export|release`: the sessions that a service keeps."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ from typing import Any
 from edge_mil.bundle import open_bundle
 from edge_mil.cli.arguments import Subparsers, add_json, add_state, state_folder
 from edge_mil.cli.console import print_table, print_text
+from edge_mil.client import Client
+from edge_mil.client.client import DEFAULT_ADDRESS
 from edge_mil.errors import UsageError
 from edge_mil.session import SessionFolder, SessionSummary
 from edge_mil.session.answers import read_answer
+from edge_mil.session.geometry.stored import stored_checks
 from edge_mil.session.report.content import session_report
 from edge_mil.session.report.files import export_session
 from edge_mil.session.report.page import write_report
@@ -25,14 +28,16 @@ from edge_mil.types import RESEARCH_USE_ONLY, FieldResult, Verdict
 
 
 def add_parser(subparsers: Subparsers) -> None:
-    """Add `session` and its four verbs."""
+    """Add `session` and its verbs."""
     parser = subparsers.add_parser(
         "session",
         help="list, show, report on or export the sessions of a service",
         description="List, show, report on or export the sessions that a service keeps; also while "
-        "it is running. Only report needs the bundle.",
+        "it is running. Only report needs the bundle, and only release the service.",
     )
-    verbs = parser.add_subparsers(dest="verb", metavar="list|show|report|export", required=True)
+    verbs = parser.add_subparsers(
+        dest="verb", metavar="list|show|report|export|release", required=True
+    )
     listing = verbs.add_parser(
         "list", help="list the sessions", description="List the sessions, oldest first."
     )
@@ -54,6 +59,34 @@ def add_parser(subparsers: Subparsers) -> None:
         description="Write the records of a session as files: fields and cells as CSV, features as "
         ".npz, thumbnails as JPEG. edge-mil score BUNDLE features.npz gives the session's score.",
     )
+    release = verbs.add_parser(
+        "release",
+        help="let a session go on that a check holds",
+        description="Let a session go on whose fields are refused because a check contradicts what "
+        "it takes for granted. edge-mil session show says which.",
+    )
+    release.add_argument("session", metavar="ID", help="an id from edge-mil session list")
+    how = release.add_mutually_exclusive_group(required=True)
+    how.add_argument(
+        "--same-slide",
+        dest="how",
+        action="store_const",
+        const="same-slide",
+        help="the slide was cleaned, or put back where it was",
+    )
+    how.add_argument(
+        "--insist",
+        dest="how",
+        action="store_const",
+        const="insist",
+        help="count fields in spite of the contradiction; the score goes on to say it",
+    )
+    release.add_argument("--reason", default="", help="for the records of the session")
+    release.add_argument(
+        "--server", default=DEFAULT_ADDRESS, metavar="ADDR", help="HOST:PORT or unix:PATH"
+    )
+    add_json(release)
+    release.set_defaults(run=run_release)
     for verb, run in (
         (listing, run_list),
         (show, run_show),
@@ -77,6 +110,24 @@ def add_parser(subparsers: Subparsers) -> None:
     export.add_argument(
         "--out", metavar="DIR", type=Path, help="the folder to write (default: edge-mil-ID)"
     )
+
+
+def run_release(arguments: argparse.Namespace) -> int:
+    """Let a held session go on.
+
+    Raises:
+        EdgeMilError: The service cannot be reached, or nothing holds the session.
+    """
+    with Client(arguments.server) as client:
+        info = client.resume(arguments.session).release(arguments.how, arguments.reason)
+    if arguments.json:
+        checks = {"geometry": info.geometry.as_json(), "slide": info.slide.as_json()}
+        print(json.dumps({"session": info.session_id, **checks}))
+        return 0
+    print_text(f"Session {info.session_id} goes on.")
+    for name, check in (("geometry", info.geometry), ("slide", info.slide)):
+        print_text(f"{name}: {check.state.value}. {check.sentence}")
+    return 0
 
 
 def run_list(arguments: argparse.Namespace) -> int:
@@ -107,7 +158,7 @@ def run_show(arguments: argparse.Namespace) -> int:
     """Print the fields, the coverage and the score of a session."""
     folder = _session_folder(arguments)
     summary = folder.summary(arguments.session)
-    status = _stored_status(folder.reader(arguments.session))
+    status = _stored_status(folder.reader(arguments.session), summary)
     if arguments.json:
         print(json.dumps({**_about(summary), **status}))
         return 0
@@ -125,6 +176,10 @@ def run_show(arguments: argparse.Namespace) -> int:
         ),
         ("fields", counts),
         ("coverage", f"{status['coverage']:.0%} of the tissue known so far"),
+        *(
+            (name, f"{status[name]['state']}: {status[name]['sentence']}")
+            for name in ("geometry", "slide")
+        ),
     ]
     print_table([*rows, *_score_rows(status)])
     if not status["current"]:
@@ -190,9 +245,9 @@ def _about(summary: SessionSummary) -> dict[str, Any]:
     }
 
 
-def _stored_status(reader: SessionReader) -> dict[str, Any]:
+def _stored_status(reader: SessionReader, summary: SessionSummary) -> dict[str, Any]:
     """Return the counts of the stored answers, and the score of the last change of the bag."""
-    rows = reader.fields()
+    rows, checks = reader.fields(), stored_checks(reader, summary.settings)
     results = [read_answer(row.answer) for row in rows]
     counts = Counter(result.verdict for result in results)
     last: FieldResult | None = max(results, key=lambda r: (r.revision, r.sequence), default=None)
@@ -203,6 +258,9 @@ def _stored_status(reader: SessionReader) -> dict[str, Any]:
         "score": last.score.as_json() if last and last.score else None,
         "instances": last.score.instances if last and last.score else 0,
         "as_of": last.sequence if last else 0,
+        "geometry": checks.geometry.as_json(),
+        "slide": checks.slide.as_json(),
+        "suspects": list(checks.suspects),
         # A removal changes the bag and answers no field, so no stored answer has its score.
         "current": int(reader.meta().get(REVISION, 0)) == (last.revision if last else 0),
     }

@@ -11,7 +11,14 @@ import numpy as np
 from edge_mil.bundle import open_bundle
 from edge_mil.calibration import CalibrationFolder, stain_transform
 from edge_mil.cameras import SlideFile, parse_fov
-from edge_mil.cli.arguments import Subparsers, add_bundle, add_json, add_state, state_folder
+from edge_mil.cli.arguments import (
+    Subparsers,
+    add_bundle,
+    add_insist_mpp,
+    add_json,
+    add_state,
+    state_folder,
+)
 from edge_mil.cli.console import print_table, print_text
 from edge_mil.errors import UsageError
 from edge_mil.pipeline import Model, load_model
@@ -34,6 +41,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--mpp", type=float, metavar="X", help="pixel size, µm/px (default: the slide's own)"
     )
+    add_insist_mpp(parser)
     parser.add_argument(
         "--fov", metavar="WxH", help="size of a field in pixels; bundles of whole fields only"
     )
@@ -77,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
     if out is not None and out.suffix != ".npz":
         raise UsageError(f"--features writes an .npz file, got {out.name}.")
     bundle = open_bundle(arguments.bundle)
-    slide = SlideFile(arguments.slide, arguments.mpp)
+    slide = SlideFile(arguments.slide, arguments.mpp, insist=arguments.insist_mpp)
     try:
         model = load_model(
             bundle,

@@ -95,6 +95,7 @@ class Client:
         digest: str = "",
         independent: bool = False,
         allow_enlargement: bool = False,
+        insist_geometry: bool = False,
         tissue: Iterable[Region] = (),
         slide_label: str = "",
         labels: Mapping[str, str] | None = None,
@@ -114,6 +115,7 @@ class Client:
             allow_enlargement: Go on with a camera more than 1.5 times coarser than the model.
             calibration: Name of a calibration of the service that the session runs under.
             calibration_max_age_days: Largest age of a part of it; None: 30 days.
+            insist_geometry: Count fields also where the images contradict pixel size or stage.
             tissue: Outline of the tissue where it is known, stage um.
             slide_label: Your name of the slide.
             labels: Your own names and values.
@@ -132,6 +134,7 @@ class Client:
             protocol_version=PROTOCOL_VERSION,
             independent=independent,
             allow_enlargement=allow_enlargement,
+            insist_geometry=insist_geometry,
             tissue=encode_regions(tissue),
             stage=stage or pb.StageFrame(unit="um"),
         )

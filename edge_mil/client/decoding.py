@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from edge_mil.client.values import FieldInfo, ModelInfo, MosaicInfo, ScoreInfo, SessionInfo
-from edge_mil.rpc.results import decode_measure, decode_score, epoch_seconds
+from edge_mil.rpc.results import decode_check, decode_measure, decode_score, epoch_seconds
 from edge_mil.types import CellLayer, FieldResult, Float32Array, InfluenceMap, Verdict
 from edge_mil.v1 import edge_mil_pb2 as pb
 
@@ -48,6 +48,8 @@ def session_info(message: pb.Session) -> SessionInfo:
         created_s=epoch_seconds(message.create_time),
         calibration=message.calibration_id,
         calibration_digest=message.calibration_digest,
+        geometry=decode_check(message.geometry),
+        slide=decode_check(message.slide),
         camera=message.camera,
         camera_bound=message.camera_bound if message.HasField("camera_bound") else None,
         camera_note=message.camera_note,
@@ -66,6 +68,8 @@ def score_info(
         bundle=bundle,
         state=state,
         heartbeat=heartbeat,
+        geometry=message.geometry,
+        slide=message.slide,
         camera=message.camera,
     )
 
@@ -84,6 +88,9 @@ def field_info(message: pb.FieldSummary) -> FieldInfo:
             cells_added=message.cells_added,
             cells_improved=message.cells_improved,
             cells_held=message.cells_held,
+            explanation=message.explanation,
+            geometry=message.score.geometry,
+            slide=message.score.slide,
             camera=message.score.camera,
         ),
         cells=message.cells,
@@ -96,6 +103,7 @@ def field_info(message: pb.FieldSummary) -> FieldInfo:
         removed=message.removed,
         attention_share=message.attention_share,
         influence=message.influence if message.HasField("influence") else None,
+        suspect=message.suspect,
     )
 
 

@@ -24,10 +24,16 @@ from edge_mil.client.reconnection import GIVE_UP_AFTER_S
 from edge_mil.client.stream import FieldStream
 from edge_mil.client.stream_summary import StreamSummary
 from edge_mil.client.values import FieldInfo, MosaicInfo, ScoreInfo, SessionInfo
-from edge_mil.errors import RemoteError
+from edge_mil.errors import RemoteError, UsageError
 from edge_mil.rpc.results import duration
 from edge_mil.types import CellLayer, FieldResult, Frame, InfluenceMap, SlideScore
 from edge_mil.v1 import edge_mil_pb2 as pb
+
+RELEASES = {
+    "same-slide": pb.HOLD_RELEASE_SAME_SLIDE,
+    "insist": pb.HOLD_RELEASE_INSIST,
+}
+"""How a held session is released, as the wire has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +233,29 @@ class ClientSession:
         )
         found = self._channel.call(self._channel.sessions.RemoveField, request)
         return score_info(found.score, self.opened.model.digest)
+
+    def release(self, how: str, reason: str = "") -> SessionInfo:
+        """Let a session go on that a check holds (`SessionInfo.geometry` or `slide`).
+
+        Args:
+            how: "same-slide": the slide was cleaned or put back, and is compared anew; "insist":
+                count in spite of the contradiction.
+            reason: For the session's events.
+
+        Raises:
+            UsageError: There is no such release.
+            RemoteError: Nothing holds the session, or what holds it needs another answer.
+        """
+        if how not in RELEASES:
+            raise UsageError(f"A session is released as {' or '.join(RELEASES)}, not as {how!r}.")
+        request = pb.ReleaseSessionRequest(
+            session_id=self.session_id,
+            request_id=str(uuid.uuid4()),
+            how=RELEASES[how],
+            reason=reason,
+        )
+        found = self._channel.call(self._channel.sessions.ReleaseSession, request)
+        return session_info(found.session)
 
     def close(self, *, expected_fields: int = 0) -> ClosedSession:
         """End the session; again it has the same report.

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from edge_mil.renamed import renamed_attribute
-from edge_mil.types import FieldResult, SlideScore, Verdict
+from edge_mil.types import FieldResult, SessionCheck, SlideScore, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +80,8 @@ class SessionInfo:
         created_s: Seconds since the epoch.
         calibration: Name of the calibration that it runs under; "" for none.
         calibration_digest: Digest of the same.
+        geometry: Whether pixel size and stage are those that the images show.
+        slide: Whether the slide is still the one of the beginning.
         camera: "verified" where a passport says what the camera does to the score, and it is
             mended; "not verified" else; "" from a service without passports.
         camera_bound: The passport's 95 % bound of the shift of a score; None without one.
@@ -101,6 +103,8 @@ class SessionInfo:
     created_s: float
     calibration: str = ""
     calibration_digest: str = ""
+    geometry: SessionCheck = field(default_factory=SessionCheck)
+    slide: SessionCheck = field(default_factory=SessionCheck)
     camera: str = ""
     camera_bound: float | None = None
     camera_note: str = ""
@@ -128,6 +132,8 @@ class ScoreInfo:
         bundle: Digest of the bundle.
         state: State of the session, from `watch`; "" elsewhere.
         heartbeat: Whether nothing changed, and the service only says that it is there.
+        geometry: State of the check of pixel size and stage; "" where the service has none.
+        slide: State of the check of the slide.
         camera: As in `SessionInfo`.
     """
 
@@ -138,6 +144,8 @@ class ScoreInfo:
     bundle: str
     state: str = ""
     heartbeat: bool = False
+    geometry: str = ""
+    slide: str = ""
     camera: str = ""
 
 
@@ -157,6 +165,7 @@ class FieldInfo:
         removed: Whether it was removed by hand.
         attention_share: Share of the bag's attention on it.
         influence: Logit with it minus without it; None unless it was asked for.
+        suspect: Whether it was counted before a contradiction was found that concerns it.
     """
 
     result: FieldResult
@@ -170,6 +179,7 @@ class FieldInfo:
     removed: bool
     attention_share: float
     influence: float | None
+    suspect: bool = False
 
     place = renamed_attribute("FieldInfo", "place", "location_id")
 

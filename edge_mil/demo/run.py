@@ -43,6 +43,7 @@ class DemoOptions:
     Attributes:
         slide: A slide file; None paints one.
         mpp: Pixel size of that slide, µm/px; None takes the file's own.
+        insist_mpp: Take `mpp` also where the file says another pixel size.
         seed: Of the painted slide.
         positive: Whether the painted slide holds foci.
         out: Folder of the report, and of the painted slide.
@@ -52,6 +53,7 @@ class DemoOptions:
 
     slide: Path | None = None
     mpp: float | None = None
+    insist_mpp: bool = False
     seed: int = DEFAULT_SEED
     positive: bool = True
     out: Path = Path("edge-mil-demo")
@@ -92,7 +94,7 @@ def run_demo(options: DemoOptions, console: Console) -> DemoResult:
     with tempfile.TemporaryDirectory(prefix="edge-mil-demo-") as temporary:
         state = options.state or Path(temporary)
         _make_folder(state)
-        slide = SlideFile(slide_path, options.mpp)
+        slide = SlideFile(slide_path, options.mpp, insist=options.insist_mpp)
         try:
             session_id = _read_slide(options, slide, bundle, state, console)
         finally:
@@ -100,7 +102,8 @@ def run_demo(options: DemoOptions, console: Console) -> DemoResult:
         # What `edge-mil session report` does.
         content = session_report(SessionFolder(state), session_id, bundle)
     if options.slide is not None:
-        content = dataclasses.replace(content, warning=ONLY_PAINTED)
+        warning = f"{ONLY_PAINTED} {content.warning}".strip()
+        content = dataclasses.replace(content, warning=warning)
     report = options.out / "report.html"
     write_report(content, report)
     return DemoResult(report.resolve(), content)

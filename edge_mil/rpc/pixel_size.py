@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 from edge_mil.errors import PixelSizeError, UsageError
 from edge_mil.types import check_mpp
@@ -15,6 +16,9 @@ MAX_DISAGREEMENT = 0.05
 MAX_AFFINE_DISAGREEMENT = 0.25
 """Relative difference of an affine's scale and the pixel size; Micro-Manager warns at the same."""
 
+_LABELLED = re.compile(r"\s*(\d{1,3}(?:\.\d{1,3})?)\s*[x×]", re.IGNORECASE)
+"""Magnification at the begin of an objective's label, as in "20x/0.45"."""
+
 AFFINE_NUMBERS = 6
 """Two rows of a, b and a shift, which is not used."""
 
@@ -23,7 +27,8 @@ def resolve_mpp(optics: pb.Optics, measured: float | None = None) -> tuple[float
     """Return the camera's pixel size on the slide, um/px, and where it came from.
 
     The first given of a calibration, the declared `mpp` and the optics (camera pixel x binning /
-    (magnification x tube factor)) counts; the others must agree with it.
+    (magnification x tube factor)) counts; the others must agree with it. A client that insists on
+    its `mpp` gets it.
 
     Args:
         optics: What the client said.
@@ -34,6 +39,8 @@ def resolve_mpp(optics: pb.Optics, measured: float | None = None) -> tuple[float
         PixelSizeError: Nothing gives it, two sources disagree, or it is impossible.
     """
     declared = declared_mpp(optics)
+    if optics.insist_mpp and declared is not None and optics.HasField("mpp"):
+        return declared, "insisted"
     if measured is not None:
         return measured, "calibration"
     if declared is None:
@@ -56,11 +63,13 @@ def declared_mpp(optics: pb.Optics) -> float | None:
     if not optics.HasField("mpp"):
         return None if computed is None else check_mpp(computed, "The pixel size from the optics")
     declared = check_mpp(optics.mpp, "The declared pixel size")
-    if computed is not None and abs(computed - declared) > MAX_DISAGREEMENT * declared:
+    wrong = computed is not None and abs(computed - declared) > MAX_DISAGREEMENT * declared
+    if wrong and not optics.insist_mpp:
         raise PixelSizeError(
             f"The declared pixel size is {declared:.4g} µm/px and the optics (camera pixel, "
             f"magnification, tube factor, binning) give {computed:.4g}; they may differ by "
-            f"{MAX_DISAGREEMENT:.0%}. Correct the one that is wrong.",
+            f"{MAX_DISAGREEMENT:.0%}. Correct the one that is wrong, or insist on mpp "
+            "(optics.insist_mpp).",
             reason="OPTICS_MISMATCH",
             field="optics.mpp",
             mpp=declared,
@@ -146,6 +155,17 @@ def _from_optics(optics: pb.Optics) -> float | None:
     """Return camera pixel x binning / (magnification x tube factor); None without the main two."""
     pixel, magnification = optics.camera_pixel_um, optics.objective_magnification
     factor = optics.tube_factor or 1.0
+    labelled = _LABELLED.match(optics.objective_label)
+    if labelled is not None and magnification > 0 and not optics.insist_mpp:
+        named = float(labelled[1])
+        if abs(named - magnification) > MAX_DISAGREEMENT * magnification:
+            raise PixelSizeError(
+                f"The objective is called {optics.objective_label[:40]!r} and its magnification is "
+                f"given as {magnification:g}; correct the one that is wrong, or insist on mpp "
+                "(optics.insist_mpp).",
+                reason="OPTICS_MISMATCH",
+                field="optics.objective_magnification",
+            )
     if pixel == 0 and magnification == 0:
         return None
     if not all(math.isfinite(n) and n > 0 for n in (pixel, magnification, factor)):

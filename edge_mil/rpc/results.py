@@ -9,7 +9,15 @@ from typing import Literal, TypeAlias, cast
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from edge_mil.types import FieldResult, Measure, Region, SlideScore, Verdict
+from edge_mil.types import (
+    CheckState,
+    FieldResult,
+    Measure,
+    Region,
+    SessionCheck,
+    SlideScore,
+    Verdict,
+)
 from edge_mil.v1 import edge_mil_pb2 as pb
 
 Stage: TypeAlias = Literal["receive", "decode", "gate", "extract", "fold", "commit", "queue"]
@@ -35,6 +43,7 @@ def encode_result(result: FieldResult) -> pb.FieldResult:
         cells_added=result.cells_added,
         cells_improved=result.cells_improved,
         cells_held=result.cells_held,
+        explanation=result.explanation,
     )
     message.score.CopyFrom(
         encode_score(
@@ -43,6 +52,7 @@ def encode_result(result: FieldResult) -> pb.FieldResult:
             fields=result.fields_held,
             coverage=result.coverage,
             as_of_sequence=result.sequence if result.as_of is None else result.as_of,
+            checks=(result.geometry, result.slide),
             camera=result.camera,
         )
     )
@@ -69,6 +79,9 @@ def decode_result(message: pb.FieldResult) -> FieldResult:
         cells_improved=message.cells_improved,
         cells_held=message.cells_held,
         timings_s=timings,
+        explanation=message.explanation,
+        geometry=message.score.geometry,
+        slide=message.score.slide,
         camera=message.score.camera,
     )
 
@@ -107,14 +120,20 @@ def encode_score(
     fields: int,
     coverage: float,
     as_of_sequence: int = 0,
+    checks: tuple[str, str] = ("", ""),
     camera: str = "",
 ) -> pb.Score:
-    """Return a score as a message; one without classes says that there is no score yet."""
+    """Return a score as a message; one without classes says that there is no score yet.
+
+    `checks` are the states of the session's checks of geometry and slide.
+    """
     message = pb.Score(
         revision=revision,
         fields=fields,
         coverage=coverage,
         as_of_sequence=as_of_sequence,
+        geometry=checks[0],
+        slide=checks[1],
         camera=camera,
     )
     if score is None:
@@ -147,6 +166,45 @@ def decode_score(message: pb.Score) -> SlideScore | None:
         hazards=tuple(message.hazards),
         survival=tuple(message.survival),
         pooled=tuple(message.pooled),
+    )
+
+
+def encode_check(check: SessionCheck) -> pb.SessionCheck:
+    """Return what a session takes for granted, compared with what it sees, as a message."""
+    message = pb.SessionCheck(
+        state=check.state.value,
+        sentence=check.sentence,
+        cause=check.cause,
+        held=check.held,
+        since_sequence=check.since,
+        pairs=check.pairs,
+    )
+    if check.scale is not None:
+        message.scale, message.scale_error = check.scale
+    if check.rotation_deg is not None:
+        message.rotation_deg, message.rotation_error_deg = check.rotation_deg
+    if check.backlash_um is not None:
+        message.backlash_um, message.backlash_error_um = check.backlash_um
+    return message
+
+
+def decode_check(message: pb.SessionCheck) -> SessionCheck:
+    """Return a check as a value; an unknown state of a newer service counts as unproven."""
+    known = message.state in {state.value for state in CheckState}
+    return SessionCheck(
+        state=CheckState(message.state) if known else CheckState.UNPROVEN,
+        sentence=message.sentence,
+        cause=message.cause,
+        held=message.held,
+        since=message.since_sequence,
+        pairs=message.pairs,
+        scale=(message.scale, message.scale_error) if message.HasField("scale") else None,
+        rotation_deg=(message.rotation_deg, message.rotation_error_deg)
+        if message.HasField("rotation_deg")
+        else None,
+        backlash_um=(message.backlash_um, message.backlash_error_um)
+        if message.HasField("backlash_um")
+        else None,
     )
 
 

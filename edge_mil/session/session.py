@@ -172,10 +172,14 @@ class Session(SessionQueries):
         if not plan.rejected:
             state.localizer.commit(field.placement)
             state.instances.commit(plan)
+        geometry = state.localizer.note(sequence, field.placement, plan.verdict)
         state.bag = bag
         state.revision += bool(field.states)
-        coverage, camera = state.instances.coverage(), self.settings.camera
-        result = field.result(scored, state.revision, bag.fields, coverage, camera)
+        checks = state.localizer.geometry, state.localizer.slide
+        coverage = state.instances.coverage()
+        result = field.result(
+            scored, state.revision, bag.fields, coverage, checks, self.settings.camera
+        )
         answer = write_answer(result)
         runner, event = state.runners.note(sequence, field.runner)
         meta = {REVISION: str(state.revision), **runner}
@@ -191,6 +195,7 @@ class Session(SessionQueries):
                 to_bytes=self.model.aggregator.to_bytes,
                 meta=meta,
                 event=event,
+                geometry=geometry,
             )
         )
         state.answers.note(sequence, StoredAnswer(payload_crc, answer, durable))
@@ -242,6 +247,26 @@ class Session(SessionQueries):
         self._update_status(self._board.request(bag, state.answers.last))
         return self._with_durability(self._board.final())
 
+    def release_hold(self, how: str, reason: str = "") -> SessionStatus:
+        """Let a session go on that a check holds; durable when it returns.
+
+        Args:
+            how: "same-slide": the slide was cleaned or put back, and is compared anew; "insist":
+                count in spite of the contradiction, which the state still says.
+            reason: For the session's events.
+
+        Raises:
+            SessionStateError: Nothing holds it, or what holds it needs another answer.
+            SessionClosedError: The session is closed.
+            StoreError: It could not be stored.
+        """
+        self._require_open()
+        row = self._state.localizer.release(how)
+        event = ("release", json.dumps({"how": how, "reason": reason}))
+        self._store.append(Change(geometry=row, event=event)).result()
+        self._update_status(self._board.request(self._state.bag, self._state.answers.last))
+        return self.status()
+
     # The end
 
     def close(self) -> SessionStatus:
@@ -288,6 +313,8 @@ class Session(SessionQueries):
             verdicts=dict(state.verdicts),
             last_sequence=state.answers.last,
             closed=state.closed,
+            geometry=state.localizer.geometry,
+            slide=state.localizer.slide,
             camera=self.settings.camera,
         )
         self._board.put(status, scored)

@@ -40,6 +40,7 @@ class SessionSettings:
             model. Their detail is missing, and the user accepted that.
         area: The part of the slide that is read, stage µm; None: all of it.
         tissue: Outline of the tissue where it is known, stage µm.
+        insist_geometry: Fields are counted also where the images contradict pixel size or stage.
         slide_label: The client's name for the slide; never logged.
         labels: The client's own names and values.
         request_id: The client's idempotency key.
@@ -64,6 +65,7 @@ class SessionSettings:
     allow_enlargement: bool = False
     area: Region | None = None
     tissue: tuple[Region, ...] = ()
+    insist_geometry: bool = False
     slide_label: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     request_id: str = ""

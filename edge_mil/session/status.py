@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from edge_mil.session.bag import Bag
 from edge_mil.session.scorer import BackgroundScorer, Scored, Scorer
-from edge_mil.types import SlideScore, Verdict
+from edge_mil.types import SessionCheck, SlideScore, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,8 @@ class SessionStatus:
         closed: Whether the session takes no more fields.
         as_of: Last field that the score covers, where the head is scored in the background;
             None: all.
+        geometry: Whether pixel size, axes and units are those that the images show.
+        slide: Whether the slide is still the one of the beginning.
         camera: Whether a passport says what the camera does to the score.
     """
 
@@ -43,6 +45,8 @@ class SessionStatus:
     durable_beyond: tuple[int, ...] = ()
     closed: bool = False
     as_of: int | None = None
+    geometry: SessionCheck = field(default_factory=SessionCheck)
+    slide: SessionCheck = field(default_factory=SessionCheck)
     camera: str = ""
 
 

@@ -13,7 +13,7 @@ from edge_mil.session.field.processor import ProcessedField
 from edge_mil.session.instances.base import Placement
 from edge_mil.session.provenance import EXTRACTOR, PRECISION
 from edge_mil.session.settings import SessionSettings
-from edge_mil.store import Change, FieldRow, InstanceKind, InstanceRow, SessionReader
+from edge_mil.store import Change, FieldRow, GeometryRow, InstanceKind, InstanceRow, SessionReader
 from edge_mil.types import Float32Array, Frame
 
 DIGEST, SETTINGS, CREATED, STATE = "bundle_digest", "settings", "created", "state"
@@ -72,6 +72,7 @@ def field_change(
     to_bytes: Callable[[Any], bytes],
     meta: Mapping[str, str],
     event: tuple[str, str] | None,
+    geometry: GeometryRow | None = None,
 ) -> Change:
     """Return the durable step of one field: everything of it is stored, or nothing.
 
@@ -83,6 +84,7 @@ def field_change(
         to_bytes: Serialises a state of the aggregator.
         meta: Changed names of the meta table.
         event: (kind, JSON) for the session's events; None for none.
+        geometry: What it says about stage and slide; None for nothing.
     """
     plan, changes, placement = field.plan, field.plan.changes, field.placement
     if plan.rejected:
@@ -113,6 +115,7 @@ def field_change(
         located=placement.located,
         moved=changes.moved,
         replaced_parts=changes.replaced_parts,
+        geometry=geometry,
     )
 
 

@@ -8,6 +8,7 @@ one numbered migration a file; there, an instance's key is called `place`.
 from edge_mil.store.change import (
     Change,
     FieldRow,
+    GeometryRow,
     InstanceKind,
     InstanceRow,
     KeyFrameRow,
@@ -21,6 +22,7 @@ __all__ = [
     "SCHEMA",
     "Change",
     "FieldRow",
+    "GeometryRow",
     "InstanceKind",
     "InstanceRow",
     "KeyFrameRow",

@@ -130,6 +130,23 @@ class LocatedRow:
 
 
 @dataclass(frozen=True, slots=True)
+class GeometryRow:
+    """What one field says about the stage and the slide; or a release of a held session.
+
+    Attributes:
+        sequence: Number of the field; 0 for a release.
+        evidence: JSON of what it says.
+        reference: JSON of where a refused field was said to lie; "" for others.
+        image: JPEG of a refused field; b"" for others.
+    """
+
+    sequence: int
+    evidence: str
+    reference: str = ""
+    image: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
 class Change:
     """One durable step.
 
@@ -154,6 +171,7 @@ class Change:
         located: Position of a field without a stage.
         moved: (instance key, sequence) -> new key of a row; before `instances` are written.
         replaced_parts: All pixels of unfinished cells, instead of those kept; None: no change.
+        geometry: What the field says about the stage and the slide; None: nothing.
     """
 
     field: FieldRow | None = None
@@ -174,3 +192,4 @@ class Change:
     located: LocatedRow | None = None
     moved: Mapping[tuple[str, int], str] = dataclasses.field(default_factory=dict)
     replaced_parts: tuple[PartRow, ...] | None = None
+    geometry: GeometryRow | None = None

@@ -18,7 +18,13 @@ from edge_mil.errors import StoreError
 from edge_mil.store.change import Change, PartRow
 from edge_mil.store.session_reader import SessionReader
 
-SCHEMA = ("0001_session.sql", "0002_sharpness.sql", "0003_attachment.sql", "0004_located.sql")
+SCHEMA = (
+    "0001_session.sql",
+    "0002_sharpness.sql",
+    "0003_attachment.sql",
+    "0004_located.sql",
+    "0005_geometry.sql",
+)
 """Migrations in order; `user_version` counts those that a file has."""
 GROUP = 16
 """Changes of one transaction at most: 4 cost 1.5 times one
@@ -266,6 +272,11 @@ def _apply(connection: sqlite3.Connection, change: Change) -> None:
     if change.removed is not None:
         run("DELETE FROM part WHERE sequence = ?", (change.removed,))
         run("UPDATE field SET removed = 1, state = NULL WHERE sequence = ?", (change.removed,))
+    if change.geometry is not None:
+        run(
+            "INSERT INTO geometry (sequence, evidence, reference, image) VALUES (?, ?, ?, ?)",
+            dataclasses.astuple(change.geometry),
+        )
     if change.event is not None:
         run("INSERT INTO event (time, kind, body) VALUES (?, ?, ?)", (time.time(), *change.event))
     run_many("INSERT OR REPLACE INTO meta VALUES (?, ?)", list(change.meta.items()))

@@ -12,6 +12,7 @@ from typing import Any
 from edge_mil.errors import StoreError
 from edge_mil.store.change import (
     FieldRow,
+    GeometryRow,
     InstanceKind,
     InstanceRow,
     KeyFrameRow,
@@ -125,6 +126,19 @@ class SessionReader:
             " JOIN key_field k ON k.sequence = l.anchor"
         )
         return {row[0]: (row[1], row[2]) for row in rows}
+
+    def geometry(self) -> list[GeometryRow]:
+        """Return what each field says about stage and slide, in the order of arrival; no images."""
+        rows = self._rows("SELECT sequence, evidence, reference FROM geometry ORDER BY number")
+        return [GeometryRow(*row) for row in rows]
+
+    def newest_reference(self) -> GeometryRow | None:
+        """Return the newest row with the image of a refused field; None where there is none."""
+        rows = self._rows(
+            "SELECT sequence, evidence, reference, image FROM geometry WHERE length(image) > 0"
+            " ORDER BY number DESC LIMIT 1"
+        )
+        return next((GeometryRow(*row) for row in rows), None)
 
     def attachment(self, name: str) -> bytes | None:
         """Return bytes that the session keeps whole, None where there are none of that name."""

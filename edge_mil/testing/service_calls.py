@@ -6,7 +6,13 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from edge_mil.errors import CalibrationError, NotThereYetError, ProtocolError, RequestReusedError
+from edge_mil.errors import (
+    CalibrationError,
+    NotThereYetError,
+    ProtocolError,
+    RequestReusedError,
+    SessionStateError,
+)
 from edge_mil.rpc.frame_assembly import FrameAssembly
 from edge_mil.rpc.frames import MAX_CHUNK_BYTES, MAX_FRAME_BYTES, MAX_FRAME_PIXELS
 from edge_mil.rpc.pagination import page_of
@@ -115,6 +121,15 @@ class FakeSessions(FakeServicer, rpc.SessionServiceServicer):
         session = self.session(request.session_id)
         session.remove(request.sequence)
         return pb.RemoveFieldResponse(score=session.score_message())
+
+    @answered
+    def ReleaseSession(  # noqa: N802
+        self, request: Any, context: Any
+    ) -> pb.ReleaseSessionResponse:
+        self.session(request.session_id)
+        raise SessionStateError(
+            "No check holds this session, so there is nothing to release.", reason="HOLD_MISMATCH"
+        )
 
     @answered
     def CloseSession(self, request: Any, context: Any) -> pb.CloseSessionResponse:  # noqa: N802

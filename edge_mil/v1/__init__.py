@@ -1,4 +1,4 @@
 """The wire as Python: generated from proto/ by `make proto`, never edited."""
 
-SOURCE_SHA256 = "7d52f38519fc992681fc92e3e2cf6aa26495547e41edeee60e93c9ba42282857"
+SOURCE_SHA256 = "2f6b5b1a6be5d9b9de8b52d8e70c1c01d6290ef6d20105c81bc903a121299033"
 """Of the .proto that this was generated from; a test compares it."""

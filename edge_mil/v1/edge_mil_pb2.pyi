@@ -179,6 +179,27 @@ TASK_KIND_POOLING: TaskKind.ValueType  # 4
 """no classifier: pooled only"""
 global___TaskKind = TaskKind
 
+class _HoldRelease:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _HoldReleaseEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_HoldRelease.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    HOLD_RELEASE_UNSPECIFIED: _HoldRelease.ValueType  # 0
+    HOLD_RELEASE_SAME_SLIDE: _HoldRelease.ValueType  # 1
+    """the slide was cleaned or put back where it was: go on, compare anew"""
+    HOLD_RELEASE_INSIST: _HoldRelease.ValueType  # 2
+    """count in spite of the contradiction; the state still says it"""
+
+class HoldRelease(_HoldRelease, metaclass=_HoldReleaseEnumTypeWrapper): ...
+
+HOLD_RELEASE_UNSPECIFIED: HoldRelease.ValueType  # 0
+HOLD_RELEASE_SAME_SLIDE: HoldRelease.ValueType  # 1
+"""the slide was cleaned or put back where it was: go on, compare anew"""
+HOLD_RELEASE_INSIST: HoldRelease.ValueType  # 2
+"""count in spite of the contradiction; the state still says it"""
+global___HoldRelease = HoldRelease
+
 class _CalibrationKind:
     ValueType = typing.NewType("ValueType", builtins.int)
     V: typing_extensions.TypeAlias = ValueType
@@ -525,6 +546,7 @@ class Optics(google.protobuf.message.Message):
     CAMERA_LABEL_FIELD_NUMBER: builtins.int
     TUBE_LENS_LABEL_FIELD_NUMBER: builtins.int
     CALIBRATION_MAX_AGE_FIELD_NUMBER: builtins.int
+    INSIST_MPP_FIELD_NUMBER: builtins.int
     camera_pixel_um: builtins.float
     """sensor pitch, before magnification"""
     objective_magnification: builtins.float
@@ -543,6 +565,8 @@ class Optics(google.protobuf.message.Message):
     camera_label: builtins.str
     """labels are compared where both sides have one, without regard to case"""
     tube_lens_label: builtins.str
+    insist_mpp: builtins.bool
+    """mpp counts also where it is more than 5 % from 1-4 or from the calibration"""
     @property
     def calibration_max_age(self) -> google.protobuf.duration_pb2.Duration:
         """oldest measurement that is believed; unset = 30 days"""
@@ -561,9 +585,10 @@ class Optics(google.protobuf.message.Message):
         camera_label: builtins.str = ...,
         tube_lens_label: builtins.str = ...,
         calibration_max_age: google.protobuf.duration_pb2.Duration | None = ...,
+        insist_mpp: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_mpp", b"_mpp", "calibration_max_age", b"calibration_max_age", "mpp", b"mpp"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_mpp", b"_mpp", "binning", b"binning", "calibration_id", b"calibration_id", "calibration_max_age", b"calibration_max_age", "camera_label", b"camera_label", "camera_pixel_um", b"camera_pixel_um", "mpp", b"mpp", "numerical_aperture", b"numerical_aperture", "objective_label", b"objective_label", "objective_magnification", b"objective_magnification", "tube_factor", b"tube_factor", "tube_lens_label", b"tube_lens_label"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_mpp", b"_mpp", "binning", b"binning", "calibration_id", b"calibration_id", "calibration_max_age", b"calibration_max_age", "camera_label", b"camera_label", "camera_pixel_um", b"camera_pixel_um", "insist_mpp", b"insist_mpp", "mpp", b"mpp", "numerical_aperture", b"numerical_aperture", "objective_label", b"objective_label", "objective_magnification", b"objective_magnification", "tube_factor", b"tube_factor", "tube_lens_label", b"tube_lens_label"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_mpp", b"_mpp"]) -> typing.Literal["mpp"] | None: ...
 
 global___Optics = Optics
@@ -679,6 +704,7 @@ class OpenSessionRequest(google.protobuf.message.Message):
     TISSUE_FIELD_NUMBER: builtins.int
     INDEPENDENT_FIELD_NUMBER: builtins.int
     ALLOW_ENLARGEMENT_FIELD_NUMBER: builtins.int
+    INSIST_GEOMETRY_FIELD_NUMBER: builtins.int
     request_id: builtins.str
     """UUID; idempotency key, kept 24 h"""
     bundle_id: builtins.str
@@ -692,6 +718,8 @@ class OpenSessionRequest(google.protobuf.message.Message):
     """fields are different places, named by FieldHeader.place; sizes may differ; bundles of whole fields only"""
     allow_enlargement: builtins.bool
     """cells from a camera more than 1.5 times coarser than the model; else INVALID_ARGUMENT / PIXEL_SIZE_INVALID"""
+    insist_geometry: builtins.bool
+    """count fields also where the images contradict pixel size or stage; the state still says so"""
     @property
     def optics(self) -> global___Optics: ...
     @property
@@ -720,9 +748,10 @@ class OpenSessionRequest(google.protobuf.message.Message):
         tissue: collections.abc.Iterable[global___Region] | None = ...,
         independent: builtins.bool = ...,
         allow_enlargement: builtins.bool = ...,
+        insist_geometry: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["idle_timeout", b"idle_timeout", "optics", b"optics", "stage", b"stage"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["allow_enlargement", b"allow_enlargement", "bundle_digest", b"bundle_digest", "bundle_id", b"bundle_id", "idle_timeout", b"idle_timeout", "independent", b"independent", "labels", b"labels", "optics", b"optics", "protocol_version", b"protocol_version", "request_id", b"request_id", "site_policy_id", b"site_policy_id", "slide_label", b"slide_label", "stage", b"stage", "tissue", b"tissue"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["allow_enlargement", b"allow_enlargement", "bundle_digest", b"bundle_digest", "bundle_id", b"bundle_id", "idle_timeout", b"idle_timeout", "independent", b"independent", "insist_geometry", b"insist_geometry", "labels", b"labels", "optics", b"optics", "protocol_version", b"protocol_version", "request_id", b"request_id", "site_policy_id", b"site_policy_id", "slide_label", b"slide_label", "stage", b"stage", "tissue", b"tissue"]) -> None: ...
 
 global___OpenSessionRequest = OpenSessionRequest
 
@@ -781,6 +810,8 @@ class Session(google.protobuf.message.Message):
     LABELS_FIELD_NUMBER: builtins.int
     CALIBRATION_ID_FIELD_NUMBER: builtins.int
     CALIBRATION_DIGEST_FIELD_NUMBER: builtins.int
+    GEOMETRY_FIELD_NUMBER: builtins.int
+    SLIDE_FIELD_NUMBER: builtins.int
     CAMERA_FIELD_NUMBER: builtins.int
     CAMERA_BOUND_FIELD_NUMBER: builtins.int
     CAMERA_NOTE_FIELD_NUMBER: builtins.int
@@ -825,6 +856,14 @@ class Session(google.protobuf.message.Message):
     def score(self) -> global___Score: ...
     @property
     def labels(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]: ...
+    @property
+    def geometry(self) -> global___SessionCheck:
+        """pixel size, axes and units of the stage, against the images"""
+
+    @property
+    def slide(self) -> global___SessionCheck:
+        """whether what lies there is still the slide that the session began with"""
+
     def __init__(
         self,
         *,
@@ -846,15 +885,90 @@ class Session(google.protobuf.message.Message):
         labels: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
         calibration_id: builtins.str = ...,
         calibration_digest: builtins.str = ...,
+        geometry: global___SessionCheck | None = ...,
+        slide: global___SessionCheck | None = ...,
         camera: builtins.str = ...,
         camera_bound: builtins.float | None = ...,
         camera_note: builtins.str = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_camera_bound", b"_camera_bound", "camera_bound", b"camera_bound", "create_time", b"create_time", "model", b"model", "score", b"score"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_camera_bound", b"_camera_bound", "calibration_digest", b"calibration_digest", "calibration_id", b"calibration_id", "camera", b"camera", "camera_bound", b"camera_bound", "camera_note", b"camera_note", "coverage", b"coverage", "create_time", b"create_time", "durable_beyond", b"durable_beyond", "durable_sequence", b"durable_sequence", "fields_accepted", b"fields_accepted", "independent", b"independent", "labels", b"labels", "model", b"model", "mpp", b"mpp", "mpp_source", b"mpp_source", "revision", b"revision", "score", b"score", "session_id", b"session_id", "slide_label", b"slide_label", "state", b"state", "verdicts", b"verdicts"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_camera_bound", b"_camera_bound", "camera_bound", b"camera_bound", "create_time", b"create_time", "geometry", b"geometry", "model", b"model", "score", b"score", "slide", b"slide"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_camera_bound", b"_camera_bound", "calibration_digest", b"calibration_digest", "calibration_id", b"calibration_id", "camera", b"camera", "camera_bound", b"camera_bound", "camera_note", b"camera_note", "coverage", b"coverage", "create_time", b"create_time", "durable_beyond", b"durable_beyond", "durable_sequence", b"durable_sequence", "fields_accepted", b"fields_accepted", "geometry", b"geometry", "independent", b"independent", "labels", b"labels", "model", b"model", "mpp", b"mpp", "mpp_source", b"mpp_source", "revision", b"revision", "score", b"score", "session_id", b"session_id", "slide", b"slide", "slide_label", b"slide_label", "state", b"state", "verdicts", b"verdicts"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_camera_bound", b"_camera_bound"]) -> typing.Literal["camera_bound"] | None: ...
 
 global___Session = Session
+
+@typing.final
+class SessionCheck(google.protobuf.message.Message):
+    """What a session takes for granted, compared with what it sees: docs/design/imaging.md ("Geometry")."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: builtins.int
+    SENTENCE_FIELD_NUMBER: builtins.int
+    CAUSE_FIELD_NUMBER: builtins.int
+    HELD_FIELD_NUMBER: builtins.int
+    SINCE_SEQUENCE_FIELD_NUMBER: builtins.int
+    PAIRS_FIELD_NUMBER: builtins.int
+    SCALE_FIELD_NUMBER: builtins.int
+    SCALE_ERROR_FIELD_NUMBER: builtins.int
+    ROTATION_DEG_FIELD_NUMBER: builtins.int
+    ROTATION_ERROR_DEG_FIELD_NUMBER: builtins.int
+    BACKLASH_UM_FIELD_NUMBER: builtins.int
+    BACKLASH_ERROR_UM_FIELD_NUMBER: builtins.int
+    state: builtins.str
+    """"unproven", "agrees", "contradicted" """
+    sentence: builtins.str
+    """why, and what to do; for people"""
+    cause: builtins.str
+    """of a contradiction, as "x-flipped", "pixel-size", "other-slide"; "" without one"""
+    held: builtins.bool
+    """fields are UNLOCATED until ReleaseSession"""
+    since_sequence: builtins.int
+    """field at which the contradiction was found; 0 without one"""
+    pairs: builtins.int
+    """overlapping fields behind the numbers below"""
+    scale: builtins.float
+    """um of the stage per um of the image; 1 where all agrees"""
+    scale_error: builtins.float
+    """its standard error"""
+    rotation_deg: builtins.float
+    """of the image against the declared axes"""
+    rotation_error_deg: builtins.float
+    backlash_um: builtins.float
+    """largest of both axes"""
+    backlash_error_um: builtins.float
+    def __init__(
+        self,
+        *,
+        state: builtins.str = ...,
+        sentence: builtins.str = ...,
+        cause: builtins.str = ...,
+        held: builtins.bool = ...,
+        since_sequence: builtins.int = ...,
+        pairs: builtins.int = ...,
+        scale: builtins.float | None = ...,
+        scale_error: builtins.float | None = ...,
+        rotation_deg: builtins.float | None = ...,
+        rotation_error_deg: builtins.float | None = ...,
+        backlash_um: builtins.float | None = ...,
+        backlash_error_um: builtins.float | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_backlash_error_um", b"_backlash_error_um", "_backlash_um", b"_backlash_um", "_rotation_deg", b"_rotation_deg", "_rotation_error_deg", b"_rotation_error_deg", "_scale", b"_scale", "_scale_error", b"_scale_error", "backlash_error_um", b"backlash_error_um", "backlash_um", b"backlash_um", "rotation_deg", b"rotation_deg", "rotation_error_deg", b"rotation_error_deg", "scale", b"scale", "scale_error", b"scale_error"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_backlash_error_um", b"_backlash_error_um", "_backlash_um", b"_backlash_um", "_rotation_deg", b"_rotation_deg", "_rotation_error_deg", b"_rotation_error_deg", "_scale", b"_scale", "_scale_error", b"_scale_error", "backlash_error_um", b"backlash_error_um", "backlash_um", b"backlash_um", "cause", b"cause", "held", b"held", "pairs", b"pairs", "rotation_deg", b"rotation_deg", "rotation_error_deg", b"rotation_error_deg", "scale", b"scale", "scale_error", b"scale_error", "sentence", b"sentence", "since_sequence", b"since_sequence", "state", b"state"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_backlash_error_um", b"_backlash_error_um"]) -> typing.Literal["backlash_error_um"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_backlash_um", b"_backlash_um"]) -> typing.Literal["backlash_um"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_rotation_deg", b"_rotation_deg"]) -> typing.Literal["rotation_deg"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_rotation_error_deg", b"_rotation_error_deg"]) -> typing.Literal["rotation_error_deg"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_scale", b"_scale"]) -> typing.Literal["scale"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_scale_error", b"_scale_error"]) -> typing.Literal["scale_error"] | None: ...
+
+global___SessionCheck = SessionCheck
 
 @typing.final
 class VerdictCount(google.protobuf.message.Message):
@@ -1264,6 +1378,7 @@ class FieldResult(google.protobuf.message.Message):
     CELLS_ADDED_FIELD_NUMBER: builtins.int
     CELLS_IMPROVED_FIELD_NUMBER: builtins.int
     CELLS_HELD_FIELD_NUMBER: builtins.int
+    EXPLANATION_FIELD_NUMBER: builtins.int
     sequence: builtins.int
     verdict: global___Verdict.ValueType
     replayed: builtins.bool
@@ -1277,6 +1392,8 @@ class FieldResult(google.protobuf.message.Message):
     cells_improved: builtins.int
     cells_held: builtins.int
     """cells that it shows and that were held before"""
+    explanation: builtins.str
+    """why it is UNLOCATED, in a sentence for people, where a check of the session refused it"""
     @property
     def measures(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Measure]:
         """every gate's number and its threshold, also when accepted"""
@@ -1307,9 +1424,10 @@ class FieldResult(google.protobuf.message.Message):
         cells_added: builtins.int = ...,
         cells_improved: builtins.int = ...,
         cells_held: builtins.int = ...,
+        explanation: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["error", b"error", "score", b"score", "timings", b"timings"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attention_share", b"attention_share", "cells_added", b"cells_added", "cells_held", b"cells_held", "cells_improved", b"cells_improved", "durable", b"durable", "error", b"error", "measures", b"measures", "replayed", b"replayed", "score", b"score", "sequence", b"sequence", "tiles", b"tiles", "timings", b"timings", "verdict", b"verdict"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attention_share", b"attention_share", "cells_added", b"cells_added", "cells_held", b"cells_held", "cells_improved", b"cells_improved", "durable", b"durable", "error", b"error", "explanation", b"explanation", "measures", b"measures", "replayed", b"replayed", "score", b"score", "sequence", b"sequence", "tiles", b"tiles", "timings", b"timings", "verdict", b"verdict"]) -> None: ...
 
 global___FieldResult = FieldResult
 
@@ -1443,6 +1561,8 @@ class Score(google.protobuf.message.Message):
     POOLED_FIELD_NUMBER: builtins.int
     HAZARDS_FIELD_NUMBER: builtins.int
     SURVIVAL_FIELD_NUMBER: builtins.int
+    GEOMETRY_FIELD_NUMBER: builtins.int
+    SLIDE_FIELD_NUMBER: builtins.int
     CAMERA_FIELD_NUMBER: builtins.int
     revision: builtins.int
     fields: builtins.int
@@ -1455,6 +1575,9 @@ class Score(google.protobuf.message.Message):
     """in the bag; a message with no classes, value or pooled = no score yet"""
     value: builtins.float
     """regression, or survival risk"""
+    geometry: builtins.str
+    """SessionCheck.state of the session; "" from services that do not check"""
+    slide: builtins.str
     camera: builtins.str
     """"verified": a passport says what the camera does to this bundle, and it is mended; "not verified": nobody measured
     it, or it cannot be mended; "" = a release without passports.
@@ -1481,10 +1604,12 @@ class Score(google.protobuf.message.Message):
         pooled: collections.abc.Iterable[builtins.float] | None = ...,
         hazards: collections.abc.Iterable[builtins.float] | None = ...,
         survival: collections.abc.Iterable[builtins.float] | None = ...,
+        geometry: builtins.str = ...,
+        slide: builtins.str = ...,
         camera: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_value", b"_value", "value", b"value"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_value", b"_value", "as_of_sequence", b"as_of_sequence", "camera", b"camera", "classes", b"classes", "coverage", b"coverage", "decision", b"decision", "fields", b"fields", "hazards", b"hazards", "instances", b"instances", "pooled", b"pooled", "revision", b"revision", "survival", b"survival", "value", b"value"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_value", b"_value", "as_of_sequence", b"as_of_sequence", "camera", b"camera", "classes", b"classes", "coverage", b"coverage", "decision", b"decision", "fields", b"fields", "geometry", b"geometry", "hazards", b"hazards", "instances", b"instances", "pooled", b"pooled", "revision", b"revision", "slide", b"slide", "survival", b"survival", "value", b"value"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_value", b"_value"]) -> typing.Literal["value"] | None: ...
 
 global___Score = Score
@@ -1664,6 +1789,8 @@ class FieldSummary(google.protobuf.message.Message):
     CELLS_ADDED_FIELD_NUMBER: builtins.int
     CELLS_IMPROVED_FIELD_NUMBER: builtins.int
     CELLS_HELD_FIELD_NUMBER: builtins.int
+    SUSPECT_FIELD_NUMBER: builtins.int
+    EXPLANATION_FIELD_NUMBER: builtins.int
     sequence: builtins.int
     verdict: global___Verdict.ValueType
     cells: builtins.int
@@ -1686,6 +1813,10 @@ class FieldSummary(google.protobuf.message.Message):
     """as it was answered"""
     cells_improved: builtins.int
     cells_held: builtins.int
+    suspect: builtins.bool
+    """counted before a contradiction was found, so its place may be wrong"""
+    explanation: builtins.str
+    """as in FieldResult"""
     @property
     def score(self) -> global___Score:
         """of the session, after this field"""
@@ -1716,9 +1847,11 @@ class FieldSummary(google.protobuf.message.Message):
         cells_added: builtins.int = ...,
         cells_improved: builtins.int = ...,
         cells_held: builtins.int = ...,
+        suspect: builtins.bool = ...,
+        explanation: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_attention_share", b"_attention_share", "_influence", b"_influence", "_stage_x_um", b"_stage_x_um", "_stage_y_um", b"_stage_y_um", "attention_share", b"attention_share", "capture_time", b"capture_time", "influence", b"influence", "score", b"score", "stage_x_um", b"stage_x_um", "stage_y_um", b"stage_y_um"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_attention_share", b"_attention_share", "_influence", b"_influence", "_stage_x_um", b"_stage_x_um", "_stage_y_um", b"_stage_y_um", "attention_share", b"attention_share", "capture_time", b"capture_time", "cells", b"cells", "cells_added", b"cells_added", "cells_held", b"cells_held", "cells_improved", b"cells_improved", "coverage", b"coverage", "height_um", b"height_um", "influence", b"influence", "measures", b"measures", "name", b"name", "place", b"place", "removed", b"removed", "score", b"score", "sequence", b"sequence", "stage_x_um", b"stage_x_um", "stage_y_um", b"stage_y_um", "verdict", b"verdict", "width_um", b"width_um"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_attention_share", b"_attention_share", "_influence", b"_influence", "_stage_x_um", b"_stage_x_um", "_stage_y_um", b"_stage_y_um", "attention_share", b"attention_share", "capture_time", b"capture_time", "cells", b"cells", "cells_added", b"cells_added", "cells_held", b"cells_held", "cells_improved", b"cells_improved", "coverage", b"coverage", "explanation", b"explanation", "height_um", b"height_um", "influence", b"influence", "measures", b"measures", "name", b"name", "place", b"place", "removed", b"removed", "score", b"score", "sequence", b"sequence", "stage_x_um", b"stage_x_um", "stage_y_um", b"stage_y_um", "suspect", b"suspect", "verdict", b"verdict", "width_um", b"width_um"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_attention_share", b"_attention_share"]) -> typing.Literal["attention_share"] | None: ...
     @typing.overload
@@ -2010,6 +2143,48 @@ class RemoveFieldResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["score", b"score"]) -> None: ...
 
 global___RemoveFieldResponse = RemoveFieldResponse
+
+@typing.final
+class ReleaseSessionRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    HOW_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    session_id: builtins.str
+    request_id: builtins.str
+    how: global___HoldRelease.ValueType
+    reason: builtins.str
+    """lands in the audit log"""
+    def __init__(
+        self,
+        *,
+        session_id: builtins.str = ...,
+        request_id: builtins.str = ...,
+        how: global___HoldRelease.ValueType = ...,
+        reason: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["how", b"how", "reason", b"reason", "request_id", b"request_id", "session_id", b"session_id"]) -> None: ...
+
+global___ReleaseSessionRequest = ReleaseSessionRequest
+
+@typing.final
+class ReleaseSessionResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: builtins.int
+    @property
+    def session(self) -> global___Session: ...
+    def __init__(
+        self,
+        *,
+        session: global___Session | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["session", b"session"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["session", b"session"]) -> None: ...
+
+global___ReleaseSessionResponse = ReleaseSessionResponse
 
 @typing.final
 class CloseSessionRequest(google.protobuf.message.Message):

@@ -269,6 +269,11 @@ class SessionServiceStub(object):
                 request_serializer=edge__mil_dot_v1_dot_edge__mil__pb2.RemoveFieldRequest.SerializeToString,
                 response_deserializer=edge__mil_dot_v1_dot_edge__mil__pb2.RemoveFieldResponse.FromString,
                 _registered_method=True)
+        self.ReleaseSession = channel.unary_unary(
+                '/edge_mil.v1.SessionService/ReleaseSession',
+                request_serializer=edge__mil_dot_v1_dot_edge__mil__pb2.ReleaseSessionRequest.SerializeToString,
+                response_deserializer=edge__mil_dot_v1_dot_edge__mil__pb2.ReleaseSessionResponse.FromString,
+                _registered_method=True)
         self.CloseSession = channel.unary_unary(
                 '/edge_mil.v1.SessionService/CloseSession',
                 request_serializer=edge__mil_dot_v1_dot_edge__mil__pb2.CloseSessionRequest.SerializeToString,
@@ -318,6 +323,14 @@ class SessionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReleaseSession(self, request, context):
+        """Goes on with a session that a check holds (SessionCheck.held): its fields are UNLOCATED until then. Harmless where
+        nothing is held. FAILED_PRECONDITION / HOLD_MISMATCH where `how` is not an answer to what holds it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CloseSession(self, request, context):
         """Ends a session and returns its report; calling it again returns the same bytes.
         """
@@ -352,6 +365,11 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     servicer.RemoveField,
                     request_deserializer=edge__mil_dot_v1_dot_edge__mil__pb2.RemoveFieldRequest.FromString,
                     response_serializer=edge__mil_dot_v1_dot_edge__mil__pb2.RemoveFieldResponse.SerializeToString,
+            ),
+            'ReleaseSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReleaseSession,
+                    request_deserializer=edge__mil_dot_v1_dot_edge__mil__pb2.ReleaseSessionRequest.FromString,
+                    response_serializer=edge__mil_dot_v1_dot_edge__mil__pb2.ReleaseSessionResponse.SerializeToString,
             ),
             'CloseSession': grpc.unary_unary_rpc_method_handler(
                     servicer.CloseSession,
@@ -495,6 +513,33 @@ class SessionService(object):
             '/edge_mil.v1.SessionService/RemoveField',
             edge__mil_dot_v1_dot_edge__mil__pb2.RemoveFieldRequest.SerializeToString,
             edge__mil_dot_v1_dot_edge__mil__pb2.RemoveFieldResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReleaseSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edge_mil.v1.SessionService/ReleaseSession',
+            edge__mil_dot_v1_dot_edge__mil__pb2.ReleaseSessionRequest.SerializeToString,
+            edge__mil_dot_v1_dot_edge__mil__pb2.ReleaseSessionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -160,6 +160,14 @@ class SessionServiceStub:
     ]
     """Takes a field out of the score; its record stays, flagged. Harmless when repeated."""
 
+    ReleaseSession: grpc.UnaryUnaryMultiCallable[
+        edge_mil.v1.edge_mil_pb2.ReleaseSessionRequest,
+        edge_mil.v1.edge_mil_pb2.ReleaseSessionResponse,
+    ]
+    """Goes on with a session that a check holds (SessionCheck.held): its fields are UNLOCATED until then. Harmless where
+    nothing is held. FAILED_PRECONDITION / HOLD_MISMATCH where `how` is not an answer to what holds it.
+    """
+
     CloseSession: grpc.UnaryUnaryMultiCallable[
         edge_mil.v1.edge_mil_pb2.CloseSessionRequest,
         edge_mil.v1.edge_mil_pb2.CloseSessionResponse,
@@ -203,6 +211,14 @@ class SessionServiceAsyncStub:
         edge_mil.v1.edge_mil_pb2.RemoveFieldResponse,
     ]
     """Takes a field out of the score; its record stays, flagged. Harmless when repeated."""
+
+    ReleaseSession: grpc.aio.UnaryUnaryMultiCallable[
+        edge_mil.v1.edge_mil_pb2.ReleaseSessionRequest,
+        edge_mil.v1.edge_mil_pb2.ReleaseSessionResponse,
+    ]
+    """Goes on with a session that a check holds (SessionCheck.held): its fields are UNLOCATED until then. Harmless where
+    nothing is held. FAILED_PRECONDITION / HOLD_MISMATCH where `how` is not an answer to what holds it.
+    """
 
     CloseSession: grpc.aio.UnaryUnaryMultiCallable[
         edge_mil.v1.edge_mil_pb2.CloseSessionRequest,
@@ -257,6 +273,16 @@ class SessionServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[edge_mil.v1.edge_mil_pb2.RemoveFieldResponse, collections.abc.Awaitable[edge_mil.v1.edge_mil_pb2.RemoveFieldResponse]]:
         """Takes a field out of the score; its record stays, flagged. Harmless when repeated."""
+
+    @abc.abstractmethod
+    def ReleaseSession(
+        self,
+        request: edge_mil.v1.edge_mil_pb2.ReleaseSessionRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[edge_mil.v1.edge_mil_pb2.ReleaseSessionResponse, collections.abc.Awaitable[edge_mil.v1.edge_mil_pb2.ReleaseSessionResponse]]:
+        """Goes on with a session that a check holds (SessionCheck.held): its fields are UNLOCATED until then. Harmless where
+        nothing is held. FAILED_PRECONDITION / HOLD_MISMATCH where `how` is not an answer to what holds it.
+        """
 
     @abc.abstractmethod
     def CloseSession(

@@ -111,6 +111,20 @@ def test_pixels_that_are_not_square_are_refused(tmp_path: Path) -> None:
     assert SlideFile(path, mpp=0.5).mpp == 0.5
 
 
+@pytest.mark.parametrize("mpp", [0.25, 0.47, 0.53, 1.0])
+def test_a_pixel_size_that_the_file_contradicts_is_refused_unless_the_user_insists(
+    slide: Path, mpp: float
+) -> None:
+    with pytest.raises(PixelSizeError, match=rf"--mpp is {mpp:g} and .* itself says 0\.5.*insist"):
+        open_camera(str(slide), mpp=mpp)
+    assert open_camera(str(slide), mpp=mpp, insist_mpp=True).mpp == mpp
+
+
+@pytest.mark.parametrize("mpp", [0.48, 0.5, 0.52])
+def test_a_pixel_size_that_was_only_rounded_is_taken(slide: Path, mpp: float) -> None:
+    assert open_camera(str(slide), mpp=mpp).mpp == mpp
+
+
 def test_what_is_no_slide_is_refused_in_one_sentence(tmp_path: Path) -> None:
     torn = tmp_path / "torn.svs"
     torn.write_bytes(b"II*\0 this is no slide")

@@ -59,13 +59,13 @@ def test_show_says_where_the_session_stands(
     state: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     session = read_slide(state, tmp_path / "b")
-    standing = session.status()
+    status = session.status()
     words = ["session", "show", session.session_id, "--state", str(state)]
     assert main([*words, "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
-    assert standing.score is not None
-    assert shown["score"] == standing.score.as_json()
-    assert shown["instances"] == standing.instances
+    assert status.score is not None
+    assert shown["score"] == status.score.as_json()
+    assert shown["instances"] == status.instances
     assert shown["fields"] == {"ACCEPTED": 2, "DUPLICATE": 1}
     assert shown["current"] is True
     assert main(words) == 0
@@ -109,11 +109,11 @@ def test_exported_features_give_the_sessions_score_again(
     state_of_all = model.aggregator.update(
         model.aggregator.initial_state(), model.attend(saved["features"])
     )
-    standing = session.status()
-    assert standing.score is not None
+    status = session.status()
+    assert status.score is not None
     again = model.aggregator.score(state_of_all)
-    assert again.instances == standing.instances
-    assert np.allclose(again.logits, standing.score.logits, rtol=0, atol=1e-5)
+    assert again.instances == status.instances
+    assert np.allclose(again.logits, status.score.logits, rtol=0, atol=1e-5)
     assert len(list((out / "thumbnails").glob("*.jpg"))) == 2
     session.release()
 
@@ -188,14 +188,14 @@ def test_the_report_has_the_score_as_it_stands_after_a_removal(
 ) -> None:
     session = read_slide(state, tmp_path / "b")
     session.remove(2)
-    standing = session.status()
+    status = session.status()
     out = tmp_path / "report.html"
     # The session is still held by its service: the report only reads.
     assert report(session, state, tmp_path, out) == 0
     written = json.loads(capsys.readouterr().out)
-    assert standing.score is not None
-    assert written["score"] == standing.score.as_json()
-    assert written["coverage"] == standing.coverage
+    assert status.score is not None
+    assert written["score"] == status.score.as_json()
+    assert written["coverage"] == status.coverage
     page = out.read_text(encoding="utf-8")
     assert "Research use only." in page
     assert page.count("data:image/jpeg;base64,") == 1  # the slide as far as it was seen

@@ -35,7 +35,7 @@ def service(tmp_path: Path) -> Iterator[str]:
 
 def test_every_program_of_the_page_runs(service: str, tmp_path: Path) -> None:
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     program = "\n".join(blocks)
     assert ADDRESS in program
     ended = subprocess.run(
@@ -50,3 +50,4 @@ def test_every_program_of_the_page_runs(service: str, tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.count("ACCEPTED") >= 6
     assert "PIXEL_SIZE" in ended.stdout
+    assert "['ACCEPTED', 'ACCEPTED', 'BLURRED']" in ended.stdout

@@ -198,8 +198,8 @@ def test_the_norms_of_mhim_mil_are_read_from_the_keys(
     x = features.astype(float) if after else norm(features.astype(float), early)
     h = np.maximum(layer(x, "feature.1" if "feature.1.weight" in w else "feature.0"), 0)
     h = norm(h, "norm") if after else h
-    raised = np.exp(layer(np.tanh(layer(h, "attention.0")), "attention.2"))
-    pooled = (raised * h).sum(0) / raised.sum()
+    unnormalised = np.exp(layer(np.tanh(layer(h, "attention.0")), "attention.2"))
+    pooled = (unnormalised * h).sum(0) / unnormalised.sum()
     assert got == pytest.approx(list(layer(norm(pooled, "norm1"), "classifier")), abs=2e-5)
 
 

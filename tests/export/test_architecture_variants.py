@@ -48,8 +48,8 @@ def sigmoid(x: Array) -> Array:
 
 
 def pool(logits: Array, h: Array) -> Array:
-    raised = np.exp(logits - logits.max(axis=0))
-    return (raised / raised.sum(axis=0)).T @ h
+    unnormalised = np.exp(logits - logits.max(axis=0))
+    return (unnormalised / unnormalised.sum(axis=0)).T @ h
 
 
 def millab_deep(w: Made, x: Array) -> Array:

@@ -49,14 +49,14 @@ def code(weights: dict[str, np.ndarray], x: np.ndarray, rounds: int) -> np.ndarr
 
 
 def reference(weights: dict[str, np.ndarray], bag: np.ndarray, rounds: int) -> np.ndarray:
-    codes, raised = [], []
+    codes, unnormalised = [], []
     for x in bag:
         z = code(weights, np.maximum(dense(weights, "dimReduction.fc1", x), 0), rounds)
         gate = 1 / (1 + np.exp(-dense(weights, "attn.attention_U.0", z)))
         hidden = np.tanh(dense(weights, "attn.attention_V.0", z)) * gate
         codes.append(z)
-        raised.append(math.exp(float(dense(weights, "attn.attention_weights", hidden)[0])))
-    pooled = sum(r * z for r, z in zip(raised, codes, strict=True)) / sum(raised)
+        unnormalised.append(math.exp(float(dense(weights, "attn.attention_weights", hidden)[0])))
+    pooled = sum(r * z for r, z in zip(unnormalised, codes, strict=True)) / sum(unnormalised)
     return dense(weights, "classifier.fc", pooled)
 
 

@@ -113,10 +113,16 @@ STREAMED = (
     "transmil_nystrom014",
     "wikg",
 )
-MODELS = [
-    *small_names(),
-    *(pytest.param(f"large/{name}", marks=pytest.mark.shared) for name in LARGE),
-]
+SLOW = "_full"
+"""How the names of shared cases end whose bags have thousands of instances."""
+
+
+def marks(name: str) -> list[pytest.MarkDecorator]:
+    """Return the marks of a case of the shared set."""
+    return [pytest.mark.shared, *([pytest.mark.slow] if name.endswith(SLOW) else [])]
+
+
+MODELS = [*small_names(), *(pytest.param(f"large/{name}", marks=marks(name)) for name in LARGE)]
 WITHOUT_ATTENTION = ("ilra", "mil_fc", "max_mil", "mean_mil", "mhim_transmil", "otsurv", "transmil")
 """How the names of heads begin that have none."""
 TOLERANCE = 1e-4

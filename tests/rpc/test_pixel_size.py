@@ -50,6 +50,25 @@ def test_it_is_never_guessed(optics: Optics, reason: str) -> None:
     assert caught.value.details.get("reason", "") == reason
 
 
+def test_a_client_that_insists_gets_its_pixel_size() -> None:
+    optics = Optics(mpp=0.5, camera_pixel_um=20, objective_magnification=10, insist_mpp=True)
+    assert resolve_mpp(optics) == (0.5, "insisted")
+    assert resolve_mpp(Optics(mpp=0.5, insist_mpp=True), 0.25) == (0.5, "insisted")
+    with pytest.raises(PixelSizeError, match="outside of"):
+        resolve_mpp(Optics(mpp=500, insist_mpp=True))
+
+
+@pytest.mark.parametrize("label", ["40x/0.65", "40 X Plan", " 40×"])
+def test_an_objective_whose_label_contradicts_its_magnification_is_refused(label: str) -> None:
+    optics = Optics(camera_pixel_um=5, objective_magnification=20, objective_label=label)
+    with pytest.raises(PixelSizeError, match=r"40.*20") as caught:
+        resolve_mpp(optics)
+    assert caught.value.details["reason"] == "OPTICS_MISMATCH"
+    for same in ("20x/0.5", "Plan Apo", "the right one"):
+        optics.objective_label = same
+        assert resolve_mpp(optics) == (0.25, "optics")
+
+
 def test_a_calibrations_pixel_size_wins() -> None:
     assert resolve_mpp(Optics(mpp=0.5), 0.49) == (0.49, "calibration")
     assert resolve_mpp(Optics(), 0.49) == (0.49, "calibration")

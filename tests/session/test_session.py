@@ -142,16 +142,16 @@ def test_any_history_survives_a_restart_to_the_bit(
                 session.release()
                 session = folder.open(session.session_id, lambda _: model)
                 assert session.status() == before
-        standing = session.status()
+        status = session.status()
         aggregator, records = model.aggregator, session._store.instances()
         state = aggregator.initial_state()
         rows = [np.frombuffer(r.features, "<f4") for r in records if r.features]
         assert len({r.instance_key for r in records}) == len(records)
         if rows:
             state = aggregator.update(state, model.attend(np.stack(rows)))
-            assert close_to(standing.score, aggregator.score(state))
+            assert close_to(status.score, aggregator.score(state))
         else:
-            assert standing.score is None
+            assert status.score is None
     finally:
         session.release()
 
@@ -179,9 +179,9 @@ def test_a_repeated_number_is_answered_as_before_and_folds_nothing(model: Model)
         assert session.add(field(SLIDE, 0, 0), sequence=7).score == first.score
         with pytest.raises(SequenceError, match="used for another field"):
             session.add(field(SLIDE, 300, 0), sequence=7)
-        standing = session.status()
-        assert standing.score == second.score
-        assert (standing.durable_sequence, standing.durable_beyond) == (0, (7, 9))
+        status = session.status()
+        assert status.score == second.score
+        assert (status.durable_sequence, status.durable_beyond) == (0, (7, 9))
 
 
 def test_malformed_fields_are_errors_and_the_session_goes_on(model: Model) -> None:
@@ -334,9 +334,9 @@ def test_what_was_acknowledged_survives_a_full_disk(tmp_path: Path) -> None:
         session.release()
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
         again = folder.open(session.session_id, lambda _: model)
-        standing = again.status()
-        assert standing.durable_sequence == added, (standing, added)
-        assert standing.score == score
+        status = again.status()
+        assert status.durable_sequence == added, (status, added)
+        assert status.score == score
         again.release()
         print("held", added)
         """

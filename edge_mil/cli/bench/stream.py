@@ -9,21 +9,17 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import gc
 import json
-import os
 import statistics
 import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 from edge_mil.bundle import InputSpec, open_bundle
 from edge_mil.cli.arguments import Subparsers, add_json
+from edge_mil.cli.bench.folds import CELLS_PER_FIELD, HELD, measure_folds, noise
 from edge_mil.cli.console import print_table
 from edge_mil.client import Client
 from edge_mil.demo.run import BUNDLE
@@ -31,9 +27,8 @@ from edge_mil.demo.service_process import ServiceProcess
 from edge_mil.errors import BundleError, UsageError
 from edge_mil.pipeline import Model, load_model
 from edge_mil.pipeline.ood.reference import REFERENCE_FILE
-from edge_mil.pipeline.runners.runner import Runner
 from edge_mil.session import Session
-from edge_mil.types import Float32Array, Frame, UInt8Array
+from edge_mil.types import Frame
 
 ROUNDS = 5
 
@@ -45,18 +40,6 @@ FIELD_PX = (768, 1024)
 
 FIELDS_PER_ROW, OVERLAP = 10, 0.1
 """Fields lie side by side, so many to a row, and overlap by this share."""
-
-HELD = (100, 10_000, 100_000)
-"""Sizes of the bag at which a fold is timed."""
-
-PROBES = 40
-"""Fields that are timed at each size of the bag; the median counts."""
-
-CELLS_PER_FIELD, FIELDS_PER_FOLD_ROW = 20, 100
-"""Cells of such a field, and fields to a row."""
-
-MAX_LEVEL = 180
-"""Brightest level of a field of noise: all of it is tissue."""
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -112,7 +95,9 @@ def run(args: argparse.Namespace) -> int:
     if args.rounds < 1 or args.fields < 1 or not args.held or min(args.held) < 1:
         raise UsageError("--rounds, --fields and --held must be 1 or more.")
     model = load_model(bundle, precision=args.precision)
-    folds = _folds(model, args.held)  # first, while the process has little other memory
+    folds = measure_folds(
+        model, _input(model), args.held
+    )  # first, while the process has little other memory
     shares = _shares(model, args)
     measured = {
         "bundle": bundle.digest,
@@ -162,21 +147,6 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-@dataclass(frozen=True, slots=True)
-class Fold:
-    """Time and memory of a fold at one size of the bag.
-
-    Attributes:
-        held: Instances in the bag when the timing began.
-        milliseconds: Median time of one field without its extractor: gates, fold, store, score.
-        memory_mb: Growth of this process's memory since the bag was empty, 10^6 bytes.
-    """
-
-    held: int
-    milliseconds: float
-    memory_mb: float
-
-
 def _shares(model: Model, args: argparse.Namespace) -> dict[str, float]:
     spec = _input(model)
     count = args.fields
@@ -218,7 +188,7 @@ def _in_process(model: Model, frames: list[Frame], mpp: float) -> tuple[list[int
 def _bare(model: Model, spec: InputSpec, per_field: list[int]) -> float:
     """Return the seconds of the extractor alone on as many tiles, in the same batches."""
     shape = (spec.tile_height_px, spec.tile_width_px, 3)
-    batches = [_noise((n, *shape), seed=n) for n in per_field]
+    batches = [noise((n, *shape), seed=n) for n in per_field]
     started = time.perf_counter()
     for tiles in batches:
         model.extract(tiles)
@@ -234,73 +204,17 @@ def _through_grpc(client: Client, frames: list[Frame], mpp: float) -> float:
     return seconds
 
 
-class _WithoutExtractor(Model):
-    """A model with random features, so that everything but the extractor is timed."""
-
-    _rng = np.random.default_rng(0)
-
-    def extract_by(self, tiles: UInt8Array) -> tuple[Float32Array, Runner | None]:
-        width = self.bundle.manifest.aggregator.feature_dim
-        return self._rng.standard_normal((len(tiles), width), dtype=np.float32), None
-
-
-def _folds(model: Model, sizes: tuple[int, ...]) -> list[Fold]:
-    spec = _input(model)
-    bare = _WithoutExtractor(model.bundle, None, model.attend_network, model.aggregator)
-    rows, columns = 4, CELLS_PER_FIELD // 4
-    size = (rows * spec.tile_height_px, columns * spec.tile_width_px)
-    pixels = _noise((*size, 3), seed=0)
-    folds = []
-    with Session(bare, spec.mpp) as session:
-        gc.collect()
-        empty, sequence, held = _memory_bytes(), 0, 0
-        for target in sorted(sizes):
-            times: list[float] = []
-            begun = 0
-            while len(times) < PROBES:
-                row, column = divmod(sequence, FIELDS_PER_FOLD_ROW)
-                x, y = column * size[1] + size[1] / 2, row * size[0] + size[0] / 2
-                sequence += 1
-                started = time.perf_counter()
-                result, durable = session.submit(
-                    sequence, Frame(pixels, x * spec.mpp, y * spec.mpp)
-                )
-                if held >= target:
-                    begun = begun or held
-                    times.append(time.perf_counter() - started)
-                durable.result()
-                held += result.cells_added
-            gc.collect()
-            grown = max(0, _memory_bytes() - empty) / 1e6
-            folds.append(Fold(begun, statistics.median(times) * 1e3, grown))
-    return folds
-
-
 def _fields(spec: InputSpec, count: int, seed: int) -> Iterator[Frame]:
     """Yield fields of noise, row by row."""
     rows, columns = FIELD_PX
     for number in range(count):
         x = number % FIELDS_PER_ROW * columns * (1 - OVERLAP) + columns / 2
         y = number // FIELDS_PER_ROW * rows * (1 - OVERLAP) + rows / 2
-        pixels = _noise((rows, columns, 3), seed=1000 * seed + number)
+        pixels = noise((rows, columns, 3), seed=1000 * seed + number)
         yield Frame(pixels, round(x) * spec.mpp, round(y) * spec.mpp)
-
-
-def _noise(shape: tuple[int, ...], seed: int) -> UInt8Array:
-    """Return random pixels that are all darker than glass, uint8."""
-    return np.random.default_rng(seed).integers(0, MAX_LEVEL, shape, dtype=np.uint8)
 
 
 def _input(model: Model) -> InputSpec:
     spec = model.input
     assert spec is not None  # `run` has checked it
     return spec
-
-
-def _memory_bytes() -> int:
-    """Return this process's resident memory; 0 where the system does not report it."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    except OSError:
-        return 0
-    return pages * os.sysconf("SC_PAGE_SIZE")

@@ -41,6 +41,15 @@ def add_faults(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="fields have no positions; the service finds them by registration",
     )
+    group.add_argument(
+        "--fault",
+        action="append",
+        default=[],
+        metavar="FAULT",
+        help="what is wrong with the stage, or declared wrongly, again for several: x-flipped, "
+        "y-flipped, exchanged, mirrored, turned=DEGREES, unit=UM, mpp=FACTOR, late, backlash=UM, "
+        "objective=RATIO@FIELD, slide=FILE@FIELD",
+    )
 
 
 def open_source(arguments: argparse.Namespace) -> Camera:
@@ -49,11 +58,12 @@ def open_source(arguments: argparse.Namespace) -> Camera:
     Raises:
         EdgeMilError: It cannot be read, or an option does not fit it.
     """
-    from edge_mil.cameras import open_camera, parse_fov
+    from edge_mil.cameras import open_camera, parse_fov, parse_stage_faults
 
     return open_camera(
         arguments.source,
         mpp=arguments.mpp,
+        insist_mpp=arguments.insist_mpp,
         fov=parse_fov(arguments.fov) if arguments.fov else None,
         overlap=arguments.overlap,
         path=arguments.path,
@@ -64,6 +74,7 @@ def open_source(arguments: argparse.Namespace) -> Camera:
         independent=arguments.independent,
         dwell=arguments.dwell,
         faults=_faults(arguments),
+        stage_faults=parse_stage_faults(arguments.fault),
     )
 
 

@@ -6,7 +6,7 @@ import argparse
 import json
 import time
 
-from edge_mil.cli.arguments import Subparsers, add_json
+from edge_mil.cli.arguments import Subparsers, add_insist_mpp, add_json
 from edge_mil.cli.console import print_table
 from edge_mil.cli.stream.camera import (
     add_faults,
@@ -21,6 +21,7 @@ from edge_mil.client import Client, ClientSession, ModelInfo, SessionInfo, tune_
 from edge_mil.errors import RemoteError, ServiceUnavailableError, UsageError
 from edge_mil.protocols import Camera
 from edge_mil.types import RESEARCH_USE_ONLY
+from edge_mil.v1 import edge_mil_pb2 as pb
 
 DEFAULT_SERVER = "127.0.0.1:50051"
 CONNECT_S = 10.0
@@ -52,6 +53,7 @@ def add_parser(subparsers: Subparsers) -> None:
     add("--session", default="", metavar="ID", help="go on with this session (default: a new one)")
     add("--calibration", default="", metavar="NAME", help="name of a calibration of the service")
     add("--mpp", type=float, metavar="X", help="pixel size, µm/px (default: the slide's own)")
+    add_insist_mpp(parser)
     add("--fov", metavar="WxH", help="size of a field in camera pixels, as 1024x768; slides only")
     add(
         "--overlap",
@@ -88,6 +90,11 @@ def add_parser(subparsers: Subparsers) -> None:
         "--allow-enlargement",
         action="store_true",
         help="also take pixels that are more than 1.5 times the model's",
+    )
+    add(
+        "--insist-geometry",
+        action="store_true",
+        help="count fields also where the images contradict pixel size or stage",
     )
     add_json(parser)
     add_faults(parser)
@@ -153,7 +160,9 @@ def _open_session(client: Client, camera: Camera, arguments: argparse.Namespace)
         model.name,
         digest=model.digest,
         mpp=mpp,
+        optics=pb.Optics(insist_mpp=arguments.insist_mpp),
         independent=arguments.independent,
+        insist_geometry=arguments.insist_geometry,
         allow_enlargement=arguments.allow_enlargement,
         calibration=calibration,
         stage=stage_frame(camera),
@@ -216,6 +225,8 @@ def _document(info: SessionInfo, errors: tuple[str, ...]) -> dict[str, object]:
         "session": info.session_id,
         "fields": dict(info.fields),
         "coverage": info.coverage,
+        "geometry": info.geometry.as_json(),
+        "slide": info.slide.as_json(),
         "camera": info.camera,
         "notice": RESEARCH_USE_ONLY,
     }
@@ -233,6 +244,10 @@ def _print(info: SessionInfo, seconds: float, answered: int) -> None:
         ("instances", str(info.instances)),
         ("coverage", f"{info.coverage:.1%} of the tissue known"),
         ("camera", info.camera or "not verified"),
+    ]
+    rows += [
+        (name, f"{check.state.value}: {check.sentence}")
+        for name, check in (("geometry", info.geometry), ("slide", info.slide))
     ]
     if info.score is None:
         rows.append(("score", "none yet: no tissue was seen"))

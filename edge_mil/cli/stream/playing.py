@@ -27,6 +27,7 @@ class Playback:
         self._began = time.monotonic()
         self._answered = 0
         self._status: Status | None = None
+        self._said = ""
 
     @property
     def seconds(self) -> float:
@@ -52,6 +53,12 @@ class Playback:
                 _send(stream, map(self._camera.retake, again.values()))
             return stream.finish()
 
+    def _say_once(self, words: str) -> None:
+        """Print a sentence; what holds a session is the same for all its fields."""
+        if words != self._said:
+            say(words)
+        self._said = words
+
     def _progress(self) -> AbstractContextManager[Status | None]:
         """Return a line that is redrawn, where standard error is a terminal that can."""
         console = terminal_console(sys.stderr)
@@ -70,7 +77,7 @@ class Playback:
                 name=frame.name,
             )
         if result.verdict is Verdict.UNLOCATED:
-            say(unlocated_sentence(result.measures))
+            self._say_once(result.explanation or unlocated_sentence(result.measures))
         if self._status is not None:
             rate, words = self._answered / max(self.seconds, 1e-9), result.verdict.name
             if result.verdict in REFUSED:

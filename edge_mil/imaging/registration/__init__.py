@@ -11,22 +11,27 @@ come out, or a refusal with the numbers behind it.
 | locate a frame among the key frames, without a stage | `localizer.py`, `key_frames.py` |
 | combine registrations to several key frames | `consensus.py` |
 | solve all positions together where a loop closes | `pose_graph.py` |
-| compare a stage with the images, and refine it | `stage_check.py`, `stage_offset.py` |
-| name what is wrong with a stage | `stage_contradiction.py` |
+| compare a stage with the images | `stage_check.py`, `stage_comparison.py` |
+| estimate its offset | `stage_offset.py` |
+| set a field against an earlier one | `field_pair.py` |
 | recognise another objective | `magnification.py` |
 """
 
+from edge_mil.imaging.registration.field_pair import FieldPair, PairOutcome
 from edge_mil.imaging.registration.key_frames import KeyFrame, KeyFrames, make_key_frame
 from edge_mil.imaging.registration.localizer import FrameLocation, KeyFrameLocalizer
 from edge_mil.imaging.registration.pose_graph import PoseEdge, optimise_poses
-from edge_mil.imaging.registration.stage_check import StageCheck, StageComparison, check_affine
+from edge_mil.imaging.registration.stage_check import StageCheck
+from edge_mil.imaging.registration.stage_comparison import StageComparison, check_affine
 from edge_mil.imaging.registration.stage_offset import StageOffset
 
 __all__ = [
+    "FieldPair",
     "FrameLocation",
     "KeyFrame",
     "KeyFrameLocalizer",
     "KeyFrames",
+    "PairOutcome",
     "PoseEdge",
     "StageCheck",
     "StageComparison",

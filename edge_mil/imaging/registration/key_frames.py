@@ -83,6 +83,18 @@ def make_key_frame(
     return KeyFrame(sequence, *position, *size_px, pyramid.factor, jpeg.tobytes(), edges)
 
 
+def stored_pyramid(key: KeyFrame) -> RegistrationPyramid:
+    """Return the pyramid of a key frame's stored JPEG, which a restart does not change.
+
+    Raises:
+        StoreError: The JPEG is damaged.
+    """
+    grey = cv2.imdecode(np.frombuffer(key.jpeg, np.uint8), cv2.IMREAD_GRAYSCALE)
+    if grey is None:
+        raise StoreError(f"The stored image of field {key.sequence} cannot be read.")
+    return RegistrationPyramid(np.asarray(grey, np.uint8), key.factor)
+
+
 class KeyFrames:
     """All key frames of a session in the order of their numbers, with bounded memory.
 
@@ -101,6 +113,9 @@ class KeyFrames:
 
     def __getitem__(self, sequence: int) -> KeyFrame:
         return self._frames[sequence]
+
+    def __contains__(self, sequence: int) -> bool:
+        return sequence in self._frames
 
     def all(self) -> list[KeyFrame]:
         """Return the key frames, oldest first."""
@@ -133,11 +148,7 @@ class KeyFrames:
         if pyramid is None:
             key = self._frames[sequence]
             jpeg = key.jpeg or (self.load(sequence) if self.load is not None else b"")
-            grey = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_GRAYSCALE)
-            if grey is None:
-                raise StoreError(f"The stored image of field {sequence} cannot be read.")
-            pyramid = RegistrationPyramid(np.asarray(grey, np.uint8), key.factor)
-            self._pyramids[sequence] = pyramid
+            pyramid = self._pyramids[sequence] = stored_pyramid(replace(key, jpeg=jpeg))
             while len(self._pyramids) > MAX_PYRAMIDS:
                 self._pyramids.popitem(last=False)
         self._pyramids.move_to_end(sequence)

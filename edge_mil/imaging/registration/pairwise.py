@@ -193,6 +193,16 @@ def score_shift(
     return Registration(dx, dy, response, overlap, _texture(fixed, moving, dx, dy), 0.0)
 
 
+def overlap_texture(
+    fixed: RegistrationPyramid, moving: RegistrationPyramid, dx: float, dy: float
+) -> float:
+    """Return the share of the overlap at a shift with texture in one image or in both, 0 to 1."""
+    factor = fixed.factors[0]
+    a, b = fixed.coarse.textured, moving.coarse.textured
+    slices = _overlap(a.shape, b.shape, round(dx / factor), round(dy / factor))
+    return 0.0 if slices is None else float((a[slices[0]] | b[slices[1]]).mean())
+
+
 def _refine(
     fixed: RegistrationPyramid,
     moving: RegistrationPyramid,

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from edge_mil.rpc.results import encode_measure, encode_score, encode_verdict, timestamp
+from edge_mil.rpc.results import (
+    encode_check,
+    encode_measure,
+    encode_score,
+    encode_verdict,
+    timestamp,
+)
 from edge_mil.session import FieldRecord, Session, SessionSettings, SessionStatus, SessionSummary
 from edge_mil.types import Verdict
 from edge_mil.v1 import edge_mil_pb2 as pb
@@ -21,6 +27,8 @@ def session_message(
     message.fields_accepted = status.verdicts.get(Verdict.ACCEPTED, 0)
     message.revision = status.revision
     message.coverage = status.coverage
+    message.geometry.CopyFrom(encode_check(status.geometry))
+    message.slide.CopyFrom(encode_check(status.slide))
     message.score.CopyFrom(score_message(status))
     for verdict in sorted(status.verdicts):
         message.verdicts.add(verdict=encode_verdict(verdict), count=status.verdicts[verdict])
@@ -44,6 +52,7 @@ def score_message(status: SessionStatus) -> pb.Score:
         fields=status.fields_held,
         coverage=status.coverage,
         as_of_sequence=status.last_sequence if status.as_of is None else status.as_of,
+        checks=(status.geometry.state.value, status.slide.state.value),
         camera=status.camera,
     )
 
@@ -64,6 +73,7 @@ def field_message(record: FieldRecord) -> pb.FieldSummary:
             fields=result.fields_held,
             coverage=result.coverage,
             as_of_sequence=result.sequence if result.as_of is None else result.as_of,
+            checks=(result.geometry, result.slide),
             camera=result.camera,
         ),
         measures=[encode_measure(measure) for measure in result.measures],
@@ -74,6 +84,8 @@ def field_message(record: FieldRecord) -> pb.FieldSummary:
         cells_improved=result.cells_improved,
         cells_held=result.cells_held,
         attention_share=record.attention_share,
+        suspect=record.suspect,
+        explanation=result.explanation,
     )
     if record.x_um is not None and record.y_um is not None:
         message.stage_x_um, message.stage_y_um = record.x_um, record.y_um

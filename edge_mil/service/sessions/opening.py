@@ -67,6 +67,7 @@ def settings_of(
         independent=request.independent,
         allow_enlargement=request.allow_enlargement,
         stage=not request.stage.absent,
+        insist_geometry=request.insist_geometry,
         stage_affine=_stage_affine(request.stage, calibration, mpp),
         calibration_id=calibration.name if calibration else "",
         calibration_digest=calibration.digest if calibration else "",
@@ -94,7 +95,7 @@ def _calibration(
     calibration.check(
         now,
         optics=OpticalPath(optics.camera_label, optics.objective_label, optics.tube_lens_label),
-        mpp=declared_mpp(optics),
+        mpp=None if optics.insist_mpp else declared_mpp(optics),
         max_age_days=days if optics.HasField("calibration_max_age") else MAX_AGE_DAYS,
     )
     return calibration

@@ -16,6 +16,7 @@ from edge_mil.errors import (
     SessionNotFoundError,
     SessionStateError,
     StoreError,
+    UsageError,
 )
 from edge_mil.rpc.pagination import page_of
 from edge_mil.service.handlers import streaming, unary
@@ -30,6 +31,12 @@ from edge_mil.service.sessions.session_report import session_report
 from edge_mil.session import SessionSummary
 from edge_mil.v1 import edge_mil_pb2 as pb
 from edge_mil.v1 import edge_mil_pb2_grpc as rpc
+
+RELEASES = {
+    pb.HOLD_RELEASE_SAME_SLIDE: "same-slide",
+    pb.HOLD_RELEASE_INSIST: "insist",
+}
+"""How a held session is released -> the session's word for it."""
 
 
 class SessionServicer(rpc.SessionServiceServicer):
@@ -121,6 +128,23 @@ class SessionServicer(rpc.SessionServiceServicer):
             status = await live.run(lambda: session.remove(sequence, request.reason))
             live.publish(score_message(status))
             return pb.RemoveFieldResponse(score=live.score)
+
+    @unary
+    async def ReleaseSession(  # noqa: N802
+        self, request: pb.ReleaseSessionRequest, _: Any
+    ) -> pb.ReleaseSessionResponse:
+        how = RELEASES.get(request.how, "")
+        if not how:
+            raise UsageError(
+                "The release does not say how: send SAME_SLIDE where the slide was cleaned or put "
+                "back, or INSIST to count in spite of the contradiction.",
+                field="how",
+            )
+        async with self._sessions.use(request.session_id) as live:
+            session = live.session
+            status = await live.run(lambda: session.release_hold(how, request.reason))
+            live.publish(score_message(status))
+            return pb.ReleaseSessionResponse(session=live.message())
 
     @unary
     async def CloseSession(  # noqa: N802

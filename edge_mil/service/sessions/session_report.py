@@ -43,6 +43,8 @@ def session_report(session: Session) -> bytes:
         "instances": status.instances,
         "coverage": status.coverage,
         "revision": status.revision,
+        "geometry": status.geometry.as_json(),
+        "slide": status.slide.as_json(),
         "fields": {verdict.name: count for verdict, count in status.verdicts.items()},
         "records": [_record(record) for record in session.fields()],
     }
@@ -70,6 +72,8 @@ def _record(record: FieldRecord) -> dict[str, object]:
         "cells_held": record.result.cells_held,
         "coverage": record.result.coverage,
         "removed": record.removed,
+        "suspect": record.suspect,
+        "explanation": record.result.explanation,
         "measures": [_measure(measure) for measure in record.result.measures],
     }
 

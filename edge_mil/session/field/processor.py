@@ -28,7 +28,15 @@ from edge_mil.session.instances.base import (
 )
 from edge_mil.session.scorer import Scored
 from edge_mil.store import InstanceKind, InstanceRow
-from edge_mil.types import FieldResult, Float32Array, Frame, InstanceBatch, Measure, Verdict
+from edge_mil.types import (
+    FieldResult,
+    Float32Array,
+    Frame,
+    InstanceBatch,
+    Measure,
+    SessionCheck,
+    Verdict,
+)
 
 
 @dataclass(slots=True, eq=False)
@@ -75,9 +83,12 @@ class ProcessedField:
         revision: int,
         fields_held: int,
         coverage: float,
+        checks: tuple[SessionCheck, SessionCheck],
         camera: str = "",
     ) -> FieldResult:
-        """Return the answer to the field, given the session after it."""
+        """Return the answer to the field, given the session, and its checks, after it."""
+        geometry, slide = checks
+        unlocated = self.plan.verdict is Verdict.UNLOCATED
         plan = self.plan
         return FieldResult(
             sequence=self.sequence,
@@ -93,6 +104,9 @@ class ProcessedField:
             cells_improved=plan.improved,
             cells_held=plan.held,
             timings_s=self.timings_s,
+            explanation=self.placement.explanation if unlocated else "",
+            geometry=geometry.state.value,
+            slide=slide.state.value,
         )
 
 
@@ -147,8 +161,7 @@ class FieldProcessor:
         """Find where the field lies.
 
         Raises:
-            PositionError: Overlapping frames contradict the stage's axes.
-            PixelSizeError: They contradict the pixel size.
+            PixelSizeError: The stage's affine and the pixel size differ by more than a quarter.
         """
         assert field.gated is not None
         if field.gated.verdict is not Verdict.SATURATED:

@@ -20,7 +20,10 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
+from edge_mil.errors import SessionStateError
+from edge_mil.session.geometry.stored import NO_STAGE
 from edge_mil.store import (
+    GeometryRow,
     InstanceKind,
     InstanceRow,
     KeyFrameRow,
@@ -28,7 +31,15 @@ from edge_mil.store import (
     PartRow,
     SessionReader,
 )
-from edge_mil.types import Frame, InstanceOrder, Measure, Region, UInt8Array, Verdict
+from edge_mil.types import (
+    Frame,
+    InstanceOrder,
+    Measure,
+    Region,
+    SessionCheck,
+    UInt8Array,
+    Verdict,
+)
 
 InstanceId = tuple[str, int]
 """(instance key, sequence of the field that owns it): names one stored instance."""
@@ -62,6 +73,7 @@ class Placement:
         located: How the frame was found, as the store keeps it.
         moved: Sequence of a field -> its shift, where a closed loop moved earlier fields.
         meta: Names and values for the meta table of the session's file.
+        explanation: Why it is UNLOCATED, where a check of the session refused it; else "".
     """
 
     x_um: float | None
@@ -73,6 +85,7 @@ class Placement:
     located: LocatedRow | None = None
     moved: Mapping[int, Shift] = field(default_factory=dict)
     meta: Mapping[str, str] = field(default_factory=dict)
+    explanation: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -173,8 +186,7 @@ class Localizer(ABC, Generic[PlacementT]):
             frame: After the corrections.
 
         Raises:
-            PositionError: Overlapping frames contradict the stage's axes.
-            PixelSizeError: They contradict the pixel size.
+            PixelSizeError: The stage's affine and the pixel size differ by more than a quarter.
         """
 
     def without_tissue(self, placement: PlacementT) -> PlacementT:
@@ -183,6 +195,41 @@ class Localizer(ABC, Generic[PlacementT]):
 
     def commit(self, placement: PlacementT) -> None:
         """Learn from a placement that `locate` returned and whose field was not refused."""
+
+    def note(self, sequence: int, placement: Placement, verdict: Verdict) -> GeometryRow | None:
+        """Learn what a field says about stage and slide, also where it was refused.
+
+        Returns:
+            What to store of it; None where it says nothing.
+        """
+        return None
+
+    def release(self, how: str) -> GeometryRow:
+        """Let a held session go on; return what to store of it.
+
+        Args:
+            how: "same-slide" or "insist".
+
+        Raises:
+            SessionStateError: What holds it needs another answer, or nothing holds it.
+        """
+        raise SessionStateError(
+            "No check holds this session, so there is nothing to release.", reason="HOLD_MISMATCH"
+        )
+
+    @property
+    def geometry(self) -> SessionCheck:
+        """Whether pixel size, axes and units are those that the images show."""
+        return SessionCheck(sentence=NO_STAGE)
+
+    @property
+    def slide(self) -> SessionCheck:
+        """Whether the slide is still the one of the beginning."""
+        return SessionCheck(sentence=NO_STAGE)
+
+    def is_suspect(self, sequence: int) -> bool:
+        """Return whether a field was taken before a contradiction was found that concerns it."""
+        return False
 
 
 class InstanceMap(ABC, Generic[PlanT]):

@@ -15,6 +15,7 @@ from edge_mil.pipeline import Model, load_model
 from edge_mil.session.answers import read_answer
 from edge_mil.session.bag import Bag
 from edge_mil.session.catalog import SessionFolder, SessionSummary
+from edge_mil.session.geometry.stored import StoredChecks, stored_checks
 from edge_mil.session.instances.base import InstanceMap
 from edge_mil.session.instances.factory import open_instances
 from edge_mil.session.provenance import PRECISION
@@ -171,6 +172,7 @@ def gather_report(reader: SessionReader, summary: SessionSummary, model: Model) 
     bag.load()
     score = bag.score()
 
+    checks = stored_checks(reader, settings)
     answers = [read_answer(row.answer) for row in rows]
     counts = Counter(answer.verdict for answer in answers)
     influence = InfluenceAnalysis(model, reader, instances, settings.mpp)
@@ -192,13 +194,18 @@ def gather_report(reader: SessionReader, summary: SessionSummary, model: Model) 
         layers=_layers(instances),
         heat_map=_heat_map(influence, class_name, bag) if judged else None,
         top_fields=_top_fields(reader, influence, class_name) if judged else (),
-        settings=_rows(summary, meta, manifest, removed),
+        settings=_rows(summary, meta, manifest, removed, checks),
         about_model=_about_model(model.bundle),
+        warning=checks.warning,
     )
 
 
 def _rows(
-    summary: SessionSummary, meta: Mapping[str, str], manifest: Manifest, removed: Collection[int]
+    summary: SessionSummary,
+    meta: Mapping[str, str],
+    manifest: Manifest,
+    removed: Collection[int],
+    checks: StoredChecks,
 ) -> dict[str, str]:
     """Return the table of what the session was opened with, the client's own labels last."""
     settings, head, taken = summary.settings, manifest.aggregator, manifest.input
@@ -215,6 +222,8 @@ def _rows(
         "aggregator": f"{head.architecture}, {head.incremental}",
         "precision": meta.get(PRECISION, "fp32"),
         "calibration": f"{settings.calibration_id} {settings.calibration_digest}".strip() or "none",
+        "geometry": f"{checks.geometry.state.value}: {checks.geometry.sentence}",
+        "slide": f"{checks.slide.state.value}: {checks.slide.sentence}",
         "camera": _camera(settings),
         "removed by hand": ", ".join(str(s) for s in sorted(removed)) or "no field",
     }

@@ -61,7 +61,11 @@ class SessionQueries:
 
     def fields(self) -> list[FieldRecord]:
         """Return every field in the order of sequence numbers."""
-        return self._influence().fields()
+        suspect = self._state.localizer.is_suspect
+        return [
+            dataclasses.replace(record, suspect=suspect(record.sequence))
+            for record in self._influence().fields()
+        ]
 
     def top_fields(self, count: int, class_name: str = "") -> list[FieldRecord]:
         """Return the fields with the largest influence on the logit of a class, largest first."""

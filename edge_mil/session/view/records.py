@@ -44,6 +44,7 @@ class FieldRecord:
         removed: Whether it was removed by hand.
         attention_share: Share of the bag's attention on its instances, mean over the channels.
         influence: Logit of the asked class with it minus without it; None when it holds nothing.
+        suspect: Whether it was taken before a contradiction was found that concerns it.
     """
 
     result: FieldResult
@@ -58,6 +59,7 @@ class FieldRecord:
     removed: bool
     attention_share: float = 0.0
     influence: float | None = None
+    suspect: bool = False
 
     place = renamed_attribute("FieldRecord", "place", "location_id")
 

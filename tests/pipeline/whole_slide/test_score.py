@@ -184,7 +184,7 @@ def test_a_slide_smaller_than_a_cell_has_no_score(tmp_path: Path, model: Model) 
 
 def test_a_slide_too_coarse_is_refused(slide_path: Path, model: Model) -> None:
     with pytest.raises(PixelSizeError, match="stronger objective"):
-        score_slide(model, SlideFile(slide_path, mpp=1.0))
+        score_slide(model, SlideFile(slide_path, mpp=1.0, insist=True))
 
 
 def test_a_bundle_without_extractor_says_so(tmp_path: Path, slide_path: Path) -> None:
@@ -241,7 +241,7 @@ def test_fields_need_a_size_and_the_pixel_size_of_the_model(
         read_fields(slide_path, field_bundle, (2000, 100))
     loaded = _load(field_bundle)
     with pytest.raises(PixelSizeError, match=r"0\.6.*0\.45"):
-        score_slide(loaded, SlideFile(slide_path, mpp=0.6), (200, 150))
+        score_slide(loaded, SlideFile(slide_path, mpp=0.6, insist=True), (200, 150))
     loaded.close()
 
 
@@ -268,6 +268,7 @@ def test_the_command_prints_one_json_document(
         (["--precision", "int8"], "int8"),
         (["--fov", "big"], "1024x768"),
         (["--mpp", "-1"], "µm/px"),
+        (["--mpp", "0.9"], "--insist-mpp"),
         (["--features", "f.txt"], ".npz"),
     ],
 )

@@ -28,16 +28,16 @@ class Served:
 
     def __init__(self, folder: Path) -> None:
         self.told: list[str] = []
-        self.shelf = BundleRegistry([DEMO], lambda bundle: load_model(bundle, threads=1))
+        self.registry = BundleRegistry([DEMO], lambda bundle: load_model(bundle, threads=1))
         self.preparations = Preparations(folder, self.told.append)
-        self.bundle: ServedBundle = self.shelf.bundles[0]
+        self.bundle: ServedBundle = self.registry.bundles[0]
         self.folder = folder
 
     def run(self, work: Callable[[SessionRegistry], Coroutine[Any, Any, None]]) -> None:
         """Load the bundle, do the work, let everything go."""
 
         async def all_of_it() -> None:
-            hosts = SessionRegistry(SessionFolder(self.folder), self.shelf)
+            hosts = SessionRegistry(SessionFolder(self.folder), self.registry)
             await asyncio.to_thread(self.bundle.load)
             await work(hosts)
             await hosts.release_all()
@@ -50,7 +50,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
     made = Served(tmp_path)
     yield made
     made.preparations.close()
-    made.shelf.close()
+    made.registry.close()
 
 
 def test_a_prepared_runner_takes_over_between_two_sessions(served: Served) -> None:

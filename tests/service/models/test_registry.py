@@ -40,7 +40,7 @@ def gate() -> Gate:
 
 
 @pytest.fixture
-def shelf(bundle: Path, gate: Gate) -> Iterator[BundleRegistry]:
+def registry(bundle: Path, gate: Gate) -> Iterator[BundleRegistry]:
     made = BundleRegistry([bundle], gate.load)
     yield made
     gate.open.set()
@@ -48,12 +48,12 @@ def shelf(bundle: Path, gate: Gate) -> Iterator[BundleRegistry]:
 
 
 def test_a_session_for_a_loading_bundle_is_told_when_to_come_back(
-    shelf: BundleRegistry, gate: Gate
+    registry: BundleRegistry, gate: Gate
 ) -> None:
     async def check() -> None:
-        loading = asyncio.ensure_future(shelf.load_all(ignore, ignore))
+        loading = asyncio.ensure_future(registry.load_all(ignore, ignore))
         await asyncio.to_thread(gate.reached.wait, 30)
-        hosted = shelf.pick("small", "")
+        hosted = registry.pick("small", "")
         assert hosted.info().state == "STARTING"
         with pytest.raises(BundleNotReadyError) as caught:
             hosted.ready()
@@ -66,18 +66,18 @@ def test_a_session_for_a_loading_bundle_is_told_when_to_come_back(
     asyncio.run(check())
 
 
-def test_a_name_is_unknown_only_when_all_are_known(shelf: BundleRegistry, gate: Gate) -> None:
+def test_a_name_is_unknown_only_when_all_are_known(registry: BundleRegistry, gate: Gate) -> None:
     async def check() -> None:
         with pytest.raises(BundleNotReadyError):
-            shelf.pick("other", "")
+            registry.pick("other", "")
         with pytest.raises(BundleNotReadyError):
-            shelf.by_digest("sha256:0")
+            registry.by_digest("sha256:0")
         gate.open.set()
-        await shelf.load_all(ignore, ignore)
+        await registry.load_all(ignore, ignore)
         with pytest.raises(UnknownBundleError, match="it has small"):
-            shelf.pick("other", "")
+            registry.pick("other", "")
         with pytest.raises(UnknownBundleError, match="start it with that --bundle"):
-            shelf.by_digest("sha256:0")
+            registry.by_digest("sha256:0")
 
     asyncio.run(check())
 
@@ -85,11 +85,11 @@ def test_a_name_is_unknown_only_when_all_are_known(shelf: BundleRegistry, gate: 
 def test_a_bundle_that_cannot_run_says_why(tmp_path: Path) -> None:
     path = write_small_bundle(tmp_path / "small").path
     (path / "attend.onnx").write_bytes(b"nonsense")
-    shelf = BundleRegistry([path], load_model)
+    registry = BundleRegistry([path], load_model)
 
     async def check() -> None:
         with pytest.raises(BundleError, match="was changed"):
-            await shelf.load_all(ignore, ignore)
+            await registry.load_all(ignore, ignore)
 
     asyncio.run(check())
-    shelf.close()
+    registry.close()

@@ -54,10 +54,10 @@ def test_a_sharper_pass_takes_the_place_of_a_soft_one(model: Model, tmp_path: Pa
     before = soft[-1].score
     assert before is not None
     assert abs(found.logits[1] - wanted.logits[1]) < 0.5 * abs(before.logits[1] - wanted.logits[1])
-    standing, focus = session.status(), session.focus_map()
+    status, focus = session.status(), session.focus_map()
     session.release()
     again = folder.open(session.session_id, lambda _: model)
-    assert again.status() == standing
+    assert again.status() == status
     assert np.array_equal(again.focus_map().values, focus.values)
     assert again.add(field(SLIDE, *PASS[0])).verdict is Verdict.DUPLICATE
     for x, y in PASS:
