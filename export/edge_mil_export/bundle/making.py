@@ -65,6 +65,7 @@ class BundleRequest:
         name: Of the bundle; "" names it as its folder.
         licences: As `--licence` gives them.
         stain: macenko or reinhard; None takes tiles as they are.
+        robustness: Whether to measure what faults of a camera do to the score.
     """
 
     extractor: str
@@ -85,6 +86,7 @@ class BundleRequest:
     name: str
     licences: tuple[str, ...]
     stain: str | None = None
+    robustness: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -148,6 +150,7 @@ def make_bundle(request: BundleRequest, out: Path) -> ExportedBundle:
         int8=request.int8,
         fp16=request.fp16,
         max_difference=request.max_difference,
+        robustness=request.robustness,
     )
     # 4. The bundle's files.
     manifest = _manifest(request, source, head, terms, request.name or bundle_name(out), stain)

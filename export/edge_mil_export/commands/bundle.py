@@ -97,6 +97,12 @@ def add_parser(subparsers: Any) -> None:
         help="bring tiles to the stain of the calibration tiles (else of the fidelity slides) "
         "before the extractor; sessions then need edge-mil calibrate stain",
     )
+    parser.add_argument(
+        "--robustness",
+        action="store_true",
+        help="also measure how far faults of a camera (white balance, gamma, blur, sharpening, "
+        "noise, JPEG, scale) move the score, for the fidelity report and the model card",
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="BUNDLE", help="folder to write")
     parser.add_argument("--name", help="name of the bundle (default: that of --out)")
     parser.add_argument(
@@ -139,6 +145,7 @@ def run(arguments: argparse.Namespace) -> int:
         name=arguments.name or "",
         licences=tuple(arguments.licence),
         stain=arguments.stain,
+        robustness=arguments.robustness,
     )
     if request.int8 and request.calibration is None:
         raise UsageError(

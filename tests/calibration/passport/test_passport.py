@@ -67,6 +67,7 @@ def test_every_field_is_found_to_a_fraction_of_a_pixel() -> None:
         assert one.match.residual_px < 0.3
 
 
+@pytest.mark.slow
 def test_a_turned_and_mirrored_camera_is_paired_all_the_same() -> None:
     slide = painted_slide(SLIDE)
     turned = [
@@ -135,6 +136,7 @@ def test_fields_out_of_focus_are_refused_by_name() -> None:
     assert caught.value.details["reason"] == "PASSPORT_OUT_OF_FOCUS"
 
 
+@pytest.mark.slow
 def test_a_single_field_out_of_focus_is_left_out() -> None:
     slide = painted_slide(SLIDE)
     frames = list(fields(CAMERA, slide))
@@ -144,6 +146,7 @@ def test_a_single_field_out_of_focus_is_left_out() -> None:
     assert len(found.fields) == FIELDS - 1
 
 
+@pytest.mark.slow
 def test_a_camera_that_sees_nothing_but_blur_cannot_be_mended() -> None:
     slide = painted_slide(SLIDE)
     blurred = dataclasses.replace(CAMERA, sigma_px=2.0, sharpening=0.0)
