@@ -31,7 +31,7 @@ LEAST_TEMPLATE_PX = 24
 """Shorter side of a field in the overview below which it has too little structure to be found."""
 CANDIDATES = 3
 """Peaks of the coarse search in each orientation; tissue repeats itself at 2 um."""
-TRIED_PLACES = 6
+TRIED_CANDIDATES = 6
 """Of all peaks, those that are registered: the right one is nearly always the first."""
 SURE = 5
 """Fields after which all lie in the orientation of most of them."""
@@ -79,7 +79,7 @@ class FieldMatch:
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _Candidate:
     """Where a field may lie: its corner, level-0 pixels of the scan."""
 
     score: float
@@ -129,19 +129,19 @@ class ScanSearch:
             SourceError: The scan is damaged there.
         """
         # 1. The likeliest places in every orientation, by the correlation of the overview.
-        places = [place for turn in self._orientations for place in self._places(field, turn)]
-        places.sort(key=lambda place: -place.score)
-        for place in places[:TRIED_PLACES]:
+        candidates = [one for turn in self._orientations for one in self._candidates(field, turn)]
+        candidates.sort(key=lambda one: -one.score)
+        for candidate in candidates[:TRIED_CANDIDATES]:
             # 2. Register the field with the scan's same place, and refine it by blocks.
-            turned = np.ascontiguousarray(_turned(field, *place.orientation))
-            found = self._matched(turned, place)
+            turned = np.ascontiguousarray(_turned(field, *candidate.orientation))
+            found = self._matched(turned, candidate)
             if found is None:
                 continue
             # Half of its blocks fit to a part of a pixel: no other place would.
-            self._seen[place.orientation] += 1
+            self._seen[candidate.orientation] += 1
             if self._seen.total() >= SURE:
                 self._orientations = [self._seen.most_common(1)[0][0]]
-            back = _turn_matrix(field.shape[:2], *place.orientation)
+            back = _turn_matrix(field.shape[:2], *candidate.orientation)
             return dataclasses.replace(found, matrix=found.matrix @ np.vstack([back, [0, 0, 1]]))
         return None
 
@@ -191,7 +191,7 @@ class ScanSearch:
         around = ((y0 - top, top + height - y1), (x0 - left, left + width - x1), (0, 0))
         return np.pad(part, around, mode="edge")
 
-    def _places(self, field: UInt8Array, orientation: tuple[int, bool]) -> list[_Place]:
+    def _candidates(self, field: UInt8Array, orientation: tuple[int, bool]) -> list[_Candidate]:
         """Return where a field may lie in one orientation.
 
         Raises:
@@ -209,16 +209,16 @@ class ScanSearch:
         shrunk = np.asarray(cv2.resize(field, small, interpolation=cv2.INTER_AREA), np.uint8)
         template = _flattened(np.ascontiguousarray(_turned(shrunk, *orientation)))
         return [
-            _Place(score, orientation, x * self._zoom, y * self._zoom)
+            _Candidate(score, orientation, x * self._zoom, y * self._zoom)
             for score, x, y in _peaks(self._overview, template)
         ]
 
-    def _matched(self, field: UInt8Array, place: _Place) -> FieldMatch | None:
+    def _matched(self, field: UInt8Array, candidate: _Candidate) -> FieldMatch | None:
         """Match a field, turned as the scan, at one place; None where it does not fit."""
         height, width = field.shape[:2]
         per_px = self.mpp / self._scan.mpp
         middle = np.array([width - 1, height - 1]) / 2
-        corner = np.array([place.x, place.y]) + (np.eye(2) * per_px - self._linear) @ middle
+        corner = np.array([candidate.x, candidate.y]) + (np.eye(2) * per_px - self._linear) @ middle
         matrix = np.column_stack([self._linear, corner])
         shown = self.render(matrix, (height, width))
         found = register_pair(RegistrationPyramid.of(shown), RegistrationPyramid.of(field))
@@ -235,8 +235,8 @@ class ScanSearch:
         grey = np.ascontiguousarray(field[:, :, 1])
         residual, response = math.inf, 0.0
         for _ in range(ROUNDS):
-            place = np.ascontiguousarray(self.render(matrix, (height, width))[:, :, 1])
-            at, shifts, scores = _block_shifts(place, grey)
+            shown = np.ascontiguousarray(self.render(matrix, (height, width))[:, :, 1])
+            at, shifts, scores = _block_shifts(shown, grey)
             fitted = _fit_affine(at, shifts)
             if fitted is None:
                 return None
@@ -284,7 +284,7 @@ def _peaks(overview: Float32Array, template: Float32Array) -> list[tuple[float, 
 
 
 def _block_shifts(
-    place: UInt8Array, field: UInt8Array
+    shown: UInt8Array, field: UInt8Array
 ) -> tuple[Float64Array, Float64Array, Float64Array]:
     """Return the centres of blocks of a field, their shifts on the place, and their scores."""
     centres, shifts, scores = [], [], []
@@ -293,7 +293,7 @@ def _block_shifts(
     for top in range(reach, height - BLOCK_PX - reach + 1, BLOCK_STEP_PX):
         for left in range(reach, width - BLOCK_PX - reach + 1, BLOCK_STEP_PX):
             block = field[top : top + BLOCK_PX, left : left + BLOCK_PX]
-            found = match_scores(place, block, left, top, reach, BLOCK_PX)
+            found = match_scores(shown, block, left, top, reach, BLOCK_PX)
             if found is None:
                 continue
             _, highest, _, (column, row) = cv2.minMaxLoc(found)

@@ -91,7 +91,7 @@ class ColourMap:
         scaled = np.asarray(pixels, np.float32) * np.float32(1 / FULL)
         if self.kind == NONE:
             return np.asarray(pixels, np.float32)
-        scaled = _looked_up(scaled, self.before)
+        scaled = _through_tables(scaled, self.before)
         weights = np.asarray(self.weights, np.float32).reshape(3, -1)
         if self.kind == QUADRATIC:
             linear, offset, products = weights[:, :3], weights[:, 3:4], weights[:, 4:]
@@ -102,7 +102,7 @@ class ColourMap:
             crossed = scaled * scaled[:, :, (1, 2, 0)]
             mapped = cv2.add(mapped, cv2.transform(crossed, np.ascontiguousarray(products[:, 3:])))
         else:
-            mapped = _looked_up(np.clip(cv2.transform(scaled, weights), 0, 1), self.after)
+            mapped = _through_tables(np.clip(cv2.transform(scaled, weights), 0, 1), self.after)
         clipped: Float32Array = np.clip(mapped, 0, 1) * np.float32(FULL)
         return clipped
 
@@ -215,7 +215,7 @@ def noise_gain(gains: tuple[float, ...]) -> float:
     return float(np.sqrt(np.square(radial_kernel(gains)).sum())) if gains else 1.0
 
 
-def _looked_up(scaled: Float32Array, tables: tuple[float, ...]) -> Float32Array:
+def _through_tables(scaled: Float32Array, tables: tuple[float, ...]) -> Float32Array:
     """Return each channel, 0 to 1, through its table; linear between its entries."""
     if not tables:
         return scaled
