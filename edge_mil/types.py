@@ -385,6 +385,8 @@ class FieldResult:
         geometry: State of the session's check of pixel size and stage, after this field; "" where
             the service does not check.
         slide: State of the check that the slide is still the one of the beginning.
+        camera: Whether a passport says what the camera does to the score: "verified" or "not
+            verified"; "" in answers of releases without passports.
     """
 
     sequence: int
@@ -403,6 +405,7 @@ class FieldResult:
     explanation: str = ""
     geometry: str = ""
     slide: str = ""
+    camera: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -18,6 +18,7 @@ from edge_mil.calibration.document import (
     encode,
 )
 from edge_mil.calibration.optical_path import OpticalPath
+from edge_mil.calibration.passport.passport import CameraPassport
 from edge_mil.errors import CalibrationError, DamagedCalibrationError, EdgeMilError
 from edge_mil.imaging.correction.shading import ShadingCorrection
 from edge_mil.imaging.correction.stain import StainProfile, StainTransform
@@ -41,8 +42,8 @@ class Calibration:
     Attributes:
         name: As the user calls it.
         optics: The optics that it holds for.
-        measured: Part ("flat-field", "white-balance", "pixel-size", "gates", "stain") -> when,
-            seconds since the epoch.
+        measured: Part ("flat-field", "white-balance", "pixel-size", "gates", "stain", "camera") ->
+            when, seconds since the epoch.
         mpp: Pixel size on the slide, um/px.
         shading: Flat field, dark frame and white gains.
         background: Colour of empty glass after `shading`, RGB 0 to 255.
@@ -50,6 +51,7 @@ class Calibration:
         gates: Thresholds of the frame gates.
         stain: Colours of this batch of slides, after `shading`.
         noise: Standard deviation of the sensor's noise before `shading`, grey levels; 0: unknown.
+        passports: What the camera does to each bundle that it was measured with.
         figures: Numbers behind the parts, as "pixel_size_residual_px", for people to read.
     """
 
@@ -63,6 +65,7 @@ class Calibration:
     gates: GateSettings | None = None
     stain: StainProfile | None = None
     noise: float = 0.0
+    passports: tuple[CameraPassport, ...] = ()
     figures: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -143,6 +146,10 @@ class Calibration:
         figures = {**self.figures, **values.pop("figures", {})}
         return replace(self, measured={**self.measured, part: when}, figures=figures, **values)
 
+    def passport_for(self, bundle_digest: str) -> CameraPassport | None:
+        """Return the passport that was measured with a bundle, None where there is none."""
+        return next((p for p in self.passports if p.bundle_digest == bundle_digest), None)
+
     def to_bytes(self) -> bytes:
         """Return the stored form: one line of JSON, then the arrays, float32 little-endian."""
         shading = self.shading
@@ -161,6 +168,7 @@ class Calibration:
             gates=None if self.gates is None else self.gates.as_json(),
             stain=None if self.stain is None else asdict(self.stain),
             noise=self.noise,
+            passports=self.passports,
             figures=dict(self.figures),
             shading=None
             if shading is None
@@ -195,6 +203,7 @@ class Calibration:
                 gates=None if gates is None else GateSettings.from_json(gates),
                 stain=None if stain is None else StainProfile(**stain),
                 noise=document.noise,
+                passports=document.passports,
                 figures=document.figures,
             )
         # KeyError: no flat field; TypeError: a stain of other parts.

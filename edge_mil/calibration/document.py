@@ -9,13 +9,15 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from typing import Annotated, Literal, TypeAlias
+from dataclasses import asdict
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 import numpy as np
 from msgspec import Struct, structs
 
 from edge_mil.calibration.optical_path import OpticalPath
+from edge_mil.calibration.passport.passport import CameraPassport
 from edge_mil.errors import CalibrationError, DamagedCalibrationError
 from edge_mil.types import Float32Array
 
@@ -52,7 +54,20 @@ class CalibrationDocument(Struct, frozen=True, forbid_unknown_fields=True, kw_on
     shading: ShadingDocument | None
     arrays: Mapping[ArrayName, tuple[Size, Size, Size]]
     noise: Number = 0.0
+    passports: tuple[CameraPassport, ...] = ()
     format: int = FORMAT
+
+
+def _read_document(head: bytes) -> CalibrationDocument:
+    """Read the line of JSON.
+
+    Raises:
+        ValueError: It is not that, or a passport holds impossible numbers.
+    """
+    try:
+        return msgspec.json.decode(head, type=CalibrationDocument)
+    except CalibrationError as error:
+        raise ValueError(str(error)) from error
 
 
 class _Format(Struct):
@@ -68,9 +83,18 @@ def encode(document: CalibrationDocument, arrays: Mapping[ArrayName, Float32Arra
         document: Its numbers and names.
         arrays: float32 (h, w, 3) each, of the shapes that the document names.
     """
-    head = json.dumps(document, default=structs.asdict, sort_keys=True, separators=(",", ":"))
+    named = structs.asdict(document)
+    if not document.passports:
+        # Calibrations of releases without passports keep their bytes, and so their digests.
+        del named["passports"]
+    head = json.dumps(named, default=_as_named, sort_keys=True, separators=(",", ":"))
     body = (arrays[name].astype("<f4").tobytes() for name in ARRAYS if name in arrays)
     return b"\n".join([head.encode(), b"".join(body)])
+
+
+def _as_named(value: Any) -> dict[str, Any]:
+    """Return the names and values of a part of the document."""
+    return asdict(value) if isinstance(value, CameraPassport) else structs.asdict(value)
 
 
 def decode(data: bytes) -> tuple[CalibrationDocument, dict[ArrayName, Float32Array]]:
@@ -88,7 +112,7 @@ def decode(data: bytes) -> tuple[CalibrationDocument, dict[ArrayName, Float32Arr
                 f"The calibration has format {written} and this edge_mil reads {FORMAT}; "
                 "update edge_mil on this device."
             )
-        document = msgspec.json.decode(head, type=CalibrationDocument)
+        document = _read_document(head)
         arrays: dict[ArrayName, Float32Array] = {}
         start = 0
         for name in ARRAYS:

@@ -188,7 +188,7 @@ class Measurement:
             "camera_rotation_deg": found.rotation_deg,
             "camera_mirrored": float(found.mirrored),
         }
-        return self.calibration.with_part(
+        return without(self.calibration, DEPENDENTS[PIXEL_SIZE]).with_part(
             PIXEL_SIZE, now, mpp=found.mpp, stage_affine=found.affine, figures=figures
         )
 
@@ -209,7 +209,8 @@ class Measurement:
             "pixel_size_residual_px": spread / 2,
             "ruler_angle_deg": found[0].angle_deg,
         }
-        return self.calibration.with_part(PIXEL_SIZE, now, mpp=mpp, figures=figures)
+        base = without(self.calibration, DEPENDENTS[PIXEL_SIZE])
+        return base.with_part(PIXEL_SIZE, now, mpp=mpp, figures=figures)
 
     def _gates(self, now: float) -> Calibration:
         background = self.calibration.background or self.tissue.background

@@ -6,16 +6,18 @@ from dataclasses import replace
 
 from edge_mil.calibration.calibration import MAX_DISAGREEMENT, Calibration
 from edge_mil.calibration.optical_path import OpticalPath
+from edge_mil.calibration.passport.passport import CameraPassport
 from edge_mil.errors import CalibrationError
 
 FLAT, DARK, WHITE = "flat-field", "dark-frame", "white-balance"
-PIXEL_SIZE, GATES, STAIN = "pixel-size", "gates", "stain"
+PIXEL_SIZE, GATES, STAIN, CAMERA = "pixel-size", "gates", "stain", "camera"
 PARTS = (FLAT, DARK, WHITE, PIXEL_SIZE, GATES, STAIN)
 
 DEPENDENTS = {
-    DARK: (FLAT, WHITE, GATES, STAIN),
-    FLAT: (WHITE, GATES, STAIN),
-    WHITE: (STAIN,),
+    DARK: (FLAT, WHITE, GATES, STAIN, CAMERA),
+    FLAT: (WHITE, GATES, STAIN, CAMERA),
+    WHITE: (STAIN, CAMERA),
+    PIXEL_SIZE: (CAMERA,),
 }
 """Part -> parts that are measured through it, and so are void when it is measured again."""
 
@@ -29,7 +31,16 @@ def without(calibration: Calibration, parts: tuple[str, ...]) -> Calibration:
         background=None if WHITE in parts else calibration.background,
         gates=None if GATES in parts else calibration.gates,
         stain=None if STAIN in parts else calibration.stain,
+        passports=() if CAMERA in parts else calibration.passports,
     )
+
+
+def with_passport(calibration: Calibration, passport: CameraPassport) -> Calibration:
+    """Return a calibration with a passport; an earlier one of the same bundle is replaced."""
+    others = [p for p in calibration.passports if p.bundle_digest != passport.bundle_digest]
+    passports = (*others, passport)
+    oldest = min(p.measured for p in passports)
+    return replace(calibration.with_part(CAMERA, oldest), passports=passports)
 
 
 def begin(

@@ -63,6 +63,12 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--threads", type=int, metavar="N", help="threads of one network (default: every core)"
     )
+    parser.add_argument(
+        "--require-passport",
+        action="store_true",
+        help="refuse sessions whose camera has no passport for the bundle "
+        "(edge-mil calibrate camera)",
+    )
     parser.add_argument("--viewer", type=int, metavar="PORT", help="not in this release")
     parser.set_defaults(run=run)
 
@@ -99,6 +105,7 @@ def run(arguments: argparse.Namespace) -> int:
         precision="fp32" if arguments.exact else arguments.precision or FITTING,
         threads=arguments.threads,
         backend=arguments.backend,
+        require_passport=arguments.require_passport,
     )
     run_server(settings, _print_status)
     return 0

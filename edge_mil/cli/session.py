@@ -172,7 +172,11 @@ def run_show(arguments: argparse.Namespace) -> int:
         ("session", f"{summary.session_id} ({'closed' if summary.closed else 'open'})"),
         ("begun", _time(summary.created)),
         ("bundle", f"{summary.bundle_name} {summary.bundle_digest}"),
-        ("camera", f"{summary.settings.mpp:g} µm/px, {summary.settings.mpp_source}"),
+        (
+            "camera",
+            f"{summary.settings.mpp:g} µm/px, {summary.settings.mpp_source}; "
+            f"{summary.settings.camera}",
+        ),
         ("fields", counts),
         ("coverage", f"{status['coverage']:.0%} of the tissue known so far"),
         *(
@@ -262,6 +266,8 @@ def _about(summary: SessionSummary | DamagedSession) -> dict[str, Any]:
         "calibration": summary.settings.calibration_id or None,
         "calibration_digest": summary.settings.calibration_digest or None,
         "slide_label": summary.settings.slide_label,
+        "camera": summary.settings.camera,
+        "camera_bound": summary.settings.camera_bound,
     }
 
 

@@ -62,7 +62,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--calibration",
         metavar="NAME",
-        help="use the stain, white balance and glass that edge-mil calibrate measured",
+        help="use the stain, white balance, glass and camera that edge-mil calibrate measured",
     )
     parser.add_argument(
         "--allow-enlargement",
@@ -129,7 +129,9 @@ def _colours(model: Model, name: str | None, calibrations: CalibrationFolder) ->
     if calibration is None:
         return SlideColours(stain=stain)
     gains = calibration.shading.white_gains if calibration.shading else NO_GAINS
-    return SlideColours(gains, calibration.background, stain)
+    passport = calibration.passport_for(model.bundle.digest)
+    camera = None if passport is None else passport.correction
+    return SlideColours(gains, calibration.background, stain, camera)
 
 
 def _document(reading: SlideReading, digest: str) -> dict[str, object]:

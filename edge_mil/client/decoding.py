@@ -52,6 +52,9 @@ def session_info(message: pb.Session) -> SessionInfo:
         light=message.light,
         geometry=decode_check(message.geometry),
         slide=decode_check(message.slide),
+        camera=message.camera,
+        camera_bound=message.camera_bound if message.HasField("camera_bound") else None,
+        camera_note=message.camera_note,
     )
 
 
@@ -70,6 +73,7 @@ def score_info(
         light=message.light,
         geometry=message.geometry,
         slide=message.slide,
+        camera=message.camera,
     )
 
 
@@ -91,6 +95,7 @@ def field_info(message: pb.FieldSummary) -> FieldInfo:
             explanation=message.explanation,
             geometry=message.score.geometry,
             slide=message.score.slide,
+            camera=message.score.camera,
         ),
         cells=message.cells,
         x_um=message.stage_x_um if message.HasField("stage_x_um") else None,

@@ -86,6 +86,10 @@ class SessionInfo:
             contradicted; "" where it is not checked.
         geometry: Whether pixel size and stage are those that the images show.
         slide: Whether the slide is still the one of the beginning.
+        camera: "verified" where a passport says what the camera does to the score, and it is
+            mended; "not verified" else; "" from a service without passports.
+        camera_bound: The passport's 95 % bound of the shift of a score; None without one.
+        camera_note: Why the camera is not verified.
     """
 
     session_id: str
@@ -106,6 +110,9 @@ class SessionInfo:
     light: str = ""
     geometry: SessionCheck = field(default_factory=SessionCheck)
     slide: SessionCheck = field(default_factory=SessionCheck)
+    camera: str = ""
+    camera_bound: float | None = None
+    camera_note: str = ""
 
     @property
     def last_sequence(self) -> int:
@@ -134,6 +141,7 @@ class ScoreInfo:
             contradicted; "" where it is not checked.
         geometry: State of the check of pixel size and stage; "" where the service has none.
         slide: State of the check of the slide.
+        camera: As in `SessionInfo`.
     """
 
     score: SlideScore | None
@@ -146,6 +154,7 @@ class ScoreInfo:
     light: str = ""
     geometry: str = ""
     slide: str = ""
+    camera: str = ""
 
 
 @dataclass(frozen=True, slots=True)

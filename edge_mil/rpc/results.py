@@ -54,6 +54,7 @@ def encode_result(result: FieldResult) -> pb.FieldResult:
             as_of_sequence=result.sequence if result.as_of is None else result.as_of,
             light=result.light,
             checks=(result.geometry, result.slide),
+            camera=result.camera,
         )
     )
     add_timings(message, result.timings_s)
@@ -83,6 +84,7 @@ def decode_result(message: pb.FieldResult) -> FieldResult:
         explanation=message.explanation,
         geometry=message.score.geometry,
         slide=message.score.slide,
+        camera=message.score.camera,
     )
 
 
@@ -122,6 +124,7 @@ def encode_score(
     as_of_sequence: int = 0,
     light: str = "",
     checks: tuple[str, str] = ("", ""),
+    camera: str = "",
 ) -> pb.Score:
     """Return a score as a message; one without classes says that there is no score yet.
 
@@ -135,6 +138,7 @@ def encode_score(
         light=light,
         geometry=checks[0],
         slide=checks[1],
+        camera=camera,
     )
     if score is None:
         return message

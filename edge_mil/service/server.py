@@ -93,6 +93,7 @@ class ServerSettings:
             fitting: see `RunnerRequest.precision`.
         threads: Threads of one run of a network; None takes as many as there are cores.
         backend: cpu, tensorrt, or auto: TensorRT where a GPU and the library are there.
+        require_passport: Refuse sessions whose camera is not verified.
     """
 
     bundles: tuple[Path, ...]
@@ -101,6 +102,7 @@ class ServerSettings:
     precision: str = "fp32"
     threads: int | None = None
     backend: str = CPU
+    require_passport: bool = False
 
     @property
     def engines(self) -> Path:
@@ -168,7 +170,9 @@ class _Server:
             loop.add_signal_handler(name, stopping.set)
         address = parse_address(self._settings.listen)
         committer = session_committer()
-        folder = SessionFolder(self._settings.state, committer)
+        folder = SessionFolder(
+            self._settings.state, committer, require_passport=self._settings.require_passport
+        )
         sessions = SessionRegistry(folder, self._bundles)
         decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
         server = grpc.aio.server(

@@ -13,8 +13,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_mil.calibration import CalibrationFolder
-from edge_mil.errors import DamagedStoreError, SessionNotFoundError, StoreError
+from edge_mil.calibration import VERIFIED, CalibrationFolder
+from edge_mil.errors import (
+    CalibrationError,
+    DamagedStoreError,
+    SessionNotFoundError,
+    StoreError,
+)
 from edge_mil.pipeline import Model
 from edge_mil.session.catalog_index import IndexRow, SessionIndex
 from edge_mil.session.restore import begin, check_opening
@@ -70,14 +75,18 @@ class DamagedSession:
 class SessionFolder:
     """Creates, finds and opens sessions; their ids are ULIDs, which sort by time."""
 
-    def __init__(self, root: Path, committer: Committer | None = None) -> None:
+    def __init__(
+        self, root: Path, committer: Committer | None = None, *, require_passport: bool = False
+    ) -> None:
         """Use a state directory; it is made together with the first session.
 
         Args:
             root: The state directory.
             committer: Commits for all sessions that are opened here; None: each for itself.
+            require_passport: Refuse sessions whose camera is not verified.
         """
         self._committer = committer
+        self._require_passport = require_passport
         self._root = root / "sessions"
         self._calibrations = CalibrationFolder(root)
         self._index = SessionIndex(self._root, self.ids, lambda i: _row_of(self.summary(i)))
@@ -89,7 +98,7 @@ class SessionFolder:
             StoreError: It cannot be written.
             PixelSizeError: The pixel size does not fit the bundle.
             CalibrationError: There is no such calibration, it is stale or of other optics, or it
-                lacks what the bundle needs.
+                lacks what the bundle needs; or its camera is not verified, and must be.
         """
         session_id = new_id()
         calibration = None
@@ -98,6 +107,7 @@ class SessionFolder:
             calibration = self._calibrations.load(name, digest)
         # Checked before anything is written: a refused opening leaves no file behind.
         complete = check_opening(model, settings, calibration)
+        self._check_passport(complete)
         # The folder gets its name when the file in it is whole: a session that is there can be
         # opened, whenever the power fails.
         hidden = self._root / f".{session_id}"
@@ -130,8 +140,11 @@ class SessionFolder:
         Raises:
             SessionNotFoundError: There is none.
             StoreError: It cannot be read, or another process has it.
+            CalibrationError: It is open, its camera is not verified, and must be.
         """
         summary = self.summary(session_id)
+        if not summary.closed:
+            self._check_passport(summary.settings)
         model = models(summary.bundle_digest)
         try:
             store = SessionFile(summary.path, self._committer)
@@ -267,6 +280,19 @@ class SessionFolder:
         if not _ID.fullmatch(session_id):
             raise self._not_found(session_id)
         return self._root / session_id / "session.db"
+
+    def _check_passport(self, settings: SessionSettings) -> None:
+        """Check that the camera of a session that takes fields is verified, where it must be.
+
+        Raises:
+            CalibrationError: It is not.
+        """
+        if self._require_passport and settings.camera != VERIFIED:
+            raise CalibrationError(
+                f"This service takes only verified cameras (--require-passport). "
+                f"{settings.camera_note or 'This session began without a passport.'}",
+                reason="PASSPORT_REQUIRED",
+            )
 
     def _not_found(self, session_id: str) -> SessionNotFoundError:
         return SessionNotFoundError(

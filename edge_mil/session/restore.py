@@ -16,6 +16,7 @@ from edge_mil.session.field.light_history import LIGHT, LightHistory
 from edge_mil.session.field.processor import FieldProcessor
 from edge_mil.session.field.setup import (
     attachments,
+    camera_correction,
     checks_light,
     complete_settings,
     minimal_settings,
@@ -143,13 +144,14 @@ def open_state(
     light = LightHistory(checked=checks_light(settings, model), insisted=settings.insist_light)
     light.restore(meta.get(LIGHT, ""))
     stain = stain_transform(model.input, calibration)
+    camera = camera_correction(calibration, model.bundle.digest)
     return SessionState(
         session_id=session_id,
         settings=settings,
         created=created,
         localizer=localizer,
         instances=instances,
-        processor=FieldProcessor(model, localizer, instances, gate, light, stain, rows_of),
+        processor=FieldProcessor(model, localizer, instances, gate, light, stain, rows_of, camera),
         bag=bag,
         answers=answers,
         runners=RunnerHistory(meta),

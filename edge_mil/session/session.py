@@ -193,7 +193,13 @@ class Session(SessionQueries):
         checks = state.localizer.geometry, state.localizer.slide
         coverage = state.instances.coverage()
         result = field.result(
-            scored, state.revision, bag.fields, coverage, checks, state.light.state
+            scored,
+            state.revision,
+            bag.fields,
+            coverage,
+            checks,
+            state.light.state,
+            self.settings.camera,
         )
         answer = write_answer(result)
         runner, event = state.runners.note(sequence, field.runner)
@@ -361,6 +367,7 @@ class Session(SessionQueries):
             geometry=state.localizer.geometry,
             slide=state.localizer.slide,
             expired=state.expired,
+            camera=self.settings.camera,
         )
         self._board.put(status, scored)
 

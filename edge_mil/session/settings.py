@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from edge_mil.calibration import NOT_VERIFIED
 from edge_mil.errors import PixelSizeError, StoreError, UsageError
 from edge_mil.limits import MAX_IDLE_S, MAX_REGIONS, check_region
 from edge_mil.types import Region, check_mpp
@@ -31,6 +32,11 @@ class SessionSettings:
             the bundle's nominal one.
         gates: Thresholds of the quality gates, as `GateSettings.as_json`; None in sessions of
             releases that had none.
+        camera: Whether a passport says what the camera does to the bundle: "verified" or "not
+            verified".
+        camera_bound: The passport's 95 % bound of the shift of a score; None without a passport.
+        camera_note: Why the camera is not verified; "" where it is, and in sessions of releases
+            without passports.
         allow_enlargement: Cells are also cut from a camera more than 1.5 times coarser than the
             model. Their detail is missing, and the user accepted that.
         insist_light: Fields whose light contradicts the background are counted, as the user asked;
@@ -58,6 +64,9 @@ class SessionSettings:
     stage_affine: tuple[float, float, float, float] | None = None
     background: tuple[float, ...] | None = None
     gates: Mapping[str, float] | None = None
+    camera: str = NOT_VERIFIED
+    camera_bound: float | None = None
+    camera_note: str = ""
     allow_enlargement: bool = False
     insist_light: bool = False
     area: Region | None = None

@@ -34,6 +34,7 @@ class SessionStatus:
             None: all.
         geometry: Whether pixel size, axes and units are those that the images show.
         slide: Whether the slide is still the one of the beginning.
+        camera: Whether a passport says what the camera does to the score.
     """
 
     score: SlideScore | None = None
@@ -51,6 +52,7 @@ class SessionStatus:
     as_of: int | None = None
     geometry: SessionCheck = field(default_factory=SessionCheck)
     slide: SessionCheck = field(default_factory=SessionCheck)
+    camera: str = ""
 
 
 class StatusBoard:

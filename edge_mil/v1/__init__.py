@@ -1,4 +1,4 @@
 """The wire as Python: generated from proto/ by `make proto`, never edited."""
 
-SOURCE_SHA256 = "b522a3d96a6880389e9b16f6f61295c2ebe6ec4e7370c32d51d118836a9383ab"
+SOURCE_SHA256 = "51d76f0982590a754b6d61af33ccb676f11277b8f39948112009b8a92182721e"
 """Of the .proto that this was generated from; a test compares it."""

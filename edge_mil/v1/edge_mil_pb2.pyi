@@ -836,6 +836,9 @@ class Session(google.protobuf.message.Message):
     GEOMETRY_FIELD_NUMBER: builtins.int
     PROBLEM_FIELD_NUMBER: builtins.int
     SLIDE_FIELD_NUMBER: builtins.int
+    CAMERA_FIELD_NUMBER: builtins.int
+    CAMERA_BOUND_FIELD_NUMBER: builtins.int
+    CAMERA_NOTE_FIELD_NUMBER: builtins.int
     session_id: builtins.str
     """ULID, unguessable part >= 80 bits"""
     state: global___SessionState.ValueType
@@ -859,6 +862,12 @@ class Session(google.protobuf.message.Message):
     """"unproven" | "agrees" | "contradicted": the background against the glass seen; empty: not checked"""
     problem: builtins.str
     """of a damaged session: what is wrong with its file, and what to do"""
+    camera: builtins.str
+    """as Score.camera"""
+    camera_bound: builtins.float
+    """the passport's 95 % bound of the shift of a score, in its unit"""
+    camera_note: builtins.str
+    """why the camera is not verified; empty where it is"""
     @property
     def durable_beyond(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """sparse set above it"""
@@ -908,9 +917,13 @@ class Session(google.protobuf.message.Message):
         geometry: global___SessionCheck | None = ...,
         problem: builtins.str = ...,
         slide: global___SessionCheck | None = ...,
+        camera: builtins.str = ...,
+        camera_bound: builtins.float | None = ...,
+        camera_note: builtins.str = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["create_time", b"create_time", "geometry", b"geometry", "model", b"model", "score", b"score", "slide", b"slide"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["calibration_digest", b"calibration_digest", "calibration_id", b"calibration_id", "coverage", b"coverage", "create_time", b"create_time", "durable_beyond", b"durable_beyond", "durable_sequence", b"durable_sequence", "fields_accepted", b"fields_accepted", "geometry", b"geometry", "independent", b"independent", "labels", b"labels", "light", b"light", "model", b"model", "mpp", b"mpp", "mpp_source", b"mpp_source", "problem", b"problem", "revision", b"revision", "score", b"score", "session_id", b"session_id", "slide", b"slide", "slide_label", b"slide_label", "state", b"state", "verdicts", b"verdicts"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_camera_bound", b"_camera_bound", "camera_bound", b"camera_bound", "create_time", b"create_time", "geometry", b"geometry", "model", b"model", "score", b"score", "slide", b"slide"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_camera_bound", b"_camera_bound", "calibration_digest", b"calibration_digest", "calibration_id", b"calibration_id", "camera", b"camera", "camera_bound", b"camera_bound", "camera_note", b"camera_note", "coverage", b"coverage", "create_time", b"create_time", "durable_beyond", b"durable_beyond", "durable_sequence", b"durable_sequence", "fields_accepted", b"fields_accepted", "geometry", b"geometry", "independent", b"independent", "labels", b"labels", "light", b"light", "model", b"model", "mpp", b"mpp", "mpp_source", b"mpp_source", "problem", b"problem", "revision", b"revision", "score", b"score", "session_id", b"session_id", "slide", b"slide", "slide_label", b"slide_label", "state", b"state", "verdicts", b"verdicts"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_camera_bound", b"_camera_bound"]) -> typing.Literal["camera_bound"] | None: ...
 
 global___Session = Session
 
@@ -1583,6 +1596,7 @@ class Score(google.protobuf.message.Message):
     LIGHT_FIELD_NUMBER: builtins.int
     GEOMETRY_FIELD_NUMBER: builtins.int
     SLIDE_FIELD_NUMBER: builtins.int
+    CAMERA_FIELD_NUMBER: builtins.int
     revision: builtins.int
     fields: builtins.int
     coverage: builtins.float
@@ -1599,6 +1613,10 @@ class Score(google.protobuf.message.Message):
     geometry: builtins.str
     """SessionCheck.state of the session; "" from services that do not check"""
     slide: builtins.str
+    camera: builtins.str
+    """"verified": a passport says what the camera does to this bundle, and it is mended; "not verified": nobody measured
+    it, or it cannot be mended; "" = a release without passports.
+    """
     @property
     def classes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ClassScore]: ...
     @property
@@ -1624,9 +1642,10 @@ class Score(google.protobuf.message.Message):
         light: builtins.str = ...,
         geometry: builtins.str = ...,
         slide: builtins.str = ...,
+        camera: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_value", b"_value", "value", b"value"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_value", b"_value", "as_of_sequence", b"as_of_sequence", "classes", b"classes", "coverage", b"coverage", "decision", b"decision", "fields", b"fields", "geometry", b"geometry", "hazards", b"hazards", "instances", b"instances", "light", b"light", "pooled", b"pooled", "revision", b"revision", "slide", b"slide", "survival", b"survival", "value", b"value"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_value", b"_value", "as_of_sequence", b"as_of_sequence", "camera", b"camera", "classes", b"classes", "coverage", b"coverage", "decision", b"decision", "fields", b"fields", "geometry", b"geometry", "hazards", b"hazards", "instances", b"instances", "light", b"light", "pooled", b"pooled", "revision", b"revision", "slide", b"slide", "survival", b"survival", "value", b"value"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_value", b"_value"]) -> typing.Literal["value"] | None: ...
 
 global___Score = Score
@@ -2422,6 +2441,7 @@ class Calibration(google.protobuf.message.Message):
     FRAME_HEIGHT_PX_FIELD_NUMBER: builtins.int
     MEASURED_FIELD_NUMBER: builtins.int
     FIGURES_FIELD_NUMBER: builtins.int
+    PASSPORTS_FIELD_NUMBER: builtins.int
     calibration_id: builtins.str
     kind: global___CalibrationKind.ValueType
     mpp: builtins.float
@@ -2454,6 +2474,8 @@ class Calibration(google.protobuf.message.Message):
     def figures(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.float]:
         """the numbers behind the parts"""
 
+    @property
+    def passports(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___CameraPassport]: ...
     def __init__(
         self,
         *,
@@ -2471,11 +2493,66 @@ class Calibration(google.protobuf.message.Message):
         frame_height_px: builtins.int = ...,
         measured: collections.abc.Mapping[builtins.str, google.protobuf.timestamp_pb2.Timestamp] | None = ...,
         figures: collections.abc.Mapping[builtins.str, builtins.float] | None = ...,
+        passports: collections.abc.Iterable[global___CameraPassport] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["create_time", b"create_time", "optics", b"optics"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["background", b"background", "calibration_id", b"calibration_id", "create_time", b"create_time", "digest", b"digest", "figures", b"figures", "frame_height_px", b"frame_height_px", "frame_width_px", b"frame_width_px", "kind", b"kind", "measured", b"measured", "mpp", b"mpp", "optics", b"optics", "residual", b"residual", "stage_affine", b"stage_affine", "white_gains", b"white_gains"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["background", b"background", "calibration_id", b"calibration_id", "create_time", b"create_time", "digest", b"digest", "figures", b"figures", "frame_height_px", b"frame_height_px", "frame_width_px", b"frame_width_px", "kind", b"kind", "measured", b"measured", "mpp", b"mpp", "optics", b"optics", "passports", b"passports", "residual", b"residual", "stage_affine", b"stage_affine", "white_gains", b"white_gains"]) -> None: ...
 
 global___Calibration = Calibration
+
+@typing.final
+class CameraPassport(google.protobuf.message.Message):
+    """What the camera does to one bundle, measured on pairs with a scan of the same slide (edge-mil calibrate camera)."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    BUNDLE_DIGEST_FIELD_NUMBER: builtins.int
+    BUNDLE_NAME_FIELD_NUMBER: builtins.int
+    PRECISION_FIELD_NUMBER: builtins.int
+    MEASURE_TIME_FIELD_NUMBER: builtins.int
+    VERIFIED_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    BOUND_FIELD_NUMBER: builtins.int
+    MEAN_BEFORE_FIELD_NUMBER: builtins.int
+    MEAN_AFTER_FIELD_NUMBER: builtins.int
+    FIELDS_FIELD_NUMBER: builtins.int
+    CELLS_FIELD_NUMBER: builtins.int
+    bundle_digest: builtins.str
+    bundle_name: builtins.str
+    precision: builtins.str
+    """that it was measured with: fp32 or int8"""
+    verified: builtins.bool
+    """the camera is mended, or needs nothing"""
+    reason: builtins.str
+    """why it is not"""
+    bound: builtins.float
+    """95 % bound of the shift of a score after mending, for the largest bags that were drawn"""
+    mean_before: builtins.float
+    """mean |shift| of the same bags without and with the correction"""
+    mean_after: builtins.float
+    fields: builtins.int
+    cells: builtins.int
+    @property
+    def measure_time(self) -> google.protobuf.timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        bundle_digest: builtins.str = ...,
+        bundle_name: builtins.str = ...,
+        precision: builtins.str = ...,
+        measure_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        verified: builtins.bool = ...,
+        reason: builtins.str = ...,
+        bound: builtins.float = ...,
+        mean_before: builtins.float = ...,
+        mean_after: builtins.float = ...,
+        fields: builtins.int = ...,
+        cells: builtins.int = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["measure_time", b"measure_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["bound", b"bound", "bundle_digest", b"bundle_digest", "bundle_name", b"bundle_name", "cells", b"cells", "fields", b"fields", "mean_after", b"mean_after", "mean_before", b"mean_before", "measure_time", b"measure_time", "precision", b"precision", "reason", b"reason", "verified", b"verified"]) -> None: ...
+
+global___CameraPassport = CameraPassport
 
 @typing.final
 class ListCalibrationsRequest(google.protobuf.message.Message):

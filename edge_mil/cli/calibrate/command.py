@@ -23,10 +23,17 @@ from edge_mil.calibration import (
     begin,
 )
 from edge_mil.calibration.calibration import DAY_S
-from edge_mil.calibration.parts import DARK, FLAT, GATES, PIXEL_SIZE, STAIN, WHITE
+from edge_mil.calibration.parts import CAMERA, DARK, FLAT, GATES, PIXEL_SIZE, STAIN, WHITE
 from edge_mil.cameras.image_folder import ImageFolder, read_image
 from edge_mil.cameras.scan_plan import ScanPlan
 from edge_mil.cli.arguments import Subparsers, add_json, add_state, image_names, state_folder
+from edge_mil.cli.calibrate.camera import (
+    DESCRIPTION,
+    add_options,
+    passport_document,
+    passport_rows,
+    run_camera,
+)
 from edge_mil.cli.calibrate.histogram import histogram_lines
 from edge_mil.cli.calibrate.stage import add_stage_verb
 from edge_mil.cli.console import print_table, print_text
@@ -45,6 +52,7 @@ VERBS = {
     GATES: "Fit the thresholds of focus, motion and saturation to a short scan of good fields.",
     STAIN: "Measure the colours of this batch of slides from a short scan, for bundles that "
     "normalise the stain.",
+    CAMERA: DESCRIPTION,
 }
 """Part of a calibration -> how it is measured."""
 
@@ -54,6 +62,7 @@ HELP = {
     PIXEL_SIZE: "measure the pixel size and the camera's axes on the stage",
     GATES: "fit the thresholds of focus, motion and saturation",
     STAIN: "measure the colours of a batch of slides",
+    CAMERA: "measure what the camera does to a bundle, against a scan, and mend it",
 }
 """Part of a calibration -> its line in the list of verbs."""
 
@@ -62,11 +71,12 @@ def add_parser(subparsers: Subparsers) -> None:
     """Add `calibrate` and its verbs."""
     parser = subparsers.add_parser(
         "calibrate",
-        help="measure flat field, white balance, pixel size, gates and stain of a microscope",
+        help="measure flat field, white balance, pixel size, gates, stain and camera of a "
+        "microscope",
         description="Measure a microscope from folders of images. Each verb adds one part to a "
         "named calibration; sessions run under that name. Measure in this order: flat-field, "
-        "white-balance, pixel-size, gates, stain. A part that is measured again removes the later "
-        "parts that depend on it.",
+        "white-balance, pixel-size, gates, stain, camera. A part that is measured again removes "
+        "the later parts that depend on it.",
     )
     verbs = parser.add_subparsers(dest="verb", metavar="|".join([*VERBS, "stage", "list", "show"]))
     verbs.required = True
@@ -101,7 +111,9 @@ def add_parser(subparsers: Subparsers) -> None:
                 "--bundle", metavar="BUNDLE", help="take the tissue test from this bundle"
             )
         _add_common(verb)
-        verb.set_defaults(run=run_measure, part=part)
+        if part == CAMERA:
+            add_options(verb)
+        verb.set_defaults(run=run_camera if part == CAMERA else run_measure, part=part)
     staging = verbs.add_parser(
         "stage",
         help="take over what a session's fields say of its stage",
@@ -253,6 +265,7 @@ def _document(calibration: Calibration, max_age_days: float) -> dict[str, Any]:
         "gates": None if calibration.gates is None else calibration.gates.as_json(),
         "stain": None if stain is None else asdict(stain),
         "figures": dict(calibration.figures),
+        "passports": [passport_document(passport) for passport in calibration.passports],
     }
 
 
@@ -278,6 +291,11 @@ def _print(calibration: Calibration, max_age_days: float) -> None:
         gates = calibration.gates.as_json().items()
         rows += [(f"gate {name}", f"{value:.4g}") for name, value in gates]
     print_table([*rows, ("digest", calibration.digest)])
+    for passport in calibration.passports:
+        print_text(f"Camera passport for {passport.bundle_name} ({passport.precision}):")
+        print_table(passport_rows(passport))
+        if passport.reason:
+            print_text(passport.reason)
 
 
 def _age_days(calibration: Calibration) -> float:

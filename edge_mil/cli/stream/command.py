@@ -247,6 +247,7 @@ def _document(info: SessionInfo, errors: tuple[str, ...]) -> dict[str, object]:
         "light": info.light,
         "geometry": info.geometry.as_json(),
         "slide": info.slide.as_json(),
+        "camera": info.camera,
         "notice": RESEARCH_USE_ONLY,
     }
     if errors:
@@ -263,6 +264,7 @@ def _print(info: SessionInfo, seconds: float, answered: int) -> None:
         ("instances", str(info.instances)),
         ("coverage", f"{info.coverage:.1%} of the tissue known"),
         *((("light", LIGHT_TEXT[info.light]),) if info.light in LIGHT_TEXT else ()),
+        ("camera", info.camera or "not verified"),
     ]
     rows += [
         (name, f"{check.state.value}: {check.sentence}")

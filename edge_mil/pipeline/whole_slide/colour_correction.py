@@ -9,6 +9,7 @@ import numpy as np
 from msgspec import structs
 
 from edge_mil.bundle import TissueSpec
+from edge_mil.imaging.correction.camera import CameraCorrection
 from edge_mil.imaging.correction.shading import ShadingCorrection
 from edge_mil.imaging.correction.stain import StainTransform
 from edge_mil.types import UInt8Array
@@ -18,7 +19,7 @@ NO_GAINS = (1.0, 1.0, 1.0)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SlideColours:
-    """White balance, glass and stain of a slide.
+    """White balance, glass, camera and stain of a slide.
 
     A slide file has even light, so a flat field does not apply to it.
 
@@ -26,11 +27,13 @@ class SlideColours:
         white_gains: Gain of red, green and blue, applied as `ShadingCorrection` does.
         background: Colour of empty glass after the gains; None: the bundle's nominal one.
         stain: Stain normalisation of tiles; None: none.
+        camera: A passport's correction of tiles, before the stain; None: none.
     """
 
     white_gains: tuple[float, ...] = NO_GAINS
     background: tuple[float, ...] | None = None
     stain: StainTransform | None = None
+    camera: CameraCorrection | None = None
     _table: UInt8Array | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -56,4 +59,6 @@ class SlideColours:
 
     def stained(self, tiles: UInt8Array) -> UInt8Array:
         """Return tiles, RGB uint8 (n, h, w, 3), as the extractor takes them."""
+        if self.camera is not None:
+            tiles = self.camera.apply(tiles)
         return tiles if self.stain is None else self.stain.apply(tiles)

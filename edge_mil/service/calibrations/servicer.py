@@ -191,6 +191,20 @@ def calibration_message(
         background=calibration.background or (),
         figures=dict(calibration.figures),
     )
+    for passport in calibration.passports:
+        message.passports.add(
+            bundle_digest=passport.bundle_digest,
+            bundle_name=passport.bundle_name,
+            precision=passport.precision,
+            measure_time=timestamp(passport.measured),
+            verified=passport.verified,
+            reason=passport.reason,
+            bound=passport.bound,
+            mean_before=passport.before.largest.mean,
+            mean_after=passport.after.largest.mean,
+            fields=passport.fields,
+            cells=passport.cells,
+        )
     if calibration.mpp is not None:
         message.optics.mpp = calibration.mpp
     if shading is not None:

@@ -75,6 +75,7 @@ def score_message(status: SessionStatus) -> pb.Score:
         as_of_sequence=status.last_sequence if status.as_of is None else status.as_of,
         light=status.light,
         checks=(status.geometry.state.value, status.slide.state.value),
+        camera=status.camera,
     )
 
 
@@ -96,6 +97,7 @@ def field_message(record: FieldRecord) -> pb.FieldSummary:
             as_of_sequence=result.sequence if result.as_of is None else result.as_of,
             light=result.light,
             checks=(result.geometry, result.slide),
+            camera=result.camera,
         ),
         measures=[encode_measure(measure) for measure in result.measures],
         width_um=record.width_um,
@@ -118,7 +120,7 @@ def field_message(record: FieldRecord) -> pb.FieldSummary:
 
 
 def _settings_message(session_id: str, created: float, settings: SessionSettings) -> pb.Session:
-    return pb.Session(
+    message = pb.Session(
         session_id=session_id,
         mpp=settings.mpp,
         mpp_source=settings.mpp_source,
@@ -128,4 +130,9 @@ def _settings_message(session_id: str, created: float, settings: SessionSettings
         labels=dict(settings.labels),
         calibration_id=settings.calibration_id,
         calibration_digest=settings.calibration_digest,
+        camera=settings.camera,
+        camera_note=settings.camera_note,
     )
+    if settings.camera_bound is not None:
+        message.camera_bound = settings.camera_bound
+    return message

@@ -15,6 +15,7 @@ import numpy as np
 
 from edge_mil.errors import FrameError
 from edge_mil.imaging import thumbnail_jpeg
+from edge_mil.imaging.correction.camera import CameraCorrection
 from edge_mil.imaging.correction.stain import StainTransform
 from edge_mil.imaging.quality.light import NOTHING_READ, LightReading
 from edge_mil.pipeline import Model
@@ -96,6 +97,7 @@ class ProcessedField:
         coverage: float,
         checks: tuple[SessionCheck, SessionCheck],
         light: str,
+        camera: str,
     ) -> FieldResult:
         """Return the answer to the field, given the session, and its checks, after it."""
         geometry, slide = checks
@@ -110,6 +112,7 @@ class ProcessedField:
             measures=plan.measures,
             score=scored.score,
             as_of=scored.as_of,
+            camera=camera,
             revision=revision,
             fields_held=fields_held,
             coverage=coverage,
@@ -136,6 +139,7 @@ class FieldProcessor:
         light: LightHistory,
         stain: StainTransform | None,
         rows_of: Callable[[int], Sequence[InstanceRow]],
+        camera: CameraCorrection | None = None,
     ) -> None:
         """Take the parts of one session.
 
@@ -147,9 +151,11 @@ class FieldProcessor:
             light: What earlier fields said of the light; the session notes what this one says.
             stain: Normalises the stain of tiles; None: nothing.
             rows_of: Returns the stored rows of a field, once all that was queued is durable.
+            camera: Mends the camera's colours and sharpness in tiles; None: nothing.
         """
         self._model, self._localizer, self._instances = model, localizer, instances
         self._gate, self._light, self._stain, self._rows_of = gate, light, stain, rows_of
+        self._camera = camera
 
     def use(self, instances: InstanceMap[Any]) -> None:
         """Go on with other instances: they were read from the records again."""
@@ -226,6 +232,8 @@ class FieldProcessor:
             InvalidInstancesError: A feature is not finite.
         """
         tiles = field.plan.tiles
+        if self._camera is not None and len(tiles):
+            tiles = self._camera.apply(tiles)
         if self._stain is not None and len(tiles):
             tiles = self._stain.apply(tiles)
         field.features, field.runner = self._model.extract_by(tiles)

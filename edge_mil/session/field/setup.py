@@ -8,9 +8,11 @@ session's own fields, or the verdicts would depend on the order of the fields
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
-from edge_mil.calibration import Calibration, stain_transform
+from edge_mil.calibration import NOT_VERIFIED, VERIFIED, Calibration, stain_transform
 from edge_mil.errors import CalibrationError
+from edge_mil.imaging.correction.camera import CameraCorrection
 from edge_mil.imaging.correction.noise import noise_reduction
 from edge_mil.imaging.quality.gate import FrameGate, GateSettings
 from edge_mil.imaging.tissue import TissueTest
@@ -51,7 +53,41 @@ def complete_settings(
             stage_affine=affine if settings.stage else None,
             background=calibration.background,
         )
-    return dataclasses.replace(settings, gates=gates.as_json())
+    camera = camera_state(calibration, model.bundle.digest)
+    return dataclasses.replace(settings, gates=gates.as_json(), **camera)
+
+
+def camera_state(calibration: Calibration | None, bundle_digest: str) -> dict[str, Any]:
+    """Return the settings that say what is known of the camera."""
+    passport = None if calibration is None else calibration.passport_for(bundle_digest)
+    if passport is None:
+        measured = bool(calibration and calibration.passports)
+        what = "the camera's passport is of another bundle" if measured else "it has no passport"
+        return {
+            "camera": NOT_VERIFIED,
+            "camera_bound": None,
+            "camera_note": f"What this camera does to the score is not known: {what}. Measure it "
+            "with edge-mil calibrate camera.",
+        }
+    return {
+        "camera": VERIFIED if passport.verified else NOT_VERIFIED,
+        "camera_bound": passport.bound,
+        "camera_note": passport.reason,
+    }
+
+
+def camera_correction(
+    calibration: Calibration | None, bundle_digest: str
+) -> CameraCorrection | None:
+    """Return what is done to every tile of a session; None where nothing is.
+
+    A camera that cannot be mended is brought as near to the scanner as it can be; its scores are
+    not verified.
+    """
+    passport = None if calibration is None else calibration.passport_for(bundle_digest)
+    if passport is None or passport.correction.changes_nothing:
+        return None
+    return passport.correction
 
 
 def check_calibration(settings: SessionSettings, calibration: Calibration | None) -> None:

@@ -235,9 +235,17 @@ def _rows(
         "precision": meta.get(PRECISION, "fp32"),
         "light": LIGHT_TEXT.get(light, "not checked"),
         "calibration": f"{settings.calibration_id} {settings.calibration_digest}".strip() or "none",
+        "camera": _camera(settings),
         "removed by hand": ", ".join(str(s) for s in sorted(removed)) or "no field",
     }
     return {**rows, **{name: value for name, value in settings.labels.items() if name not in rows}}
+
+
+def _camera(settings: SessionSettings) -> str:
+    """Return what is known of the camera's effect on the score, in words."""
+    if settings.camera_bound is None or settings.camera_note:
+        return f"{settings.camera}. {settings.camera_note}".strip()
+    return f"{settings.camera}; it shifts a score by at most {settings.camera_bound:.3f} (95 %)"
 
 
 def _about_model(bundle: Bundle) -> tuple[str, ...]:

@@ -72,6 +72,7 @@ class BundleRequest:
         stain: macenko or reinhard; None takes tiles as they are.
         task: What the head's outputs mean; None: what its authors leave no doubt about.
         extractor_options: What the extractor's file cannot tell.
+        robustness: Whether to measure what faults of a camera do to the score.
     """
 
     extractor: str
@@ -94,6 +95,7 @@ class BundleRequest:
     stain: str | None = None
     task: str | None = None
     extractor_options: ExtractorOptions = field(default_factory=ExtractorOptions)
+    robustness: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -172,6 +174,7 @@ def make_bundle(request: BundleRequest, out: Path) -> ExportedBundle:
         int8=request.int8,
         fp16=request.fp16,
         max_difference=request.max_difference,
+        robustness=request.robustness,
     )
     # 4. The bundle's files.
     manifest = _manifest(request, source, head, terms, request.name or bundle_name(out), stain)

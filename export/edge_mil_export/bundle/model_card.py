@@ -74,6 +74,7 @@ def write_card(
         "| --- | --- | --- | --- | --- | --- |",
         *rows,
         "",
+        *_robustness_lines(fidelity),
         "## Terms",
         "",
         f"- Extractor: {manifest.licences.extractor}",
@@ -87,6 +88,29 @@ def write_card(
         "",
     ]
     return "\n".join(lines).encode()
+
+
+def _robustness_lines(fidelity: dict[str, Any]) -> list[str]:
+    """Return the section on faults of a camera; nothing where they were not measured."""
+    faults = fidelity.get("robustness", {})
+    if not faults:
+        return []
+    rows = [
+        f"| {name} | {figures['score_difference_mean']:.4f} | "
+        f"{figures['score_difference_max']:.4f} | {figures['class_flips']} |"
+        for name, figures in faults.items()
+    ]
+    return [
+        "## How far a camera's faults move the score",
+        "",
+        "Each fault by itself, against the same tiles without it. A camera passport measures what "
+        "one camera really does (`edge-mil calibrate camera`).",
+        "",
+        "| fault | score moved, mean | max | class flips |",
+        "| --- | --- | --- | --- |",
+        *rows,
+        "",
+    ]
 
 
 def write_aggregator_card(

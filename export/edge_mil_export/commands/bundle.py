@@ -117,6 +117,12 @@ def add_parser(subparsers: Any) -> None:
         help="bring tiles to the stain of the calibration tiles (else of the fidelity slides) "
         "before the extractor; sessions then need edge-mil calibrate stain",
     )
+    parser.add_argument(
+        "--robustness",
+        action="store_true",
+        help="also measure how far faults of a camera (white balance, gamma, blur, sharpening, "
+        "noise, JPEG, scale) move the score, for the fidelity report and the model card",
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="BUNDLE", help="folder to write")
     parser.add_argument(
         "--force", action="store_true", help="replace a bundle that is there already"
@@ -194,6 +200,7 @@ def run(arguments: argparse.Namespace) -> int:
         name=arguments.name or "",
         licences=tuple(arguments.licence),
         stain=arguments.stain,
+        robustness=arguments.robustness,
     )
     exported = make_bundle(request, arguments.out)
     for part in exported.unknown_licences:

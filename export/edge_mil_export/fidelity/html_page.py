@@ -56,6 +56,9 @@ def render_page(name: str, document: dict[str, Any]) -> bytes:
         graphs=graphs,
         ladder_columns=LADDER_COLUMNS,
         ladders=ladders,
+        faults=[
+            (label, figures, False) for label, figures in document.get("robustness", {}).items()
+        ],
     )
     return page.encode()
 

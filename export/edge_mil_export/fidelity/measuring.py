@@ -14,6 +14,7 @@ from edge_mil_export.errors import QuantizationError
 from edge_mil_export.extractors.source import ExtractorSource
 from edge_mil_export.fidelity.bags import Bag, FidelitySet
 from edge_mil_export.fidelity.report import Fidelity, Fp16Result
+from edge_mil_export.fidelity.robustness import measure_robustness
 from edge_mil_export.fidelity.stain_shift import shifted_bags
 from edge_mil_export.onnx_export.extractor_graph import ExtractorGraph, open_graph
 from edge_mil_export.onnx_export.graph_surgery import resolve_constants
@@ -39,6 +40,7 @@ def measure(
     int8: bool,
     fp16: bool = False,
     max_difference: float,
+    robustness: bool = False,
 ) -> Fidelity:
     """Compare every graph of an export with the original, on the slide score.
 
@@ -50,6 +52,7 @@ def measure(
         int8: Also make and measure the INT8 dialects.
         fp16: Also make and measure FP16.
         max_difference: What a slide score may move by.
+        robustness: Also measure what faults of a camera do to the score.
 
     Raises:
         QuantizationError: No recipe of a dialect holds; the message names the layers. Or FP16 does
@@ -75,6 +78,9 @@ def measure(
         max_difference,
         tiles,
         fp16_result,
+        measure_robustness(open_graph(graph.data).features, scorer, tiles.bags)
+        if robustness
+        else {},
     )
 
 

@@ -37,6 +37,8 @@ class Fidelity:
         max_difference: What a slide score may move by.
         measured_on: The bags.
         fp16: The FP16 graph; None without it.
+        robustness: Fault of a camera -> how far it moves the FP32 graph's scores; empty where it
+            was not measured.
     """
 
     framework: str
@@ -47,6 +49,7 @@ class Fidelity:
     max_difference: float
     measured_on: FidelitySet
     fp16: Fp16Result | None = None
+    robustness: Mapping[str, Agreement] = dataclasses.field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
         tiles = self.measured_on
@@ -82,6 +85,10 @@ class Fidelity:
             }
         if self.between_dialects is not None:
             document["int8_cpu_against_trt"] = _figures(self.between_dialects)
+        if self.robustness:
+            document["robustness"] = {
+                name: _without_bags(agreement) for name, agreement in self.robustness.items()
+            }
         return document
 
     def to_json(self) -> bytes:
