@@ -294,8 +294,7 @@ class Measurement:
     def _sample(self, pixels: UInt8Array) -> UInt8Array:
         """Return tissue pixels of a field, uint8 (n, 3), evenly spread over it."""
         background = self.calibration.background or NOMINAL.background
-        tissue = replace(NOMINAL, background=background).mask(pixels)
-        rows = np.flatnonzero(tissue)
+        rows = np.flatnonzero(replace(NOMINAL, background=background).mask(pixels))
         if len(rows) > SAMPLE_PX:
             rows = rows[np.linspace(0, len(rows) - 1, SAMPLE_PX).round().astype(np.int64)]
         return np.asarray(pixels.reshape(-1, 3)[rows], dtype=np.uint8)

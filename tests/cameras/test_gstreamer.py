@@ -16,8 +16,9 @@ import pytest
 from running_service import RunningService
 from small_bundle import write_small_bundle
 
-from edge_mil.cameras import gstreamer, open_camera
+from edge_mil.cameras import open_camera
 from edge_mil.cameras.gstreamer import GStreamerCamera
+from edge_mil.cameras.gstreamer import camera as gstreamer
 from edge_mil.errors import DependencyError, PixelSizeError, SourceError, UsageError
 from edge_mil.testing.camera import FakeCamera
 from edge_mil.types import Frame

@@ -174,6 +174,7 @@ def test_every_figure_names_the_command_that_draws_it() -> None:
             line
             for page in PAGES
             for line in [*code_lines(page), *inline_code(page)]
-            if path in line and line.startswith(("python ", "edge-mil "))
+            if line.startswith(("python ", "edge-mil "))
+            and (path in line or f"--images {figure.parent.relative_to(ROOT)}" in line)
         ]
         assert drawn, f"no command draws {path}"

@@ -43,7 +43,7 @@ def test_every_command_of_the_page_does_what_the_page_says(tmp_path: Path) -> No
     finally:
         if service is not None:
             service.terminate()
-            service.wait(60)
+            service.communicate(timeout=60)
     page = (tmp_path / "example" / "passport.html").read_text(encoding="utf-8")
     assert "Camera passport: 20x" in page
 

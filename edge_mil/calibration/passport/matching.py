@@ -1,4 +1,7 @@
-"""Find the fields of a camera on the scan of the same slide, without any position."""
+"""Find the fields of a camera on the scan of the same slide, without any position.
+
+It is one search from coarse to fine, and so longer than 300 lines.
+"""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ MILLAB_HIDDEN = 48
 ATTENTION = "global_attn.attention_c.weight|global_attn.module.*.weight"
 
 
-def patch_embedding(
+def embedding_layers(
     reader: StateDictReader, *, before: str = "patch_embed"
 ) -> tuple[nn.Sequential, int, int]:
     """Return the embedding: linear layers with a relu after each.
@@ -59,7 +59,7 @@ class AbmilMillab(AttentionHead):
 
     def __init__(self, reader: StateDictReader, options: Options) -> None:
         super().__init__(reader, options)
-        embed, feature_dim, width = patch_embedding(reader)
+        embed, feature_dim, width = embedding_layers(reader)
         attention = clam_attention(reader, "global_attn", width)
         classifier = reader.linear("classifier", attention.channels * width)
         self.assemble(embed, attention, classifier, feature_dim=feature_dim)
@@ -86,7 +86,7 @@ class FeatherMillab(Head):
 
     def __init__(self, reader: StateDictReader, options: Options) -> None:
         super().__init__(reader, options)
-        embed, feature_dim, width = patch_embedding(reader)
+        embed, feature_dim, width = embedding_layers(reader)
         self.embed, self.attention = embed, clam_attention(reader, "global_attn", width)
         self.feature_dim, self.value_dim = feature_dim, width
         self.channels = self.attention.channels

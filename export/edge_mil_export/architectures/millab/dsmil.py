@@ -7,7 +7,7 @@ from torch import nn
 
 from edge_mil_export.architectures.dsmil import StreamKeys, TwoStreams
 from edge_mil_export.architectures.layers import FRESH_HIDDEN, FRESH_WIDTH, fresh_parts
-from edge_mil_export.architectures.millab.attention import patch_embedding
+from edge_mil_export.architectures.millab.attention import embedding_layers
 from edge_mil_export.architectures.options import Options
 from edge_mil_export.architectures.registry import architecture
 from edge_mil_export.architectures.state_dict_reader import StateDictReader
@@ -38,7 +38,7 @@ class DsmilMillab(TwoStreams):
 
     def __init__(self, reader: StateDictReader, options: Options) -> None:
         super().__init__(reader, options)
-        embed, self.feature_dim, width = patch_embedding(reader)
+        embed, self.feature_dim, width = embedding_layers(reader)
         instance = reader.linear("i_classifier.inst_classifier", width)
         self.assemble(reader, KEYS, embed, instance, value_activation=nn.Identity())
         self.pooling = "mhim_dsmil"

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from edge_mil_export.architectures.layers import FRESH_WIDTH, fresh_parts
-from edge_mil_export.architectures.millab.attention import patch_embedding
+from edge_mil_export.architectures.millab.attention import embedding_layers
 from edge_mil_export.architectures.nystrom import read_mlp
 from edge_mil_export.architectures.options import Options
 from edge_mil_export.architectures.registry import architecture
@@ -40,7 +40,7 @@ class TransformerMillab(TokenTransformer):
 
     def __init__(self, reader: StateDictReader, options: Options) -> None:
         super().__init__(reader, options)
-        embed, feature_dim, width = patch_embedding(reader)
+        embed, feature_dim, width = embedding_layers(reader)
         layers = []
         for k in reader.indices("blocks."):
             at = f"blocks.{k}"

@@ -13,7 +13,7 @@ from edge_mil_export.architectures.layers import (
     arrays_of,
     fresh_parts,
 )
-from edge_mil_export.architectures.millab.attention import patch_embedding
+from edge_mil_export.architectures.millab.attention import embedding_layers
 from edge_mil_export.architectures.nystrom import (
     NystromKeys,
     NystromLayer,
@@ -54,7 +54,7 @@ class TransMilMillab(RepeatingTransformerHead):
     def __init__(self, reader: StateDictReader, options: Options) -> None:
         super().__init__(reader, options)
         self.pooling, keep_last = "transmil", options["nystrom"] == "later"
-        embed, feature_dim, width = patch_embedding(reader)
+        embed, feature_dim, width = embedding_layers(reader)
         layers = [
             NystromLayer(reader, f"blocks.{k}", width, keep_last=keep_last, keys=BLOCK_KEYS)
             for k in reader.indices("blocks.")

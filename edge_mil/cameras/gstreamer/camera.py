@@ -1,7 +1,7 @@
 """A camera that GStreamer opens, as a Jetson's CSI camera: `gst:PIPELINE`.
 
 OpenCV's wheels bring no GStreamer, so the frames come from a process of its own that runs with the
-system's Python (`gstreamer_capture`). A live source gives its newest frame whenever one is asked
+system's Python (`capture`). A live source gives its newest frame whenever one is asked
 for, and drops the others; a file or a pipe waits.
 """
 
@@ -25,7 +25,7 @@ from edge_mil.protocols import Camera
 from edge_mil.types import Frame, check_mpp
 
 PREFIX = "gst:"
-CAPTURE = Path(__file__).with_name("gstreamer_capture.py")
+CAPTURE = Path(__file__).with_name("capture.py")
 PYTHONS = ("/usr/bin/python3", sys.executable)
 """The system's Python first: PyGObject is a package of the system."""
 PROBE_S, END_S = 20.0, 5.0

@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections import Counter
-from collections.abc import Iterator
-from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 from edge_mil.bundle import open_bundle
-from edge_mil.cli import session_check
 from edge_mil.cli.arguments import Subparsers, add_json, add_state, state_folder
 from edge_mil.cli.console import print_table, print_text
+from edge_mil.cli.session import check as session_check
+from edge_mil.cli.session.listing import (
+    list_row,
+    score_rows,
+    session_document,
+    shown_time,
+    stored_status,
+)
 from edge_mil.client import Client
 from edge_mil.client.client import DEFAULT_ADDRESS
 from edge_mil.errors import UsageError
-from edge_mil.session import DamagedSession, SessionFolder, SessionSummary
-from edge_mil.session.answers import read_answer
-from edge_mil.session.geometry.stored import stored_checks
+from edge_mil.session import DamagedSession, SessionFolder
 from edge_mil.session.report.content import session_report
 from edge_mil.session.report.files import export_session
 from edge_mil.session.report.page import write_report
-from edge_mil.session.stored_fields import REVISION
-from edge_mil.store import RECOVERED, SessionReader
-from edge_mil.types import RESEARCH_USE_ONLY, FieldResult, Verdict
+from edge_mil.types import RESEARCH_USE_ONLY
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -143,11 +142,11 @@ def run_list(arguments: argparse.Namespace) -> int:
     folder = _session_folder(arguments)
     found = list(reversed(folder.page()))
     if arguments.json:
-        print(json.dumps({"sessions": [_about(summary) for summary in found]}))
+        print(json.dumps({"sessions": [session_document(summary) for summary in found]}))
         return 0
     if not found:
         print(f"There is no session in {state_folder(arguments)}.")
-    print_table([_line(summary) for summary in found])
+    print_table([list_row(summary) for summary in found])
     for summary in found:
         if isinstance(summary, DamagedSession):
             print_text(summary.problem)
@@ -158,9 +157,9 @@ def run_show(arguments: argparse.Namespace) -> int:
     """Print the fields, the coverage and the score of a session."""
     folder = _session_folder(arguments)
     summary = folder.summary(arguments.session)
-    status = _stored_status(folder.reader(arguments.session), summary)
+    status = stored_status(folder.reader(arguments.session), summary)
     if arguments.json:
-        print(json.dumps({**_about(summary), **status}))
+        print(json.dumps({**session_document(summary), **status}))
         return 0
     counts = ", ".join(f"{n} {name}" for name, n in status["fields"].items()) or "none"
     if status["removed"]:
@@ -170,7 +169,7 @@ def run_show(arguments: argparse.Namespace) -> int:
         counts += f"; lost when the file was damaged: {lost}"
     rows = [
         ("session", f"{summary.session_id} ({'closed' if summary.closed else 'open'})"),
-        ("begun", _time(summary.created)),
+        ("begun", shown_time(summary.created)),
         ("bundle", f"{summary.bundle_name} {summary.bundle_digest}"),
         (
             "camera",
@@ -184,7 +183,7 @@ def run_show(arguments: argparse.Namespace) -> int:
             for name in ("geometry", "slide")
         ),
     ]
-    print_table([*rows, *_score_rows(status)])
+    print_table([*rows, *score_rows(status)])
     if not status["current"]:
         print_text("Fields were removed since; edge-mil session report computes the score again.")
     print(RESEARCH_USE_ONLY)
@@ -229,90 +228,8 @@ def run_check(arguments: argparse.Namespace) -> int:
     return session_check.check_sessions(_session_folder(arguments), arguments)
 
 
-def _line(summary: SessionSummary | DamagedSession) -> tuple[str, ...]:
-    if isinstance(summary, DamagedSession):
-        return summary.session_id, "", "damaged", "", ""
-    return (
-        summary.session_id,
-        _time(summary.created),
-        "closed" if summary.closed else "open",
-        summary.bundle_name,
-        summary.settings.slide_label,
-    )
-
-
 def _session_folder(arguments: argparse.Namespace) -> SessionFolder:
     state = state_folder(arguments)
     if arguments.state is not None and not state.is_dir():
         raise UsageError(f"There is no state directory {state}; check --state.")
     return SessionFolder(state)
-
-
-def _about(summary: SessionSummary | DamagedSession) -> dict[str, Any]:
-    if isinstance(summary, DamagedSession):
-        return {
-            "session": summary.session_id,
-            "state": "damaged",
-            "problem": summary.problem,
-        }
-    return {
-        "session": summary.session_id,
-        "bundle": summary.bundle_digest,
-        "bundle_name": summary.bundle_name,
-        "state": "closed" if summary.closed else "open",
-        "created": summary.created,
-        "mpp": summary.settings.mpp,
-        "mpp_source": summary.settings.mpp_source,
-        "calibration": summary.settings.calibration_id or None,
-        "calibration_digest": summary.settings.calibration_digest or None,
-        "slide_label": summary.settings.slide_label,
-        "camera": summary.settings.camera,
-        "camera_bound": summary.settings.camera_bound,
-    }
-
-
-def _stored_status(reader: SessionReader, summary: SessionSummary) -> dict[str, Any]:
-    """Return the counts of the stored answers, and the score of the last change of the bag."""
-    rows, checks = reader.fields(), stored_checks(reader, summary.settings)
-    results = [read_answer(row.answer) for row in rows]
-    counts = Counter(result.verdict for result in results)
-    last: FieldResult | None = max(results, key=lambda r: (r.revision, r.sequence), default=None)
-    meta = reader.meta()
-    return {
-        "lost_fields": json.loads(meta.get(RECOVERED, "{}")).get("lost_fields", []),
-        "fields": {verdict.name: counts[verdict] for verdict in Verdict if counts[verdict]},
-        "removed": sum(row.removed for row in rows),
-        "coverage": last.coverage if last else 0.0,
-        "score": last.score.as_json() if last and last.score else None,
-        "instances": last.score.instances if last and last.score else 0,
-        "as_of": last.sequence if last else 0,
-        "geometry": checks.geometry.as_json(),
-        "slide": checks.slide.as_json(),
-        "suspects": list(checks.suspects),
-        # A removal changes the bag and answers no field, so no stored answer has its score.
-        "current": int(meta.get(REVISION, 0)) == (last.revision if last else 0),
-    }
-
-
-def _score_rows(status: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    score = status["score"]
-    if score is None:
-        yield "score", "none yet"
-    elif "pooled" in score:
-        yield "score", f"{len(score['pooled'])} pooled numbers; no classifier follows"
-    else:
-        yield "score", f"of {status['instances']} instances, by field {status['as_of']}"
-        if "value" in score:
-            yield "risk" if "hazards" in score else score["classes"][0], f"{score['value']:.4f}"
-            intervals = (score.get(key, ()) for key in ("hazards", "survival"))
-            for name, hazard, survival in zip(score["classes"], *intervals, strict=False):
-                yield f"hazard and survival of {name}", f"{hazard:.4f}, {survival:.4f}"
-            return
-        what = "probability" if score["probabilities"] else "logit"
-        values = score["probabilities"] or score["logits"]
-        for name, value in zip(score["classes"], values, strict=False):
-            yield f"{what} of {name}", f"{value:.4f}"
-
-
-def _time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
