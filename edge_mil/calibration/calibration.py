@@ -165,7 +165,7 @@ class Calibration:
             mpp=self.mpp,
             background=self.background,
             stage_affine=self.stage_affine,
-            gates=None if self.gates is None else self.gates.as_json(),
+            gates=None if self.gates is None else self.gates.of_calibration(),
             stain=None if self.stain is None else asdict(self.stain),
             noise=self.noise,
             passports=self.passports,

@@ -40,7 +40,7 @@ def calibration(name: str = "20x") -> Calibration:
         shading=ShadingCorrection(light, (20, 40), np.full_like(light, 2), (1.1, 1.0, 1.2)),
         background=(236.0, 236.0, 236.0),
         stage_affine=(0.5, 0.01, -0.01, 0.5),
-        gates=GateSettings(min_focus=1.5),
+        gates=GateSettings(min_focus=1.5, min_stillness=-1.0),
         stain=PROFILE,
         figures={"pixel_size_residual_px": 0.4},
     )

@@ -165,7 +165,7 @@ WRONG = {
     "negative distance": (("pixel-size", "glass", "--distance-um", "-1"), "must be positive"),
     "glass for tissue": (("stain", "even"), "0 pixels of stained tissue"),
     "no tissue for gates": (("gates", "even"), "show tissue"),
-    "blurred fields for gates": (("gates", "glass"), "what good fields are like"),
+    "glass for gates": (("gates", "glass"), "0 of the frames show tissue"),
     "a name with a slash": (("flat-field", "glass", "--name", "a/b"), "cannot be called"),
     "nonsense pixel size": (("flat-field", "glass", "--mpp", "0"), "outside of"),
 }

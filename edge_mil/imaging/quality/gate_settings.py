@@ -91,6 +91,18 @@ class GateSettings:
     def as_json(self) -> dict[str, float]:
         return dict(asdict(self))
 
+    def of_calibration(self) -> dict[str, float]:
+        """Return what a calibration stores: release 0.1.0's thresholds, and others that differ.
+
+        So a calibration of that release keeps its bytes, and with them its digest.
+        """
+        usual = GateSettings()
+        return {
+            name: value
+            for name, value in self.as_json().items()
+            if name not in REFUSES_NOTHING or value != getattr(usual, name)
+        }
+
     @classmethod
     def from_json(cls, document: Mapping[str, object]) -> GateSettings:
         """Read thresholds as `as_json` wrote them.

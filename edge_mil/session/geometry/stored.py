@@ -32,7 +32,7 @@ class StoredChecks:
 
     def rows(self) -> dict[str, str]:
         """Return both as rows of a table: name -> state and sentence."""
-        found = {"geometry": self.geometry, "slide": self.slide}
+        found = {"geometry check": self.geometry, "slide check": self.slide}
         return {name: f"{c.state.value}: {c.sentence}" for name, c in found.items()}
 
     @property
