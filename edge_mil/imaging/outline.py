@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,8 @@ from edge_mil.errors import UsageError
 from edge_mil.imaging.grid import Cell, GridGeometry
 from edge_mil.limits import MAX_OUTLINE_CELLS, MAX_OUTLINE_SPAN
 from edge_mil.types import Region
+
+OtherT = TypeVar("OtherT")
 
 CELL_TOLERANCE = 1e-6
 """Slack of a rectangle's edge, in cells: rounding errors only."""
@@ -119,6 +122,11 @@ class OutlineCells(Set[Cell]):
     top: int
     covered: npt.NDArray[np.bool_]
     count: int
+
+    @classmethod
+    def _from_iterable(cls, it: Iterable[OtherT]) -> frozenset[OtherT]:
+        """Return what `&`, `|`, `-` and `^` make: Set's own would call the class with the cells."""
+        return frozenset(it)
 
     def __contains__(self, cell: object) -> bool:
         if not isinstance(cell, tuple):

@@ -23,8 +23,10 @@ from edge_mil.errors import RemoteError
 from edge_mil.types import Frame
 
 rng = np.random.default_rng(0)
-squares = np.ones((4, 4, 1), np.uint8)
-tiles = [np.kron(rng.integers(0, 200, (48, 48, 3), dtype=np.uint8), squares) for _ in range(3)]
+def squares(side):
+    small = rng.integers(0, 200, (192 // side + 1, 192 // side + 1, 3))
+    return small.repeat(side, axis=0).repeat(side, axis=1)[:192, :192]
+tiles = [np.mean([squares(n) for n in (3, 5, 11)], axis=0).astype(np.uint8) for _ in range(3)]
 frames = [Frame(tile, 48.0 + 96 * i, 48.0) for i, tile in enumerate(tiles)]
 with edge_mil.Client({address!r}) as client:
     try:

@@ -31,9 +31,8 @@ def fresh(head: str) -> dict[str, Any]:
 
 
 def exported(path: Path, out: Path, *words: str) -> int:
-    return edge_mil_export(
-        ["aggregator", str(path), "--out", str(out), "--licence", "test", *words]
-    )
+    named = ["--out", str(out), "--force", "--licence", "test"]
+    return edge_mil_export(["aggregator", str(path), *named, *words])
 
 
 def test_a_lightning_file_answers_for_heads_classes_and_task(

@@ -16,8 +16,6 @@ from aggregator_zoo import (  # noqa: F401 - a fixture is used by its name
 
 from edge_mil.errors import UsageError
 
-SCAN = SR | {"rate": "3"}
-
 
 @pytest.mark.parametrize(
     ("architecture", "options", "sentence"),
@@ -32,7 +30,7 @@ SCAN = SR | {"rate": "3"}
         ("wikg", {"topk": "0"}, "1 or more"),
         ("aem_mha", {"heads": "7"}, "does not divide"),
         ("mhim_abmil", MHIM, "attention_activation="),
-        ("mambamil", SCAN | {"scan": "bi"}, "another model"),
+        ("mambamil", {"activation": "relu"}, "scan="),
         ("mambamil", SR, "rate="),
         ("otsurv", {"survival": "nll", "rho": "1.5"}, "more than all of the bag"),
         ("otsurv", {}, "survival=nll or survival=cox"),

@@ -32,7 +32,8 @@ def export(tmp_path: Path) -> Export:
         path = tmp_path / f"{head}.safetensors"
         safetensors.save_file({key: tensor.contiguous() for key, tensor in state.items()}, path)
         out = str(tmp_path / "bundle")
-        return edge_mil_export(["aggregator", str(path), "--out", out, "--licence", "t", *words])
+        named = ["--out", out, "--force", "--licence", "t"]
+        return edge_mil_export(["aggregator", str(path), *named, *words])
 
     return run
 

@@ -101,14 +101,14 @@ def test_an_older_file_of_tiles_and_features_judges_nothing(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("data", [b"no archive", b""])
 def test_a_file_that_is_something_else_is_one_sentence(data: bytes, tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="export the bundle again"):
+    with pytest.raises(BundleError, match="copy the bundle again, or export it again"):
         Reference.load(with_reference(tmp_path, data))
 
 
 def test_pickled_objects_are_refused(tmp_path: Path) -> None:
     out = io.BytesIO()
     np.savez(out, tiles=np.array([{"a": 1}], dtype=object))
-    with pytest.raises(BundleError, match="export the bundle again"):
+    with pytest.raises(BundleError, match="copy the bundle again, or export it again"):
         Reference.load(with_reference(tmp_path, out.getvalue()))
 
 

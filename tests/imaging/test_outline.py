@@ -19,6 +19,16 @@ def test_an_outline_holds_the_cells_that_it_was_made_from(cells: set[Cell], mpp:
     assert cells_inside(tissue_outline(cells, geometry), geometry) == cells
 
 
+@given(CELLS, CELLS)
+def test_the_cells_of_an_outline_are_compared_as_sets_are(one: set[Cell], two: set[Cell]) -> None:
+    geometry = GridGeometry(0.5, 128, 96, 0.5)
+    inside = cells_inside(tissue_outline(one, geometry), geometry)
+    assert inside ^ two == one ^ two
+    assert inside - two == one - two
+    assert inside & two == one & two
+    assert inside | two == one | two
+
+
 def test_cells_side_by_side_are_one_rectangle() -> None:
     geometry = GridGeometry(0.5, 100, 100, 0.5)
     found = tissue_outline([(3, 1), (1, 1), (2, 1), (5, 1), (1, 2)], geometry)

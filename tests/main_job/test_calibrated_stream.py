@@ -32,10 +32,17 @@ def write(folder: Path, number: int, pixels: object) -> None:
 
 @pytest.fixture
 def slide(tmp_path: Path) -> Path:
-    """A slide of another stain batch, with a margin of glass."""
-    pixels = np.full((1152, 1280, 3), 240, np.uint8)
+    """A slide of another stain batch, with a margin of glass.
+
+    The tissue thins out over some pixels: an edge cut with a ruler looks like a doubled exposure.
+    """
     batch = painted(1024, 896, seed=4) * (0.9, 1.05, 1.15) + (20, 0, -8)
-    pixels[128:1024, 128:1152] = np.clip(batch, 0, 225)
+    whole = np.full((1152, 1280, 3), 240.0)
+    whole[128:1024, 128:1152] = np.clip(batch, 0, 225)
+    tissue = np.zeros((1152, 1280), np.float32)
+    tissue[140:1012, 140:1140] = 1.0
+    thickness = cv2.GaussianBlur(tissue, (0, 0), 4.0)[..., None]
+    pixels = np.rint(240.0 + (whole - 240.0) * thickness).astype(np.uint8)
     return write_tiled_tiff(tmp_path / "slide.tiff", pixels, MPP)
 
 

@@ -226,7 +226,8 @@ def dtfd(classes: int, *, drawn: bool = False, **options: str) -> Subject:
 
     def reference(features: Float32Array, rows: Int64Array) -> Array:
         embeddings, logits, extra = built.attend(features)
-        exact = [part[rows].astype(float) for part in (embeddings, logits[:, 0], extra[SCORES])]
+        scores = extra.get(SCORES, np.empty((len(features), 0)))  # afs reads none
+        exact = [part[rows].astype(float) for part in (embeddings, logits[:, 0], scores)]
         found = []
         for seed in range(rounds):
             groups = rows % count
@@ -276,12 +277,13 @@ def two_tiers(architecture: str, classes: int, **options: str) -> Subject:
                     vectors.append(weighed(logit[inside]) @ h[inside] if len(inside) else 0 * h[0])
                 continue
             scores = logit[inside, None] * extra[SCORES][rows][inside].astype(float)
-            odds = scores[:, -1] - np.log(np.exp(scores[:, :-1]).sum(axis=1))
+            odds = scores[:, -1] - np.logaddexp.reduce(scores[:, :-1], axis=1)
             for sign in (-1, 1) if options["distill"] == "maxmins" else (-1,):
                 vectors += [h[inside[at]] for at in np.argsort(sign * odds)[:each]]
         hidden = np.tanh(layer(np.stack(vectors), "branch"))
         if "gate.weight" in second:
-            hidden = hidden / (1 + np.exp(-layer(np.stack(vectors), "gate")))
+            # The sigmoid by its logarithm, which large features do not overflow.
+            hidden = hidden * np.exp(-np.logaddexp(0, -layer(np.stack(vectors), "gate")))
         return layer(weighed(layer(hidden, "attention")[:, 0]) @ np.stack(vectors), "classifier")
 
     return dataclasses.replace(built, reference=reference, groups=count)

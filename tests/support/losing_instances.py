@@ -11,6 +11,7 @@ from typing import Any
 
 from painted_field import field
 
+from edge_mil.imaging.quality.cell_focus import BlurTest
 from edge_mil.pipeline import Model
 from edge_mil.session.instances.base import InstanceMap, Localizer, Placement
 from edge_mil.session.instances.grid_instances import GridInstances, GridPlan
@@ -38,9 +39,11 @@ class LosingInstances(GridInstances):
         name = json.dumps([[key, owner] for key in drops])
         return dataclasses.replace(field(slide, x, y), name=name)
 
-    def plan(self, sequence: int, frame: Frame, placement: Placement) -> GridPlan:
+    def plan(
+        self, sequence: int, frame: Frame, placement: Placement, blurred: BlurTest | None = None
+    ) -> GridPlan:
         """Plan a field as a grid does, and drop what its name lists."""
-        plan = super().plan(sequence, frame, placement)
+        plan = super().plan(sequence, frame, placement, blurred)
         dropped = tuple((key, owner) for key, owner in json.loads(frame.name or "[]"))
         changes = dataclasses.replace(plan.changes, dropped=dropped)
         return dataclasses.replace(plan, changes=changes)

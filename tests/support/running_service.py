@@ -185,5 +185,5 @@ def structured(rng: np.random.Generator, side: int) -> UInt8Array:
     return np.rint(whole).astype(np.uint8)
 
 
-SQUARES_PX = (2, 5, 13)
-"""Sides of the squares; none of them is that of JPEG's blocks."""
+SQUARES_PX = (3, 5, 11)
+"""Sides of the squares; none divides 8, the side of JPEG's blocks."""

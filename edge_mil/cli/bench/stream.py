@@ -17,10 +17,12 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
 
+import numpy as np
+
 from edge_mil.backends import BACKENDS, ENGINES_FOLDER
 from edge_mil.bundle import Bundle, InputSpec, open_bundle
 from edge_mil.cli.arguments import Subparsers, add_json, add_state, state_folder
-from edge_mil.cli.bench.folds import CELLS_PER_FIELD, HELD, measure_folds, noise
+from edge_mil.cli.bench.folds import CELLS_PER_FIELD, HELD, measure_folds, structured
 from edge_mil.cli.console import print_table
 from edge_mil.client import Client
 from edge_mil.demo.run import BUNDLE
@@ -90,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
     """Measure and print the tables.
 
     Raises:
-        BundleError: The bundle takes no tiles, or would refuse fields of noise.
+        BundleError: The bundle takes no tiles, or would refuse the fields.
         UsageError: A number is not positive.
     """
     bundle = open_bundle(args.bundle)
@@ -101,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
         )
     if bundle.has(REFERENCE_FILE):
         raise BundleError(
-            f"{bundle.manifest.name} has a reference of its tissue, and the fields of noise of "
+            f"{bundle.manifest.name} has a reference of its tissue, and the fields of "
             "this command would be refused as out of distribution; name a bundle that was exported "
             "without --calibration."
         )
@@ -265,7 +267,8 @@ def _in_process(model: Model, frames: list[Frame], mpp: float) -> tuple[list[int
 def _bare(model: Model, spec: InputSpec, per_field: list[int]) -> float:
     """Return the seconds of the extractor alone on as many tiles, in the same batches."""
     shape = (spec.tile_height_px, spec.tile_width_px, 3)
-    batches = [noise((n, *shape), seed=n) for n in per_field]
+    chance = np.random.default_rng(0)
+    batches = [chance.integers(0, 256, (n, *shape), np.uint8) for n in per_field]
     started = time.perf_counter()
     for tiles in batches:
         model.extract(tiles)
@@ -282,13 +285,16 @@ def _through_grpc(client: Client, frames: list[Frame], mpp: float) -> float:
 
 
 def _fields(spec: InputSpec, count: int, seed: int) -> Iterator[Frame]:
-    """Yield fields of noise, row by row."""
+    """Yield fields of one painted area, row by row, so that they agree where they overlap."""
     rows, columns = FIELD_PX
+    step_y, step_x = round(rows * (1 - OVERLAP)), round(columns * (1 - OVERLAP))
+    lines = -(-count // FIELDS_PER_ROW)
+    area = structured((lines * step_y + rows, FIELDS_PER_ROW * step_x + columns), seed)
     for number in range(count):
-        x = number % FIELDS_PER_ROW * columns * (1 - OVERLAP) + columns / 2
-        y = number // FIELDS_PER_ROW * rows * (1 - OVERLAP) + rows / 2
-        pixels = noise((rows, columns, 3), seed=1000 * seed + number)
-        yield Frame(pixels, round(x) * spec.mpp, round(y) * spec.mpp)
+        line, column = divmod(number, FIELDS_PER_ROW)
+        y, x = line * step_y, column * step_x
+        pixels = np.ascontiguousarray(area[y : y + rows, x : x + columns])
+        yield Frame(pixels, (x + columns / 2) * spec.mpp, (y + rows / 2) * spec.mpp)
 
 
 def _input(model: Model) -> InputSpec:

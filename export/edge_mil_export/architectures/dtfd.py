@@ -55,12 +55,13 @@ class Dtfd(Head):
         Option("instances", INTEGER, "how many instances maxs and maxmins take"),
         Option("mean_inference", INTEGER, "over how many divisions is averaged", "1"),
     )
-    extra_outputs = ("class_scores",)
 
     def __init__(self, reader: StateDictReader, options: Options) -> None:
         super().__init__(reader, options)
         self.distill, self.groups, self.each = pseudo_bags(options)
         self.pooling = "dtfd"
+        if self.distill != "afs":
+            self.extra_outputs = ("class_scores",)  # type: ignore[misc] # only where they choose
         self.embed = DimReduction(reader, "dim_reduction")
         width = self.embed.fc1.out_features
         self.attention = acmil_attention(reader, "attention", width)
@@ -73,13 +74,14 @@ class Dtfd(Head):
         self.incremental = "mergeable" if self.distill == "afs" or self.outputs <= 2 else "banked"
 
     def attend(self, features: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Return embeddings, the first tier's attention logits and W h, without the bias."""
+        """Return embeddings, the first tier's attention logits and, but for afs, W h without b."""
         h = self.embed(features)
-        return h, self.attention(h), h @ self.first.weight.T
+        found = h, self.attention(h)
+        return found if self.distill == "afs" else (*found, h @ self.first.weight.T)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Return the logits (c,) of a bag (n, d), its rows dealt to the groups in turn."""
-        h, logits, scores = self.attend(features)
+        h, logits, *scores = self.attend(features)
         vectors = []
         for group in range(self.groups):
             rows = h[group :: self.groups]
@@ -90,7 +92,7 @@ class Dtfd(Head):
             if self.distill == "afs":
                 vectors.append(weights.T @ rows)
                 continue
-            chances = torch.softmax(weights * scores[group :: self.groups], dim=1)[:, -1]
+            chances = torch.softmax(weights * scores[0][group :: self.groups], dim=1)[:, -1]
             order = torch.argsort(chances, descending=True)
             vectors.append(rows[order[: self.each]])
             if self.distill == "maxmins":

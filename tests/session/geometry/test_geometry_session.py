@@ -193,13 +193,15 @@ def test_a_slide_that_was_pushed_is_told_from_another_slide(bundle: Bundle) -> N
     assert "(-40, +25)" in slide.sentence
 
 
-def test_positions_in_a_far_smaller_unit_are_named(bundle: Bundle) -> None:
+@pytest.mark.parametrize("factor", [1e3, 2e3])
+def test_positions_in_a_far_smaller_unit_are_named(bundle: Bundle, factor: float) -> None:
+    """Nanometres, and a unit without a name: the largest of both lie within a metre."""
     with Session(bundle, MPP) as session:
-        read(session, lambda x, y: (x * 1e5, y * 1e5))
+        read(session, lambda x, y: (x * factor, y * factor))
         assert session.status().geometry.cause == "units"
 
 
-@pytest.mark.parametrize("absurd", [1e10, 1e300, -1e300])
+@pytest.mark.parametrize("absurd", [1.1e6, 1e10, 1e300, -1e300])
 def test_a_position_beyond_all_bounds_is_an_error_of_that_field(absurd: float) -> None:
     with pytest.raises(PositionError, match="send micrometres"):
         frame((0, 0), lambda x, y: (absurd, y))

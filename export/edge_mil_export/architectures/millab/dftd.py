@@ -43,12 +43,13 @@ class DftdMillab(Head):
     """
 
     options = (DISTILL, GROUPS, INSTANCES)
-    extra_outputs = ("class_scores",)
 
     def __init__(self, reader: StateDictReader, options: Options) -> None:
         super().__init__(reader, options)
         self.distill, self.groups, self.each = pseudo_bags(options)
         self.pooling = "dtfd_linear"
+        if self.distill != "afs":
+            self.extra_outputs = ("class_scores",)  # type: ignore[misc] # only where they choose
         self.embed = DimReduction(reader, "patch_embed", first="fc1.0", bias=True)
         width = self.embed.fc1.out_features
         self.attention = clam_attention(reader, "attention", width)
@@ -59,20 +60,21 @@ class DftdMillab(Head):
         self.channels, self.outputs = 1, self.last.out_features
 
     def attend(self, features: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Return embeddings, the first tier's attention logits and W h, without the bias."""
+        """Return embeddings, the first tier's attention logits and, but for afs, W h without b."""
         h = self.embed(features)
-        return h, self.attention(h), h @ self.first.weight.T
+        found = h, self.attention(h)
+        return found if self.distill == "afs" else (*found, h @ self.first.weight.T)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Return the logits (c,) of a bag (n, d), its rows dealt to the groups in turn."""
-        h, weights, scores = self.attend(features)
+        h, weights, *scores = self.attend(features)
         vectors = []
         for group in range(self.groups):
             rows, of_rows = h[group :: self.groups], weights[group :: self.groups]
             if self.distill == "afs":
                 vectors.append(of_rows.T @ rows)
                 continue
-            chances = torch.softmax(of_rows * scores[group :: self.groups], dim=1)[:, -1]
+            chances = torch.softmax(of_rows * scores[0][group :: self.groups], dim=1)[:, -1]
             order = torch.argsort(chances, descending=True)
             vectors.append(rows[order[: self.each]])
             if self.distill == "maxmins":
