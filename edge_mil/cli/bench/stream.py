@@ -1,8 +1,7 @@
 """`edge-mil bench stream`: the cost of gRPC, of the store and of the size of the bag.
 
 A round runs the bare extractor, the pipeline in process and the pipeline through gRPC on the same
-fields, one after the other, and the rates are compared within the round, so that a busy machine
-does not decide. The medians over the rounds count.
+fields, in turn, and the rates are compared within the round. The medians over the rounds count.
 """
 
 from __future__ import annotations
@@ -288,16 +287,14 @@ def _fields(spec: InputSpec, count: int, seed: int) -> Iterator[Frame]:
     """Yield fields of one painted area, row by row, so that they agree where they overlap."""
     rows, columns = FIELD_PX
     step_y, step_x = round(rows * (1 - OVERLAP)), round(columns * (1 - OVERLAP))
-    lines = -(-count // FIELDS_PER_ROW)
-    area = structured((lines * step_y + rows, FIELDS_PER_ROW * step_x + columns), seed)
+    height = -(-count // FIELDS_PER_ROW) * step_y + rows
+    area = structured((height, FIELDS_PER_ROW * step_x + columns), seed)
     for number in range(count):
-        line, column = divmod(number, FIELDS_PER_ROW)
-        y, x = line * step_y, column * step_x
+        y, x = number // FIELDS_PER_ROW * step_y, number % FIELDS_PER_ROW * step_x
         pixels = np.ascontiguousarray(area[y : y + rows, x : x + columns])
         yield Frame(pixels, (x + columns / 2) * spec.mpp, (y + rows / 2) * spec.mpp)
 
 
 def _input(model: Model) -> InputSpec:
-    spec = model.input
-    assert spec is not None  # `run` has checked it
-    return spec
+    assert model.input is not None  # `run` has checked it
+    return model.input

@@ -97,7 +97,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float):
         if value.is_integer() and abs(value) <= MAX_SAFE_INTEGER:
             return int(value)
-        if not 1e-4 <= abs(value) < 1e16:
+        if value.is_integer() or not 1e-4 <= abs(value) < 1e16:
             raise _OtherNotationError
         return value
     if isinstance(value, dict):
