@@ -135,7 +135,7 @@ def test_watching_gives_the_newest_score_and_ends_with_the_session(channel: grpc
     view, seen = rpc.ViewServiceStub(channel), []
     # A slow watcher: what happens within its interval is one message.
     call = view.WatchScore(
-        pb.WatchScoreRequest(session_id=session, min_interval=Duration(seconds=30))
+        pb.WatchScoreRequest(session_id=session, min_interval=Duration(seconds=5))
     )
     began = time.monotonic()
     watcher = threading.Thread(target=lambda: seen.extend(call))
